@@ -1,0 +1,95 @@
+// The log: pino on stdout, as JSON for machines or as lines for people. Synchronous, so that the last line before an
+// exit is written too. Credentials inside URLs and headers are taken out of every line, whoever logged them.
+
+import pino, { type Logger } from 'pino';
+import { redactText } from './redact.ts';
+import type { LogFormat } from './settings.ts';
+
+export { redactUrl } from './redact.ts';
+export type { Logger } from 'pino';
+
+export interface LoggerOptions {
+  readonly level: string;
+  readonly format: LogFormat;
+  /** This node's id, in every JSON line. */
+  readonly node?: string | undefined;
+  /** Takes finished lines, each with its line break. Default: stdout. */
+  readonly write?: ((line: string) => void) | undefined;
+  /** Colours in `pretty` lines. Default: when stdout is a terminal and NO_COLOR is not set. */
+  readonly colors?: boolean | undefined;
+}
+
+/** Fields that are secrets by their name, at the top of a log call and one level down. */
+const secretFields = [
+  'authorization',
+  'cookie',
+  'token',
+  'password',
+  'secret',
+  'apiKey',
+  'adminKey',
+  'jwtSecret',
+];
+
+export function createLogger(options: LoggerOptions): Logger {
+  const { level, format, node } = options;
+  const write = options.write ?? stdoutWriter();
+  const colors = options.colors ?? (process.stdout.isTTY === true && !process.env['NO_COLOR']);
+  const show = format === 'json' ? redactText : (line: string) => redactText(prettyLine(line, colors));
+  return pino(
+    {
+      level,
+      base: node === undefined ? null : { node },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      redact: { paths: secretFields.flatMap((field) => [field, `*.${field}`]), censor: '***' },
+    },
+    { write: (line: string) => write(show(line)) },
+  );
+}
+
+function stdoutWriter(): (line: string) => void {
+  const stdout = pino.destination({ dest: 1, sync: true });
+  return (line) => {
+    stdout.write(line);
+  };
+}
+
+const levelColors: Readonly<Record<string, number>> = {
+  trace: 90,
+  debug: 36,
+  info: 32,
+  warn: 33,
+  error: 31,
+  fatal: 35,
+};
+
+/** One JSON line of pino's as `time LEVEL message key=value …`, with an error's stack on the lines below. */
+function prettyLine(line: string, colors: boolean): string {
+  const record: unknown = JSON.parse(line);
+  if (typeof record !== 'object' || record === null) return line;
+  const { level, time, msg, err, node: _node, ...fields } = record as Record<string, unknown>;
+  const label = String(level);
+  const paint = (text: string, code: number) => (colors ? `\u001b[${code}m${text}\u001b[0m` : text);
+  const parts = [
+    paint(String(time).slice(11, 23), 90),
+    paint(label.toUpperCase().padEnd(5), levelColors[label] ?? 0),
+  ];
+  if (msg !== undefined) parts.push(String(msg));
+  for (const [key, value] of Object.entries(fields)) parts.push(paint(`${key}=${prettyValue(value)}`, 90));
+  return `${parts.join(' ')}${prettyError(err)}\n`;
+}
+
+function prettyValue(value: unknown): string {
+  return typeof value === 'string' && /^[^\s"=]+$/.test(value) ? value : JSON.stringify(value);
+}
+
+function prettyError(error: unknown): string {
+  if (error === undefined) return '';
+  const { stack, message } = (typeof error === 'object' && error !== null ? error : {}) as Record<
+    string,
+    unknown
+  >;
+  const text = String(stack ?? message ?? JSON.stringify(error));
+  return `\n${text.replace(/^/gm, '    ')}`;
+}

@@ -1,0 +1,205 @@
+// The one table of settings: name, kind, default and meaning. Reading them, the README's table and the check for
+// mistyped names all come from here, so a new setting is one row.
+
+import {
+  bearerKey,
+  matching,
+  oneOf,
+  origins,
+  publicKey,
+  secretText,
+  seconds,
+  setOf,
+  truth,
+  urlOf,
+  wholeNumber,
+  type Kind,
+} from './settings-kinds.ts';
+
+export const roles = ['ws', 'sse', 'api', 'relay'] as const;
+export type Role = (typeof roles)[number];
+
+export interface Setting<T> {
+  /** The environment variable. */
+  readonly name: string;
+  readonly kind: Kind<T & {}>;
+  /** Read as if it had been set; undefined when unset is a state of its own. */
+  readonly default: string | undefined;
+  /** What it means to leave it unset, for settings without a plain default. */
+  readonly unset: string | undefined;
+  readonly doc: string;
+}
+
+function defaulted<T extends {}>(name: string, kind: Kind<T>, standard: string, doc: string): Setting<T> {
+  return { name, kind, default: standard, unset: undefined, doc };
+}
+
+function optional<T extends {}>(
+  name: string,
+  kind: Kind<T>,
+  unset: string,
+  doc: string,
+): Setting<T | undefined> {
+  return { name, kind, default: undefined, unset, doc };
+}
+
+const postgresUrl = urlOf('postgres', 'postgresql');
+const kibibyte = 1_024;
+const mebibyte = 1_024 * kibibyte;
+
+export const settingsByKey = {
+  nodeEnv: defaulted(
+    'NODE_ENV',
+    // A misspelled `production` would silently open the server, so nothing else is taken for "not production".
+    oneOf(['development', 'test', 'production']),
+    'development',
+    '`production` refuses to start without a token key and logs JSON.',
+  ),
+  port: defaulted('PORT', wholeNumber(0, 65_535), '3000', 'TCP port; `0` takes a free one.'),
+  host: defaulted(
+    'HOST',
+    matching(/^[A-Za-z0-9.:_-]{1,253}$/, 'an address or host name'),
+    '0.0.0.0',
+    'Address to listen on.',
+  ),
+  databaseUrl: optional(
+    'DATABASE_URL',
+    postgresUrl,
+    'an embedded PostgreSQL under `DATA_DIR`',
+    'PostgreSQL 14 or newer.',
+  ),
+  databaseUrlDirect: optional(
+    'DATABASE_URL_DIRECT',
+    postgresUrl,
+    'as `DATABASE_URL`',
+    'For the relay and the listener, which need a session of their own: set it when `DATABASE_URL` leads to a pooler.',
+  ),
+  redisUrl: optional('REDIS_URL', urlOf('redis', 'rediss'), 'no Redis', 'Redis 6.2 or newer.'),
+  sync: optional(
+    'SYNC',
+    oneOf(['memory', 'postgres', 'redis']),
+    '`redis` if `REDIS_URL` is set, else `postgres`',
+    'The layer that carries publications between nodes; `memory` is for one process alone.',
+  ),
+  dataDir: defaulted(
+    'DATA_DIR',
+    matching(/^[^\0]+$/, 'a path'),
+    '.data',
+    'Folder of the embedded PostgreSQL.',
+  ),
+  nodeId: optional(
+    'NODE_ID',
+    matching(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of `A-Z a-z 0-9 . _ -`'),
+    'random',
+    'Name of this process in `welcome` frames and metrics; unique in the cluster.',
+  ),
+  role: defaulted('ROLE', setOf(roles), roles.join(','), 'What this process does.'),
+  jwtSecret: optional('JWT_SECRET', secretText, 'no token key', 'Key of HS256, HS384 or HS512 tokens.'),
+  jwksUrl: optional(
+    'JWKS_URL',
+    urlOf('http', 'https'),
+    'no token key',
+    'Key set that tokens are checked against.',
+  ),
+  jwtPublicKey: optional(
+    'JWT_PUBLIC_KEY',
+    publicKey,
+    'no token key',
+    'Public key that tokens are checked against.',
+  ),
+  allowAnonymous: defaulted('ALLOW_ANONYMOUS', truth, 'false', 'Start in production without a token key.'),
+  apiKey: optional('API_KEY', bearerKey, 'none', 'Bearer key of server-side calls.'),
+  adminKey: optional('ADMIN_KEY', bearerKey, 'none', 'Bearer key of the operator.'),
+  allowedOrigins: optional(
+    'ALLOWED_ORIGINS',
+    origins,
+    'any origin',
+    'Origins whose pages may connect; programs send no origin and are not concerned.',
+  ),
+  maxConnections: defaulted(
+    'MAX_CONNECTIONS',
+    wholeNumber(1, 1_000_000),
+    // Common limits on open files are 20,000 and more: this leaves room for the database, Redis and HTTP requests.
+    '15000',
+    'WebSocket and SSE connections of this process. Each takes one open file: keep `ulimit -n` well above.',
+  ),
+  maxMessageBytes: defaulted(
+    'MAX_MESSAGE_BYTES',
+    wholeNumber(kibibyte, 16 * mebibyte),
+    String(64 * kibibyte),
+    'Largest frame or request body that is accepted.',
+  ),
+  maxChannelsPerConnection: defaulted(
+    'MAX_CHANNELS_PER_CONNECTION',
+    wholeNumber(1, 100_000),
+    '1000',
+    'Subscriptions of one connection.',
+  ),
+  maxBufferedBytes: defaulted(
+    'MAX_BUFFERED_BYTES',
+    wholeNumber(64 * kibibyte, 1_024 * mebibyte),
+    String(16 * mebibyte),
+    'Bytes that wait for one slow reader before it is cut off, to recover by position.',
+  ),
+  holdMax: defaulted(
+    'HOLD_MAX',
+    wholeNumber(1, 1_000_000),
+    '1000',
+    'Live publications held back per subscription while it recovers; more is a `gap`.',
+  ),
+  historyBytesMax: defaulted(
+    'HISTORY_BYTES_MAX',
+    wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
+    String(256 * mebibyte),
+    'Bytes of history that `SYNC=memory` keeps over all channels; the oldest go first.',
+  ),
+  rateLimitPerMinute: defaulted(
+    'RATE_LIMIT_PER_MINUTE',
+    wholeNumber(0, 1_000_000_000),
+    '100',
+    'Commands per user and minute; `0` sets no limit.',
+  ),
+  heartbeat: defaulted('HEARTBEAT', seconds(1, 300), '25', 'Seconds between pings to a WebSocket client.'),
+  sseRetry: defaulted(
+    'SSE_RETRY',
+    wholeNumber(100, 600_000),
+    '2000',
+    'Milliseconds after which an EventSource reconnects, spread at random around it.',
+  ),
+  shutdownTimeout: defaulted(
+    'SHUTDOWN_TIMEOUT',
+    seconds(0, 86_400),
+    '1800',
+    'Seconds over which connections are asked to leave before the process ends.',
+  ),
+  broadcastInterval: defaulted(
+    'BROADCAST_INTERVAL',
+    seconds(0, 86_400),
+    '10',
+    'Seconds between reports on the `$system` channel; `0` turns them off.',
+  ),
+  logLevel: defaulted(
+    'LOG_LEVEL',
+    oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    'info',
+    'The least level that is logged.',
+  ),
+  logFormat: optional(
+    'LOG_FORMAT',
+    oneOf(['json', 'pretty']),
+    '`json` in production, else `pretty`',
+    'One JSON object per line, or lines for people.',
+  ),
+};
+
+/** The rows in the order in which people should read them. */
+export const allSettings: readonly Setting<unknown>[] = Object.values(settingsByKey);
+
+/** The README's table, in Markdown. */
+export function settingsTable(): string {
+  const rows = allSettings.map((setting) => {
+    const standard = setting.default === undefined ? (setting.unset ?? '') : `\`${setting.default}\``;
+    return `| \`${setting.name}\` | ${standard} | ${setting.doc} Allowed: ${setting.kind.allowed}. |`;
+  });
+  return ['| setting | default | meaning |', '| --- | --- | --- |', ...rows].join('\n');
+}

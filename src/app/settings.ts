@@ -1,0 +1,157 @@
+// Reads the settings from the environment: every fault at once, or a value for every setting. Opens nothing and
+// connects to nothing; what the values mean to each part is that part's affair.
+
+import { similarName } from './settings-similar.ts';
+import { allSettings, settingsByKey, type Role, type Setting } from './settings-table.ts';
+
+export { settingsTable, type Role } from './settings-table.ts';
+
+type SettingsByKey = typeof settingsByKey;
+type ValueOf<S> = S extends Setting<infer T> ? T : never;
+type ReadValues = { readonly [Key in keyof SettingsByKey]: ValueOf<SettingsByKey[Key]> };
+
+export type SyncName = NonNullable<ReadValues['sync']>;
+export type LogFormat = NonNullable<ReadValues['logFormat']>;
+
+/** The settings in force. URLs hold passwords: show them through `redactUrl` only. */
+export interface Settings extends Omit<ReadValues, 'sync' | 'nodeId' | 'logFormat'> {
+  readonly production: boolean;
+  readonly sync: SyncName;
+  readonly nodeId: string;
+  readonly logFormat: LogFormat;
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Everything that is wrong with the settings, one sentence per fault. */
+export class SettingsError extends Error {
+  readonly faults: readonly string[];
+
+  constructor(faults: readonly string[]) {
+    const count = faults.length === 1 ? 'A setting is' : `${faults.length} settings are`;
+    super(`${count} wrong:\n${faults.map((fault) => `  - ${fault}`).join('\n')}`);
+    this.name = 'SettingsError';
+    this.faults = faults;
+  }
+}
+
+/** @throws SettingsError with every fault that was found. An empty variable counts as unset. */
+export function readSettings(env: Environment): Settings {
+  const faults: string[] = [];
+  const values = readValues(env, faults);
+  const sync = values.sync ?? (values.redisUrl === undefined ? 'postgres' : 'redis');
+  faults.push(...relationFaults(values, sync, (name) => isSet(env, name)), ...misspelledNames(env));
+  if (faults.length > 0) throw new SettingsError(faults);
+  const production = values.nodeEnv === 'production';
+  return {
+    ...values,
+    production,
+    sync,
+    nodeId: values.nodeId ?? randomNodeId(),
+    logFormat: values.logFormat ?? (production ? 'json' : 'pretty'),
+  };
+}
+
+/** What an operator should know about settings that are allowed but open a door; start-up says it loudly. */
+export function settingsWarnings(settings: Settings): string[] {
+  const warnings: string[] = [];
+  if (
+    settings.jwtSecret === undefined &&
+    settings.jwksUrl === undefined &&
+    settings.jwtPublicKey === undefined
+  ) {
+    warnings.push(
+      'No token key is set (JWT_SECRET, JWKS_URL or JWT_PUBLIC_KEY): everyone is anonymous and may do everything' +
+        ' but publish to channels that begin with $.',
+    );
+  }
+  if (settings.apiKey === undefined && !settings.production) {
+    warnings.push('API_KEY is not set: server-side calls are open to everyone.');
+  }
+  if (settings.jwtSecret !== undefined && settings.jwtSecret.length < 32) {
+    warnings.push('JWT_SECRET has fewer than 32 characters: such a key can be guessed from any token.');
+  }
+  if (settings.production && settings.databaseUrl === undefined) {
+    warnings.push(
+      'DATABASE_URL is not set: this production server keeps its data in an embedded PostgreSQL.',
+    );
+  }
+  return warnings;
+}
+
+function readValues(env: Environment, faults: string[]): ReadValues {
+  const entries = Object.entries<Setting<unknown>>(settingsByKey);
+  const values = Object.fromEntries(entries.map(([key, setting]) => [key, readValue(setting, env, faults)]));
+  // The table's keys and kinds are what both this object and its type are made of.
+  return values as unknown as ReadValues;
+}
+
+function isSet(env: Environment, name: string): boolean {
+  return env[name] !== undefined && env[name] !== '';
+}
+
+/** A faulty value is read as the default, so that one fault does not call forth others about relations. */
+function readValue(setting: Setting<unknown>, env: Environment, faults: string[]): unknown {
+  const { name, kind } = setting;
+  const given = env[name];
+  if (given !== undefined && given !== '') {
+    const value = kind.parse(given);
+    if (value !== undefined) return value;
+    const shown = kind.show(given);
+    faults.push(
+      `${name}: ${shown === undefined ? 'the value (not shown)' : `"${shown}"`} is not ${kind.allowed}`,
+    );
+  }
+  return setting.default === undefined ? undefined : kind.parse(setting.default);
+}
+
+const tokenKeys = ['JWT_SECRET', 'JWKS_URL', 'JWT_PUBLIC_KEY'];
+
+/** Asks what was given rather than what was read: a key that is set and faulty is still set. */
+function relationFaults(values: ReadValues, sync: SyncName, given: (name: string) => boolean): string[] {
+  const faults: string[] = [];
+  const keys = tokenKeys.filter(given);
+  if (keys.length > 1) {
+    faults.push(`${keys.join(', ')}: only one of JWT_SECRET, JWKS_URL and JWT_PUBLIC_KEY may be set`);
+  }
+  if (values.nodeEnv === 'production' && keys.length === 0 && !values.allowAnonymous) {
+    faults.push(
+      'NODE_ENV=production needs one of JWT_SECRET, JWKS_URL and JWT_PUBLIC_KEY, or ALLOW_ANONYMOUS=true to let' +
+        ' everyone in',
+    );
+  }
+  if (sync === 'redis' && !given('REDIS_URL')) faults.push('SYNC=redis needs REDIS_URL');
+  if (given('DATABASE_URL_DIRECT') && !given('DATABASE_URL')) {
+    faults.push('DATABASE_URL_DIRECT needs DATABASE_URL: it is another way to the same database');
+  }
+  if (sync === 'memory' && isRelayAlone(values.role)) {
+    faults.push('SYNC=memory with ROLE=relay: changes would leave the outbox and reach nobody');
+  }
+  if (values.maxMessageBytes > values.maxBufferedBytes) {
+    faults.push(
+      `MAX_MESSAGE_BYTES (${values.maxMessageBytes}) is more than MAX_BUFFERED_BYTES (${values.maxBufferedBytes}):` +
+        ' one message would cut its readers off',
+    );
+  }
+  return faults;
+}
+
+function isRelayAlone(role: ReadonlySet<Role>): boolean {
+  return role.has('relay') && !role.has('ws') && !role.has('sse');
+}
+
+function misspelledNames(env: Environment): string[] {
+  const known = allSettings.map((setting) => setting.name);
+  return Object.keys(env).flatMap((name) => {
+    if (known.includes(name) || !isSet(env, name)) return [];
+    const meant = similarName(name, known);
+    return meant === undefined ? [] : [`${name} is not a setting; did you mean ${meant}?`];
+  });
+}
+
+const nodeIdAlphabet = 'abcdefghijklmnopqrstuvwxyz0123456789';
+
+function randomNodeId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
+  return Array.from(bytes, (byte) => nodeIdAlphabet[byte % nodeIdAlphabet.length]).join('');
+}

@@ -1,0 +1,249 @@
+// Settings: what is read, what is refused, and that a refusal names everything at once and nothing secret.
+
+import { describe, expect, test } from 'bun:test';
+import { createLogger } from '../../src/app/logger.ts';
+import { redactText, redactUrl } from '../../src/app/redact.ts';
+import { slipsBetween } from '../../src/app/settings-similar.ts';
+import { allSettings } from '../../src/app/settings-table.ts';
+import { readSettings, SettingsError, settingsTable, settingsWarnings } from '../../src/app/settings.ts';
+
+function faultsOf(env: Record<string, string>): readonly string[] {
+  try {
+    readSettings(env);
+  } catch (error) {
+    if (error instanceof SettingsError) return error.faults;
+    throw error;
+  }
+  return [];
+}
+
+const pem =
+  '-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----';
+
+describe('readSettings', () => {
+  test('an empty environment gives the defaults', () => {
+    const settings = readSettings({});
+    expect(settings).toMatchObject({
+      nodeEnv: 'development',
+      production: false,
+      port: 3_000,
+      host: '0.0.0.0',
+      sync: 'postgres',
+      databaseUrl: undefined,
+      dataDir: '.data',
+      maxMessageBytes: 65_536,
+      rateLimitPerMinute: 100,
+      shutdownTimeout: 1_800,
+      broadcastInterval: 10,
+      logLevel: 'info',
+      logFormat: 'pretty',
+      allowAnonymous: false,
+    });
+    expect([...settings.role]).toEqual(['ws', 'sse', 'api', 'relay']);
+    expect(settings.nodeId).toMatch(/^[a-z0-9]{8}$/);
+    expect(readSettings({}).nodeId).not.toBe(settings.nodeId);
+  });
+
+  test('every default passes its own check', () => {
+    for (const setting of allSettings) {
+      if (setting.default !== undefined) expect(setting.kind.parse(setting.default)).toBeDefined();
+    }
+  });
+
+  test('an empty variable is unset', () => {
+    const empty = Object.fromEntries(allSettings.map(({ name }) => [name, '']));
+    expect({ ...readSettings(empty), nodeId: '' }).toEqual({ ...readSettings({}), nodeId: '' });
+  });
+
+  test('SYNC follows REDIS_URL unless it is set', () => {
+    expect(readSettings({ REDIS_URL: 'redis://127.0.0.1' }).sync).toBe('redis');
+    expect(readSettings({ REDIS_URL: 'redis://127.0.0.1', SYNC: 'postgres' }).sync).toBe('postgres');
+    expect(readSettings({ SYNC: 'memory' }).sync).toBe('memory');
+  });
+
+  test('lists are read with blanks and any case of origin', () => {
+    expect([...readSettings({ ROLE: 'ws, relay' }).role]).toEqual(['ws', 'relay']);
+    const { allowedOrigins } = readSettings({
+      ALLOWED_ORIGINS: 'https://App.example.com, http://localhost:5173',
+    });
+    expect(allowedOrigins).toEqual(['https://app.example.com', 'http://localhost:5173']);
+  });
+
+  test('a public key may carry its line breaks as \\n', () => {
+    expect(readSettings({ JWT_PUBLIC_KEY: pem.replaceAll('\n', '\\n') }).jwtPublicKey).toBe(pem);
+  });
+
+  test('logs are JSON in production', () => {
+    const settings = readSettings({ NODE_ENV: 'production', JWT_SECRET: 'x' });
+    expect(settings).toMatchObject({ production: true, logFormat: 'json' });
+  });
+
+  const refused: [string, Record<string, string>][] = [
+    ['PORT', { PORT: '65536' }],
+    ['PORT', { PORT: '3e3' }],
+    ['PORT', { PORT: ' 3000' }],
+    ['HOST', { HOST: 'http://x/' }],
+    ['NODE_ENV', { NODE_ENV: 'prod' }],
+    ['SYNC', { SYNC: 'kafka' }],
+    ['ROLE', { ROLE: 'ws,web' }],
+    ['ROLE', { ROLE: ',' }],
+    ['NODE_ID', { NODE_ID: 'a b' }],
+    ['DATABASE_URL', { DATABASE_URL: 'mysql://127.0.0.1/x' }],
+    ['REDIS_URL', { REDIS_URL: '127.0.0.1:6379' }],
+    ['JWKS_URL', { JWKS_URL: 'keys.json' }],
+    ['JWT_PUBLIC_KEY', { JWT_PUBLIC_KEY: 'ssh-rsa AAAA' }],
+    ['API_KEY', { API_KEY: 'two words' }],
+    ['ALLOWED_ORIGINS', { ALLOWED_ORIGINS: 'https://a.example/path' }],
+    ['SHUTDOWN_TIMEOUT', { SHUTDOWN_TIMEOUT: '-1' }],
+    ['BROADCAST_INTERVAL', { BROADCAST_INTERVAL: '10s' }],
+    ['LOG_LEVEL', { LOG_LEVEL: 'verbose' }],
+    ['LOG_FORMAT', { LOG_FORMAT: 'xml' }],
+    ['ALLOW_ANONYMOUS', { ALLOW_ANONYMOUS: 'maybe' }],
+  ];
+  test.each(refused)('%s is refused: %j', (name, env) => {
+    const faults = faultsOf(env);
+    expect(faults).toHaveLength(1);
+    expect(faults[0]).toStartWith(`${name}: `);
+  });
+
+  const relations: [string, Record<string, string>][] = [
+    ['SYNC=redis needs REDIS_URL', { SYNC: 'redis' }],
+    ['only one of', { JWT_SECRET: 'x', JWKS_URL: 'https://id.example/keys' }],
+    ['NODE_ENV=production needs', { NODE_ENV: 'production' }],
+    ['DATABASE_URL_DIRECT needs DATABASE_URL', { DATABASE_URL_DIRECT: 'postgres://127.0.0.1/x' }],
+    ['SYNC=memory with ROLE=relay', { SYNC: 'memory', ROLE: 'relay' }],
+    ['MAX_MESSAGE_BYTES', { MAX_MESSAGE_BYTES: '1048576', MAX_BUFFERED_BYTES: '65536' }],
+  ];
+  test.each(relations)('settings that contradict each other: %s', (text, env) => {
+    const faults = faultsOf(env);
+    expect(faults).toHaveLength(1);
+    expect(faults[0]).toContain(text);
+  });
+
+  test('production without a token key starts when anonymous use is allowed', () => {
+    expect(faultsOf({ NODE_ENV: 'production', ALLOW_ANONYMOUS: 'true' })).toEqual([]);
+  });
+
+  test('every fault is in one list, and none shows a secret', () => {
+    const env = {
+      PORT: 'x',
+      SYNC: 'redis',
+      API_KEY: 'hunter two',
+      DATABASE_URL: 'mysql://app:hunter2@db/x',
+      REDIS_URI: 'redis://:hunter2@cache',
+      JWT_SECRET: 'hunter2',
+      JWT_PUBLIC_KEY: 'hunter2',
+    };
+    const faults = faultsOf(env);
+    expect(faults.map((fault) => fault.split(/[: =,]/)[0])).toEqual([
+      'PORT',
+      'DATABASE_URL',
+      'JWT_PUBLIC_KEY',
+      'API_KEY',
+      'JWT_SECRET',
+      'SYNC',
+      'REDIS_URI',
+    ]);
+    expect(faults.join('\n')).not.toContain('hunter');
+    expect(new SettingsError(faults).message).toStartWith('7 settings are wrong:\n  - PORT: "x" is not');
+  });
+});
+
+describe('mistyped names', () => {
+  const slips = {
+    PROT: 'PORT',
+    port: 'PORT',
+    HOSTT: 'HOST',
+    JWT_SECERT: 'JWT_SECRET',
+    REDIS_URI: 'REDIS_URL',
+  };
+  test.each(Object.entries(slips))('%s is taken for %s', (name, meant) => {
+    expect(faultsOf({ [name]: '1' })).toEqual([`${name} is not a setting; did you mean ${meant}?`]);
+  });
+
+  test('names of other programs are left alone', () => {
+    const names = [
+      'HOME',
+      'HOSTNAME',
+      'PGHOST',
+      'PGPORT',
+      'NODE_OPTIONS',
+      'NODE_IP',
+      'APP_KEY',
+      'HTTP_PORT',
+      'LANG',
+    ];
+    const more = [
+      'KUBERNETES_PORT',
+      'npm_config_port',
+      'REDIS_PORT',
+      'DATA',
+      'CI',
+      'LONG',
+      'SHLVL',
+      'TERM',
+      'POOL',
+    ];
+    expect(faultsOf(Object.fromEntries([...names, ...more].map((name) => [name, 'x'])))).toEqual([]);
+  });
+
+  test('settings are not taken for each other, nor is this machine refused', () => {
+    expect(faultsOf({ NODE_ID: 'a', NODE_ENV: 'test' })).toEqual([]);
+    expect(faultsOf({ ...process.env } as Record<string, string>)).toEqual([]);
+  });
+
+  test('slips are counted once each', () => {
+    expect(slipsBetween('PORT', 'PROT')).toBe(1);
+    expect(slipsBetween('PORT', 'PRT')).toBe(1);
+    expect(slipsBetween('PORT', 'SPORT')).toBe(1);
+    expect(slipsBetween('PORT', 'FORK')).toBe(2);
+    expect(slipsBetween('', 'PORT')).toBe(4);
+  });
+});
+
+test('warnings name the doors that the settings leave open', () => {
+  const open = settingsWarnings(readSettings({}));
+  expect(open.join('\n')).toMatch(/everyone is anonymous[^]*API_KEY is not set/);
+  expect(settingsWarnings(readSettings({ JWT_SECRET: 'x'.repeat(32), API_KEY: 'k' }))).toEqual([]);
+});
+
+test('the table for people has a row for each setting', () => {
+  const lines = settingsTable().split('\n');
+  expect(lines).toHaveLength(allSettings.length + 2);
+  for (const { name } of allSettings)
+    expect(lines.some((line) => line.startsWith(`| \`${name}\` |`))).toBe(true);
+});
+
+describe('secrets in text', () => {
+  test('a URL is shown without its password', () => {
+    expect(redactUrl('postgres://app:secret@db:5432/x?sslmode=require')).toBe(
+      'postgres://app:***@db:5432/x?sslmode=require',
+    );
+    expect(redactUrl('redis://cache:6379/0')).toBe('redis://cache:6379/0');
+    expect(redactUrl('not a url, perhaps secret')).toBe('***');
+  });
+
+  test('text keeps everything but credentials', () => {
+    expect(redactText('to redis://:p@ss@h/0 failed')).toBe('to redis://:***@h/0 failed');
+    expect(redactText('GET /realtime/ws?token=abc.def&channels=a')).toBe(
+      'GET /realtime/ws?token=***&channels=a',
+    );
+    expect(redactText('Authorization: Bearer abc.def')).toBe('Authorization: Bearer ***');
+    expect(redactText('http://127.0.0.1:3000/users/@me')).toBe('http://127.0.0.1:3000/users/@me');
+  });
+
+  test.each(['json', 'pretty'] as const)('a %s log line holds no secret', (format) => {
+    const lines: string[] = [];
+    const write = (line: string) => void lines.push(line);
+    const log = createLogger({ level: 'info', format, node: 'n1', colors: false, write });
+    log.info({ token: 'hunter2', headers: { authorization: 'hunter2' } }, 'to postgres://a:hunter2@b/c');
+    log.error({ err: new Error('redis://:hunter2@h') }, 'failed');
+    log.debug('unheard');
+    expect(lines).toHaveLength(2);
+    expect(lines.join('')).not.toContain('hunter2');
+    expect(lines[0]).toContain('postgres://a:***@b/c');
+    expect(lines[1]).toContain('Error: redis://:***@h');
+    if (format === 'json') expect(JSON.parse(lines[0] ?? '')).toMatchObject({ level: 'info', node: 'n1' });
+    else expect(lines[0]).toMatch(/^\d\d:\d\d:\d\d\.\d{3} INFO  to /);
+  });
+});
