@@ -1,0 +1,125 @@
+// What the hub reports: connections, commands, publications, deliveries, gaps.
+// The observer's calls sit on the hot path: children are looked up in our own maps and counted once per publication.
+
+import { Gauge, Histogram, type Registry } from 'prom-client';
+import type { HubObserver, PublicationSource, TransportName } from '../core/observer.ts';
+import { errorCodes } from '../protocol/codes.ts';
+import { counter, fromZero } from './counter.ts';
+import { Children, NamespaceLabels } from './namespace-labels.ts';
+
+/** Seconds, from "at once" to "a person waits". */
+export const delayBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1];
+
+export interface HubMetrics extends HubObserver {
+  /** A request was refused by a limit; `kind` is one of a few fixed words. */
+  rateLimited(kind: string): void;
+  /** Frames other than publications that were delivered, such as `join`: `count` connections got it. */
+  sent(type: string, channel: string, count: number): void;
+}
+
+export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
+  const namespaces = new NamespaceLabels();
+  const active = activeConnections(registry, serverId);
+  const connections = counter(
+    registry,
+    'sobranie_connections_total',
+    'Attempts to connect, by how they ended',
+    ['transport', 'outcome'],
+  );
+  const disconnects = counter(
+    registry,
+    'sobranie_disconnects_total',
+    'Connections that ended, by close code',
+    ['transport', 'code'],
+  );
+  const messagesSent = counter(
+    registry,
+    'sobranie_messages_sent_total',
+    'Deliveries: one publication to 1,000 connections counts 1,000',
+    ['type', 'channel'],
+  );
+  const sentOf = new Children((type) => new Children((channel) => messagesSent.labels(type, channel)));
+  const messagesOf = sentOf.of('message');
+  const received = counter(registry, 'sobranie_messages_received_total', 'Commands from clients', ['type']);
+  const receivedOf = new Children((type) => received.labels(type));
+  const publications = counter(
+    registry,
+    'sobranie_publications_total',
+    'Publications accepted on this node',
+    ['source', 'channel'],
+  );
+  const publicationsOf = new Children(
+    (source) => new Children((channel) => publications.labels(source, channel)),
+  );
+  const duration = new Histogram({
+    name: 'sobranie_message_delivery_duration_seconds',
+    help: 'From accepted to written to the connections of this node, once per publication',
+    buckets: delayBuckets,
+    registers: [registry],
+  });
+  const failures = counter(
+    registry,
+    'sobranie_broadcast_failures_total',
+    'Publications not written to all',
+    [],
+  );
+  const lost = counter(registry, 'sobranie_messages_lost_total', 'Subscribers that were told of a gap', [
+    'reason',
+  ]);
+  const lostOf = new Children(
+    (reason) => fromZero(lost.labels(reason)),
+    ['trimmed', 'epoch_changed', 'overflow'],
+  );
+  const recoveries = counter(registry, 'sobranie_recoveries_total', 'Subscriptions with a position', [
+    'outcome',
+  ]);
+  const recoveriesOf = new Children((outcome) => fromZero(recoveries.labels(outcome)), ['recovered', 'gap']);
+  const limited = counter(registry, 'sobranie_rate_limited_total', 'Requests refused by a rate limit', [
+    'kind',
+  ]);
+  const errors = counter(registry, 'sobranie_errors_total', 'Errors told to clients', ['code']);
+  const errorsOf = new Children((code) => fromZero(errors.labels(code)), Object.keys(errorCodes));
+  return {
+    connection(transport, outcome) {
+      connections.labels(transport, outcome).inc();
+      if (outcome === 'accepted') active[transport].inc();
+    },
+    disconnection(transport, code) {
+      disconnects.labels(transport, String(code)).inc();
+      active[transport].dec();
+    },
+    received: (type) => receivedOf.of(type).inc(),
+    published: (source: PublicationSource, channel) =>
+      publicationsOf.of(source).of(namespaces.of(channel)).inc(),
+    delivered(channel, count, seconds) {
+      // A node without a subscriber delivers to nobody, which is no delivery at all.
+      if (count === 0) return;
+      messagesOf.of(namespaces.of(channel)).inc(count);
+      // Accepted on another machine, whose clock may be a little ahead.
+      duration.observe(Math.max(0, seconds));
+    },
+    sent: (type, channel, count) => sentOf.of(type).of(namespaces.of(channel)).inc(count),
+    broadcastFailed: () => failures.inc(),
+    lost: (reason, count) => lostOf.of(reason).inc(count),
+    recovery: (outcome) => recoveriesOf.of(outcome).inc(),
+    rateLimited: (kind) => limited.labels(kind).inc(),
+    error: (code) => errorsOf.of(code).inc(),
+  };
+}
+
+function activeConnections(
+  registry: Registry,
+  serverId: string,
+): Record<TransportName, Gauge.Internal<'server_id'>> {
+  const gauge = (name: string, help: string) => {
+    const child = new Gauge({ name, help, labelNames: ['server_id'], registers: [registry] }).labels(
+      serverId,
+    );
+    child.set(0);
+    return child;
+  };
+  return {
+    websocket: gauge('sobranie_ws_connections_active', 'Open WebSocket connections'),
+    sse: gauge('sobranie_sse_connections_active', 'Open server-sent event streams'),
+  };
+}

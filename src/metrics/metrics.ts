@@ -1,0 +1,69 @@
+// Every metric of this server in a registry of its own, and the observer through which the hub and the sync layer
+// report. Labels are few and bounded: never a user, a connection or a channel's full name.
+// What is only known by asking (how many subscriptions are there now?) is read from its source when scraped.
+//
+// Lifecycle: createMetrics, readFrom once the parts exist, render at will, close.
+
+import { Gauge, Registry } from 'prom-client';
+import type { SyncObserver } from '../core/observer.ts';
+import { hubMetrics, type HubMetrics } from './hub-metrics.ts';
+import { addProcessMetrics } from './process-metrics.ts';
+import { syncMetrics } from './sync-metrics.ts';
+
+/**
+ * State that is read at each scrape. A source answers at once from what it knows, so that no scrape waits for a
+ * database. One that is not given leaves its metric out, rather than at a made-up 0.
+ */
+export interface MetricSources {
+  readonly subscriptions?: () => number;
+  readonly channels?: () => number;
+  /** Rows that wait in the outbox. */
+  readonly outboxPending?: () => number;
+  /** Age in seconds of the oldest row that waits. */
+  readonly outboxLagSeconds?: () => number;
+  readonly relayLeader?: () => boolean;
+  readonly presenceMembers?: () => number;
+  /** Seconds since the shutdown began; 0 before. */
+  readonly shutdownSeconds?: () => number;
+}
+
+export interface Metrics extends HubMetrics, SyncObserver {
+  /** Adds the metrics of these sources; each source once. */
+  readFrom(sources: MetricSources): void;
+  render(): Promise<{ readonly contentType: string; readonly body: string }>;
+  close(): void;
+}
+
+export function createMetrics(options: { readonly serverId: string }): Metrics {
+  const registry = new Registry();
+  const closeProcessMetrics = addProcessMetrics(registry);
+  return {
+    ...hubMetrics(registry, options.serverId),
+    ...syncMetrics(registry),
+    readFrom: (sources) => addSources(registry, sources),
+    render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+    close: closeProcessMetrics,
+  };
+}
+
+function addSources(registry: Registry, sources: MetricSources): void {
+  const gauge = (name: string, help: string, read: (() => number) | undefined) => {
+    if (read === undefined) return;
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+  const { relayLeader } = sources;
+  gauge('sobranie_subscriptions_active', 'Subscriptions of all connections', sources.subscriptions);
+  gauge('sobranie_channels_active', 'Channels with a subscriber on this node', sources.channels);
+  gauge('sobranie_outbox_pending', 'Changes that wait in the outbox', sources.outboxPending);
+  gauge('sobranie_outbox_lag_seconds', 'Age of the oldest change that waits', sources.outboxLagSeconds);
+  gauge('sobranie_relay_leader', '1 on the node that relays', relayLeader && (() => (relayLeader() ? 1 : 0)));
+  gauge('sobranie_presence_members', 'Members present on this node', sources.presenceMembers);
+  gauge('sobranie_shutdown_duration_seconds', 'Seconds since the shutdown began', sources.shutdownSeconds);
+}

@@ -1,0 +1,137 @@
+// Metrics: what is counted under which name, and that no client can make the number of series grow.
+
+import { afterEach, expect, test } from 'bun:test';
+import { createMetrics, type Metrics } from '../../src/metrics/metrics.ts';
+import { namespacesMax } from '../../src/metrics/namespace-labels.ts';
+
+const open: Metrics[] = [];
+afterEach(() => {
+  for (const metrics of open.splice(0)) metrics.close();
+});
+
+function create(): Metrics {
+  const metrics = createMetrics({ serverId: 'n1' });
+  open.push(metrics);
+  return metrics;
+}
+
+/** The samples as `name{labels}` → value. */
+async function samples(metrics: Metrics): Promise<Map<string, number>> {
+  const { body } = await metrics.render();
+  const lines = body.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  return new Map(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]),
+  );
+}
+
+test('connections are counted by how they ended, and while they last', async () => {
+  const metrics = create();
+  metrics.connection('websocket', 'accepted');
+  metrics.connection('websocket', 'accepted');
+  metrics.connection('websocket', 'limit');
+  metrics.connection('sse', 'accepted');
+  metrics.disconnection('websocket', 1006);
+  const found = await samples(metrics);
+  expect(found.get('sobranie_ws_connections_active{server_id="n1"}')).toBe(1);
+  expect(found.get('sobranie_sse_connections_active{server_id="n1"}')).toBe(1);
+  expect(found.get('sobranie_connections_total{transport="websocket",outcome="limit"}')).toBe(1);
+  expect(found.get('sobranie_disconnects_total{transport="websocket",code="1006"}')).toBe(1);
+});
+
+test('a publication counts once as published, and once per connection as delivered', async () => {
+  const metrics = create();
+  metrics.published('client', 'chat:42');
+  metrics.delivered('chat:42', 1_000, 0.004);
+  metrics.delivered('chat:42', 0, 0.004);
+  metrics.sent('join', 'chat:42', 3);
+  const found = await samples(metrics);
+  expect(found.get('sobranie_publications_total{source="client",channel="chat"}')).toBe(1);
+  expect(found.get('sobranie_messages_sent_total{type="message",channel="chat"}')).toBe(1_000);
+  expect(found.get('sobranie_messages_sent_total{type="join",channel="chat"}')).toBe(3);
+  expect(found.get('sobranie_message_delivery_duration_seconds_bucket{le="0.001"}')).toBe(0);
+  expect(found.get('sobranie_message_delivery_duration_seconds_bucket{le="0.005"}')).toBe(1);
+  expect(found.get('sobranie_message_delivery_duration_seconds_count')).toBe(1);
+});
+
+test('loss, recoveries and errors are shown at 0 before the first', async () => {
+  const metrics = create();
+  const before = await samples(metrics);
+  expect(before.get('sobranie_messages_lost_total{reason="trimmed"}')).toBe(0);
+  expect(before.get('sobranie_recoveries_total{outcome="gap"}')).toBe(0);
+  expect(before.get('sobranie_errors_total{code="internal"}')).toBe(0);
+  expect(before.get('sobranie_broadcast_failures_total')).toBe(0);
+  metrics.lost('overflow', 7);
+  metrics.recovery('recovered');
+  metrics.error('forbidden');
+  metrics.broadcastFailed();
+  metrics.rateLimited('commands');
+  metrics.received('publish');
+  const found = await samples(metrics);
+  expect(found.get('sobranie_messages_lost_total{reason="overflow"}')).toBe(7);
+  expect(found.get('sobranie_recoveries_total{outcome="recovered"}')).toBe(1);
+  expect(found.get('sobranie_errors_total{code="forbidden"}')).toBe(1);
+  expect(found.get('sobranie_broadcast_failures_total')).toBe(1);
+  expect(found.get('sobranie_rate_limited_total{kind="commands"}')).toBe(1);
+  expect(found.get('sobranie_messages_received_total{type="publish"}')).toBe(1);
+});
+
+test('the sync layer is shown per adapter', async () => {
+  const metrics = create();
+  metrics.up('redis', true);
+  metrics.message('redis', 'in', 5);
+  metrics.message('redis', 'out', 2);
+  metrics.delay('redis', -0.002);
+  metrics.up('redis', false);
+  metrics.failed('redis');
+  metrics.reconnected('redis');
+  const found = await samples(metrics);
+  expect(found.get('sobranie_sync_up{adapter="redis"}')).toBe(0);
+  expect(found.get('sobranie_sync_messages_total{adapter="redis",direction="in"}')).toBe(5);
+  expect(found.get('sobranie_sync_messages_total{adapter="redis",direction="out"}')).toBe(2);
+  expect(found.get('sobranie_sync_delay_seconds_sum{adapter="redis"}')).toBe(0);
+  expect(found.get('sobranie_sync_errors_total{adapter="redis"}')).toBe(1);
+  expect(found.get('sobranie_sync_reconnects_total{adapter="redis"}')).toBe(1);
+});
+
+test('sources are read at each scrape, and what has no source is not shown', async () => {
+  const metrics = create();
+  let subscriptions = 3;
+  metrics.readFrom({ subscriptions: () => subscriptions, relayLeader: () => true });
+  expect((await samples(metrics)).get('sobranie_subscriptions_active')).toBe(3);
+  subscriptions = 4;
+  const found = await samples(metrics);
+  expect(found.get('sobranie_subscriptions_active')).toBe(4);
+  expect(found.get('sobranie_relay_leader')).toBe(1);
+  expect(found.has('sobranie_outbox_pending')).toBe(false);
+});
+
+test('made-up namespaces do not make up series', async () => {
+  const metrics = create();
+  for (let index = 0; index < namespacesMax * 3; index++) metrics.published('client', `made${index}:x`);
+  const found = await samples(metrics);
+  const series = [...found.keys()].filter((name) => name.startsWith('sobranie_publications_total'));
+  expect(series).toHaveLength(namespacesMax + 1);
+  expect(found.get('sobranie_publications_total{source="client",channel="other"}')).toBe(namespacesMax * 2);
+});
+
+test('two servers in one process count apart', async () => {
+  const [one, two] = [create(), create()];
+  one.broadcastFailed();
+  expect((await samples(one)).get('sobranie_broadcast_failures_total')).toBe(1);
+  expect((await samples(two)).get('sobranie_broadcast_failures_total')).toBe(0);
+});
+
+test('the process shows believable figures', async () => {
+  const metrics = create();
+  const found = await samples(metrics);
+  const value = (name: string) => found.get(name) ?? Number.NaN;
+  expect(value('process_resident_memory_bytes')).toBeWithin(5e6, 64e9);
+  expect(value('sobranie_heap_used_bytes')).toBeWithin(1e5, value('process_resident_memory_bytes'));
+  expect(value('process_cpu_seconds_total')).toBeWithin(0.001, 36_000);
+  expect(Math.abs(value('process_start_time_seconds') + process.uptime() - Date.now() / 1_000)).toBeLessThan(
+    5,
+  );
+  expect(value('sobranie_event_loop_lag_seconds{quantile="0.99"}')).toBeWithin(0, 60);
+  const { contentType } = await metrics.render();
+  expect(contentType).toStartWith('text/plain');
+});
