@@ -1,0 +1,54 @@
+// What the load client was asked to do: its command line, read once.
+#ifndef LOAD_OPTIONS_H
+#define LOAD_OPTIONS_H
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WINDOW_MAX 32768
+
+static struct {
+  int port, connections, window, warm;
+  bool events;
+  long pid;
+  double seconds, rate, settleSeconds, deadlineSeconds;
+  const char *path, *hello, *ready, *publishPath, *publish;
+} want = {.connections = 100, .window = 1, .settleSeconds = 0.2, .deadlineSeconds = 15,
+          .path = "/", .hello = "", .ready = "", .publishPath = "/", .publish = ""};
+
+static void fail(const char *what) {
+  fprintf(stderr, "load: %s%s%s\n", what, errno ? ": " : "", errno ? strerror(errno) : "");
+  exit(1);
+}
+
+static void readOptions(int argc, char **argv) {
+  static const struct option names[] = {
+      {"port", 1, 0, 'p'}, {"connections", 1, 0, 'c'}, {"window", 1, 0, 'w'}, {"warm", 1, 0, 'm'},
+      {"events", 0, 0, 'e'}, {"pid", 1, 0, 'i'}, {"seconds", 1, 0, 's'}, {"rate", 1, 0, 'r'},
+      {"settle", 1, 0, 't'}, {"deadline", 1, 0, 'd'}, {"path", 1, 0, 'a'}, {"hello", 1, 0, 'h'},
+      {"ready", 1, 0, 'y'}, {"publish-path", 1, 0, 'b'}, {"publish", 1, 0, 'u'}, {0, 0, 0, 0}};
+  for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (o) {
+    case 'p': want.port = atoi(optarg); break;
+    case 'c': want.connections = atoi(optarg); break;
+    case 'w': want.window = atoi(optarg); break;
+    case 'm': want.warm = atoi(optarg); break;
+    case 'e': want.events = true; break;
+    case 'i': want.pid = atol(optarg); break;
+    case 's': want.seconds = atof(optarg); break;
+    case 'r': want.rate = atof(optarg); break;
+    case 't': want.settleSeconds = atof(optarg); break;
+    case 'd': want.deadlineSeconds = atof(optarg); break;
+    case 'a': want.path = optarg; break;
+    case 'h': want.hello = optarg; break;
+    case 'y': want.ready = optarg; break;
+    case 'b': want.publishPath = optarg; break;
+    case 'u': want.publish = optarg; break;
+    default: exit(1);
+  }
+  if (!want.port || want.connections < 1 || want.window < 1 || want.window > WINDOW_MAX || want.warm < 0 ||
+      want.warm >= want.connections) fail("--port, --connections, --window or --warm is out of range");
+}
+#endif

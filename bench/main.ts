@@ -1,0 +1,60 @@
+// The bench's entry: `bun run bench <name> [--quick] [--baselines]`. Exit 0 when every run was counted whole, 1 when a
+// run was not, 2 for a command line that makes no sense.
+import type { Contender } from './contenders.ts';
+import { fanout } from './fanout.ts';
+import { memory } from './memory.ts';
+import { rows } from './rows.ts';
+import { BenchError } from './server-process.ts';
+import { sse } from './sse.ts';
+import { machineFacts } from './table.ts';
+import { writers } from './writers.ts';
+
+export interface BenchOptions {
+  // Fewer and shorter rounds: to see that it runs, not to quote.
+  readonly quick: boolean;
+  // Without our own server: what the machine and the runtime give.
+  readonly baselinesOnly: boolean;
+  takes(contender: Contender): boolean;
+}
+
+const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>> = {
+  fanout,
+  sse,
+  memory,
+  rows,
+  writers,
+};
+
+async function main(args: readonly string[]): Promise<number> {
+  const flags = args.filter((arg) => arg.startsWith('--'));
+  const names = args.filter((arg) => !arg.startsWith('--'));
+  const unknown = [
+    ...flags.filter((flag) => flag !== '--quick' && flag !== '--baselines'),
+    ...names.filter((name) => !Object.hasOwn(benches, name)),
+  ];
+  if (names.length === 0 || unknown.length > 0) {
+    console.error(`usage: bun run bench ${Object.keys(benches).join('|')} [--quick] [--baselines]`);
+    if (unknown.length > 0) console.error(`not known: ${unknown.join(', ')}`);
+    return 2;
+  }
+  const baselinesOnly = flags.includes('--baselines');
+  const options: BenchOptions = {
+    quick: flags.includes('--quick'),
+    baselinesOnly,
+    takes: (contender) => !baselinesOnly || contender.server.name !== 'sobranie',
+  };
+  console.log(machineFacts());
+  for (const name of names) {
+    const begun = performance.now();
+    await benches[name]?.(options);
+    console.log(`\n${name}: ${Math.round((performance.now() - begun) / 1000)} s`);
+  }
+  return 0;
+}
+
+try {
+  process.exit(await main(process.argv.slice(2)));
+} catch (error) {
+  console.error(error instanceof BenchError ? `\nbench failed: ${error.message}` : error);
+  process.exit(1);
+}

@@ -1,0 +1,54 @@
+// What an idle connection with one subscription costs in resident memory. Every figure comes from a fresh process, and
+// is the growth from the first 500 connections to the last, so that code and arenas paid for once are left out.
+import { bareWebSocket, eventsJoined, oursEventsRecoverable, oursRecoverable, wsLoop } from './contenders.ts';
+import type { BenchOptions } from './main.ts';
+import { runLoad } from './load-client.ts';
+import { median, printTable, ratio, ratios } from './table.ts';
+
+const warmConnections = 500;
+const settleSeconds = 3;
+
+export async function memory(options: BenchOptions): Promise<void> {
+  const connections = options.quick ? 5000 : 15_000;
+  const rounds = options.quick ? 1 : 3;
+  const pairs = [
+    { reference: bareWebSocket, others: [wsLoop, oursRecoverable] },
+    { reference: eventsJoined, others: [oursEventsRecoverable] },
+  ];
+  const rows: string[][] = [];
+  for (const { reference, others } of pairs) {
+    const contenders = [reference, ...others].filter((contender) => options.takes(contender));
+    const figures = new Map(contenders.map((contender) => [contender, [] as number[]]));
+    for (let round = 0; round < rounds; round++) {
+      for (const contender of contenders) {
+        const server = await contender.server.start();
+        try {
+          const result = await runLoad(contender, server, {
+            connections,
+            seconds: 0,
+            settleSeconds,
+            warmConnections,
+          });
+          figures.get(contender)?.push(result.kbPerConnection);
+        } finally {
+          await server.stop();
+        }
+      }
+    }
+    const bare = figures.get(reference) ?? [];
+    for (const [contender, values] of figures) {
+      const perRound = values.map((value, round) => value / (bare[round] ?? Number.NaN));
+      rows.push([
+        `${contender.transport === 'events' ? 'event stream' : 'WebSocket'}: ${contender.name}`,
+        ratio(median(values)),
+        ratios(values),
+        ratio(median(perRound)),
+      ]);
+    }
+  }
+  printTable(
+    `${connections.toLocaleString('en')} idle connections, one subscription each`,
+    ['', 'kB per connection', 'each round', 'ratio'],
+    rows,
+  );
+}
