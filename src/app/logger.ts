@@ -75,9 +75,13 @@ function prettyLine(line: string, colors: boolean): string {
     paint(String(time).slice(11, 23), 90),
     paint(label.toUpperCase().padEnd(5), levelColors[label] ?? 0),
   ];
-  if (msg !== undefined) parts.push(String(msg));
+  if (msg !== undefined) parts.push(prettyText(msg));
   for (const [key, value] of Object.entries(fields)) parts.push(paint(`${key}=${prettyValue(value)}`, 90));
   return `${parts.join(' ')}${prettyError(err)}\n`;
+}
+
+function prettyText(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 function prettyValue(value: unknown): string {
@@ -90,6 +94,5 @@ function prettyError(error: unknown): string {
     string,
     unknown
   >;
-  const text = String(stack ?? message ?? JSON.stringify(error));
-  return `\n${text.replace(/^/gm, '    ')}`;
+  return `\n${prettyText(stack ?? message ?? error).replace(/^/gm, '    ')}`;
 }
