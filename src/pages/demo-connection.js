@@ -1,0 +1,195 @@
+// The two ways in: a WebSocket and a bare EventSource. Each turns what it hears into calls on its feed and keeps itself
+// connected. What a message means is the feed's affair.
+//
+// Lifecycle: open -> connecting -> live; lost -> waiting -> connecting …; cut -> cut, until resume. A refusal that a
+// retry cannot mend ends in `refused`.
+
+const backoffBaseMs = 250;
+const backoffMaxMs = 15_000;
+const connectTimeoutMs = 10_000;
+
+class Connection {
+  state = 'idle';
+  detail = '';
+
+  #attempt = 0;
+  #timer;
+  #listener = () => {};
+
+  constructor({ channel, token, feed }) {
+    this.channel = channel;
+    this.token = token;
+    this.feed = feed;
+  }
+
+  onChange(listener) {
+    this.#listener = listener;
+  }
+
+  open() {
+    this.enter('connecting');
+    this.connect();
+    this.#after(connectTimeoutMs, () => this.lost('No answer in time'));
+  }
+
+  cut() {
+    this.disconnect();
+    this.enter('cut');
+  }
+
+  resume() {
+    if (this.state === 'cut') this.open();
+  }
+
+  /** The reader looks at the page again: no reason to let it wait for the rest of a back-off. */
+  hurry() {
+    if (this.state === 'waiting') this.open();
+  }
+
+  live() {
+    this.#attempt = 0;
+    this.enter('live');
+  }
+
+  /** Full jitter: after a restart of the server, all its pages must not come back in the same instant. */
+  lost(detail) {
+    this.disconnect();
+    const delayMs = Math.random() * Math.min(backoffMaxMs, backoffBaseMs * 2 ** this.#attempt);
+    this.#attempt += 1;
+    this.enter('waiting', detail);
+    this.#after(delayMs, () => this.open());
+  }
+
+  refused(detail) {
+    this.disconnect();
+    this.enter('refused', detail);
+  }
+
+  /** The server is leaving and told this client its own moment to move; until then messages keep flowing. */
+  drain({ after }) {
+    if (this.state !== 'live') return;
+    this.enter('live', 'The server is draining');
+    this.#after(after, () => {
+      this.disconnect();
+      this.open();
+    });
+  }
+
+  enter(state, detail = '') {
+    clearTimeout(this.#timer);
+    this.state = state;
+    this.detail = detail;
+    this.#listener();
+  }
+
+  #after(delayMs, action) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(action, delayMs);
+  }
+}
+
+export class SocketConnection extends Connection {
+  #socket = null;
+  #heartbeat;
+
+  connect() {
+    const url = new URL('/realtime/ws', location.href);
+    url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+    if (this.token) url.searchParams.set('token', this.token);
+
+    const socket = new WebSocket(url);
+    this.#socket = socket;
+    socket.onopen = () => {
+      const since = this.feed.position;
+      socket.send(
+        JSON.stringify({ type: 'subscribe', id: 1, channel: this.channel, ...(since && { since }) }),
+      );
+    };
+    socket.onmessage = (event) => this.#read(JSON.parse(event.data));
+    socket.onclose = ({ code, reason }) => {
+      const final = code === 1003 || code === 1009 || (code === 1008 && reason !== 'rate_limited');
+      if (final) this.refused(reason || `Closed with ${code}`);
+      else this.lost(code === 1006 ? 'Connection lost' : reason || `Closed with ${code}`);
+    };
+  }
+
+  disconnect() {
+    clearInterval(this.#heartbeat);
+    const socket = this.#socket;
+    if (socket === null) return;
+    this.#socket = null;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  #read(frame) {
+    this.heard = true;
+    switch (frame.type) {
+      case 'welcome':
+        return this.#keepAlive(frame.heartbeat);
+      case 'subscribed':
+        this.live();
+        return this.feed.subscribed(frame);
+      case 'message':
+        return this.feed.message(frame);
+      case 'gap':
+        return this.feed.gap(frame);
+      case 'drain':
+        return this.drain(frame);
+      case 'unsubscribed':
+        return this.refused(`Unsubscribed: ${frame.reason}`);
+      case 'error':
+        return frame.retryable ? this.lost(frame.message) : this.refused(frame.message);
+    }
+  }
+
+  // A browser does not show the server's pings, and a half-open socket never closes by itself: the page asks too, and
+  // a connection that stayed silent for a whole round is dead.
+  #keepAlive(seconds) {
+    clearInterval(this.#heartbeat);
+    this.heard = true;
+    this.#heartbeat = setInterval(() => {
+      if (!this.heard) return this.lost('No heartbeat');
+      this.heard = false;
+      this.#socket?.send(JSON.stringify({ type: 'ping' }));
+    }, seconds * 1_000);
+  }
+}
+
+export class StreamConnection extends Connection {
+  #source = null;
+  #cursor = '';
+
+  connect() {
+    const url = new URL('/realtime/events', location.href);
+    url.searchParams.set('channels', this.channel);
+    if (this.token) url.searchParams.set('token', this.token);
+    if (this.#cursor !== '') url.searchParams.set('since', this.#cursor);
+
+    const source = new EventSource(url);
+    this.#source = source;
+    const on = (type, handle) =>
+      source.addEventListener(type, (event) => {
+        if (event.lastEventId !== '') this.#cursor = event.lastEventId;
+        handle(JSON.parse(event.data));
+      });
+    on('welcome', ({ channels }) => {
+      this.live();
+      this.feed.subscribed(channels[0]);
+    });
+    on('message', (frame) => this.feed.message(frame));
+    on('gap', (frame) => this.feed.gap(frame));
+    on('drain', (frame) => this.drain(frame));
+    source.onerror = () => {
+      // The browser reconnects by itself with Last-Event-ID, which is what this column is here to show; only after an
+      // answer that was no stream does it give up, and the page takes over.
+      if (source.readyState === EventSource.CLOSED) this.lost('The server refused the stream');
+      else this.enter('connecting', 'The browser reconnects');
+    };
+  }
+
+  disconnect() {
+    this.#source?.close();
+    this.#source = null;
+  }
+}

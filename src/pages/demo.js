@@ -1,0 +1,173 @@
+// The demo page's composition: one store, two connections with a feed and a column each, the forms and the cut.
+
+import { channelStore, readInfo, tableStore, token } from './demo-api.js';
+import { Column } from './demo-column.js';
+import { SocketConnection, StreamConnection } from './demo-connection.js';
+import { runCut } from './demo-cut.js';
+import { Feed } from './demo-feed.js';
+
+const loadRetryMs = 1_000;
+
+const byId = (id) => document.querySelector(`#${id}`);
+const message = byId('message');
+
+function say(text, isError = false) {
+  message.textContent = text;
+  message.classList.toggle('error', isError);
+}
+
+async function attempt(action) {
+  try {
+    await action();
+    return true;
+  } catch (error) {
+    say(error.message, true);
+    return false;
+  }
+}
+
+/** One load at a time per feed; what asks for another one meanwhile gets it afterwards, since its table may be newer. */
+function createFeed(store) {
+  let running = false;
+  let again = false;
+  const load = async () => {
+    if (running) {
+      again = true;
+      return;
+    }
+    running = true;
+    do {
+      again = false;
+      feed.loadStarted();
+      try {
+        feed.load(await store.list());
+      } catch (error) {
+        say(error.message, true);
+        again = true;
+        await new Promise((resolve) => setTimeout(resolve, loadRetryMs));
+      }
+    } while (again);
+    running = false;
+  };
+  const feed = new Feed({ needsLoad: () => void load() });
+  return feed;
+}
+
+function createSide(root, { title, detail, Connection, store, rowActions }) {
+  const feed = createFeed(store);
+  const connection = new Connection({ channel: store.channel, token, feed });
+  const column = new Column(root, { title, detail, feed, connection, rowActions });
+  connection.open();
+  return { feed, connection, column };
+}
+
+function wireInsert(store) {
+  const form = byId('insert');
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const { title, body } = form.elements;
+    void attempt(async () => {
+      await store.insert({ title: title.value, body: body.value });
+      form.reset();
+      title.focus();
+      say('');
+    });
+  });
+}
+
+function createRowActions(store) {
+  const dialog = byId('edit');
+  const form = dialog.querySelector('form');
+  let editedId = null;
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const { title, body } = form.elements;
+    void attempt(() => store.update(editedId, { title: title.value, body: body.value })).then((done) => {
+      if (done) say('');
+      dialog.close();
+    });
+  });
+  byId('cancel').addEventListener('click', () => dialog.close());
+  return {
+    edit(row) {
+      editedId = row.id;
+      form.elements.title.value = row.title;
+      form.elements.body.value = row.body ?? '';
+      dialog.showModal();
+    },
+    remove: (id) => void attempt(() => store.remove(id)),
+  };
+}
+
+function wireCut(sides, store) {
+  const button = byId('cut');
+  button.addEventListener('click', () => {
+    button.disabled = true;
+    void attempt(() => runCut({ sides, store, say })).then(() => {
+      button.disabled = false;
+    });
+  });
+}
+
+function showInfo({ node, sync, psql, database }) {
+  byId('server').textContent = `node ${node} · sync ${sync}`;
+  byId('no-database').hidden = database;
+  if (!database || psql === null) return;
+  byId('psql').hidden = false;
+  byId('psql-line').textContent =
+    `${psql} -c "insert into posts (title, body) values ('Hello', 'from psql')"`;
+  byId('copy').addEventListener('click', () => {
+    void attempt(async () => {
+      await copyText(byId('psql-line'));
+      byId('copy').textContent = 'Copied';
+    });
+  });
+}
+
+// The clipboard is closed to pages that are neither https nor localhost; selecting the line is the next best help.
+async function copyText(element) {
+  if (navigator.clipboard !== undefined) return navigator.clipboard.writeText(element.textContent);
+  getSelection().selectAllChildren(element);
+  throw new Error(
+    'This page may not use the clipboard here; the line is selected, copy it with the keyboard.',
+  );
+}
+
+async function readInfoUntilItAnswers() {
+  for (;;) {
+    try {
+      return await readInfo();
+    } catch (error) {
+      say(error.message, true);
+      await new Promise((resolve) => setTimeout(resolve, loadRetryMs));
+    }
+  }
+}
+
+const info = await readInfoUntilItAnswers();
+say('');
+showInfo(info);
+const store = info.database ? tableStore : channelStore;
+const rowActions = store.editable ? createRowActions(store) : null;
+const sides = [
+  createSide(byId('socket'), {
+    title: 'WebSocket',
+    detail: 'GET /realtime/ws',
+    Connection: SocketConnection,
+    store,
+    rowActions,
+  }),
+  createSide(byId('stream'), {
+    title: 'EventSource',
+    detail: 'GET /realtime/events',
+    Connection: StreamConnection,
+    store,
+    rowActions,
+  }),
+];
+wireInsert(store);
+wireCut(sides, store);
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState === 'visible') for (const { connection } of sides) connection.hurry();
+});
+byId('cut').disabled = false;

@@ -1,0 +1,153 @@
+// The demo: one page that shows the table `posts` live over WebSocket beside EventSource, its files, and a tiny API
+// with which its buttons write rows. It delivers nothing itself: the page reads the public endpoints like any client.
+// Not for production: the API lets anyone who reaches the port write to the table.
+
+import { Elysia, ValidationError, status, t } from 'elysia';
+import type { Sql } from 'postgres';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { createPosts, type Post, type Posts } from './posts.ts';
+
+export interface DemoPagesOptions {
+  /** False mounts nothing, so that composing needs no branch. */
+  readonly enabled: boolean;
+  /** Without a database the page offers publishing only. */
+  readonly sql: Sql | undefined;
+  /** The shell line that opens the database, such as `psql postgres://…`; it is shown to everyone who opens the page. */
+  readonly psql: string | undefined;
+  readonly node: string;
+  readonly sync: string;
+  /** Details of a failed request: the client gets the code and a fixed text alone. */
+  readonly onFailure?: (error: unknown) => void;
+}
+
+/** Far above the largest valid post; a larger body is refused before it is read. */
+const bodyBytesMax = 16_384;
+
+const files = [
+  { path: '/', name: 'demo.html', type: 'text/html; charset=utf-8' },
+  ...['demo-theme.css', 'demo.css'].map((name) => ({
+    path: `/demo/${name}`,
+    name,
+    type: 'text/css; charset=utf-8',
+  })),
+  { path: '/demo/demo.svg', name: 'demo.svg', type: 'image/svg+xml' },
+  ...['demo', 'demo-api', 'demo-column', 'demo-connection', 'demo-cut', 'demo-feed'].map((module) => ({
+    path: `/demo/${module}.js`,
+    name: `${module}.js`,
+    type: 'text/javascript; charset=utf-8',
+  })),
+];
+
+const fileHeaders = {
+  'cache-control': 'no-cache',
+  'content-security-policy':
+    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+};
+
+// Postgres text cannot hold U+0000: refused here, it is the sender's fault and not the database's.
+const titleSchema = t.String({
+  minLength: 1,
+  maxLength: 200,
+  pattern: '^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$',
+  description: '1 to 200 characters, not all of them spaces',
+});
+const bodySchema = t.String({
+  maxLength: 2_000,
+  pattern: '^[^\\u0000]*$',
+  description: 'text of at most 2000 characters',
+});
+const params = t.Object({
+  id: t.String({ pattern: '^[1-9][0-9]{0,17}$', description: 'the number of a row' }),
+});
+
+export function demoPages(options: DemoPagesOptions) {
+  const plugin = new Elysia({ name: 'demo-pages' });
+  if (!options.enabled) return plugin;
+
+  for (const { path, name, type } of files) {
+    const location = new URL(name, import.meta.url);
+    plugin.get(
+      path,
+      () => new Response(Bun.file(location), { headers: { ...fileHeaders, 'content-type': type } }),
+      {
+        detail: { hide: true },
+      },
+    );
+  }
+  const { sql, psql, node, sync } = options;
+  plugin.get('/demo/info', () => ({ node, sync, psql: psql ?? null, database: sql !== undefined }), {
+    detail: { tags: ['demo'], summary: 'What the demo page shows of this server' },
+  });
+  return sql === undefined ? plugin : plugin.use(postsApi(createPosts(sql), options));
+}
+
+function postsApi(posts: Posts, { onFailure }: DemoPagesOptions) {
+  return new Elysia({ prefix: '/demo/posts', detail: { tags: ['demo'] } })
+    .onError(({ error, code, set }) => {
+      const failure = toRealtimeError(error, String(code));
+      if (failure.status >= 500) onFailure?.(failure);
+      set.status = failure.status;
+      return { error: failure.body() };
+    })
+    .onParse(({ request, contentType }) => refuseBody(request.headers, contentType))
+    .get('', async () => ({ posts: await posts.newest() }), {
+      detail: { summary: 'The newest rows of public.posts' },
+    })
+    .post('', async ({ body: { title, body = '' } }) => answer(await posts.insert({ title, body }), 201), {
+      body: t.Object({ title: titleSchema, body: t.Optional(bodySchema) }),
+      detail: { summary: 'Insert a row into public.posts' },
+    })
+    .patch('/:id', async ({ params: { id }, body: fields }) => answer(await posts.update(id, fields)), {
+      params,
+      body: t.Object({ title: t.Optional(titleSchema), body: t.Optional(bodySchema) }, { minProperties: 1 }),
+      detail: { summary: 'Update a row of public.posts' },
+    })
+    .delete('/:id', async ({ params: { id } }) => answer(await posts.remove(id)), {
+      params,
+      detail: { summary: 'Delete a row of public.posts' },
+    });
+}
+
+function answer(post: Post | undefined, code: 200 | 201 = 200) {
+  if (post !== undefined) return status(code, post);
+  return status(404, {
+    error: new RealtimeError('bad_request', 'This post does not exist (any more).').body(),
+  });
+}
+
+// Only JSON: any page of another site could send a form or plain text to this port, and no preflight would ask first.
+function refuseBody(headers: Headers, contentType: string): void {
+  const length = headers.get('content-length');
+  if (length === null && !headers.has('transfer-encoding')) return;
+  if (length === null || Number(length) > bodyBytesMax) {
+    throw new RealtimeError('too_large', `A body needs a Content-Length of at most ${bodyBytesMax} bytes.`);
+  }
+  if (Number(length) > 0 && contentType !== 'application/json') {
+    throw new RealtimeError('bad_request', 'Send the body as application/json.');
+  }
+}
+
+function toRealtimeError(error: unknown, code: string): RealtimeError {
+  if (error instanceof RealtimeError) return error;
+  // What a parse hook throws arrives wrapped.
+  if (error instanceof Error && error.cause instanceof RealtimeError) return error.cause;
+  if (code === 'PARSE')
+    return new RealtimeError('bad_request', 'The body is not valid JSON.', { cause: error });
+  if (code === 'VALIDATION')
+    return new RealtimeError('bad_request', describeInvalid(error), { cause: error });
+  return new RealtimeError('internal', undefined, { cause: error });
+}
+
+// Elysia's own message repeats the whole schema and what was sent; one sentence about the first fault is what helps.
+function describeInvalid(error: unknown): string {
+  const fault = error instanceof ValidationError ? error.valueError : undefined;
+  if (fault === undefined) return 'A field of the request is missing or malformed.';
+  const field = fault.path.slice(1).replaceAll('/', '.');
+  if (field === '') return `The request is malformed: ${fault.message}.`;
+  const { description } = fault.schema;
+  return description === undefined
+    ? `Field "${field}": ${fault.message}.`
+    : `Field "${field}" must be ${description}.`;
+}

@@ -1,0 +1,83 @@
+// The rows of public.posts, as the demo page's buttons need them: list, insert, update, delete. It only writes the
+// table; what other browsers see comes from the table's watch, so nothing here knows of channels. Rows leave as
+// Postgres' own JSON, so that a listed row and a published one have one shape (a bigint stays a number).
+
+import type { PendingQuery, Row, Sql } from 'postgres';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+
+/** A row of public.posts as `row_to_json` prints it. Columns that the page does not use are passed on as they are. */
+export interface Post {
+  readonly id: number;
+  readonly title: string;
+  readonly body: string | null;
+}
+
+export interface PostFields {
+  readonly title?: string;
+  readonly body?: string;
+}
+
+/** The page shows the newest rows; a demo that somebody filled with a million rows must still open. */
+export const listedPostsMax = 50;
+
+const statementTimeoutMs = 5_000;
+
+/** Every method throws `unavailable` when the database does not answer. Undefined says that the row is gone. */
+export interface Posts {
+  /** The newest rows, newest first. */
+  newest(): Promise<readonly Post[]>;
+  insert(fields: Required<PostFields>): Promise<Post | undefined>;
+  /** Changes the given fields alone. */
+  update(id: string, fields: PostFields): Promise<Post | undefined>;
+  remove(id: string): Promise<Post | undefined>;
+}
+
+export function createPosts(sql: Sql): Posts {
+  return {
+    newest: () =>
+      run(sql`select row_to_json(p) as post from public.posts p order by p.id desc limit ${listedPostsMax}`),
+
+    insert: async ({ title, body }) => {
+      const rows = await run(
+        sql`insert into public.posts as p (title, body) values (${title}, ${body}) returning row_to_json(p) as post`,
+      );
+      return rows[0];
+    },
+
+    update: async (id, { title = null, body = null }) => {
+      const rows = await run(sql`
+        update public.posts as p
+        set title = coalesce(${title}::text, p.title), body = coalesce(${body}::text, p.body), updated_at = now()
+        where p.id = ${id}::bigint
+        returning row_to_json(p) as post`);
+      return rows[0];
+    },
+
+    remove: async (id) => {
+      const rows = await run(
+        sql`delete from public.posts as p where p.id = ${id}::bigint returning row_to_json(p) as post`,
+      );
+      return rows[0];
+    },
+  };
+}
+
+// A row lock held elsewhere, or a server that went away silently, must not keep a request (and its slot in the pool)
+// for ever; cancelling gives the connection back.
+async function run(query: PendingQuery<Row[]>): Promise<readonly Post[]> {
+  let timedOut = false;
+  const timer = setTimeout(() => {
+    timedOut = true;
+    query.cancel();
+  }, statementTimeoutMs);
+  try {
+    return (await query).map((row) => row['post'] as Post);
+  } catch (cause) {
+    const message = timedOut
+      ? 'The database did not answer in time; retry.'
+      : 'The database cannot do this right now; retry.';
+    throw new RealtimeError('unavailable', message, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
