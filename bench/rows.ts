@@ -91,13 +91,22 @@ async function steady(bench: Bench): Promise<void> {
       return { p50: percentile(latencies, 0.5), p99: percentile(latencies, 0.99) };
     };
     const figures = await alternate(bench, once);
+    const reference = [...figures.values()][0] ?? [];
     printTable(
       `${perSecond.toLocaleString('en')} rows/s on ${connections} connection(s): INSERT sent to message received`,
-      ['', 'p50 ms', 'p99 ms', 'each round p50', 'each round p99'],
+      ['', 'p50 ms', 'p99 ms', 'p50 ratio', 'each round p50', 'each round p99'],
       [...figures].map(([lane, rounds]) => {
         const p50 = rounds.map((round) => round.p50);
         const p99 = rounds.map((round) => round.p99);
-        return [lane.path.name, ratio(median(p50)), ratio(median(p99)), ratios(p50), ratios(p99)];
+        const perRound = p50.map((value, round) => value / (reference[round]?.p50 ?? Number.NaN));
+        return [
+          lane.path.name,
+          ratio(median(p50)),
+          ratio(median(p99)),
+          ratio(median(perRound)),
+          ratios(p50),
+          ratios(p99),
+        ];
       }),
     );
   }
