@@ -1,0 +1,45 @@
+// What was started, to be closed in the reverse order. One part that fails or hangs does not keep the others open.
+
+import type { Logger } from './logger.ts';
+
+const stepTimeoutMs = 10_000;
+
+interface Step {
+  readonly name: string;
+  readonly close: () => void | Promise<void>;
+}
+
+export class CloseStack {
+  readonly #log: Logger;
+  #steps: Step[] = [];
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  add(name: string, close: () => void | Promise<void>): void {
+    this.#steps.push({ name, close });
+  }
+
+  /** Idempotent; never rejects. */
+  async close(): Promise<void> {
+    const steps = this.#steps.reverse();
+    this.#steps = [];
+    for (const step of steps) await this.#closeStep(step);
+  }
+
+  async #closeStep({ name, close }: Step): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<'late'>((resolve) => {
+      timer = setTimeout(() => resolve('late'), stepTimeoutMs);
+    });
+    try {
+      const closed = (async () => close())();
+      if ((await Promise.race([closed, late])) === 'late') this.#log.warn({ part: name }, 'did not close in time');
+    } catch (error) {
+      this.#log.error({ err: error, part: name }, 'failed to close');
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}

@@ -1,0 +1,134 @@
+// Puts the node together: the only place that knows every adapter. Each part is closed in the reverse order of its
+// start, also when a later one fails to start.
+
+import config from '../../realtime.config.ts';
+import packageJson from '../../package.json' with { type: 'json' };
+import { everyoneAnonymous, openAccess } from '../core/access.ts';
+import { systemClock } from '../core/clock.ts';
+import { Hub } from '../core/hub.ts';
+import { Rules } from '../core/rules.ts';
+import { createMetrics } from '../metrics/metrics.ts';
+import { demoPages } from '../pages/demo.ts';
+import { EventFanout } from '../transports/event-fanout.ts';
+import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
+import { Broadcast } from './broadcast.ts';
+import { CloseStack } from './close-stack.ts';
+import { openDatabase } from './database.ts';
+import type { Logger } from './logger.ts';
+import { startRelay } from './relay.ts';
+import { createServer } from './server.ts';
+import type { Settings } from './settings.ts';
+import { Shutdown } from './shutdown.ts';
+import { createAdapter } from './sync.ts';
+import { banner } from './banner.ts';
+
+export interface Node {
+  readonly url: string;
+  readonly hub: Hub;
+  readonly shutdown: Shutdown;
+}
+
+export async function startNode(settings: Settings, log: Logger): Promise<Node> {
+  const closing = new CloseStack(log);
+  try {
+    return await start(settings, log, closing);
+  } catch (error) {
+    await closing.close();
+    throw error;
+  }
+}
+
+async function start(settings: Settings, log: Logger, closing: CloseStack): Promise<Node> {
+  const clock = systemClock;
+  const rules = new Rules(config);
+  const metrics = createMetrics({ serverId: settings.nodeId });
+  closing.add('metrics', () => metrics.close());
+
+  const database = await openDatabase(settings, log, closing);
+  const adapter = createAdapter({ settings, database, observer: metrics, clock, log, closing });
+  const hub = new Hub(
+    {
+      nodeId: settings.nodeId,
+      // Bun pings when a socket was silent for its timeout less the margin, which is 8 or 16 seconds.
+      heartbeatSeconds: settings.heartbeat,
+      channelsPerConnectionMax: settings.maxChannelsPerConnection,
+      messageBytesMax: settings.maxMessageBytes,
+      holdMax: settings.holdMax,
+      recovery: { holdMax: settings.holdMax, holdBytesMax: 8 << 20, pageSize: 200, timeoutMs: 300_000 },
+    },
+    {
+      adapter,
+      rules,
+      access: openAccess,
+      observer: metrics,
+      clock,
+      log: (message, error) => log.error({ err: error }, message),
+    },
+  );
+  const events = new EventFanout(settings.maxBufferedBytes);
+  events.start();
+  closing.add('event streams', () => events.close());
+  let publisher: TopicPublisher | null = null;
+  hub.attach(new WebSocketFanout(hub, () => publisher));
+  hub.attach(events);
+
+  await adapter.start(hub);
+  closing.add('sync layer', () => adapter.close());
+  const relay = await startRelay({ settings, database, adapter, rules, hub, metrics, log, closing });
+
+  const shutdown = new Shutdown({
+    hub,
+    clock,
+    log,
+    timeoutSeconds: settings.shutdownTimeout,
+    close: () => closing.close(),
+  });
+  metrics.readFrom({
+    subscriptions: () => hub.subscriptionCount,
+    channels: () => hub.channels.size,
+    shutdownSeconds: () => shutdown.seconds,
+    ...relay.sources,
+  });
+  const pages = demoPages({
+    enabled: !settings.production,
+    sql: database?.sql,
+    psql: database?.psql,
+    node: settings.nodeId,
+    sync: settings.sync,
+    onFailure: (error) => log.error({ err: error }, 'a demo request failed'),
+  });
+  const app = createServer({
+    settings,
+    hub,
+    adapter,
+    events,
+    metrics,
+    authenticate: everyoneAnonymous,
+    database: database === undefined ? undefined : () => database.ping(),
+    shutdown,
+    pages: pages as never,
+    version: packageJson.version,
+  });
+  app.listen(settings.port);
+  const server = app.server;
+  if (server === null) throw new Error('the HTTP server did not start');
+  publisher = server;
+  closing.add('HTTP server', async () => {
+    await server.stop(true);
+  });
+  const broadcast = new Broadcast(hub, settings.broadcastInterval);
+  broadcast.start();
+  closing.add('broadcast', () => broadcast.close());
+
+  const url = `http://${shownHost(settings.host)}:${server.port}`;
+  const lines = banner({ url, settings, psql: database?.psql, databaseUrl: database?.url });
+  if (settings.logFormat === 'pretty') console.log(lines);
+  else log.info({ sync: settings.sync }, `listening on ${url} as ${settings.nodeId}`);
+  return { url, hub, shutdown };
+}
+
+function shownHost(host: string): string {
+  if (host === '0.0.0.0' || host === '::') return 'localhost';
+  return host.includes(':') ? `[${host}]` : host;
+}
+

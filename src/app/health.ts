@@ -1,0 +1,40 @@
+// Liveness and readiness. Ready is proved, not assumed: a message travels the sync layer for each answer.
+
+import type { SyncAdapter } from '../core/sync-adapter.ts';
+import type { Check } from '../transports/operations.ts';
+
+export interface HealthParts {
+  readonly adapter: SyncAdapter;
+  /** Answers when the database does; undefined without one. */
+  readonly database: (() => Promise<unknown>) | undefined;
+  readonly isDraining: () => boolean;
+}
+
+const checkTimeoutMs = 2_000;
+
+export async function readyChecks(parts: HealthParts): Promise<Record<string, Check>> {
+  const { adapter, database, isDraining } = parts;
+  const [sync, db] = await Promise.all([
+    check(() => adapter.probe(checkTimeoutMs)),
+    database === undefined ? undefined : check(database),
+  ]);
+  const draining: Check = isDraining() ? { ok: false, detail: 'shutting down' } : { ok: true };
+  return { sync, ...(db === undefined ? {} : { database: db }), draining };
+}
+
+/** What failed in detail goes to the log by its own path: an answer to anyone holds no addresses. */
+async function check(run: () => Promise<unknown>): Promise<Check> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<Check>((resolve) => {
+    timer = setTimeout(() => resolve({ ok: false, detail: 'no answer in time' }), checkTimeoutMs);
+  });
+  const answer = run().then(
+    (): Check => ({ ok: true }),
+    (): Check => ({ ok: false, detail: 'failed' }),
+  );
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

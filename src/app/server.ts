@@ -1,0 +1,88 @@
+// The HTTP server: one Elysia app with every route, and the options of Bun's one WebSocket configuration.
+
+import { Elysia } from 'elysia';
+import type { SyncAdapter } from '../core/sync-adapter.ts';
+import type { Authenticate } from '../core/access.ts';
+import type { Hub } from '../core/hub.ts';
+import type { Metrics } from '../metrics/metrics.ts';
+import { apiRoutes } from '../transports/api.ts';
+import type { EventFanout } from '../transports/event-fanout.ts';
+import { httpErrors } from '../transports/http-errors.ts';
+import { operationsRoutes } from '../transports/operations.ts';
+import { realtimeRoutes } from '../transports/realtime.ts';
+import { serverAccess } from '../transports/server-access.ts';
+import { swaggerRoutes } from '../transports/swagger.ts';
+import { readyChecks } from './health.ts';
+import type { Settings } from './settings.ts';
+import type { Shutdown } from './shutdown.ts';
+
+export interface ServerParts {
+  readonly settings: Settings;
+  readonly hub: Hub;
+  readonly adapter: SyncAdapter;
+  readonly events: EventFanout;
+  readonly metrics: Metrics;
+  readonly authenticate: Authenticate;
+  readonly database: (() => Promise<unknown>) | undefined;
+  readonly shutdown: Shutdown;
+  /** Routes of the demo; an empty app in production. */
+  readonly pages: Elysia;
+  readonly version: string;
+}
+
+/** Seconds of silence after which Bun closes a socket; it pings `margin` seconds earlier. */
+export function idleTimeoutFor(heartbeatSeconds: number): number {
+  const margin = heartbeatSeconds < 16 ? 8 : 16;
+  return Math.min(960, heartbeatSeconds + margin);
+}
+
+export function createServer(parts: ServerParts): Elysia {
+  const { settings, hub, shutdown } = parts;
+  const isShuttingDown = () => shutdown.started;
+  const app = new Elysia({
+    // Host names of one to three letters, as containers have them, break the router's shortcut.
+    handler: { standardHostname: false },
+    websocket: {
+      maxPayloadLength: settings.maxMessageBytes,
+      backpressureLimit: settings.maxBufferedBytes,
+      closeOnBackpressureLimit: true,
+      idleTimeout: idleTimeoutFor(settings.heartbeat),
+      sendPings: true,
+      perMessageDeflate: false,
+    },
+    serve: {
+      // Two servers on one port would silently share its connections.
+      reusePort: false,
+      hostname: settings.host,
+      idleTimeout: 30,
+      maxRequestBodySize: settings.maxMessageBytes + bodyEnvelopeBytes,
+    },
+  });
+  app.use(httpErrors((error) => hub.expected(error)));
+  app.use(
+    realtimeRoutes({
+      hub,
+      events: parts.events,
+      authenticate: parts.authenticate,
+      connectionsMax: settings.maxConnections,
+      retryMs: settings.sseRetry,
+      transports: { websocket: settings.role.has('ws'), sse: settings.role.has('sse') },
+      isShuttingDown,
+    }),
+  );
+  if (settings.role.has('api')) {
+    const access = serverAccess(settings.apiKey, !settings.production);
+    app.use(apiRoutes({ hub, serverAccess: access, isClosed: isShuttingDown })).use(swaggerRoutes(parts.version));
+  }
+  app.use(
+    operationsRoutes({
+      ready: () => readyChecks({ adapter: parts.adapter, database: parts.database, isDraining: isShuttingDown }),
+      live: () => ({ process: { ok: true } }),
+      metrics: () => parts.metrics.render(),
+    }),
+  );
+  return app.use(parts.pages) as unknown as Elysia;
+}
+
+/** A publish request around data of the largest size: names, keys, punctuation. */
+const bodyEnvelopeBytes = 32 << 10;

@@ -1,0 +1,116 @@
+// Leaving in order, so that nobody notices:
+//
+//   1. ready turns 503 and new connections are sent elsewhere
+//   2. every client is told `drain` with its own moment to reconnect, spread over the window
+//   3. wait until all have left, or until the deadline; progress is logged
+//   4. what is left is closed with 1001
+//   5. the rest is closed from the top down: server, relay, sync layer, database
+//
+// A second signal skips the waiting. Signals that arrive together are one: a terminal and a parent process may both
+// pass the same Ctrl-C on.
+
+import type { Clock } from '../core/clock.ts';
+import type { Hub } from '../core/hub.ts';
+import { closeCodes } from '../protocol/codes.ts';
+import { encodeFrame } from '../protocol/frames.ts';
+import type { Logger } from './logger.ts';
+
+export interface ShutdownParts {
+  readonly hub: Hub;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly timeoutSeconds: number;
+  /** Closes everything below the connections, in order. Each step has its own time limit. */
+  readonly close: () => Promise<void>;
+}
+
+/** Reconnects per second that the remaining nodes are asked to take. */
+const reconnectsPerSecond = 500;
+const drainWindowMsMin = 1_000;
+const pollMs = 50;
+const progressEveryMs = 10_000;
+const farewellMs = 1_000;
+const sameSignalMs = 500;
+
+export class Shutdown {
+  readonly #parts: ShutdownParts;
+  #startedAt: number | undefined;
+  #forced = false;
+  #finished: Promise<void> | undefined;
+
+  constructor(parts: ShutdownParts) {
+    this.#parts = parts;
+  }
+
+  get started(): boolean {
+    return this.#startedAt !== undefined;
+  }
+
+  /** Seconds since it began; 0 before. */
+  get seconds(): number {
+    return this.#startedAt === undefined ? 0 : (this.#parts.clock.monotonic() - this.#startedAt) / 1_000;
+  }
+
+  /** A signal: the first begins, a later one forces. Resolves when everything is closed. */
+  signal(name: string): Promise<void> {
+    const { log } = this.#parts;
+    if (this.#finished === undefined) {
+      log.info({ signal: name }, 'shutting down');
+      return this.begin();
+    }
+    if (this.seconds * 1_000 > sameSignalMs && !this.#forced) {
+      log.warn({ signal: name }, 'second signal: closing at once');
+      this.#forced = true;
+    }
+    return this.#finished;
+  }
+
+  begin(): Promise<void> {
+    this.#startedAt ??= this.#parts.clock.monotonic();
+    this.#finished ??= this.#run();
+    return this.#finished;
+  }
+
+  async #run(): Promise<void> {
+    const { hub, log, close } = this.#parts;
+    this.#tellClients();
+    await this.#waitForClients();
+    if (hub.sessions.size > 0) log.warn({ connections: hub.sessions.size }, 'closing the connections that are left');
+    for (const session of [...hub.sessions.values()]) {
+      session.outlet.disconnect(closeCodes.goingAway, 'shutting_down');
+    }
+    await this.#waitFor(() => hub.sessions.size === 0, farewellMs);
+    await close();
+    log.info({ seconds: Number(this.seconds.toFixed(3)) }, 'shut down');
+  }
+
+  #tellClients(): void {
+    const { hub, clock, timeoutSeconds } = this.#parts;
+    const timeoutMs = timeoutSeconds * 1_000;
+    const spread = Math.max(drainWindowMsMin, (hub.sessions.size / reconnectsPerSecond) * 1_000);
+    const windowMs = Math.min(timeoutMs, spread);
+    const deadline = clock.now() + timeoutMs;
+    for (const session of hub.sessions.values()) {
+      const after = Math.floor(clock.random() * windowMs);
+      session.outlet.send('drain', encodeFrame({ type: 'drain', after, deadline }));
+    }
+  }
+
+  async #waitForClients(): Promise<void> {
+    const { hub, clock, log, timeoutSeconds } = this.#parts;
+    let progressAt = clock.monotonic() + progressEveryMs;
+    await this.#waitFor(() => {
+      if (clock.monotonic() >= progressAt) {
+        progressAt += progressEveryMs;
+        log.info({ connections: hub.sessions.size }, 'waiting for connections to leave');
+      }
+      return this.#forced || hub.sessions.size === 0;
+    }, timeoutSeconds * 1_000);
+  }
+
+  async #waitFor(done: () => boolean, timeoutMs: number): Promise<void> {
+    const { clock } = this.#parts;
+    const deadline = clock.monotonic() + timeoutMs;
+    while (!done() && clock.monotonic() < deadline) await clock.sleep(pollMs);
+  }
+}

@@ -1,0 +1,30 @@
+// Who may do what: the port through which the hub asks, and the answer of an open server.
+
+import { isServerChannel } from '../protocol/channel.ts';
+import type { MaybePromise } from './sync-adapter.ts';
+
+export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
+
+/** Who is on the other end of a connection. */
+export interface Identity {
+  /** The token's `sub`, or null for an anonymous connection. */
+  readonly user: string | null;
+}
+
+export interface Access {
+  /** Whether the identity may. Must not throw; a check that fails to answer is a no. */
+  may(identity: Identity, action: Action, channel: string): MaybePromise<boolean>;
+}
+
+export const anonymous: Identity = { user: null };
+
+/** Everyone may do everything, but the server's own channels are written by the server alone. */
+export const openAccess: Access = {
+  may: (_identity, action, channel) => action !== 'publish' || !isServerChannel(channel),
+};
+
+/** Turns a connection's token, if it has one, into who it is. Throws `unauthorized` or `token_expired`. */
+export type Authenticate = (token: string | undefined) => MaybePromise<Identity>;
+
+/** Without a key to check tokens by, everyone is anonymous and a token says nothing. */
+export const everyoneAnonymous: Authenticate = () => anonymous;

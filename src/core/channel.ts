@@ -1,0 +1,196 @@
+// One channel on this node: who is subscribed, where the node stands in its log, and what to do when the log and the
+// node disagree. The position is kept here once, so no connection has to check what it is sent.
+//
+//   opening   the sync layer is being asked; publications that arrive already are held
+//   live      each publication is the next one and is fanned out at once
+//   filling   a hole was found; later publications are held until history has filled it
+
+import type { GapReason } from '../protocol/codes.ts';
+import type { Position } from '../protocol/position.ts';
+import type { Publication } from './publication.ts';
+import type { Recovery } from './recovery.ts';
+import type { ChannelRule } from './rules.ts';
+import type { Session } from './session.ts';
+import type { HistoryPage, MaybePromise } from './sync-adapter.ts';
+
+export interface ChannelPorts {
+  /** Hands a publication to every live connection of the channel. */
+  fanOut(channel: Channel, publication: Publication): void;
+  /** Tells every live connection that the channel's position is now another. */
+  gap(channel: Channel, reason: GapReason): void;
+  /** Reads what this node lacks, past the rule's limits if it is still stored. */
+  read(channel: Channel, since: Position): MaybePromise<HistoryPage>;
+  /** Waits before another try to fill a hole; grows with `attempt`. */
+  pause(attempt: number): Promise<void>;
+  failed(error: unknown): void;
+}
+
+export class Channel {
+  readonly name: string;
+  readonly rule: ChannelRule;
+  readonly sessions = new Set<Session>();
+  /** Connections that the transports' fan-out reaches. */
+  liveWebsocket = 0;
+  liveSse = 0;
+  /** Bytes fanned out to each live connection since the sockets were last looked at. */
+  bytesSinceSettled = 0;
+  recoveries: Set<Recovery> | undefined;
+  /** Set while the sync layer is asked for the channel. */
+  opening: Promise<Channel> | undefined;
+  #epoch = '';
+  #offset = 0;
+  #held: Publication[] | undefined;
+  #heldOverflowed = false;
+  #closed = false;
+  readonly #ports: ChannelPorts;
+  readonly #holdMax: number;
+
+  constructor(name: string, rule: ChannelRule, ports: ChannelPorts, holdMax: number) {
+    this.name = name;
+    this.rule = rule;
+    this.#ports = ports;
+    this.#holdMax = holdMax;
+    if (rule.recoverable) this.#held = [];
+  }
+
+  get epoch(): string {
+    return this.#epoch;
+  }
+
+  get offset(): number {
+    return this.#offset;
+  }
+
+  get position(): Position {
+    return { epoch: this.#epoch, offset: this.#offset };
+  }
+
+  /** The sync layer answered: the node is live from `head` on. */
+  opened(head: Position | undefined): void {
+    this.opening = undefined;
+    if (head === undefined) return;
+    this.#epoch = head.epoch;
+    this.#offset = head.offset;
+    this.#releaseHeld();
+  }
+
+  /** Nobody is subscribed any more: what still runs for the channel ends by itself. */
+  close(): void {
+    this.#closed = true;
+    this.#held = undefined;
+  }
+
+  /** A publication from the sync layer. */
+  accept(publication: Publication): void {
+    if (!this.rule.recoverable) {
+      this.#ports.fanOut(this, publication);
+      return;
+    }
+    if (this.#held !== undefined) {
+      this.#hold(publication);
+      return;
+    }
+    if (publication.epoch !== this.#epoch) this.#changeEpoch(publication.epoch, publication.offset - 1);
+    if (publication.offset <= this.#offset) return;
+    if (publication.offset > this.#offset + 1) {
+      this.#held = [publication];
+      void this.#fill();
+      return;
+    }
+    this.#offset = publication.offset;
+    this.#ports.fanOut(this, publication);
+  }
+
+  /** The log's head is at least here. */
+  reachHead(head: Position): void {
+    if (!this.rule.recoverable || this.opening !== undefined || this.#closed) return;
+    const adopted = this.#adopts(head.epoch);
+    if (adopted) this.#epoch = head.epoch;
+    if (head.epoch !== this.#epoch || head.offset < this.#offset) {
+      this.#jump('epoch_changed', head);
+    } else if (head.offset > this.#offset && this.#held === undefined) {
+      this.#held = [];
+      void this.#fill();
+    }
+  }
+
+  #changeEpoch(epoch: string, offset: number): void {
+    if (this.#adopts(epoch)) this.#epoch = epoch;
+    else this.#jump('epoch_changed', { epoch, offset });
+  }
+
+  /** A channel that never had a publication has nothing to lose: its log's first one may name another epoch. */
+  #adopts(epoch: string): boolean {
+    return epoch !== this.#epoch && this.#offset === 0;
+  }
+
+  #jump(reason: GapReason, position: Position): void {
+    this.#epoch = position.epoch;
+    this.#offset = position.offset;
+    for (const recovery of this.recoveries ?? []) recovery.jump(reason, position);
+    this.#ports.gap(this, reason);
+  }
+
+  #hold(publication: Publication): void {
+    const held = this.#held;
+    if (held === undefined || this.#heldOverflowed) return;
+    if (held.length < this.#holdMax) {
+      held.push(publication);
+      return;
+    }
+    // History has them as well: the hole is only read further.
+    this.#held = [];
+    this.#heldOverflowed = true;
+  }
+
+  /** Sends what was held in order. A new hole inside it starts another fill. */
+  #releaseHeld(): void {
+    const held = this.#held ?? [];
+    const overflowed = this.#heldOverflowed;
+    this.#held = undefined;
+    this.#heldOverflowed = false;
+    if (overflowed) {
+      this.#held = [];
+      void this.#fill();
+      return;
+    }
+    for (const publication of held) this.accept(publication);
+  }
+
+  async #fill(): Promise<void> {
+    for (let attempt = 0; !this.#closed; ) {
+      // Emptied before the read: what arrives during it is held again.
+      if (this.#heldOverflowed) {
+        this.#held = [];
+        this.#heldOverflowed = false;
+      }
+      let page: HistoryPage;
+      try {
+        page = await this.#ports.read(this, this.position);
+      } catch (error) {
+        // The sync layer is away. It tells heads when it is back, but the hole must be filled even if it does not.
+        this.#ports.failed(error);
+        await this.#ports.pause(attempt++);
+        continue;
+      }
+      attempt = 0;
+      if (this.#closed) return;
+      this.#takePage(page);
+      if (page.complete || page.gap === 'epoch_changed') break;
+    }
+    if (!this.#closed) this.#releaseHeld();
+  }
+
+  #takePage(page: HistoryPage): void {
+    if (page.gap !== undefined) {
+      const first = page.publications[0];
+      const offset = page.gap === 'epoch_changed' || first === undefined ? page.head.offset : first.offset - 1;
+      this.#jump(page.gap, { epoch: page.head.epoch, offset });
+    }
+    for (const publication of page.publications) {
+      if (publication.epoch !== this.#epoch || publication.offset !== this.#offset + 1) continue;
+      this.#offset = publication.offset;
+      this.#ports.fanOut(this, publication);
+    }
+  }
+}

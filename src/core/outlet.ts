@@ -1,0 +1,49 @@
+// The two ports that a transport gives the hub: one connection's way out, and the way to all of them at once.
+
+import type { SubscriptionState } from '../protocol/frames.ts';
+import type { GapReason } from '../protocol/codes.ts';
+import type { Position } from '../protocol/position.ts';
+import type { TransportName } from './observer.ts';
+import type { Publication } from './publication.ts';
+
+/** A gap as subscribers are told of it: the channel's position is now `position`. */
+export interface Gap {
+  readonly channel: string;
+  readonly position: Position;
+  readonly reason: GapReason;
+}
+
+/**
+ * One connection. All calls are synchronous and keep their order; calls after the connection is gone do nothing and
+ * throw nothing.
+ */
+export interface Outlet {
+  readonly transport: TransportName;
+  /** A frame for this connection alone. `type` is the frame's type. */
+  send(type: string, frame: string): void;
+  /** Subscriptions of one request begin, in the order asked; `id` repeats the command's. */
+  subscribed(states: readonly SubscriptionState[], id: number | string | undefined): void;
+  /** A publication for this connection alone: it recovers, and has not joined the channel yet. */
+  deliver(publication: Publication): void;
+  /** A gap for this connection alone. */
+  gap(gap: Gap): void;
+  /** From now on the transport's `Fanout` reaches this connection on the channel. */
+  join(channel: string): void;
+  leave(channel: string): void;
+  /** Bytes that were handed over and not yet taken in by the peer. */
+  bufferedBytes(): number;
+  /** Stops and resumes reading from the peer, so that commands cannot pile up. */
+  pause(): void;
+  resume(): void;
+  /** Says farewell with a close code and ends. */
+  disconnect(code: number, reason: string): void;
+  /** Cuts the connection without a farewell, as to a peer that does not read: it may come back and recover. */
+  terminate(): void;
+}
+
+/** All connections of one transport that have joined a channel. Encodes once, however many they are. */
+export interface Fanout {
+  readonly transport: TransportName;
+  publication(publication: Publication): void;
+  gap(gap: Gap): void;
+}

@@ -1,0 +1,69 @@
+// Pace: an adapter that reads a log in batches waits here for this node's sockets, so that one statement of 100,000
+// rows neither fills their buffers nor closes a reader that keeps up a fair pace. A reader slower than that is waited
+// for once, briefly, and then left to its own buffer limit: it must not slow the others down.
+
+import type { Clock } from './clock.ts';
+import type { Outlet } from './outlet.ts';
+
+export interface PaceLimits {
+  /** A connection with more bytes than this buffered is lagging. */
+  readonly highWaterBytes: number;
+  /** A lagging connection takes in at least this much... */
+  readonly fairBytes: number;
+  /** ...in this many milliseconds, or is slow. */
+  readonly fairMs: number;
+}
+
+/** 64 KiB in 50 ms is 1.3 MB/s: several thousand messages, which a browser on a poor line still reads. */
+export const paceLimits: PaceLimits = { highWaterBytes: 1 << 20, fairBytes: 64 << 10, fairMs: 50 };
+
+/** One subscriber that recovers holds up nobody, so it is given more time: 64 KiB in 10 s. */
+export const recoveryPaceLimits: PaceLimits = { highWaterBytes: 256 << 10, fairBytes: 64 << 10, fairMs: 10_000 };
+
+const pollMs = 2;
+
+/** What is waited for: a session, or anything else with an outlet. */
+export interface Paced {
+  readonly outlet: Outlet;
+  readonly closed: boolean;
+  slow: boolean;
+}
+
+interface Lagging {
+  readonly paced: Paced;
+  bytes: number;
+  since: number;
+}
+
+export function isLagging(paced: Paced, limits: PaceLimits): boolean {
+  if (paced.closed) return false;
+  const lags = paced.outlet.bufferedBytes() > limits.highWaterBytes;
+  if (!lags) paced.slow = false;
+  return lags;
+}
+
+/** Resolves when none of these lags any more, or those that do were found slow. */
+export async function waitForPace(candidates: readonly Paced[], clock: Clock, limits: PaceLimits): Promise<void> {
+  const now = clock.monotonic();
+  let lagging: Lagging[] = candidates
+    .filter((paced) => !paced.slow)
+    .map((paced) => ({ paced, bytes: paced.outlet.bufferedBytes(), since: now }));
+  while (lagging.length > 0) {
+    await clock.sleep(pollMs);
+    lagging = lagging.filter((entry) => stillWorthWaiting(entry, clock, limits));
+  }
+}
+
+function stillWorthWaiting(entry: Lagging, clock: Clock, limits: PaceLimits): boolean {
+  if (!isLagging(entry.paced, limits)) return false;
+  const bytes = entry.paced.outlet.bufferedBytes();
+  const now = clock.monotonic();
+  if (entry.bytes - bytes >= limits.fairBytes) {
+    entry.bytes = bytes;
+    entry.since = now;
+  } else if (now - entry.since > limits.fairMs) {
+    entry.paced.slow = true;
+    return false;
+  }
+  return true;
+}

@@ -1,0 +1,53 @@
+// One datum in a channel, as it travels between the sync layer and the connections of this node.
+
+import { messageFrame } from '../protocol/frames.ts';
+
+/** Who published: absent for server-side calls and table changes. */
+export interface Sender {
+  readonly user: string | null;
+  readonly connection: string;
+}
+
+export interface PublicationFields {
+  readonly channel: string;
+  /** 0 on ephemeral channels, which number nothing. */
+  readonly offset: number;
+  /** Empty on ephemeral channels. */
+  readonly epoch: string;
+  /** JSON text on one line, spliced into frames as it is. */
+  readonly data: string;
+  /** Unix milliseconds at which the server accepted it. */
+  readonly at: number;
+  readonly from?: Sender | undefined;
+  /** The connection that asked not to hear its own publication. */
+  readonly except?: string | undefined;
+}
+
+/**
+ * The same object is shared by every subscriber of this node, so that its frame is built once however many read it.
+ */
+export class Publication implements PublicationFields {
+  readonly channel: string;
+  readonly offset: number;
+  readonly epoch: string;
+  readonly data: string;
+  readonly at: number;
+  readonly from: Sender | undefined;
+  readonly except: string | undefined;
+  #frame: string | undefined;
+
+  constructor(fields: PublicationFields) {
+    this.channel = fields.channel;
+    this.offset = fields.offset;
+    this.epoch = fields.epoch;
+    this.data = fields.data;
+    this.at = fields.at;
+    this.from = fields.from;
+    this.except = fields.except;
+  }
+
+  /** The `message` frame, which is also the SSE event's data. */
+  get frame(): string {
+    return (this.#frame ??= messageFrame(this));
+  }
+}

@@ -1,0 +1,169 @@
+// One subscriber catching up: pages of history until it meets what is live, and then, in one step, into the live flow.
+//
+//   1. from its creation on, live publications of the channel are held back for it (bounded)
+//   2. history after the subscriber's position is read and sent, page by page, each page waiting for its socket
+//   3. when a page reached the head, what is held with a higher offset follows, and the subscriber joins the channel
+//
+// If the hold overflows it is thrown away and step 2 goes on: history has the same publications. A gap is told only
+// when history no longer reaches back to the position, when the epoch changed, or when catching up takes too long.
+
+import type { GapReason } from '../protocol/codes.ts';
+import type { Position } from '../protocol/position.ts';
+import type { Outlet } from './outlet.ts';
+import type { Publication } from './publication.ts';
+import type { HistoryPage, MaybePromise } from './sync-adapter.ts';
+
+export interface RecoveryLimits {
+  /** Publications held back per recovering subscription. */
+  readonly holdMax: number;
+  /** Bytes held back per recovering subscription. */
+  readonly holdBytesMax: number;
+  /** Publications read at once. */
+  readonly pageSize: number;
+  /** Milliseconds after which a subscriber that still lags is given a gap and put live. */
+  readonly timeoutMs: number;
+}
+
+export interface RecoveryPorts {
+  read(since: Position, limit: number): MaybePromise<HistoryPage>;
+  /** Resolves when the outlet has room again; false when it is too slow to wait for. */
+  room(outlet: Outlet): MaybePromise<boolean>;
+  /** Where the channel stands on this node now. */
+  head(): Position;
+  /** Tells the subscriber, and counts, that it may have missed some. */
+  gap(reason: GapReason, position: Position): void;
+  /** Makes the subscriber live; called in the same synchronous step in which it got the last that it lacked. */
+  goLive(): void;
+  monotonic(): number;
+}
+
+export class Recovery {
+  readonly #ports: RecoveryPorts;
+  readonly #limits: RecoveryLimits;
+  readonly #startedAt: number;
+  #position: Position;
+  #held: Publication[] = [];
+  #heldBytes = 0;
+  #overflowed = false;
+  #cancelled = false;
+  /** A gap that was found and not yet told; the position is already past it. */
+  #gap: GapReason | undefined;
+  #first: HistoryPage | undefined;
+
+  constructor(position: Position, ports: RecoveryPorts, limits: RecoveryLimits) {
+    this.#position = position;
+    this.#ports = ports;
+    this.#limits = limits;
+    this.#startedAt = ports.monotonic();
+  }
+
+  /** A live publication of the channel, while the subscriber is not live yet. */
+  hold(publication: Publication): void {
+    if (this.#overflowed) return;
+    this.#held.push(publication);
+    this.#heldBytes += publication.data.length;
+    if (this.#held.length > this.#limits.holdMax || this.#heldBytes > this.#limits.holdBytesMax) {
+      this.#release(true);
+    }
+  }
+
+  /** The whole channel lost its place: this subscriber goes on from there. */
+  jump(reason: GapReason, position: Position): void {
+    this.#gap = reason;
+    this.#position = position;
+    this.#first = undefined;
+    this.#release(false);
+  }
+
+  cancel(): void {
+    this.#cancelled = true;
+    this.#release(false);
+  }
+
+  /** Reads the first page and answers whether the subscriber will get everything since its position. */
+  async prepare(): Promise<boolean> {
+    const { offset } = this.#position;
+    if (offset === this.#ports.head().offset) return true;
+    const page = await this.#ports.read(this.#position, this.#limits.pageSize);
+    if (this.#gap === undefined) this.#first = page;
+    return this.#gap === undefined && page.gap === undefined;
+  }
+
+  /** Sends what was missed and what was held, then goes live. Resolves false when it was cancelled or is too slow. */
+  async run(outlet: Outlet): Promise<boolean> {
+    while (!this.#cancelled) {
+      this.#tellGap();
+      if (!this.#overflowed && this.#first === undefined && this.#reachesHold()) {
+        this.#flush(outlet);
+        this.#ports.goLive();
+        return true;
+      }
+      if (this.#ports.monotonic() - this.#startedAt > this.#limits.timeoutMs) {
+        this.jump('overflow', this.#ports.head());
+        continue;
+      }
+      const page = this.#first ?? (await this.#nextPage());
+      this.#first = undefined;
+      if (this.#cancelled) break;
+      // A jump while the page was read made it void.
+      if (this.#gap !== undefined) continue;
+      this.#send(page, outlet);
+      const room = await this.#ports.room(outlet);
+      if (!room) return false;
+    }
+    return false;
+  }
+
+  #nextPage(): MaybePromise<HistoryPage> {
+    // Emptied before the read, so that what arrives during it is held again and nothing falls between the two.
+    if (this.#overflowed) this.#release(false);
+    return this.#ports.read(this.#position, this.#limits.pageSize);
+  }
+
+  #send(page: HistoryPage, outlet: Outlet): void {
+    if (page.gap !== undefined) {
+      const first = page.publications[0];
+      const offset = first === undefined ? page.head.offset : first.offset - 1;
+      const head = this.#ports.head();
+      this.#gap = page.gap;
+      // Never past what this node has sent on: the live flow would bring lower offsets after it.
+      this.#position = { epoch: page.head.epoch, offset: Math.min(offset, head.offset) };
+      this.#tellGap();
+    }
+    // The log may be ahead of this node; what it has not sent on yet will be held, so it would come twice.
+    const last = this.#ports.head().offset;
+    for (const publication of page.publications) {
+      if (publication.offset > last) break;
+      this.#deliver(publication, outlet);
+    }
+  }
+
+  /** Whether what is held, or the live flow if nothing is, begins right after the position. */
+  #reachesHold(): boolean {
+    const head = this.#ports.head();
+    return this.#position.epoch === head.epoch && this.#position.offset >= head.offset - this.#held.length;
+  }
+
+  #flush(outlet: Outlet): void {
+    for (const publication of this.#held) this.#deliver(publication, outlet);
+    this.#release(false);
+  }
+
+  #deliver(publication: Publication, outlet: Outlet): void {
+    if (publication.epoch !== this.#position.epoch || publication.offset <= this.#position.offset) return;
+    this.#position = { epoch: publication.epoch, offset: publication.offset };
+    outlet.deliver(publication);
+  }
+
+  #tellGap(): void {
+    if (this.#gap === undefined) return;
+    this.#ports.gap(this.#gap, this.#position);
+    this.#gap = undefined;
+  }
+
+  #release(overflowed: boolean): void {
+    this.#held = [];
+    this.#heldBytes = 0;
+    this.#overflowed = overflowed;
+  }
+}

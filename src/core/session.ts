@@ -1,0 +1,199 @@
+// One connection as the hub sees it: who it is, what it is subscribed to, and its commands, one at a time in order.
+
+import { closeCodes } from '../protocol/codes.ts';
+import { commandTypes, decodeCommand, isRefused, type Command } from '../protocol/commands.ts';
+import {
+  encodeFrame,
+  historyFrame,
+  publishedFrame,
+  type CommandId,
+  type ErrorFrame,
+  type WelcomeFrame,
+} from '../protocol/frames.ts';
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Identity } from './access.ts';
+import type { Channel } from './channel.ts';
+import type { Hub } from './hub.ts';
+import type { Outlet } from './outlet.ts';
+import type { Recovery } from './recovery.ts';
+
+export interface Subscription {
+  readonly channel: Channel;
+  /** Set until the subscriber has caught up. */
+  recovery: Recovery | undefined;
+}
+
+/** Commands that wait behind a slow one before reading from the peer is paused. */
+const queuePauseAt = 32;
+/** A peer that goes on in spite of the pause sends what was already on its way; more than this is abuse. */
+const queueMax = 10_000;
+
+export class Session {
+  readonly id: string;
+  readonly identity: Identity;
+  readonly outlet: Outlet;
+  readonly #hub: Hub;
+  /** Made when first needed: most connections have few, and many have one. */
+  subscriptions: Map<string, Subscription> | undefined;
+  closed = false;
+  /** Too slow to be waited for; its own buffer limit decides its fate. */
+  slow = false;
+  #queue: string[] | undefined;
+  #busy = false;
+
+  constructor(id: string, identity: Identity, outlet: Outlet, hub: Hub) {
+    this.id = id;
+    this.identity = identity;
+    this.outlet = outlet;
+    this.#hub = hub;
+  }
+
+  welcome(): WelcomeFrame {
+    const { nodeId, heartbeatSeconds } = this.#hub.options;
+    return { type: 'welcome', connection: this.id, user: this.identity.user, node: nodeId, heartbeat: heartbeatSeconds };
+  }
+
+  /** A text frame from the peer. Never throws. */
+  receive(text: string): void {
+    if (this.closed) return;
+    if (!this.#busy) {
+      this.#start(text);
+      return;
+    }
+    const queue = (this.#queue ??= []);
+    queue.push(text);
+    if (queue.length === queuePauseAt) this.outlet.pause();
+    if (queue.length > queueMax) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
+  }
+
+  /** Commands that answer at once run at once; only one that waits makes the next ones wait. */
+  #start(text: string): void {
+    const running = this.#execute(text);
+    if (running === undefined) return;
+    this.#busy = true;
+    void running.then(() => this.#next());
+  }
+
+  #next(): void {
+    this.#busy = false;
+    while (!this.closed && !this.#busy) {
+      const text = this.#queue?.shift();
+      if (text === undefined) break;
+      this.#start(text);
+    }
+    if (this.#queue?.length === 0) {
+      this.#queue = undefined;
+      this.outlet.resume();
+    }
+  }
+
+  /** Resolves always: a failure becomes an error reply. */
+  #execute(text: string): Promise<void> | undefined {
+    const command = decodeCommand(text);
+    if (isRefused(command)) {
+      this.#hub.observer.received('invalid');
+      this.fail(command.error, command.id, command.channel);
+      return undefined;
+    }
+    this.#hub.observer.received(command.type);
+    try {
+      const running = this.#run(command);
+      return running?.catch((error: unknown) => this.#failCommand(error, command));
+    } catch (error) {
+      this.#failCommand(error, command);
+      return undefined;
+    }
+  }
+
+  #failCommand(error: unknown, command: Command): void {
+    this.fail(error, command.id, 'channel' in command ? command.channel : undefined);
+  }
+
+  #run(command: Command): Promise<void> | undefined {
+    switch (command.type) {
+      case 'ping':
+        this.outlet.send('pong', encodeFrame({ type: 'pong', ...withId(command.id) }));
+        return undefined;
+      case 'publish':
+        return this.#publish(command);
+      case 'subscribe':
+        return this.#subscribe(command);
+      case 'unsubscribe':
+        return this.#unsubscribe(command);
+      case 'history':
+        return this.#history(command);
+      case 'presence':
+      case 'refresh':
+        throw new RealtimeError('bad_request', `This server does not offer "${command.type}".`);
+    }
+  }
+
+  #publish(command: Command & { type: 'publish' }): Promise<void> | undefined {
+    const { id, channel, data, echo, key } = command;
+    const allowed = this.#hub.access.may(this.identity, 'publish', channel);
+    if (allowed === false) throw new RealtimeError('forbidden');
+    const publish = () =>
+      this.#hub.publish({
+        channel,
+        data,
+        key,
+        from: { user: this.identity.user, connection: this.id },
+        except: echo ? undefined : this.id,
+        source: 'client',
+      });
+    const reply = (position: Position | undefined) =>
+      this.outlet.send('published', publishedFrame(id, channel, position));
+    if (allowed !== true) {
+      return allowed.then(async (yes) => {
+        if (!yes) throw new RealtimeError('forbidden');
+        reply(await publish());
+      });
+    }
+    const position = publish();
+    if (position instanceof Promise) return position.then(reply);
+    reply(position);
+    return undefined;
+  }
+
+  async #subscribe(command: Command & { type: 'subscribe' }): Promise<void> {
+    const { id, channel, since } = command;
+    await this.#hub.subscribe(this, [{ channel, resume: since && (() => since) }], id);
+  }
+
+  #unsubscribe({ id, channel }: Command & { type: 'unsubscribe' }): undefined {
+    if (this.subscriptions?.has(channel) !== true) throw new RealtimeError('not_subscribed');
+    this.#hub.unsubscribe(this, channel);
+    this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', ...withId(id), channel }));
+    return undefined;
+  }
+
+  async #history({ id, channel, since, limit }: Command & { type: 'history' }): Promise<void> {
+    if (!(await this.#hub.access.may(this.identity, 'history', channel))) throw new RealtimeError('forbidden');
+    const page = await this.#hub.history(channel, { since, limit });
+    const messages = page.publications.map((publication) => publication.frame);
+    this.outlet.send('history', historyFrame(id, channel, page.head, messages, page.complete));
+  }
+
+  /** Replies with an error; what was not expected is logged and told as `internal`. */
+  fail(error: unknown, id?: CommandId, channel?: string): void {
+    const expected = this.#hub.expected(error);
+    const frame: ErrorFrame = { type: 'error', ...withId(id), ...(channel === undefined ? {} : { channel }), ...expected.body() };
+    this.outlet.send('error', encodeFrame(frame));
+  }
+
+  /** The connection is gone: everything of it leaves the hub. Idempotent. */
+  end(code: number): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.#queue = undefined;
+    this.#hub.leave(this, code);
+  }
+}
+
+function withId(id: CommandId | undefined): { id?: CommandId } {
+  return id === undefined ? {} : { id };
+}
+
+/** The labels under which commands are counted; anything else counts as `invalid`. */
+export const receivedTypes: readonly string[] = [...commandTypes, 'invalid'];

@@ -1,0 +1,129 @@
+// The sync layer's two facing ports: what the hub asks of an adapter, and what an adapter tells the hub.
+//
+// The theory of the system in one place:
+//  - A channel is either recoverable or ephemeral; the channel's rule says which, and the hub passes the rule along.
+//  - For a recoverable channel the adapter is the sequencer. It keeps a log per channel, gives each publication the
+//    next offset, and every node hears every publication of a channel it subscribed to, in ascending offset. An
+//    adapter may repeat itself or leave a hole (a lost connection): the hub compares offsets, drops repeats and fills
+//    holes from `history`. What it may never do is reorder or renumber within one epoch.
+//  - The epoch names the log. When the log is lost or reset, the adapter answers with another epoch from then on.
+//  - For an ephemeral channel the hub has already delivered locally; the adapter only carries it to the other nodes
+//    and never brings a publication back to the node that sent it.
+//  - An adapter says what it cannot do in its traits; callers ask the traits, and tests skip by them with a reason.
+
+import type { Position } from '../protocol/position.ts';
+import type { ChannelRule } from './rules.ts';
+import type { Publication, Sender } from './publication.ts';
+
+/** Adapters in this process answer at once; the hub then stays synchronous, which keeps fan-out in one write. */
+export type MaybePromise<T> = T | Promise<T>;
+
+export interface SyncTraits {
+  /** Publications reach other processes. */
+  readonly shared: boolean;
+  /** Positions survive a restart of this process. */
+  readonly durable: boolean;
+}
+
+/** What the hub hands over to be published. */
+export interface Outgoing {
+  readonly channel: string;
+  readonly rule: ChannelRule;
+  /** JSON text on one line. */
+  readonly data: string;
+  /** Unix milliseconds. Ephemeral publications keep it on every node; a log that numbers by its own clock may not. */
+  readonly at: number;
+  readonly from?: Sender | undefined;
+  /** The connection that shall not hear it. */
+  readonly except?: string | undefined;
+  /** Idempotency key, at most 64 characters: within the channel's kept history, a second use changes nothing. */
+  readonly key?: string | undefined;
+}
+
+export interface HistoryQuery {
+  /** Read what follows this position; without it, the newest `limit` publications. */
+  readonly since?: Position | undefined;
+  /** 1 or more. */
+  readonly limit: number;
+}
+
+/** A stretch of a channel's log. */
+export interface HistoryPage {
+  /** The log's head when it was read. */
+  readonly head: Position;
+  /** Ascending and without holes among themselves. */
+  readonly publications: readonly Publication[];
+  /**
+   * With `since`: the page begins right after it and ends at the head; so an empty page at the head is complete.
+   * Without: the page is all that is kept.
+   */
+  readonly complete: boolean;
+  /** With `since`: why the page does not begin right after it; absent when it does. */
+  readonly gap?: 'trimmed' | 'epoch_changed' | undefined;
+}
+
+export interface SyncHealth {
+  readonly up: boolean;
+  readonly detail?: string | undefined;
+}
+
+/**
+ * What the hub asks of the sync layer.
+ *
+ * Lifecycle: `start` once, then the calls in any order, then `close` once; after `close` nothing is told any more.
+ * Each method throws `RealtimeError('unavailable')` when the layer cannot be reached, within a second; never hangs.
+ */
+export interface SyncAdapter {
+  readonly name: 'memory' | 'postgres' | 'redis';
+  readonly traits: SyncTraits;
+
+  /** Connects. Resolves when publications flow; rejects when the layer cannot be reached at start. */
+  start(events: SyncEvents): Promise<void>;
+
+  /**
+   * Publishes. For a recoverable channel it answers the position given to the publication (or, for a repeated key,
+   * the position it had before) once the log holds it; for an ephemeral one, undefined once it is on its way.
+   * The publication itself comes back to this node through `SyncEvents.publication`, before or after the answer.
+   */
+  publish(outgoing: Outgoing): MaybePromise<Position | undefined>;
+
+  /**
+   * Publications of the channel reach this node from now on. Answers the head: every publication with a higher offset
+   * will be told. Idempotent. For an ephemeral channel the answer is undefined.
+   */
+  subscribe(channel: string, rule: ChannelRule): MaybePromise<Position | undefined>;
+
+  /** The channel is of no interest any more; what is still told of it is ignored. Idempotent, answers at once. */
+  unsubscribe(channel: string): void;
+
+  /**
+   * Reads the log of a recoverable channel within its rule's size and age. `internal` readers (this node filling a
+   * hole) also get what is past the rule but still stored.
+   */
+  history(channel: string, rule: ChannelRule, query: HistoryQuery, internal?: boolean): MaybePromise<HistoryPage>;
+
+  /** What is known now, without asking the network. */
+  health(): SyncHealth;
+
+  /** Sends a message through the real path and resolves when it came back. Rejects after `timeoutMs`. */
+  probe(timeoutMs: number): Promise<void>;
+
+  /** Lets go of every connection. Idempotent; never rejects. */
+  close(): Promise<void>;
+}
+
+/** What an adapter tells the hub. All of it synchronous, none of it throws. */
+export interface SyncEvents {
+  /** A publication of a subscribed channel. */
+  publication(publication: Publication): void;
+  /**
+   * The log's head is at least here: told after a connection was lost and regained, for each subscribed channel. The
+   * hub fetches what it lacks, or says `gap` if the epoch differs or the offset went back.
+   */
+  head(channel: string, head: Position): void;
+  /**
+   * Resolves when the sockets of this node have taken in what they were given (or were found too slow to wait for).
+   * An adapter that reads a log awaits it between batches, so that one huge statement floods nobody.
+   */
+  settled(): MaybePromise<void>;
+}

@@ -1,0 +1,189 @@
+// Frames from a client to the server: the union of commands and the decoder that lets only well-formed ones through.
+
+import { isChannelName, type ChannelName } from './channel.ts';
+import type { CommandId } from './frames.ts';
+import { isPosition, type Position } from './position.ts';
+import { RealtimeError } from './realtime-error.ts';
+
+interface Identified {
+  readonly id?: CommandId | undefined;
+}
+
+export interface SubscribeCommand extends Identified {
+  readonly type: 'subscribe';
+  readonly channel: ChannelName;
+  readonly since?: Position | undefined;
+}
+
+export interface UnsubscribeCommand extends Identified {
+  readonly type: 'unsubscribe';
+  readonly channel: ChannelName;
+}
+
+export interface PublishCommand extends Identified {
+  readonly type: 'publish';
+  readonly channel: ChannelName;
+  /** JSON text on one line. */
+  readonly data: string;
+  readonly echo: boolean;
+  readonly key?: string | undefined;
+}
+
+export interface HistoryCommand extends Identified {
+  readonly type: 'history';
+  readonly channel: ChannelName;
+  readonly since?: Position | undefined;
+  readonly limit: number;
+}
+
+export interface PresenceCommand extends Identified {
+  readonly type: 'presence';
+  readonly channel: ChannelName;
+}
+
+export interface RefreshCommand extends Identified {
+  readonly type: 'refresh';
+  readonly token: string;
+}
+
+export interface PingCommand extends Identified {
+  readonly type: 'ping';
+}
+
+export type Command =
+  | SubscribeCommand
+  | UnsubscribeCommand
+  | PublishCommand
+  | HistoryCommand
+  | PresenceCommand
+  | RefreshCommand
+  | PingCommand;
+
+export const commandTypes: readonly Command['type'][] = [
+  'subscribe',
+  'unsubscribe',
+  'publish',
+  'history',
+  'presence',
+  'refresh',
+  'ping',
+];
+
+export const commandIdLengthMax = 64;
+export const keyLengthMax = 64;
+export const historyLimitDefault = 100;
+export const historyLimitMax = 1_000;
+
+/** A frame that was refused, with what is known of it for the error reply. */
+export interface RefusedCommand {
+  readonly error: RealtimeError;
+  readonly id: CommandId | undefined;
+  readonly channel: string | undefined;
+}
+
+/**
+ * Reads one text frame. Unknown members are ignored; `__proto__` and its like are members as any other, since nothing
+ * is ever looked up by them. Never throws: what is wrong with the frame comes back as the error to reply.
+ */
+export function decodeCommand(text: string): Command | RefusedCommand {
+  let frame: unknown;
+  try {
+    frame = JSON.parse(text);
+  } catch {
+    return refused(undefined, undefined, 'bad_frame', 'The frame is not valid JSON.');
+  }
+  if (typeof frame !== 'object' || frame === null || Array.isArray(frame)) {
+    return refused(undefined, undefined, 'bad_frame', 'The frame is not a JSON object.');
+  }
+  try {
+    return readCommand(frame as Record<string, unknown>);
+  } catch (cause) {
+    // JSON.parse nests deeper than JSON.stringify can follow: such data is refused, the stack is not at risk.
+    if (cause instanceof RangeError) return refused(undefined, undefined, 'bad_request', 'The frame is nested too deeply.');
+    throw cause;
+  }
+}
+
+export function isRefused(decoded: Command | RefusedCommand): decoded is RefusedCommand {
+  return 'error' in decoded;
+}
+
+function readCommand(frame: Record<string, unknown>): Command | RefusedCommand {
+  const { type } = frame;
+  const id = frame.id === undefined || frame.id === null ? undefined : frame.id;
+  if (id !== undefined && !isCommandId(id)) {
+    const text = `"id" is an integer, or a string of at most ${commandIdLengthMax} characters.`;
+    return refused(undefined, undefined, 'bad_request', text);
+  }
+  switch (type) {
+    case 'ping':
+      return { type, id };
+    case 'refresh':
+      if (typeof frame.token !== 'string' || frame.token === '') {
+        return refused(id, undefined, 'bad_request', '"token" is a non-empty string.');
+      }
+      return { type, id, token: frame.token };
+    case 'subscribe':
+    case 'unsubscribe':
+    case 'publish':
+    case 'history':
+    case 'presence':
+      return readChannelCommand(type, id, frame);
+    default:
+      return refused(id, undefined, 'unknown_command', typeof type === 'string' ? undefined : '"type" is missing.');
+  }
+}
+
+function readChannelCommand(
+  type: 'subscribe' | 'unsubscribe' | 'publish' | 'history' | 'presence',
+  id: CommandId | undefined,
+  frame: Record<string, unknown>,
+): Command | RefusedCommand {
+  const { channel } = frame;
+  if (!isChannelName(channel)) return refused(id, undefined, 'bad_channel');
+  if (type === 'unsubscribe' || type === 'presence') return { type, id, channel };
+  if (type === 'publish') return readPublish(id, channel, frame);
+
+  const since = frame.since === undefined || frame.since === null ? undefined : frame.since;
+  if (since !== undefined && !isPosition(since)) {
+    return refused(id, channel, 'bad_request', '"since" is {epoch: string, offset: whole number from 0}.');
+  }
+  if (type === 'subscribe') return { type, id, channel, since };
+
+  const limit = frame.limit ?? historyLimitDefault;
+  if (typeof limit !== 'number' || !Number.isInteger(limit) || limit < 1 || limit > historyLimitMax) {
+    return refused(id, channel, 'bad_request', `"limit" is a whole number from 1 to ${historyLimitMax}.`);
+  }
+  return { type, id, channel, since, limit };
+}
+
+function readPublish(
+  id: CommandId | undefined,
+  channel: ChannelName,
+  frame: Record<string, unknown>,
+): PublishCommand | RefusedCommand {
+  const { data, echo = true, key } = frame;
+  if (data === undefined) return refused(id, channel, 'bad_request', '"data" is missing.');
+  if (typeof echo !== 'boolean') return refused(id, channel, 'bad_request', '"echo" is true or false.');
+  if (key !== undefined && key !== null && !isIdempotencyKey(key)) {
+    return refused(id, channel, 'bad_request', `"key" is a string of 1 to ${keyLengthMax} characters.`);
+  }
+  return { type: 'publish', id, channel, data: JSON.stringify(data), echo, key: key ?? undefined };
+}
+
+export function isIdempotencyKey(key: unknown): key is string {
+  return typeof key === 'string' && key.length > 0 && key.length <= keyLengthMax && !key.includes('\u0000');
+}
+
+function isCommandId(id: unknown): id is CommandId {
+  return typeof id === 'number' ? Number.isSafeInteger(id) : typeof id === 'string' && id.length <= commandIdLengthMax;
+}
+
+function refused(
+  id: CommandId | undefined,
+  channel: string | undefined,
+  code: 'bad_frame' | 'unknown_command' | 'bad_request' | 'bad_channel',
+  message?: string,
+): RefusedCommand {
+  return { error: new RealtimeError(code, message), id, channel };
+}

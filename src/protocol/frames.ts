@@ -1,0 +1,174 @@
+// Frames from the server to a client: their shapes, and the builders of those that are built often.
+// The same objects are a WebSocket's text frames and the `data` of server-sent events.
+
+import type { ErrorCode, GapReason } from './codes.ts';
+import type { Position } from './position.ts';
+
+/** What a command carries so that its reply can be told apart: an integer, or at most 64 characters. */
+export type CommandId = number | string;
+
+export interface MessageSender {
+  readonly user: string | null;
+  readonly connection: string;
+}
+
+export interface WelcomeFrame {
+  readonly type: 'welcome';
+  readonly connection: string;
+  readonly user: string | null;
+  readonly node: string;
+  /** Seconds between two pings of the server. */
+  readonly heartbeat: number;
+  /** Event streams only: the channels in the order of the request. */
+  readonly channels?: readonly SubscriptionState[];
+}
+
+/** How a subscription began. */
+export interface SubscriptionState {
+  readonly channel: string;
+  readonly recoverable: boolean;
+  readonly epoch?: string;
+  /** The channel's head when the subscription became live. */
+  readonly offset?: number;
+  /** Present when the client said where it stood: whether everything since then follows. */
+  readonly recovered?: boolean;
+}
+
+export interface SubscribedFrame extends SubscriptionState {
+  readonly type: 'subscribed';
+  readonly id?: CommandId;
+}
+
+export interface UnsubscribedFrame {
+  readonly type: 'unsubscribed';
+  readonly id?: CommandId;
+  readonly channel: string;
+  /** Present when the server ended the subscription. */
+  readonly reason?: string;
+}
+
+export interface PublishedFrame {
+  readonly type: 'published';
+  readonly id?: CommandId;
+  readonly channel: string;
+  readonly epoch?: string;
+  readonly offset?: number;
+}
+
+export interface MessageFrame {
+  readonly type: 'message';
+  readonly channel: string;
+  readonly offset?: number;
+  readonly data: unknown;
+  /** Unix milliseconds. */
+  readonly at: number;
+  readonly from?: MessageSender;
+}
+
+export interface HistoryFrame {
+  readonly type: 'history';
+  readonly id?: CommandId;
+  readonly channel: string;
+  readonly epoch: string;
+  /** The channel's head. */
+  readonly offset: number;
+  readonly messages: readonly MessageFrame[];
+  readonly complete: boolean;
+}
+
+export interface GapFrame {
+  readonly type: 'gap';
+  readonly channel: string;
+  readonly epoch: string;
+  readonly offset: number;
+  readonly reason: GapReason;
+}
+
+export interface PongFrame {
+  readonly type: 'pong';
+  readonly id?: CommandId;
+}
+
+export interface DrainFrame {
+  readonly type: 'drain';
+  /** Milliseconds after which this client should reconnect. */
+  readonly after: number;
+  /** Unix milliseconds at which the server closes what is left. */
+  readonly deadline: number;
+}
+
+export interface ErrorFrame {
+  readonly type: 'error';
+  readonly id?: CommandId;
+  readonly channel?: string;
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly retryable: boolean;
+  /** Seconds. */
+  readonly retryAfter?: number;
+}
+
+export type ServerFrame =
+  | WelcomeFrame
+  | SubscribedFrame
+  | UnsubscribedFrame
+  | PublishedFrame
+  | MessageFrame
+  | HistoryFrame
+  | GapFrame
+  | PongFrame
+  | DrainFrame
+  | ErrorFrame;
+
+export function encodeFrame(frame: ServerFrame): string {
+  return JSON.stringify(frame);
+}
+
+/** What a `message` frame is spliced from: `data` is JSON text and goes out as it came in. */
+export interface MessageParts {
+  readonly channel: string;
+  readonly offset: number;
+  readonly data: string;
+  readonly at: number;
+  readonly from?: MessageSender | undefined;
+}
+
+/** An offset of 0 means an ephemeral publication, whose frame has no offset. */
+export function messageFrame(message: MessageParts): string {
+  const offset = message.offset === 0 ? '' : `,"offset":${message.offset}`;
+  const from = message.from === undefined ? '' : `,"from":${senderJson(message.from)}`;
+  return `{"type":"message","channel":"${message.channel}"${offset},"data":${message.data},"at":${message.at}${from}}`;
+}
+
+function senderJson(from: MessageSender): string {
+  const user = from.user === null ? 'null' : JSON.stringify(from.user);
+  return `{"user":${user},"connection":${JSON.stringify(from.connection)}}`;
+}
+
+/** Splices frames that are already text into a `history` reply. */
+export function historyFrame(
+  id: CommandId | undefined,
+  channel: string,
+  head: Position,
+  messages: readonly string[],
+  complete: boolean,
+): string {
+  const start = `{"type":"history"${idMember(id)},"channel":"${channel}","epoch":${JSON.stringify(head.epoch)}`;
+  return `${start},"offset":${head.offset},"messages":[${messages.join(',')}],"complete":${complete}}`;
+}
+
+/** The reply to each publish, spliced because it is as frequent as publications are. */
+export function publishedFrame(id: CommandId | undefined, channel: string, position: Position | undefined): string {
+  const where = position === undefined ? '' : `,"epoch":"${position.epoch}","offset":${position.offset}`;
+  return `{"type":"published"${idMember(id)},"channel":"${channel}"${where}}`;
+}
+
+function idMember(id: CommandId | undefined): string {
+  if (id === undefined) return '';
+  return typeof id === 'number' ? `,"id":${id}` : `,"id":${JSON.stringify(id)}`;
+}
+
+/** A line of JSON: raw line breaks can stand only between tokens, where a space means the same. */
+export function singleLine(json: string): string {
+  return /[\n\r]/.test(json) ? json.replace(/[\n\r]/g, ' ') : json;
+}

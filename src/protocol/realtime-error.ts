@@ -1,0 +1,40 @@
+// The one expected error: it becomes an `error` frame on a WebSocket and an error body over HTTP.
+
+import { errorCodes, type ErrorCode } from './codes.ts';
+
+export interface ErrorBody {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly retryable: boolean;
+  readonly retryAfter?: number;
+}
+
+/**
+ * An expected failure with a code of the wire. Clients see the code and the fixed text (or `message`, when a more
+ * telling one was given that holds nothing secret); `cause` goes to the log alone.
+ */
+export class RealtimeError extends Error {
+  readonly code: ErrorCode;
+  /** Seconds after which a retry may succeed. */
+  readonly retryAfter: number | undefined;
+
+  constructor(code: ErrorCode, message?: string, options?: { cause?: unknown; retryAfter?: number }) {
+    super(message ?? errorCodes[code].message, options?.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'RealtimeError';
+    this.code = code;
+    this.retryAfter = options?.retryAfter;
+  }
+
+  get retryable(): boolean {
+    return errorCodes[this.code].retryable;
+  }
+
+  get status(): number {
+    return errorCodes[this.code].status;
+  }
+
+  body(): ErrorBody {
+    const { code, message, retryable, retryAfter } = this;
+    return retryAfter === undefined ? { code, message, retryable } : { code, message, retryable, retryAfter };
+  }
+}

@@ -1,0 +1,134 @@
+// The HTTP API for backends: publish, list channels, read history. Translates requests into calls of the hub.
+
+import { Elysia, t } from 'elysia';
+import type { Hub } from '../core/hub.ts';
+import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
+import { historyFrame, singleLine } from '../protocol/frames.ts';
+import { isPosition, type Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { queryOf, requireChannel } from './request.ts';
+import type { ServerAccess } from './server-access.ts';
+
+export interface ApiOptions {
+  readonly hub: Hub;
+  readonly serverAccess: ServerAccess;
+  /** Publications are refused with `shutting_down` from then on: their publisher should reach another node. */
+  readonly isClosed: () => boolean;
+}
+
+export const publishChannelsMax = 100;
+
+const publishBody = t.Object(
+  {
+    channel: t.Optional(t.String({ description: 'The channel to publish to.' })),
+    channels: t.Optional(
+      t.Array(t.String(), { minItems: 1, maxItems: publishChannelsMax, description: 'Instead of channel: several.' }),
+    ),
+    data: t.Any({ description: 'Any JSON.' }),
+    key: t.Optional(
+      t.String({ minLength: 1, maxLength: keyLengthMax, description: 'Idempotency key; as the header Idempotency-Key.' }),
+    ),
+  },
+  { additionalProperties: true },
+);
+
+interface Published {
+  readonly channel: string;
+  readonly epoch?: string;
+  readonly offset?: number;
+}
+
+export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
+  const app = new Elysia({ name: 'sobranie-api', prefix: '/realtime' })
+    .post(
+      '/publish',
+      async ({ request, body }) => {
+        serverAccess(request);
+        if (isClosed()) throw new RealtimeError('shutting_down');
+        requireJson(request);
+        const key = idempotencyKey(request, body.key);
+        if (body.data === undefined) throw new RealtimeError('bad_request', '"data" is missing.');
+        const data = singleLine(JSON.stringify(body.data));
+        const channels = publishTargets(body);
+        const published = await Promise.all(channels.map((channel) => publishOne(hub, channel, data, key)));
+        return body.channels === undefined ? published[0] : published;
+      },
+      { body: publishBody, detail: { summary: 'Publish to one or more channels', tags: ['api'] } },
+    )
+    .get(
+      '/channels',
+      ({ request }) => {
+        serverAccess(request);
+        return { channels: hub.channelCounts() };
+      },
+      { detail: { summary: 'Channels with subscribers', tags: ['api'] } },
+    )
+    .get(
+      '/channels/:channel/history',
+      async ({ request, params }) => {
+        serverAccess(request);
+        const channel = requireChannel(params.channel);
+        const query = queryOf(request);
+        const page = await hub.history(channel, { since: sinceOf(query), limit: limitOf(query) });
+        const messages = page.publications.map((publication) => publication.frame);
+        return new Response(historyFrame(undefined, channel, page.head, messages, page.complete), {
+          headers: { 'content-type': 'application/json; charset=utf-8' },
+        });
+      },
+      {
+        detail: {
+          summary: 'A stretch of a channel’s history',
+          description: 'Query: limit; epoch and offset together read what follows that position.',
+          tags: ['api'],
+        },
+      },
+    );
+  return app as unknown as Elysia;
+}
+
+/** Other types are refused even if their text is JSON: a page of another site can send those without asking first. */
+function requireJson(request: Request): void {
+  if (/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) return;
+  throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+}
+
+async function publishOne(hub: Hub, channel: string, data: string, key: string | undefined): Promise<Published> {
+  const position = await hub.publish({ channel, data, key, source: 'api' });
+  return { channel, ...position };
+}
+
+function publishTargets(body: { channel?: string; channels?: string[] }): string[] {
+  const { channel, channels } = body;
+  if ((channel === undefined) === (channels === undefined)) {
+    throw new RealtimeError('bad_request', 'Give either "channel" or "channels".');
+  }
+  return (channels ?? [channel]).map(requireChannel);
+}
+
+function idempotencyKey(request: Request, key: string | undefined): string | undefined {
+  const header = request.headers.get('idempotency-key');
+  const given = key ?? (header === null || header === '' ? undefined : header);
+  if (given !== undefined && !isIdempotencyKey(given)) {
+    throw new RealtimeError('bad_request', `An idempotency key has 1 to ${keyLengthMax} characters.`);
+  }
+  return given;
+}
+
+function limitOf(query: URLSearchParams): number {
+  const text = query.get('limit');
+  if (text === null || text === '') return historyLimitDefault;
+  const limit = Number(text);
+  if (!Number.isInteger(limit) || limit < 1 || limit > historyLimitMax) {
+    throw new RealtimeError('bad_request', `"limit" is a whole number from 1 to ${historyLimitMax}.`);
+  }
+  return limit;
+}
+
+function sinceOf(query: URLSearchParams): Position | undefined {
+  const epoch = query.get('epoch');
+  const offset = query.get('offset');
+  if (epoch === null && offset === null) return undefined;
+  const since = { epoch, offset: offset === null || offset === '' ? undefined : Number(offset) };
+  if (!isPosition(since)) throw new RealtimeError('bad_request', '"epoch" and "offset" are given together.');
+  return since;
+}

@@ -1,0 +1,166 @@
+// Fan-out to event streams. Streams with the same channels form a group: what one tick publishes is encoded once per
+// group, cursors included, and each stream gets the one shared chunk. Writing each message to each stream on its own
+// is many times slower.
+
+import type { Fanout, Gap } from '../core/outlet.ts';
+import type { Publication } from '../core/publication.ts';
+import type { CursorWriter } from '../protocol/cursor.ts';
+import { sseComment, sseEvent } from '../protocol/sse.ts';
+import { gapData, type EventStream } from './event-stream.ts';
+
+const encoder = new TextEncoder();
+
+interface Group {
+  readonly key: string;
+  readonly channels: readonly string[];
+  readonly cursor: CursorWriter;
+  readonly streams: Set<EventStream>;
+  /** What this tick has published so far. */
+  pending: string;
+}
+
+/** The seconds within which every stream hears something; each second a share of them gets its comment. */
+const commentEverySeconds = 15;
+
+export class EventFanout implements Fanout {
+  readonly transport = 'sse';
+  readonly bufferedBytesMax: number;
+  readonly #groups = new Map<string, Group>();
+  readonly #groupsOf = new Map<string, Set<Group>>();
+  readonly #aloneOn = new Map<string, Set<EventStream>>();
+  readonly #streams = new Set<EventStream>();
+  readonly #dirty = new Set<Group>();
+  #scheduled = false;
+  #comments: ReturnType<typeof setInterval> | undefined;
+  /** Where the round of comments stands; streams added meanwhile come at its end. */
+  #commentRound: Iterator<EventStream> | undefined;
+  readonly #comment = encoder.encode(sseComment('keep-alive'));
+
+  constructor(bufferedBytesMax: number) {
+    this.bufferedBytesMax = bufferedBytesMax;
+  }
+
+  start(): void {
+    this.#comments ??= setInterval(() => this.#sendComments(), 1_000);
+  }
+
+  /** Ends the comments; streams end one by one. */
+  close(): void {
+    clearInterval(this.#comments);
+    this.#comments = undefined;
+  }
+
+  get streams(): ReadonlySet<EventStream> {
+    return this.#streams;
+  }
+
+  add(stream: EventStream): void {
+    this.#streams.add(stream);
+  }
+
+  publication(publication: Publication): void {
+    const { channel } = publication;
+    for (const group of this.#groupsOf.get(channel) ?? []) {
+      if (publication.epoch !== '') group.cursor.set(channel, publication);
+      this.#append(group, sseEvent('message', publication.frame, group.cursor.text()));
+    }
+    for (const stream of this.#aloneOn.get(channel) ?? []) stream.deliver(publication);
+  }
+
+  gap(gap: Gap): void {
+    for (const group of this.#groupsOf.get(gap.channel) ?? []) {
+      group.cursor.set(gap.channel, gap.position);
+      this.#append(group, sseEvent('gap', gapData(gap), group.cursor.text()));
+    }
+    for (const stream of this.#aloneOn.get(gap.channel) ?? []) stream.gap(gap);
+  }
+
+  /** Live on this channel, but not yet on all of its others. */
+  addAlone(channel: string, stream: EventStream): void {
+    const alone = this.#aloneOn.get(channel);
+    if (alone === undefined) this.#aloneOn.set(channel, new Set([stream]));
+    else alone.add(stream);
+  }
+
+  /** Live on all channels: `cursor` says exactly where this node stands in them. */
+  addToGroup(stream: EventStream, cursor: CursorWriter): void {
+    this.#leaveAlone(stream);
+    // In the order asked: a cursor's text follows it.
+    const key = stream.channels.join(',');
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      group = { key, channels: stream.channels, cursor, streams: new Set(), pending: '' };
+      this.#groups.set(key, group);
+      for (const channel of group.channels) {
+        const groups = this.#groupsOf.get(channel);
+        if (groups === undefined) this.#groupsOf.set(channel, new Set([group]));
+        else groups.add(group);
+      }
+    }
+    // What the group still holds back lies before this stream's position.
+    this.#flush(group);
+    group.streams.add(stream);
+  }
+
+  remove(stream: EventStream): void {
+    this.#streams.delete(stream);
+    this.#leaveAlone(stream);
+    const key = stream.channels.join(',');
+    const group = this.#groups.get(key);
+    if (group?.streams.delete(stream) !== true || group.streams.size > 0) return;
+    this.#groups.delete(key);
+    this.#dirty.delete(group);
+    for (const channel of group.channels) {
+      const groups = this.#groupsOf.get(channel);
+      groups?.delete(group);
+      if (groups?.size === 0) this.#groupsOf.delete(channel);
+    }
+  }
+
+  #leaveAlone(stream: EventStream): void {
+    for (const channel of stream.channels) {
+      const alone = this.#aloneOn.get(channel);
+      alone?.delete(stream);
+      if (alone?.size === 0) this.#aloneOn.delete(channel);
+    }
+  }
+
+  #append(group: Group, text: string): void {
+    group.pending += text;
+    this.#dirty.add(group);
+    if (group.pending.length > tickBytesMax) this.#flush(group);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => this.flush());
+  }
+
+  /** The tick ends: every group with something new is written once. */
+  flush(): void {
+    this.#scheduled = false;
+    for (const group of this.#dirty) this.#flush(group);
+  }
+
+  #flush(group: Group): void {
+    this.#dirty.delete(group);
+    if (group.pending === '') return;
+    const chunk = encoder.encode(group.pending);
+    group.pending = '';
+    for (const stream of group.streams) stream.write(chunk);
+  }
+
+  #sendComments(): void {
+    let share = Math.ceil(this.#streams.size / commentEverySeconds);
+    while (share-- > 0) {
+      this.#commentRound ??= this.#streams.values();
+      const next = this.#commentRound.next();
+      if (next.done === true) {
+        this.#commentRound = undefined;
+        break;
+      }
+      next.value.write(this.#comment);
+    }
+  }
+}
+
+/** Past this a tick's text is written before the tick ends, so that lagging readers are seen early. */
+const tickBytesMax = 256 << 10;

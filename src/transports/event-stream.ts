@@ -1,0 +1,184 @@
+// One EventSource connection: its place in each channel, and its way out.
+//
+// A stream is alone until it is live on all of its channels: what it recovers is written to it, with a cursor of its
+// own. Then it joins the group of all streams with the same channels, whose events and cursors are the same bytes.
+
+import type { Session } from '../core/session.ts';
+import type { Gap, Outlet } from '../core/outlet.ts';
+import type { Publication } from '../core/publication.ts';
+import { CursorWriter } from '../protocol/cursor.ts';
+import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
+import type { Position } from '../protocol/position.ts';
+import { sseEvent, sseRetry } from '../protocol/sse.ts';
+import type { EventFanout } from './event-fanout.ts';
+
+const encoder = new TextEncoder();
+
+/** One object for all streams: counts what is queued in bytes, so that `desiredSize` tells how far a reader lags. */
+export const byteStrategy: QueuingStrategy<Uint8Array> = {
+  highWaterMark: 64 << 10,
+  size: (chunk) => chunk?.byteLength ?? 0,
+};
+
+/** Also the underlying source of its ReadableStream, whose methods `start` and `cancel` are. */
+export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
+  readonly transport = 'sse';
+  readonly channels: readonly string[];
+  readonly #fanout: EventFanout;
+  readonly #retryMs: number;
+  /** Until the stream is read, what it is sent waits here. */
+  #waiting: Uint8Array[] | undefined = [];
+  #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  /** Of a stream that is alone; a group has its own. */
+  #cursor: CursorWriter | undefined;
+  /** Where the client stood in channels that it recovers: its cursor must not run ahead of what it is sent. */
+  #resumed: Map<string, Position> | undefined;
+  #joined = 0;
+  #session: Session | undefined;
+  #ended = false;
+
+  constructor(channels: readonly string[], fanout: EventFanout, retryMs: number) {
+    this.channels = channels;
+    this.#fanout = fanout;
+    this.#retryMs = retryMs;
+  }
+
+  attach(session: Session): void {
+    this.#session = session;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  // Called by the runtime
+
+  start(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    this.#controller = controller;
+    const waiting = this.#waiting ?? [];
+    this.#waiting = undefined;
+    for (const chunk of waiting) this.write(chunk);
+    if (this.#ended) controller.close();
+  }
+
+  cancel(): void {
+    this.end(1006);
+  }
+
+  /** The connection is gone, or shall be. Idempotent. */
+  end(code: number): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#fanout.remove(this);
+    this.#session?.end(code);
+    this.#session = undefined;
+    this.#waiting = undefined;
+  }
+
+  /** One chunk may be shared by many streams. */
+  write(chunk: Uint8Array): void {
+    if (this.#ended) return;
+    const controller = this.#controller;
+    if (controller === undefined) {
+      this.#waiting?.push(chunk);
+      return;
+    }
+    try {
+      controller.enqueue(chunk);
+    } catch {
+      // The runtime has closed the stream and has not told it yet.
+      this.end(1006);
+      return;
+    }
+    if (this.bufferedBytes() > this.#fanout.bufferedBytesMax) this.terminate();
+  }
+
+  // Called by the hub
+
+  send(type: string, frame: string): void {
+    this.#writeText(sseEvent(type, frame));
+  }
+
+  subscribed(states: readonly SubscriptionState[]): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    const cursor = (this.#cursor = new CursorWriter(this.channels));
+    for (const { channel, epoch, offset } of states) {
+      if (epoch !== undefined && offset !== undefined) cursor.set(channel, { epoch, offset });
+    }
+    for (const [channel, position] of this.#resumed ?? []) cursor.set(channel, position);
+    this.#resumed = undefined;
+    const welcome = encodeFrame({ ...session.welcome(), channels: states });
+    this.#writeText(sseRetry(this.#retryMs) + sseEvent('welcome', welcome, cursor.text()));
+  }
+
+  resumeFrom(channel: string, position: Position): void {
+    (this.#resumed ??= new Map()).set(channel, position);
+  }
+
+  deliver(publication: Publication): void {
+    this.position(publication.channel, publication);
+    this.#writeText(sseEvent('message', publication.frame, this.#cursor?.text()));
+  }
+
+  gap(gap: Gap): void {
+    this.position(gap.channel, gap.position);
+    this.#writeText(sseEvent('gap', gapData(gap), this.#cursor?.text()));
+  }
+
+  position(channel: string, position: Position): void {
+    if (position.epoch !== '') this.#cursor?.set(channel, position);
+  }
+
+  join(channel: string): void {
+    this.#joined++;
+    if (this.#joined < this.channels.length) {
+      this.#fanout.addAlone(channel, this);
+      return;
+    }
+    const cursor = this.#cursor;
+    this.#cursor = undefined;
+    if (cursor !== undefined) this.#fanout.addToGroup(this, cursor);
+  }
+
+  leave(): void {
+    // A stream keeps its channels for life, and leaves them all as it ends.
+  }
+
+  bufferedBytes(): number {
+    const controller = this.#controller;
+    if (controller === undefined) return this.#waiting?.reduce((sum, chunk) => sum + chunk.byteLength, 0) ?? 0;
+    return Math.max(0, (byteStrategy.highWaterMark ?? 0) - (controller.desiredSize ?? 0));
+  }
+
+  pause(): void {
+    // An event stream sends no commands.
+  }
+
+  resume(): void {
+    // See pause.
+  }
+
+  disconnect(code: number): void {
+    if (this.#ended) return;
+    const controller = this.#controller;
+    this.end(code);
+    controller?.close();
+  }
+
+  terminate(): void {
+    if (this.#ended) return;
+    const controller = this.#controller;
+    this.end(1006);
+    // An error resets the connection and frees what is queued, which a close would still send.
+    controller?.error(new Error('the client reads too slowly'));
+  }
+
+  #writeText(text: string): void {
+    this.write(encoder.encode(text));
+  }
+}
+
+export function gapData({ channel, position, reason }: Gap): string {
+  return encodeFrame({ type: 'gap', channel, ...position, reason });
+}

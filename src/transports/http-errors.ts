@@ -1,0 +1,33 @@
+// Every failure of an HTTP request as the API's error body. Without it the framework would answer with the raw text of
+// whatever was thrown.
+
+import { Elysia } from 'elysia';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { errorResponse } from './request.ts';
+
+/** `expected` logs what nobody expected and turns it into `internal`. */
+export function httpErrors(expected: (error: unknown) => RealtimeError): Elysia {
+  const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
+    switch (code) {
+      case 'NOT_FOUND':
+        return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
+      case 'PARSE':
+        return errorResponse(new RealtimeError('bad_request', 'The body is not valid JSON.'));
+      case 'VALIDATION':
+      case 'INVALID_COOKIE_SIGNATURE':
+        return errorResponse(validationError(request));
+      default:
+        return errorResponse(expected(error));
+    }
+  });
+  return app as unknown as Elysia;
+}
+
+/** The schema's own text names internals and echoes what was sent, so the answer says only where to look. */
+function validationError(request: Request): RealtimeError {
+  const type = request.headers.get('content-type') ?? '';
+  if (request.method !== 'GET' && !/^application\/json\b/i.test(type)) {
+    return new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+  }
+  return new RealtimeError('bad_request', 'A field of the request is missing or malformed; see /swagger.');
+}

@@ -1,0 +1,191 @@
+// `/realtime/ws` and `/realtime/events` as an Elysia plugin: reads the request, hands a connection to the hub.
+
+import { Elysia } from 'elysia';
+import { anonymous, type Authenticate, type Identity } from '../core/access.ts';
+import type { Hub } from '../core/hub.ts';
+import type { SubscribeRequest } from '../core/subscriber.ts';
+import { closeCodes } from '../protocol/codes.ts';
+import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { EventFanout } from './event-fanout.ts';
+import { byteStrategy, EventStream } from './event-stream.ts';
+import { channelList, errorResponse, offeredProtocols, queryOf, requireChannel, subprotocol, tokenOf } from './request.ts';
+import { WebSocketConnection, type Refusal } from './websocket.ts';
+
+/** What Bun's server offers to these routes. */
+export interface UpgradingServer {
+  upgrade(request: Request, options: { data: WebSocketConnection; headers?: Headers }): boolean;
+  timeout(request: Request, seconds: number): void;
+}
+
+export interface RealtimeOptions {
+  readonly hub: Hub;
+  readonly events: EventFanout;
+  readonly authenticate: Authenticate;
+  /** Both transports together. */
+  readonly connectionsMax: number;
+  /** Milliseconds an EventSource waits before it reconnects; each stream is told its own, up to half as much again. */
+  readonly retryMs: number;
+  readonly transports: { readonly websocket: boolean; readonly sse: boolean };
+  readonly isShuttingDown: () => boolean;
+}
+
+export const streamChannelsMax = 50;
+
+export function realtimeRoutes(options: RealtimeOptions): Elysia {
+  const app = new Elysia({ name: 'sobranie-realtime' });
+  if (options.transports.websocket) {
+    app.get('/realtime/ws', ({ request, server }) => openWebSocket(request, asUpgrading(server), options), {
+      detail: {
+        summary: 'WebSocket',
+        description: 'Text frames of JSON. Query: token, channels. Answers 426 to a request that is no upgrade.',
+        tags: ['realtime'],
+      },
+    });
+  }
+  if (options.transports.sse) {
+    app.get('/realtime/events', ({ request, server }) => openEvents(request, asUpgrading(server), options), {
+      detail: {
+        summary: 'Server-sent events',
+        description: `Query: channels (1 to ${streamChannelsMax}, comma-separated), token, since (a cursor).`,
+        tags: ['realtime'],
+      },
+    });
+  }
+  return app as unknown as Elysia;
+}
+
+// Elysia types its server without this project's socket data.
+function asUpgrading(server: unknown): UpgradingServer | null {
+  return server as UpgradingServer | null;
+}
+
+async function openWebSocket(
+  request: Request,
+  server: UpgradingServer | null,
+  options: RealtimeOptions,
+): Promise<Response | undefined> {
+  if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
+    const error = new RealtimeError('bad_request', 'This address speaks WebSocket only.');
+    const response = errorResponse(error, 426);
+    response.headers.set('upgrade', 'websocket');
+    return response;
+  }
+  const query = queryOf(request);
+  let identity: Identity = anonymous;
+  let refusal = refusalOf(options);
+  if (refusal === undefined) {
+    try {
+      identity = await options.authenticate(tokenOf(request, query));
+    } catch (error) {
+      refusal = refusalFor(options.hub.expected(error));
+    }
+  }
+  const headers = new Headers();
+  if (offeredProtocols(request).includes(subprotocol)) headers.set('sec-websocket-protocol', subprotocol);
+  const start = { identity, channels: channelList(query), refusal };
+  const data = new WebSocketConnection(options.hub, start);
+  if (server?.upgrade(request, { data, headers }) === true) return undefined;
+  return errorResponse(new RealtimeError('bad_request', 'The WebSocket handshake is malformed.'));
+}
+
+function refusalOf({ hub, connectionsMax, isShuttingDown }: RealtimeOptions): Refusal | undefined {
+  if (isShuttingDown()) {
+    hub.observer.connection('websocket', 'shutting_down');
+    return { code: closeCodes.goingAway, reason: 'shutting_down' };
+  }
+  if (hub.sessions.size >= connectionsMax) {
+    hub.observer.connection('websocket', 'limit');
+    return { code: closeCodes.tryAgainLater, reason: 'limit_exceeded' };
+  }
+  return undefined;
+}
+
+function refusalFor(error: RealtimeError): Refusal {
+  const code = error.code === 'unavailable' ? closeCodes.tryAgainLater : closeCodes.policyViolation;
+  return { code, reason: error.code };
+}
+
+async function openEvents(
+  request: Request,
+  server: UpgradingServer | null,
+  options: RealtimeOptions,
+): Promise<Response> {
+  const { hub, events } = options;
+  try {
+    const query = queryOf(request);
+    admit(options);
+    const channels = streamChannels(query);
+    const identity = await options.authenticate(tokenOf(request, query));
+    const retryMs = options.retryMs * (1 + hub.clock.random() / 2);
+    const stream = new EventStream(channels, events, retryMs);
+    const session = hub.connect(identity, stream);
+    stream.attach(session);
+    try {
+      await hub.subscribe(session, resumeRequests(channels, cursorOf(request, query), stream));
+    } catch (error) {
+      stream.end(closeCodes.policyViolation);
+      throw error;
+    }
+    if (request.signal.aborted) stream.end(1006);
+    else events.add(stream);
+    // A quiet stream is kept by comments; the server's own timeout for idle requests must not cut it.
+    server?.timeout(request, 0);
+    return new Response(new ReadableStream(stream, byteStrategy), { headers: streamHeaders });
+  } catch (error) {
+    const expected = hub.expected(error);
+    if (!['limit_exceeded', 'shutting_down'].includes(expected.code)) hub.observer.connection('sse', 'refused');
+    return errorResponse(expected);
+  }
+}
+
+const streamHeaders = {
+  'content-type': 'text/event-stream; charset=utf-8',
+  'cache-control': 'no-cache, no-transform',
+  'x-accel-buffering': 'no',
+};
+
+function admit({ hub, connectionsMax, isShuttingDown }: RealtimeOptions): void {
+  if (isShuttingDown()) {
+    hub.observer.connection('sse', 'shutting_down');
+    throw new RealtimeError('shutting_down');
+  }
+  if (hub.sessions.size >= connectionsMax) {
+    hub.observer.connection('sse', 'limit');
+    throw new RealtimeError('limit_exceeded', 'The server has no room for more connections.', { retryAfter: 10 });
+  }
+}
+
+function streamChannels(query: URLSearchParams): string[] {
+  const channels = channelList(query);
+  if (channels.length === 0 || channels.length > streamChannelsMax) {
+    throw new RealtimeError('bad_request', `"channels" names 1 to ${streamChannelsMax} channels.`);
+  }
+  for (const channel of channels) requireChannel(channel);
+  return channels;
+}
+
+/** A browser that reconnects says `Last-Event-ID`, which is newer than the `since` of its URL. */
+function cursorOf(request: Request, query: URLSearchParams): DecodedCursor | 'unknown' | undefined {
+  const text = request.headers.get('last-event-id') || query.get('since');
+  return text === null || text === '' ? undefined : (decodeCursor(text) ?? 'unknown');
+}
+
+function resumeRequests(
+  channels: readonly string[],
+  cursor: DecodedCursor | 'unknown' | undefined,
+  stream: EventStream,
+): SubscribeRequest[] {
+  if (cursor === undefined) return channels.map((channel) => ({ channel }));
+  return channels.map((channel) => ({
+    channel,
+    resume: (epoch) => {
+      const entry = cursor === 'unknown' ? ({ kind: 'epoch_changed' } as const) : cursor.entry(channel, epoch);
+      if (entry.kind === 'absent') return undefined;
+      if (entry.kind === 'epoch_changed') return 'lost';
+      const position = { epoch, offset: entry.offset };
+      stream.resumeFrom(channel, position);
+      return position;
+    },
+  }));
+}

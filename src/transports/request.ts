@@ -1,0 +1,67 @@
+// What both transports and the HTTP API read from a request in the same way: token, channels, bodies of errors.
+
+import { isChannelName } from '../protocol/channel.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+
+export const subprotocol = 'sobranie';
+const bearerProtocol = 'bearer.';
+const tokenCookie = 'sobranie_token';
+
+/** The URL's query; parsed here because a stream's channels may hold any character that a URL can carry. */
+export function queryOf(request: Request): URLSearchParams {
+  const start = request.url.indexOf('?');
+  return new URLSearchParams(start === -1 ? '' : request.url.slice(start + 1));
+}
+
+/** The first token found: Authorization, subprotocol (WebSocket only), query, cookie. */
+export function tokenOf(request: Request, query: URLSearchParams): string | undefined {
+  return bearerOf(request) ?? subprotocolToken(request) ?? nonEmpty(query.get('token')) ?? cookieToken(request);
+}
+
+export function bearerOf(request: Request): string | undefined {
+  const match = /^Bearer +(\S+)\s*$/i.exec(request.headers.get('authorization') ?? '');
+  return match?.[1];
+}
+
+export function offeredProtocols(request: Request): string[] {
+  const header = request.headers.get('sec-websocket-protocol') ?? '';
+  return header
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '');
+}
+
+function subprotocolToken(request: Request): string | undefined {
+  const offer = offeredProtocols(request).find((name) => name.startsWith(bearerProtocol));
+  return nonEmpty(offer?.slice(bearerProtocol.length));
+}
+
+function cookieToken(request: Request): string | undefined {
+  for (const pair of (request.headers.get('cookie') ?? '').split(';')) {
+    const [name, ...value] = pair.split('=');
+    if (name?.trim() === tokenCookie) return nonEmpty(value.join('=').trim());
+  }
+  return undefined;
+}
+
+function nonEmpty(text: string | null | undefined): string | undefined {
+  return text === null || text === '' ? undefined : text;
+}
+
+/** The comma-separated `channels` of a query, each once, in order. Names are not checked yet. */
+export function channelList(query: URLSearchParams): string[] {
+  const names = query.getAll('channels').flatMap((list) => list.split(','));
+  return [...new Set(names.map((name) => name.trim()).filter((name) => name !== ''))];
+}
+
+export function requireChannel(name: unknown): string {
+  if (!isChannelName(name)) throw new RealtimeError('bad_channel');
+  return name;
+}
+
+/** An expected error as an HTTP answer. */
+export function errorResponse(error: RealtimeError, status: number = error.status): Response {
+  const headers = new Headers({ 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' });
+  if (error.retryable) headers.set('retry-after', String(Math.ceil(error.retryAfter ?? 1)));
+  return new Response(JSON.stringify({ error: error.body() }), { status, headers });
+}

@@ -1,0 +1,155 @@
+// The WebSocket transport: one object per connection that translates between Bun's socket and the hub's session, and
+// the fan-out over Bun's native topics. It decides nothing.
+
+import type { ServerWebSocket } from 'bun';
+import type { Identity } from '../core/access.ts';
+import type { Hub } from '../core/hub.ts';
+import type { Fanout, Gap, Outlet } from '../core/outlet.ts';
+import type { Publication } from '../core/publication.ts';
+import type { Session } from '../core/session.ts';
+import { closeCodes } from '../protocol/codes.ts';
+import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
+
+/** Why a connection is closed as soon as it has opened: a browser cannot see the status of a refused upgrade. */
+export interface Refusal {
+  readonly code: number;
+  readonly reason: string;
+}
+
+export interface ConnectionStart {
+  readonly identity: Identity;
+  /** Subscribed at once, in order. */
+  readonly channels: readonly string[];
+  readonly refusal?: Refusal | undefined;
+}
+
+type Socket = ServerWebSocket<WebSocketConnection>;
+
+/** Bun calls its handlers as methods of the socket's `data`, which is this object. */
+export class WebSocketConnection implements Outlet {
+  readonly transport = 'websocket';
+  readonly #hub: Hub;
+  #start: ConnectionStart | undefined;
+  #socket: Socket | undefined;
+  #session: Session | undefined;
+
+  constructor(hub: Hub, start: ConnectionStart) {
+    this.#hub = hub;
+    this.#start = start;
+  }
+
+  // Called by Bun
+
+  open(socket: Socket): void {
+    this.#socket = socket;
+    const start = this.#start;
+    this.#start = undefined;
+    if (start === undefined) return;
+    if (start.refusal !== undefined) {
+      socket.close(start.refusal.code, start.refusal.reason);
+      return;
+    }
+    const session = this.#hub.connect(start.identity, this);
+    this.#session = session;
+    socket.sendText(encodeFrame(session.welcome()));
+    for (const channel of start.channels) session.receive(JSON.stringify({ type: 'subscribe', channel }));
+  }
+
+  message(socket: Socket, message: string | Buffer): void {
+    if (typeof message === 'string') this.#session?.receive(message);
+    else socket.close(closeCodes.unsupportedData, 'text frames only');
+  }
+
+  close(_socket: Socket, code: number): void {
+    this.#socket = undefined;
+    this.#session?.end(code);
+    this.#session = undefined;
+  }
+
+  // Called by the hub
+
+  send(_type: string, frame: string): void {
+    this.#socket?.sendText(frame);
+  }
+
+  subscribed(states: readonly SubscriptionState[], id: number | string | undefined): void {
+    for (const state of states) {
+      this.#socket?.sendText(encodeFrame({ type: 'subscribed', ...(id === undefined ? {} : { id }), ...state }));
+    }
+  }
+
+  deliver(publication: Publication): void {
+    this.#socket?.sendText(publication.frame);
+  }
+
+  gap(gap: Gap): void {
+    this.#socket?.sendText(gapFrame(gap));
+  }
+
+  join(channel: string): void {
+    this.#socket?.subscribe(channel);
+  }
+
+  leave(channel: string): void {
+    this.#socket?.unsubscribe(channel);
+  }
+
+  /** To all others of the channel. */
+  publishToOthers(channel: string, frame: string): void {
+    this.#socket?.publishText(channel, frame);
+  }
+
+  bufferedBytes(): number {
+    return this.#socket?.getBufferedAmount() ?? 0;
+  }
+
+  pause(): void {
+    this.#socket?.pause();
+  }
+
+  resume(): void {
+    this.#socket?.resume();
+  }
+
+  disconnect(code: number, reason: string): void {
+    this.#socket?.close(code, reason);
+  }
+
+  terminate(): void {
+    this.#socket?.terminate();
+  }
+}
+
+/** What the fan-out needs of Bun's server. */
+export interface TopicPublisher {
+  publish(topic: string, data: string): number;
+}
+
+/** Fan-out over native topics, which join what waits for a socket into one write. */
+export class WebSocketFanout implements Fanout {
+  readonly transport = 'websocket';
+  readonly #hub: Hub;
+  readonly #server: () => TopicPublisher | null;
+
+  constructor(hub: Hub, server: () => TopicPublisher | null) {
+    this.#hub = hub;
+    this.#server = server;
+  }
+
+  publication(publication: Publication): void {
+    const { channel, except, frame } = publication;
+    const outlet = except === undefined ? undefined : this.#hub.sessions.get(except)?.outlet;
+    // The status that publish returns is that of the worst subscriber, so it says nothing about the others; a socket
+    // over its limit is closed by the server and comes back by position.
+    if (outlet instanceof WebSocketConnection) outlet.publishToOthers(channel, frame);
+    else this.#server()?.publish(channel, frame);
+  }
+
+  gap(gap: Gap): void {
+    this.#server()?.publish(gap.channel, gapFrame(gap));
+  }
+}
+
+function gapFrame({ channel, position, reason }: Gap): string {
+  return encodeFrame({ type: 'gap', channel, ...position, reason });
+}
