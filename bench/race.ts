@@ -1,5 +1,6 @@
 // Fan-out races: contenders run one after another, round by round (A B C, A B C, …), against processes that stay up.
 // A machine's mood changes within minutes: a ratio is taken inside a round, and the median of these ratios counts.
+// "server µs each" is the server's CPU time per delivery: it stays true when others take the machine's time.
 // Lifecycle: every server is started once and warmed up with a run that is thrown away; all are stopped at the end.
 import type { Contender } from './contenders.ts';
 import { runLoad, type LoadResult } from './load-client.ts';
@@ -63,10 +64,15 @@ function printWindow(
   window: number,
   results: ReadonlyMap<Contender, readonly LoadResult[]>,
 ): void {
-  const reference = (results.get(race.reference) ?? []).map((result) => result.deliveriesPerSecond);
+  const reference = results.get(race.reference) ?? [];
   const rows = [...results].map(([contender, rounds]) => {
     const speeds = rounds.map((result) => result.deliveriesPerSecond);
-    const perRound = speeds.map((speed, round) => speed / (reference[round] ?? Number.NaN));
+    const perRound = speeds.map(
+      (speed, round) => speed / (reference[round]?.deliveriesPerSecond ?? Number.NaN),
+    );
+    const costs = rounds.map(
+      (result, round) => serverMicros(result) / serverMicros(reference[round] ?? result),
+    );
     return [
       contender.name,
       thousands(median(speeds)),
@@ -74,7 +80,8 @@ function printWindow(
       ratios(perRound),
       ratio(median(rounds.map((result) => result.p50Ms))),
       ratio(median(rounds.map((result) => result.p99Ms))),
-      median(rounds.map(serverMicros)).toFixed(2),
+      ratio(median(rounds.map(serverMicros))),
+      ratio(median(costs)),
       percent(rounds.map(serverShare)),
       percent(rounds.map(clientShare)),
     ];
@@ -89,6 +96,7 @@ function printWindow(
       'p50 ms',
       'p99 ms',
       'server µs each',
+      'ratio',
       'server CPU',
       'client CPU',
     ],

@@ -12,7 +12,7 @@ export function sse(options: BenchOptions): Promise<void> {
     reference: eventsJoined,
     windows: [8, 32],
     connections: 1000,
-    rounds: options.quick ? 1 : 5,
-    seconds: options.quick ? 1 : 3,
+    rounds: options.quick ? 2 : 7,
+    seconds: options.quick ? 0.7 : 1.5,
   });
 }
