@@ -1,0 +1,110 @@
+// The tables as types: what drizzle-kit compares to write the next migration, and what an application may import for
+// typed queries on the demo tables. Functions, triggers and storage settings are in the migrations alone.
+
+import { sql } from 'drizzle-orm';
+import {
+  bigint,
+  bigserial,
+  boolean,
+  check,
+  index,
+  integer,
+  pgSchema,
+  pgTable,
+  text,
+  timestamp,
+  unique,
+  uniqueIndex,
+} from 'drizzle-orm/pg-core';
+
+export const realtime = pgSchema('realtime');
+
+/** One row that names the log, and the lock behind which publications are numbered. */
+export const log = realtime.table(
+  'log',
+  {
+    single: boolean('single').primaryKey().default(true),
+    epoch: text('epoch').notNull(),
+  },
+  (table) => [check('log_single', sql`${table.single}`)],
+);
+
+/** What writers' transactions left to be published. */
+export const outbox = realtime.table('outbox', {
+  id: bigint('id', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
+  channel: text('channel').notNull(),
+  data: text('data').notNull(),
+  key: text('key'),
+  at: timestamp('at', { withTimezone: true })
+    .notNull()
+    .default(sql`clock_timestamp()`),
+});
+
+/** Each channel's head. */
+export const channels = realtime.table('channels', {
+  channel: text('channel').primaryKey(),
+  epoch: text('epoch').notNull(),
+  offset: bigint('offset', { mode: 'number' }).notNull(),
+  historySize: integer('history_size').notNull(),
+  historySeconds: integer('history_seconds').notNull(),
+  usedAt: bigint('used_at', { mode: 'number' }).notNull(),
+});
+
+/** The log of all recoverable channels. */
+export const publications = realtime.table(
+  'publications',
+  {
+    seq: bigserial('seq', { mode: 'number' }).primaryKey(),
+    channel: text('channel').notNull(),
+    offset: bigint('offset', { mode: 'number' }).notNull(),
+    data: text('data').notNull(),
+    at: bigint('at', { mode: 'number' }).notNull(),
+    fromUser: text('from_user'),
+    fromConnection: text('from_connection'),
+    exceptConnection: text('except_connection'),
+    key: text('key'),
+  },
+  (table) => [
+    unique('publications_position').on(table.channel, table.offset),
+    uniqueIndex('publications_key')
+      .on(table.channel, table.key)
+      .where(sql`${table.key} IS NOT NULL`),
+  ],
+);
+
+/** Demo: watched as `posts` and `posts:{id}`. */
+export const posts = pgTable('posts', {
+  id: bigint('id', { mode: 'number' }).primaryKey().generatedByDefaultAsIdentity(),
+  title: text('title').notNull(),
+  body: text('body').notNull().default(''),
+  authorId: text('author_id'),
+  createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
+  updatedAt: timestamp('updated_at', { withTimezone: true }).notNull().defaultNow(),
+});
+
+/** Demo: watched as `user:{user_id}`, a channel that its owner alone may read. */
+export const notifications = pgTable(
+  'notifications',
+  {
+    id: bigint('id', { mode: 'number' }).primaryKey().generatedByDefaultAsIdentity(),
+    userId: text('user_id').notNull(),
+    title: text('title').notNull(),
+    body: text('body').notNull().default(''),
+    readAt: timestamp('read_at', { withTimezone: true }),
+    createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [index('notifications_user').on(table.userId, table.createdAt)],
+);
+
+/** Demo: watched as `chat:{room}`. */
+export const messages = pgTable(
+  'messages',
+  {
+    id: bigint('id', { mode: 'number' }).primaryKey().generatedByDefaultAsIdentity(),
+    room: text('room').notNull(),
+    authorId: text('author_id'),
+    body: text('body').notNull(),
+    createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [index('messages_room').on(table.room, table.createdAt)],
+);
