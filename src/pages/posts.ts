@@ -73,11 +73,20 @@ async function run(query: PendingQuery<Row[]>): Promise<readonly Post[]> {
   try {
     return (await query).map((row) => row['post'] as Post);
   } catch (cause) {
-    const message = timedOut
-      ? 'The database did not answer in time; retry.'
-      : 'The database cannot do this right now; retry.';
-    throw new RealtimeError('unavailable', message, { cause });
+    throw describeFailure(cause, timedOut);
   } finally {
     clearTimeout(timer);
   }
+}
+
+// A database may have its own table of that name, or deny it to this server's role: a retry would not help.
+function describeFailure(cause: unknown, timedOut: boolean): RealtimeError {
+  const state = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+  if (/^(22|23|42)...$/.test(state)) {
+    const message =
+      'The table public.posts of this database is not the demo table, or this server may not write it.';
+    return new RealtimeError('bad_request', message, { cause });
+  }
+  const message = timedOut ? 'The database did not answer in time; retry.' : undefined;
+  return new RealtimeError('unavailable', message, { cause });
 }
