@@ -20,16 +20,7 @@ export interface LoggerOptions {
 }
 
 /** Fields that are secrets by their name, at the top of a log call and one level down. */
-const secretFields = [
-  'authorization',
-  'cookie',
-  'token',
-  'password',
-  'secret',
-  'apiKey',
-  'adminKey',
-  'jwtSecret',
-];
+const secretFields = ['authorization', 'cookie', 'token', 'password', 'secret', 'apiKey', 'adminKey', 'jwtSecret'];
 
 export function createLogger(options: LoggerOptions): Logger {
   const { level, format, node } = options;
@@ -71,10 +62,7 @@ function prettyLine(line: string, colors: boolean): string {
   const { level, time, msg, err, node: _node, ...fields } = record as Record<string, unknown>;
   const label = String(level);
   const paint = (text: string, code: number) => (colors ? `\u001b[${code}m${text}\u001b[0m` : text);
-  const parts = [
-    paint(String(time).slice(11, 23), 90),
-    paint(label.toUpperCase().padEnd(5), levelColors[label] ?? 0),
-  ];
+  const parts = [paint(String(time).slice(11, 23), 90), paint(label.toUpperCase().padEnd(5), levelColors[label] ?? 0)];
   if (msg !== undefined) parts.push(prettyText(msg));
   for (const [key, value] of Object.entries(fields)) parts.push(paint(`${key}=${prettyValue(value)}`, 90));
   return `${parts.join(' ')}${prettyError(err)}\n`;
@@ -90,9 +78,6 @@ function prettyValue(value: unknown): string {
 
 function prettyError(error: unknown): string {
   if (error === undefined) return '';
-  const { stack, message } = (typeof error === 'object' && error !== null ? error : {}) as Record<
-    string,
-    unknown
-  >;
+  const { stack, message } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>;
   return `\n${prettyText(stack ?? message ?? error).replace(/^/gm, '    ')}`;
 }

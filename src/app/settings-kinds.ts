@@ -106,9 +106,7 @@ export const publicKey: Kind<string> = {
   allowed: 'a public key in PEM form (`-----BEGIN PUBLIC KEY-----` …; line breaks may be written as `\\n`)',
   parse: (text) => {
     const pem = text.replaceAll('\\n', '\n').trim();
-    return /^-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----$/.test(pem)
-      ? pem
-      : undefined;
+    return /^-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----$/.test(pem) ? pem : undefined;
   },
   show: () => undefined,
 };

@@ -34,12 +34,7 @@ function defaulted<T extends {}>(name: string, kind: Kind<T>, standard: string, 
   return { name, kind, default: standard, unset: undefined, doc };
 }
 
-function optional<T extends {}>(
-  name: string,
-  kind: Kind<T>,
-  unset: string,
-  doc: string,
-): Setting<T | undefined> {
+function optional<T extends {}>(name: string, kind: Kind<T>, unset: string, doc: string): Setting<T | undefined> {
   return { name, kind, default: undefined, unset, doc };
 }
 
@@ -81,12 +76,7 @@ export const settingsByKey = {
     '`redis` if `REDIS_URL` is set, else `postgres`',
     'The layer that carries publications between nodes; `memory` is for one process alone.',
   ),
-  dataDir: defaulted(
-    'DATA_DIR',
-    matching(/^[^\0]+$/, 'a path'),
-    '.data',
-    'Folder of the embedded PostgreSQL.',
-  ),
+  dataDir: defaulted('DATA_DIR', matching(/^[^\0]+$/, 'a path'), '.data', 'Folder of the embedded PostgreSQL.'),
   nodeId: optional(
     'NODE_ID',
     matching(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of `A-Z a-z 0-9 . _ -`'),
@@ -95,18 +85,8 @@ export const settingsByKey = {
   ),
   role: defaulted('ROLE', setOf(roles), roles.join(','), 'What this process does.'),
   jwtSecret: optional('JWT_SECRET', secretText, 'no token key', 'Key of HS256, HS384 or HS512 tokens.'),
-  jwksUrl: optional(
-    'JWKS_URL',
-    urlOf('http', 'https'),
-    'no token key',
-    'Key set that tokens are checked against.',
-  ),
-  jwtPublicKey: optional(
-    'JWT_PUBLIC_KEY',
-    publicKey,
-    'no token key',
-    'Public key that tokens are checked against.',
-  ),
+  jwksUrl: optional('JWKS_URL', urlOf('http', 'https'), 'no token key', 'Key set that tokens are checked against.'),
+  jwtPublicKey: optional('JWT_PUBLIC_KEY', publicKey, 'no token key', 'Public key that tokens are checked against.'),
   allowAnonymous: defaulted('ALLOW_ANONYMOUS', truth, 'false', 'Start in production without a token key.'),
   apiKey: optional('API_KEY', bearerKey, 'none', 'Bearer key of server-side calls.'),
   adminKey: optional('ADMIN_KEY', bearerKey, 'none', 'Bearer key of the operator.'),

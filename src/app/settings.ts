@@ -55,11 +55,7 @@ export function readSettings(env: Environment): Settings {
 /** What an operator should know about settings that are allowed but open a door; start-up says it loudly. */
 export function settingsWarnings(settings: Settings): string[] {
   const warnings: string[] = [];
-  if (
-    settings.jwtSecret === undefined &&
-    settings.jwksUrl === undefined &&
-    settings.jwtPublicKey === undefined
-  ) {
+  if (settings.jwtSecret === undefined && settings.jwksUrl === undefined && settings.jwtPublicKey === undefined) {
     warnings.push(
       'No token key is set (JWT_SECRET, JWKS_URL or JWT_PUBLIC_KEY): everyone is anonymous and may do everything' +
         ' but publish to channels that begin with $.',
@@ -72,9 +68,7 @@ export function settingsWarnings(settings: Settings): string[] {
     warnings.push('JWT_SECRET has fewer than 32 characters: such a key can be guessed from any token.');
   }
   if (settings.production && settings.databaseUrl === undefined) {
-    warnings.push(
-      'DATABASE_URL is not set: this production server keeps its data in an embedded PostgreSQL.',
-    );
+    warnings.push('DATABASE_URL is not set: this production server keeps its data in an embedded PostgreSQL.');
   }
   return warnings;
 }
@@ -98,9 +92,7 @@ function readValue(setting: Setting<unknown>, env: Environment, faults: string[]
     const value = kind.parse(given);
     if (value !== undefined) return value;
     const shown = kind.show(given);
-    faults.push(
-      `${name}: ${shown === undefined ? 'the value (not shown)' : `"${shown}"`} is not ${kind.allowed}`,
-    );
+    faults.push(`${name}: ${shown === undefined ? 'the value (not shown)' : `"${shown}"`} is not ${kind.allowed}`);
   }
   return setting.default === undefined ? undefined : kind.parse(setting.default);
 }

@@ -158,7 +158,7 @@ export class Channel {
   }
 
   async #fill(): Promise<void> {
-    for (let attempt = 0; !this.#closed; ) {
+    for (let attempt = 0; !this.#closed;) {
       // Emptied before the read: what arrives during it is held again.
       if (this.#heldOverflowed) {
         this.#held = [];

@@ -81,8 +81,7 @@ export class Hub implements SyncEvents {
     this.#channelPorts = {
       fanOut: (channel, publication) => this.#fanOut(channel, publication),
       gap: (channel, reason) => this.#fanOutGap(channel, reason),
-      read: (channel, since) =>
-        this.adapter.history(channel.name, channel.rule, { since, limit: fillPageSize }, true),
+      read: (channel, since) => this.adapter.history(channel.name, channel.rule, { since, limit: fillPageSize }, true),
       pause: (attempt) => this.clock.sleep(Math.min(5_000, 50 * 2 ** attempt) * (0.5 + this.clock.random() / 2)),
       failed: (error) => this.#log('a hole in a channel could not be filled yet', error),
     };
@@ -276,7 +275,8 @@ export class Hub implements SyncEvents {
 
   /** An expected error as it is; any other is logged whole and becomes `internal`. */
   expected(error: unknown): RealtimeError {
-    const expected = error instanceof RealtimeError ? error : new RealtimeError('internal', undefined, { cause: error });
+    const expected =
+      error instanceof RealtimeError ? error : new RealtimeError('internal', undefined, { cause: error });
     if (expected.code === 'internal') this.#log('a command failed unexpectedly', error);
     this.observer.error(expected.code);
     return expected;

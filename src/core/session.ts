@@ -51,7 +51,13 @@ export class Session {
 
   welcome(): WelcomeFrame {
     const { nodeId, heartbeatSeconds } = this.#hub.options;
-    return { type: 'welcome', connection: this.id, user: this.identity.user, node: nodeId, heartbeat: heartbeatSeconds };
+    return {
+      type: 'welcome',
+      connection: this.id,
+      user: this.identity.user,
+      node: nodeId,
+      heartbeat: heartbeatSeconds,
+    };
   }
 
   /** A text frame from the peer. Never throws. */
@@ -178,7 +184,12 @@ export class Session {
   /** Replies with an error; what was not expected is logged and told as `internal`. */
   fail(error: unknown, id?: CommandId, channel?: string): void {
     const expected = this.#hub.expected(error);
-    const frame: ErrorFrame = { type: 'error', ...withId(id), ...(channel === undefined ? {} : { channel }), ...expected.body() };
+    const frame: ErrorFrame = {
+      type: 'error',
+      ...withId(id),
+      ...(channel === undefined ? {} : { channel }),
+      ...expected.body(),
+    };
     this.outlet.send('error', encodeFrame(frame));
   }
 

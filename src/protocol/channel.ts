@@ -13,10 +13,7 @@ const channelPattern = /^\$?[A-Za-z0-9_.:\-@/]+$/;
 
 export function isChannelName(value: unknown): value is ChannelName {
   return (
-    typeof value === 'string' &&
-    value.length > 0 &&
-    value.length <= channelLengthMax &&
-    channelPattern.test(value)
+    typeof value === 'string' && value.length > 0 && value.length <= channelLengthMax && channelPattern.test(value)
   );
 }
 

@@ -99,7 +99,8 @@ export function decodeCommand(text: string): Command | RefusedCommand {
     return readCommand(frame as Record<string, unknown>);
   } catch (cause) {
     // JSON.parse nests deeper than JSON.stringify can follow: such data is refused, the stack is not at risk.
-    if (cause instanceof RangeError) return refused(undefined, undefined, 'bad_request', 'The frame is nested too deeply.');
+    if (cause instanceof RangeError)
+      return refused(undefined, undefined, 'bad_request', 'The frame is nested too deeply.');
     throw cause;
   }
 }

@@ -119,7 +119,8 @@ export class MemoryLog {
   #grow(): void {
     const length = Math.min(this.#ring.length * 2, this.rule.historySize);
     const ring = new Array<Publication | undefined>(length).fill(undefined);
-    for (let offset = this.#head - this.#size + 1; offset <= this.#head; offset++) ring[offset % length] = this.#at(offset);
+    for (let offset = this.#head - this.#size + 1; offset <= this.#head; offset++)
+      ring[offset % length] = this.#at(offset);
     this.#ring = ring;
   }
 

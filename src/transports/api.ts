@@ -26,7 +26,11 @@ const publishBody = t.Object(
     ),
     data: t.Any({ description: 'Any JSON.' }),
     key: t.Optional(
-      t.String({ minLength: 1, maxLength: keyLengthMax, description: 'Idempotency key; as the header Idempotency-Key.' }),
+      t.String({
+        minLength: 1,
+        maxLength: keyLengthMax,
+        description: 'Idempotency key; as the header Idempotency-Key.',
+      }),
     ),
   },
   { additionalProperties: true },

@@ -9,7 +9,15 @@ import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
-import { channelList, errorResponse, offeredProtocols, queryOf, requireChannel, subprotocol, tokenOf } from './request.ts';
+import {
+  channelList,
+  errorResponse,
+  offeredProtocols,
+  queryOf,
+  requireChannel,
+  subprotocol,
+  tokenOf,
+} from './request.ts';
 import { WebSocketConnection, type Refusal } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */

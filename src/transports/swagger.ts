@@ -47,7 +47,8 @@ export function swaggerRoutes(version: string): Elysia {
           info: {
             title: 'Sobranie',
             version,
-            description: 'Realtime over WebSocket and server-sent events. Frames are described in the protocol document.',
+            description:
+              'Realtime over WebSocket and server-sent events. Frames are described in the protocol document.',
           },
           components: { securitySchemes: { apiKey: { type: 'http', scheme: 'bearer' } } },
         },
