@@ -1,0 +1,3 @@
+export async function startRelay(_parts: unknown): Promise<{ sources: object }> {
+  return { sources: {} };
+}

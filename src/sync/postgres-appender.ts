@@ -1,0 +1,144 @@
+// Appends what clients and the API publish to the log. While one append is on its way the next ones gather, so a busy
+// node makes few transactions of many publications each.
+
+import type { Sql } from 'postgres';
+import type { Outgoing } from '../core/sync-adapter.ts';
+import type { LogRow } from '../database/log-row.ts';
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+
+interface Waiting {
+  readonly outgoing: Outgoing;
+  readonly bytes: number;
+  resolve(position: Position): void;
+  reject(error: unknown): void;
+}
+
+const batchMax = 500;
+const batchBytesMax = 1 << 20;
+/** Publications that wait for the database; past this it cannot keep up and says so at once. */
+const waitingMax = 10_000;
+const waitingBytesMax = 64 << 20;
+/** A publisher never waits longer; whether the database took it is then unknown, and a key makes the retry safe. */
+const answerTimeoutMs = 1_000;
+
+export class PostgresAppender {
+  readonly #sql: Sql;
+  readonly #appended: (rows: readonly LogRow[]) => void;
+  readonly #failed: (error: unknown) => void;
+  #waiting: Waiting[] = [];
+  #waitingBytes = 0;
+  #running: Promise<void> | undefined;
+
+  /** `appended` gets the rows of each committed batch, before the publishers get their positions. */
+  constructor(sql: Sql, appended: (rows: readonly LogRow[]) => void, failed: (error: unknown) => void) {
+    this.#sql = sql;
+    this.#appended = appended;
+    this.#failed = failed;
+  }
+
+  append(outgoing: Outgoing): Promise<Position> {
+    const bytes = outgoing.data.length;
+    if (this.#waiting.length >= waitingMax || this.#waitingBytes + bytes > waitingBytesMax) {
+      throw new RealtimeError('unavailable', 'The database cannot keep up; retry.');
+    }
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => reject(new RealtimeError('unavailable', 'The database did not answer in time; retry with a key.')),
+        answerTimeoutMs,
+      );
+      const settle =
+        <Value>(then: (value: Value) => void) =>
+        (value: Value) => {
+          clearTimeout(timer);
+          then(value);
+        };
+      this.#waiting.push({ outgoing, bytes, resolve: settle(resolve), reject: settle(reject) });
+      this.#waitingBytes += bytes;
+      this.#running ??= this.#run().finally(() => {
+        this.#running = undefined;
+      });
+    });
+  }
+
+  /** Resolves when nothing waits any more. */
+  async drain(): Promise<void> {
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    // What the same tick publishes goes into the first batch.
+    await Promise.resolve();
+    while (this.#waiting.length > 0) await this.#appendBatch(this.#takeBatch());
+  }
+
+  #takeBatch(): Waiting[] {
+    let bytes = 0;
+    let count = 0;
+    for (const entry of this.#waiting) {
+      if (count === batchMax || (count > 0 && bytes + entry.bytes > batchBytesMax)) break;
+      bytes += entry.bytes;
+      count++;
+    }
+    this.#waitingBytes -= bytes;
+    return this.#waiting.splice(0, count);
+  }
+
+  async #appendBatch(batch: readonly Waiting[]): Promise<void> {
+    const entries = JSON.stringify(batch.map(({ outgoing }) => entryOf(outgoing)));
+    try {
+      // The simple protocol: its answer comes after the commit. In the extended one it may come before, and subscribers
+      // would see what a failing commit then takes back.
+      const answer = await this.#sql.unsafe(`SELECT * FROM realtime.append(${literal(entries)}::jsonb)`).simple();
+      const rows = answer as unknown as readonly AppendedRow[];
+      const fresh = rows.filter((row) => row.fresh === true || row.fresh === 't').map(toLogRow);
+      this.#appended(fresh);
+      batch.forEach((entry, index) => {
+        const row = rows[index];
+        if (row === undefined) entry.reject(new Error('the database answered fewer rows than it was given'));
+        else entry.resolve({ epoch: row.epoch, offset: Number(row.offset) });
+      });
+    } catch (error) {
+      this.#failed(error);
+      const unavailable = new RealtimeError('unavailable', undefined, { cause: error });
+      for (const entry of batch) entry.reject(unavailable);
+    }
+  }
+}
+
+interface AppendedRow {
+  readonly seq: string;
+  readonly channel: string;
+  readonly epoch: string;
+  readonly offset: string;
+  readonly data: string;
+  readonly at: string;
+  readonly user: string | null;
+  readonly connection: string | null;
+  readonly except: string | null;
+  /** False when the key was used before. */
+  readonly fresh: boolean | string;
+}
+
+function toLogRow({ seq, channel, epoch, offset, data, at, user, connection, except }: AppendedRow): LogRow {
+  const numbers = { seq: Number(seq), offset: Number(offset), at: Number(at) };
+  return { ...numbers, channel, epoch, data, user, connection, except };
+}
+
+function entryOf({ channel, rule, data, from, except, key }: Outgoing): object {
+  return {
+    channel,
+    data,
+    user: from?.user ?? null,
+    connection: from?.connection ?? null,
+    except: except ?? null,
+    key: key ?? null,
+    size: rule.historySize,
+    seconds: rule.historySeconds,
+  };
+}
+
+/** A string constant, safe whatever standard_conforming_strings says. JSON.stringify leaves no NUL in its text. */
+function literal(text: string): string {
+  return `E'${text.replace(/[\\']/g, (mark) => mark + mark)}'`;
+}

@@ -1,0 +1,189 @@
+// The node's LISTEN connection: hears of new publications in the log and of ephemeral ones from other nodes.
+//
+//   1. one direct connection of its own listens; after each loss the driver reconnects and listens again
+//   2. after each (re)connect `connected` is told, since notifications in between are lost
+//   3. every few seconds a canary is sent through the pool and must come back on this very session
+//   4. none for too long: the socket is half open or the session deaf; it is dropped and built anew
+
+import type { Sql } from 'postgres';
+import type { Clock } from '../core/clock.ts';
+
+export interface ListenerOptions {
+  /** A new client of a single direct connection. */
+  readonly connect: () => Sql;
+  /** Sends; may lead through a pooler. */
+  readonly sql: Sql;
+  readonly nodeId: string;
+  readonly clock: Clock;
+  readonly canaryEveryMs?: number | undefined;
+  readonly deafAfterMs?: number | undefined;
+}
+
+export interface ListenerEvents {
+  /** Listening, for the first time or again. */
+  connected(): void;
+  /** The session is deaf, or the database away. */
+  lost(error: unknown): void;
+  /** Someone appended to the log. */
+  appended(payload: string): void;
+  /** An envelope from another node. */
+  envelope(payload: string): void;
+}
+
+const logTopic = 'realtime_log';
+const nodesTopic = 'realtime_nodes';
+const canaryMark = 'canary';
+
+export class PostgresListener {
+  readonly #options: ListenerOptions;
+  readonly #events: ListenerEvents;
+  #client: Sql | undefined;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #heardAt: number;
+  #canaries = 0;
+  readonly #expected = new Map<number, () => void>();
+  #up = false;
+  #closed = false;
+
+  constructor(options: ListenerOptions, events: ListenerEvents) {
+    this.#options = options;
+    this.#events = events;
+    this.#heardAt = options.clock.monotonic();
+  }
+
+  get up(): boolean {
+    return this.#up;
+  }
+
+  /** Resolves when it listens; rejects when the database cannot be reached. */
+  async start(): Promise<void> {
+    await this.#open();
+    const every = this.#options.canaryEveryMs ?? 5_000;
+    this.#timer = setInterval(() => this.#beat(), every);
+  }
+
+  /** Sends an envelope to all other nodes, in as many parts as its size needs, all of them or none. */
+  async send(envelope: string): Promise<void> {
+    const { sql, nodeId } = this.#options;
+    const parts = split(envelope);
+    const id = `${nodeId}.${++this.#canaries}`;
+    const payloads = parts.map((part, index) => `${id} ${index} ${parts.length} ${part}`);
+    await sql`SELECT pg_notify(${nodesTopic}, payload) FROM unnest(${payloads}::text[]) AS payload`;
+  }
+
+  /** Resolves when a message sent now came back on the listening session; rejects after `timeoutMs`. */
+  async probe(timeoutMs: number): Promise<void> {
+    const { sql, nodeId } = this.#options;
+    const id = ++this.#canaries;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const heard = new Promise<void>((resolve, reject) => {
+      timer = setTimeout(() => reject(new Error('the message did not come back in time')), timeoutMs);
+      this.#expected.set(id, resolve);
+    });
+    try {
+      const sent = sql`SELECT pg_notify(${nodesTopic}, ${`${nodeId} ${canaryMark} ${id}`})`.execute();
+      await Promise.all([heard, sent]);
+    } finally {
+      clearTimeout(timer);
+      this.#expected.delete(id);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    await this.#client?.end({ timeout: 1 });
+    this.#client = undefined;
+  }
+
+  async #open(): Promise<void> {
+    const client = this.#options.connect();
+    this.#client = client;
+    const mine = () => this.#client === client && !this.#closed;
+    await client.listen(logTopic, (payload) => mine() && this.#events.appended(payload));
+    await client.listen(
+      nodesTopic,
+      (payload) => mine() && this.#heard(payload),
+      () => mine() && this.#connected(),
+    );
+  }
+
+  #connected(): void {
+    this.#up = true;
+    this.#heardAt = this.#options.clock.monotonic();
+    this.#events.connected();
+  }
+
+  #beat(): void {
+    const { clock, canaryEveryMs = 5_000, deafAfterMs = 15_000 } = this.#options;
+    this.probe(canaryEveryMs).catch((error: unknown) => {
+      if (this.#closed) return;
+      const silentMs = clock.monotonic() - this.#heardAt;
+      if (silentMs > canaryEveryMs && this.#up) this.#lose(error);
+      if (silentMs > deafAfterMs) this.#rebuild();
+    });
+  }
+
+  #lose(error: unknown): void {
+    this.#up = false;
+    this.#events.lost(error);
+  }
+
+  #rebuild(): void {
+    this.#heardAt = this.#options.clock.monotonic();
+    const old = this.#client;
+    // Not awaited: a half-open socket may take long to end.
+    old?.end({ timeout: 1 }).catch((error: unknown) => this.#events.lost(error));
+    this.#open().catch((error: unknown) => this.#events.lost(error));
+  }
+
+  readonly #parts = new Map<string, string[]>();
+
+  #heard(payload: string): void {
+    const [sender = '', ...rest] = payload.split(' ', 3);
+    if (rest[0] === canaryMark) {
+      if (sender !== this.#options.nodeId) return;
+      this.#heardAt = this.#options.clock.monotonic();
+      if (!this.#up) this.#connected();
+      this.#expected.get(Number(rest[1]))?.();
+      return;
+    }
+    if (sender.startsWith(`${this.#options.nodeId}.`)) return;
+    const [index = 0, count = 1] = rest.map(Number);
+    const text = payload.slice(sender.length + rest.join(' ').length + 2);
+    const whole = count === 1 ? text : this.#join(sender, index, count, text);
+    if (whole !== undefined) this.#events.envelope(whole);
+  }
+
+  /** Parts of one envelope are sent by one transaction, so they come in order and without others of that sender between. */
+  #join(id: string, index: number, count: number, text: string): string | undefined {
+    const parts = index === 0 ? [] : this.#parts.get(id);
+    if (parts === undefined || parts.length !== index) return undefined;
+    parts.push(text);
+    if (parts.length < count) {
+      this.#parts.set(id, parts);
+      // A sender that died in the middle leaves its parts behind; there is room for a few.
+      const oldest = this.#parts.keys().next().value;
+      if (this.#parts.size > partialEnvelopesMax && oldest !== undefined) this.#parts.delete(oldest);
+      return undefined;
+    }
+    this.#parts.delete(id);
+    return parts.join('');
+  }
+}
+
+const partialEnvelopesMax = 64;
+/** A notification carries less than 8,000 bytes; a character may take three of them. */
+const partCharactersMax = 2_500;
+
+function split(text: string): string[] {
+  const parts: string[] = [];
+  for (let at = 0; at < text.length;) {
+    let end = Math.min(text.length, at + partCharactersMax);
+    // A pair of surrogates is one character of four bytes, and half of it is none.
+    if (end < text.length && (text.charCodeAt(end - 1) & 0xfc00) === 0xd800) end--;
+    parts.push(text.slice(at, end));
+    at = end;
+  }
+  return parts;
+}

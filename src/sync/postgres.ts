@@ -1,0 +1,287 @@
+// The sync adapter over PostgreSQL: the log is a table, numbers are given behind a row lock, nodes are told by NOTIFY.
+//
+//   publish      appended to the log in batches; what was committed is handed to this node's reader at once
+//   subscribe    the channel becomes of interest, then its head is read: every later row will be seen
+//   other nodes  a notification says that the log grew; the reader reads what follows its last row
+//   reconnect    notifications were lost meanwhile, so the log is read and the heads of all channels are told
+//   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
+
+import type { Sql } from 'postgres';
+import type { Clock } from '../core/clock.ts';
+import type { SyncObserver } from '../core/observer.ts';
+import { Publication } from '../core/publication.ts';
+import type { ChannelRule } from '../core/rules.ts';
+import type {
+  HistoryPage,
+  HistoryQuery,
+  Outgoing,
+  SyncAdapter,
+  SyncEvents,
+  SyncHealth,
+  SyncTraits,
+} from '../core/sync-adapter.ts';
+import type { LogRow } from '../database/log-row.ts';
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { PostgresAppender } from './postgres-appender.ts';
+import { PostgresListener } from './postgres-listener.ts';
+import { readHeads, readHistory, readLogState } from './postgres-queries.ts';
+import { PostgresReader } from './postgres-reader.ts';
+
+export interface PostgresAdapterOptions {
+  /** For queries; may lead through a pooler. */
+  readonly sql: Sql;
+  /** A new client of a single connection for LISTEN, which must not lead through a pooler in transaction mode. */
+  readonly connectDirect: () => Sql;
+  /** Also the application name of `sql`'s connections and of the relay's: notifications carry it. */
+  readonly nodeId: string;
+  readonly clock: Clock;
+  readonly observer: SyncObserver;
+  readonly log: (message: string, error: unknown) => void;
+}
+
+const answerTimeoutMs = 1_000;
+const headsAtOnceMax = 5_000;
+const safetyReadEveryMs = 5_000;
+
+interface AskedHead {
+  resolve(head: Position): void;
+  reject(error: unknown): void;
+}
+
+export class PostgresAdapter implements SyncAdapter {
+  readonly name = 'postgres';
+  readonly traits: SyncTraits = { shared: true, durable: true };
+  readonly #options: PostgresAdapterOptions;
+  readonly #listener: PostgresListener;
+  readonly #appender: PostgresAppender;
+  #events: SyncEvents | undefined;
+  #reader: PostgresReader | undefined;
+  #logEpoch = '';
+  #connections = 0;
+  #resuming: Promise<void> | undefined;
+  #asked = new Map<string, AskedHead[]>();
+  #asking = false;
+  #safety: ReturnType<typeof setInterval> | undefined;
+
+  constructor(options: PostgresAdapterOptions) {
+    this.#options = options;
+    this.#appender = new PostgresAppender(
+      options.sql,
+      (rows) => {
+        options.observer.message(this.name, 'out', rows.length);
+        void this.hand(rows);
+      },
+      (error) => {
+        this.#failed('publications could not be appended', error);
+        // The batch may have been committed all the same; then nobody else hands it over.
+        this.#reader?.catchUp();
+      },
+    );
+    const { connectDirect: connect, sql, nodeId, clock } = options;
+    this.#listener = new PostgresListener(
+      { connect, sql, nodeId, clock },
+      {
+        connected: () => this.#connected(),
+        lost: (error) => this.#lost(error),
+        appended: (payload) => this.#appendedBy(payload),
+        envelope: (payload) => this.#takeEnvelope(payload),
+      },
+    );
+  }
+
+  async start(events: SyncEvents): Promise<void> {
+    const { sql, clock, observer, log } = this.#options;
+    this.#events = events;
+    const state = await readLogState(sql);
+    this.#logEpoch = state.epoch;
+    this.#reader = new PostgresReader({ sql, clock, observer, log, name: this.name }, events, state.seq);
+    await this.#listener.start();
+    // Correctness never rests on a notification or a hand-over alone.
+    this.#safety = setInterval(() => this.#reader?.catchUp(), safetyReadEveryMs);
+  }
+
+  /** What the relay of this process has committed: see PostgresReader. Resolves when it may go on. */
+  hand(rows: readonly LogRow[]): void | Promise<void> {
+    return this.#reader?.hand(rows);
+  }
+
+  /** The relay of this process cannot tell whether its last batch was committed. */
+  catchUp(): void {
+    this.#reader?.catchUp();
+  }
+
+  publish(outgoing: Outgoing): Promise<Position | undefined> {
+    if (outgoing.rule.recoverable) return this.#appender.append(outgoing);
+    return this.#sendEphemeral(outgoing);
+  }
+
+  subscribe(channel: string, rule: ChannelRule): Promise<Position> | undefined {
+    this.#requireReader().add(channel);
+    if (!rule.recoverable) return undefined;
+    return inTime(this.#askHead(channel));
+  }
+
+  unsubscribe(channel: string): void {
+    this.#reader?.remove(channel);
+  }
+
+  history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
+    return inTime(readHistory(this.#options.sql, channel, rule, query, internal));
+  }
+
+  health(): SyncHealth {
+    return { up: this.#listener.up };
+  }
+
+  async probe(timeoutMs: number): Promise<void> {
+    await this.#listener.probe(timeoutMs);
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#safety);
+    await this.#appender.drain();
+    this.#events = undefined;
+    await this.#listener.close();
+    await this.#reader?.close();
+    this.#options.observer.up(this.name, false);
+  }
+
+  // Heads: what one tick asks for is one query
+
+  #askHead(channel: string): Promise<Position> {
+    return new Promise((resolve, reject) => {
+      const asked = this.#asked.get(channel) ?? [];
+      asked.push({ resolve, reject });
+      this.#asked.set(channel, asked);
+      if (this.#asking) return;
+      this.#asking = true;
+      queueMicrotask(() => void this.#answerHeads());
+    });
+  }
+
+  async #answerHeads(): Promise<void> {
+    while (this.#asked.size > 0) {
+      const asked = new Map([...this.#asked].slice(0, headsAtOnceMax));
+      for (const channel of asked.keys()) this.#asked.delete(channel);
+      try {
+        const heads = await readHeads(this.#options.sql, [...asked.keys()]);
+        for (const [channel, waiting] of asked) {
+          const head = heads.get(channel);
+          for (const { resolve, reject } of waiting) {
+            if (head === undefined) reject(new Error('the database left a channel out'));
+            else resolve(head);
+          }
+        }
+      } catch (error) {
+        this.#failed('heads could not be read', error);
+        const unavailable = new RealtimeError('unavailable', undefined, { cause: error });
+        for (const waiting of asked.values()) for (const { reject } of waiting) reject(unavailable);
+      }
+    }
+    this.#asking = false;
+  }
+
+  // Notifications
+
+  /** `<seq> <application name>`: what this node has written itself is handed over without a detour. */
+  #appendedBy(payload: string): void {
+    const [seq, ...writer] = payload.split(' ');
+    if (writer.join(' ') === this.#options.nodeId) return;
+    const reader = this.#reader;
+    if (reader !== undefined && Number(seq) > reader.last) reader.catchUp();
+  }
+
+  #connected(): void {
+    const { observer } = this.#options;
+    observer.up(this.name, true);
+    if (this.#connections++ === 0) return;
+    observer.reconnected(this.name);
+    // One at a time; a connection that comes meanwhile repeats it.
+    this.#resuming = (this.#resuming ?? Promise.resolve()).then(() => this.#resume());
+  }
+
+  /** Reads what was missed, then tells the hub where every channel stands: also those whose rows are trimmed by now. */
+  async #resume(): Promise<void> {
+    const reader = this.#reader;
+    if (reader === undefined) return;
+    try {
+      const state = await readLogState(this.#options.sql);
+      // A database that was set up anew or put back to an earlier state has less than was read already.
+      if (state.epoch !== this.#logEpoch || state.seq < reader.last) reader.restart(state.seq);
+      this.#logEpoch = state.epoch;
+      reader.catchUp();
+      await reader.idle();
+      await this.#tellHeads([...reader.interest]);
+    } catch (error) {
+      this.#failed('could not catch up after a reconnect', error);
+      // The next canary that comes back, or the next reconnect, tries again; holes are found by the hub as well.
+      reader.catchUp();
+    }
+  }
+
+  async #tellHeads(channels: readonly string[]): Promise<void> {
+    for (let start = 0; start < channels.length; start += headsAtOnceMax) {
+      const heads = await readHeads(this.#options.sql, channels.slice(start, start + headsAtOnceMax));
+      for (const [channel, head] of heads) this.#events?.head(channel, head);
+    }
+  }
+
+  #lost(error: unknown): void {
+    this.#options.observer.up(this.name, false);
+    this.#failed('the listening connection is lost; reconnecting', error);
+  }
+
+  // Ephemeral publications
+
+  async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {
+    const head = JSON.stringify({ channel, at, from, except });
+    try {
+      await inTime(this.#listener.send(`${head}\n${data}`));
+    } catch (error) {
+      throw error instanceof RealtimeError ? error : new RealtimeError('unavailable', undefined, { cause: error });
+    }
+    this.#options.observer.message(this.name, 'out', 1);
+    return undefined;
+  }
+
+  #takeEnvelope(payload: string): void {
+    const line = payload.indexOf('\n');
+    if (line === -1) return;
+    let head: { channel: string; at: number; from?: { user: string | null; connection: string }; except?: string };
+    try {
+      head = JSON.parse(payload.slice(0, line)) as typeof head;
+    } catch (error) {
+      this.#failed('a notification of another node could not be read', error);
+      return;
+    }
+    if (this.#reader?.interest.has(head.channel) !== true) return;
+    this.#options.observer.message(this.name, 'in', 1);
+    this.#events?.publication(new Publication({ ...head, offset: 0, epoch: '', data: payload.slice(line + 1) }));
+  }
+
+  #requireReader(): PostgresReader {
+    if (this.#reader === undefined) throw new RealtimeError('unavailable', 'The sync layer is not started.');
+    return this.#reader;
+  }
+
+  #failed(message: string, error: unknown): void {
+    this.#options.observer.failed(this.name);
+    this.#options.log(message, error);
+  }
+}
+
+/** The driver would wait as long as the database is away; whoever asked is told after a second. */
+async function inTime<Value>(answer: Promise<Value>): Promise<Value> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new RealtimeError('unavailable')), answerTimeoutMs);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } catch (error) {
+    throw error instanceof RealtimeError ? error : new RealtimeError('unavailable', undefined, { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+}
