@@ -1,6 +1,7 @@
 // Fan-out races: contenders run one after another, round by round (A B C, A B C, …), against processes that stay up.
 // A machine's mood changes within minutes: a ratio is taken inside a round, and the median of these ratios counts.
-// "server µs each" is the server's CPU time per delivery: it stays true when others take the machine's time.
+// "server µs each" is the server's CPU time per delivery: on a busy machine it swings far less than deliveries/s, though
+// it too falls when a server that gets little time joins more messages into one write.
 // Lifecycle: every server is started once and warmed up with a run that is thrown away; all are stopped at the end.
 import type { Contender } from './contenders.ts';
 import { runLoad, type LoadResult } from './load-client.ts';
