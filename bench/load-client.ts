@@ -45,11 +45,7 @@ export interface LoadResult {
   readonly serverCpuSeconds: number;
 }
 
-export async function runLoad(
-  contender: Contender,
-  server: ServerProcess,
-  options: LoadOptions,
-): Promise<LoadResult> {
+export async function runLoad(contender: Contender, server: ServerProcess, options: LoadOptions): Promise<LoadResult> {
   const args = [
     ...['--port', server.port, '--pid', server.pid, '--path', contender.path, '--ready', contender.ready],
     ...['--connections', options.connections, '--warm', options.warmConnections ?? 0],
@@ -57,34 +53,25 @@ export async function runLoad(
     ...['--window', options.window ?? 1, '--rate', options.rate ?? 0],
     ...(contender.transport === 'events' ? ['--events'] : []),
     ...['--hello', JSON.stringify({ type: 'subscribe', channel: contender.channel, id: 1 })],
-    ...(options.seconds > 0
-      ? ['--publish-path', contender.publishPath, '--publish', publishFrame(contender)]
-      : []),
+    ...(options.seconds > 0 ? ['--publish-path', contender.publishPath, '--publish', publishFrame(contender)] : []),
   ];
   const child = Bun.spawn([await buildLoadClient(), ...args.map(String)], { stdout: 'pipe', stderr: 'pipe' });
   endWithBench(child);
   const [text, complaint, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  if (code !== 0)
-    throw new BenchError(`${contender.name}: the load client ended with ${code}: ${complaint.trim()}`);
+  if (code !== 0) throw new BenchError(`${contender.name}: the load client ended with ${code}: ${complaint.trim()}`);
   const result = JSON.parse(text) as LoadResult;
   checkCounts(contender, options, result, complaint.trim());
   return result;
 }
 
-function checkCounts(
-  contender: Contender,
-  options: LoadOptions,
-  result: LoadResult,
-  complaint: string,
-): void {
+function checkCounts(contender: Contender, options: LoadOptions, result: LoadResult, complaint: string): void {
   const whole =
     result.subscribers === options.connections &&
     result.deliveries === result.expected &&
     (options.seconds === 0 || result.published > 0) &&
     result.closed + result.refused + result.repeated + result.missed + result.publisherErrors === 0;
   if (whole) return;
-  const { subscribers, published, expected, deliveries, repeated, missed, closed, refused, publisherErrors } =
-    result;
+  const { subscribers, published, expected, deliveries, repeated, missed, closed, refused, publisherErrors } = result;
   throw new BenchError(
     `${contender.name}: the counts do not come out: ${published} sent x ${subscribers} subscribers = ${expected}, ` +
       `received ${deliveries}; missed ${missed}, repeated ${repeated}, connections closed ${closed}, ` +
@@ -128,9 +115,7 @@ async function installCompiler(): Promise<string> {
   }
   const compiler = Bun.which('cc');
   if (!compiler) {
-    throw new BenchError(
-      'the load client needs a C compiler named cc: apt-get install gcc libc6-dev (Linux only)',
-    );
+    throw new BenchError('the load client needs a C compiler named cc: apt-get install gcc libc6-dev (Linux only)');
   }
   return compiler;
 }

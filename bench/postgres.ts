@@ -54,10 +54,7 @@ export async function runPgbench(
 ): Promise<PgbenchResult> {
   const script = join(database.directory, 'pgbench.sql');
   await Bun.write(script, options.script);
-  const variables = Object.entries(options.variables ?? {}).flatMap(([name, value]) => [
-    '-D',
-    `${name}=${value}`,
-  ]);
+  const variables = Object.entries(options.variables ?? {}).flatMap(([name, value]) => ['-D', `${name}=${value}`]);
   const child = Bun.spawn(
     [
       ...[await findPgbench(), '-n', '-f', script, ...variables],
@@ -87,11 +84,7 @@ async function findPgbench(): Promise<string> {
   return path;
 }
 
-export async function until(
-  what: string,
-  seconds: number,
-  condition: () => boolean | Promise<boolean>,
-): Promise<void> {
+export async function until(what: string, seconds: number, condition: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + seconds * 1000;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new BenchError(`${what}: not within ${seconds} s`);

@@ -1,7 +1,7 @@
 // Fan-out races: contenders run one after another, round by round (A B C, A B C, …), against processes that stay up.
 // A machine's mood changes within minutes: a ratio is taken inside a round, and the median of these ratios counts.
-// "server µs each" is the server's CPU time per delivery: on a busy machine it swings far less than deliveries/s, though
-// it too falls when a server that gets little time joins more messages into one write.
+// "server µs each" is the server's CPU time per delivery: on a busy machine it swings far less than deliveries/s do,
+// though it too falls when a server that gets little time joins more messages into one write.
 // Lifecycle: every server is started once and warmed up with a run that is thrown away; all are stopped at the end.
 import type { Contender } from './contenders.ts';
 import { runLoad, type LoadResult } from './load-client.ts';
@@ -60,20 +60,12 @@ const serverShare = (result: LoadResult): number => result.serverCpuSeconds / re
 const percent = (shares: readonly number[]): string => `${Math.round(median(shares) * 100)} %`;
 const serverMicros = (result: LoadResult): number => (result.serverCpuSeconds * 1e6) / result.deliveries;
 
-function printWindow(
-  race: Race,
-  window: number,
-  results: ReadonlyMap<Contender, readonly LoadResult[]>,
-): void {
+function printWindow(race: Race, window: number, results: ReadonlyMap<Contender, readonly LoadResult[]>): void {
   const reference = results.get(race.reference) ?? [];
   const rows = [...results].map(([contender, rounds]) => {
     const speeds = rounds.map((result) => result.deliveriesPerSecond);
-    const perRound = speeds.map(
-      (speed, round) => speed / (reference[round]?.deliveriesPerSecond ?? Number.NaN),
-    );
-    const costs = rounds.map(
-      (result, round) => serverMicros(result) / serverMicros(reference[round] ?? result),
-    );
+    const perRound = speeds.map((speed, round) => speed / (reference[round]?.deliveriesPerSecond ?? Number.NaN));
+    const costs = rounds.map((result, round) => serverMicros(result) / serverMicros(reference[round] ?? result));
     return [
       contender.name,
       thousands(median(speeds)),
@@ -106,8 +98,6 @@ function printWindow(
   for (const [contender, rounds] of results) {
     const share = median(rounds.map(clientShare));
     if (share < clientShareMax || share < median(rounds.map(serverShare))) continue;
-    console.log(
-      `note: the load client was the bottleneck for "${contender.name}": that figure is a lower bound`,
-    );
+    console.log(`note: the load client was the bottleneck for "${contender.name}": that figure is a lower bound`);
   }
 }

@@ -33,9 +33,7 @@ export const plainPath: RowPath = {
     return startServer([process.execPath, 'bench/baselines/row-notify.ts', database.url]);
   },
   async settled(database) {
-    const [row] = await database.sql<
-      { settled: boolean }[]
-    >`select pg_notification_queue_usage() = 0 as settled`;
+    const [row] = await database.sql<{ settled: boolean }[]>`select pg_notification_queue_usage() = 0 as settled`;
     return row?.settled === true;
   },
 };

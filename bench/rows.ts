@@ -54,10 +54,7 @@ export async function rows(options: BenchOptions): Promise<void> {
 }
 
 // Runs every lane once per round, alternating, and hands back each lane's figures in the order of the rounds.
-async function alternate<Figure>(
-  bench: Bench,
-  once: (lane: Lane) => Promise<Figure>,
-): Promise<Map<Lane, Figure[]>> {
+async function alternate<Figure>(bench: Bench, once: (lane: Lane) => Promise<Figure>): Promise<Map<Lane, Figure[]>> {
   const figures = new Map<Lane, Figure[]>(bench.lanes.map((lane) => [lane, []]));
   for (let round = 0; round < bench.rounds; round++) {
     for (const lane of bench.lanes) {

@@ -16,9 +16,7 @@ export function percentile(values: readonly number[], share: number): number {
 }
 
 export function thousands(value: number): string {
-  return value >= 10_000
-    ? `${Math.round(value / 1000).toLocaleString('en')}k`
-    : Math.round(value).toLocaleString('en');
+  return value >= 10_000 ? `${Math.round(value / 1000).toLocaleString('en')}k` : Math.round(value).toLocaleString('en');
 }
 
 export const ratio = (value: number): string => value.toFixed(2);
@@ -38,8 +36,7 @@ export function printTable(title: string, head: readonly string[], rows: readonl
 
 const pad = (text: string, width: number, right: boolean): string =>
   right ? text.padStart(width) : text.padEnd(width);
-const rule = (width: number, right: boolean): string =>
-  right ? `${'-'.repeat(width + 1)}:` : '-'.repeat(width + 2);
+const rule = (width: number, right: boolean): string => (right ? `${'-'.repeat(width + 1)}:` : '-'.repeat(width + 2));
 
 export function machineFacts(): string {
   const processors = cpus();
