@@ -1,0 +1,233 @@
+// Real PostgreSQL for tests. One cluster per test process, started when the first test asks for a database, ended with
+// the process however that ends; each test has a database of its own in it. Tests that stop or kill PostgreSQL start a
+// cluster of their own by `startCluster`, so that nobody else's connections die with it.
+//
+// The programs are those that the server embeds, or those in the folder SOBRANIE_TEST_PG_BIN (such as
+// /usr/lib/postgresql/15/bin) to test against another version.
+
+import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import postgres from 'postgres';
+import { chooseAccount, type PostgresAccount } from '../../src/app/embedded-account.ts';
+import { findPostgresBinaries, type PostgresBinaries } from '../../src/app/embedded-binaries.ts';
+import { PortTaken, startPostmaster, type Postmaster } from '../../src/app/embedded-postmaster.ts';
+import { systemErrorCode } from '../../src/app/embedded-error.ts';
+import { endLeftovers, runProgram } from '../../src/app/embedded-process.ts';
+import { removeFolder, temporaryFolder } from './janitor.ts';
+
+export interface TestDatabase {
+  readonly name: string;
+  /** As the role `app`, which owns the database and is no superuser. */
+  readonly url: string;
+  /** As a superuser. */
+  readonly superUrl: string;
+  /** Ends whatever is still connected. Idempotent. */
+  drop(): Promise<void>;
+}
+
+export interface DatabaseOptions {
+  /** Copied from a database to which all migrations were applied (once per cluster). */
+  readonly migrated?: boolean;
+}
+
+/** The port, and with it every URL, stays the same over stops, kills and restarts. */
+export interface TestCluster {
+  readonly port: number;
+  /** Of the server process that runs now. */
+  readonly pid: number;
+  createDatabase(options?: DatabaseOptions): Promise<TestDatabase>;
+  /** A fast shutdown, then a start. */
+  restart(): Promise<void>;
+  /** A fast shutdown. Resolves when nothing listens any more. */
+  stopServer(): Promise<void>;
+  /** Starts it after `stopServer` or `kill9`; resolves when it accepts connections. */
+  startServer(): Promise<void>;
+  /** SIGKILL to the server process; resolves when its children are gone too. Nothing that was committed is lost. */
+  kill9(): Promise<void>;
+  /** Ends it and removes its files. */
+  close(): Promise<void>;
+}
+
+const templateName = 'migrated_template';
+
+let shared: Promise<TestCluster> | undefined;
+
+/** The cluster that all tests of this process share. */
+export function sharedCluster(): Promise<TestCluster> {
+  return (shared ??= startCluster());
+}
+
+/** A fresh database in the shared cluster. */
+export async function createDatabase(options?: DatabaseOptions): Promise<TestDatabase> {
+  return (await sharedCluster()).createDatabase(options);
+}
+
+/** A cluster for one test alone; `close` it. */
+export async function startCluster(): Promise<TestCluster> {
+  const folder = temporaryFolder('postgres');
+  const cluster = join(folder, 'postgres');
+  mkdirSync(cluster);
+  const binaries = testBinaries();
+  const account = chooseAccount({ cluster, reachable: [folder, binaries.postgres] });
+  account.own(cluster);
+  await runProgram(
+    account.command([binaries.initdb, '-D', cluster, '-U', 'postgres', '-E', 'UTF8', '--locale=C', '-Atrust', '-N']),
+    { name: 'initdb' },
+  );
+  appendFileSync(join(cluster, 'postgresql.conf'), "\ninclude 'test.conf'\n");
+  const start = (port: number): Promise<Postmaster> =>
+    startPostmaster({ binaries, account, cluster, logFile: join(folder, 'postgres.log'), port });
+  const { port, postmaster } = await startAtFreePort(cluster, account, start);
+  await asSuperuser(port, 'postgres', (sql) => sql`CREATE ROLE app LOGIN`);
+  return clusterOf(folder, port, postmaster, () => start(port));
+}
+
+function clusterOf(folder: string, port: number, first: Postmaster, start: () => Promise<Postmaster>): TestCluster {
+  let postmaster: Postmaster | undefined = first;
+  let template: Promise<void> | undefined;
+  let created = 0;
+  const running = (): Postmaster => {
+    if (postmaster === undefined) throw new Error('this PostgreSQL is not running');
+    return postmaster;
+  };
+  const startServer = async (): Promise<void> => {
+    if (postmaster !== undefined) throw new Error('this PostgreSQL is running already');
+    postmaster = await start();
+  };
+  const stopServer = async (): Promise<void> => {
+    await running().stop();
+    postmaster = undefined;
+  };
+  const kill9 = async (): Promise<void> => {
+    const killed = running();
+    process.kill(killed.pid, 'SIGKILL');
+    await killed.exited;
+    await endLeftovers(join(folder, 'postgres'));
+    postmaster = undefined;
+  };
+  /** `bun test` ends all its children when a test takes too long; the tests after that one shall not fail for it. */
+  const reviveIfKilled = async (): Promise<void> => {
+    running();
+    try {
+      await asSuperuser(port, 'postgres', (sql) => sql`SELECT 1`);
+    } catch (error) {
+      if (!['57P03', 'ECONNREFUSED', 'CONNECTION_CLOSED'].includes(systemErrorCode(error) ?? '')) throw error;
+      await stopServer();
+      await startServer();
+    }
+  };
+  const close = async (): Promise<void> => {
+    await postmaster?.stop();
+    postmaster = undefined;
+    await removeFolder(folder);
+  };
+  return {
+    port,
+    get pid() {
+      return running().pid;
+    },
+    async createDatabase(options) {
+      await reviveIfKilled();
+      if (options?.migrated === true) await (template ??= createTemplate(port));
+      const name = `test_${process.pid}_${++created}`;
+      return createNamed(port, name, options?.migrated === true ? templateName : 'template1');
+    },
+    async restart() {
+      await stopServer();
+      await startServer();
+    },
+    stopServer,
+    startServer,
+    kill9,
+    close,
+  };
+}
+
+function testBinaries(): PostgresBinaries {
+  const bin = process.env['SOBRANIE_TEST_PG_BIN'];
+  if (bin === undefined || bin === '') return findPostgresBinaries();
+  const postgres = join(bin, 'postgres');
+  const version = Bun.spawnSync([postgres, '--version']).stdout.toString();
+  return { bin, initdb: join(bin, 'initdb'), postgres, major: Number(/(\d+)/.exec(version)?.[1]) };
+}
+
+async function startAtFreePort(
+  cluster: string,
+  account: PostgresAccount,
+  start: (port: number) => Promise<Postmaster>,
+): Promise<{ port: number; postmaster: Postmaster }> {
+  for (let attempt = 1; ; attempt++) {
+    const port = await freePort();
+    const settings = {
+      listen_addresses: '127.0.0.1',
+      port,
+      unix_socket_directories: '',
+      max_connections: 200,
+      shared_buffers: '64MB',
+      max_wal_size: '256MB',
+      // What was committed must outlive a killed PostgreSQL, so synchronous_commit stays on; a crash of the machine is
+      // no test, so nothing is forced to disk.
+      fsync: 'off',
+      full_page_writes: 'off',
+      timezone: 'UTC',
+    };
+    const path = join(cluster, 'test.conf');
+    writeFileSync(
+      path,
+      Object.entries(settings)
+        .map(([name, value]) => `${name} = '${value}'\n`)
+        .join(''),
+    );
+    account.own(path);
+    try {
+      return { port, postmaster: await start(port) };
+    } catch (error) {
+      if (!(error instanceof PortTaken) || attempt === 5) throw error;
+    }
+  }
+}
+
+/** A port that nobody listens on now. */
+export async function freePort(): Promise<number> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  const server = createServer().once('error', reject);
+  server.listen({ port: 0, host: '127.0.0.1' }, () => {
+    const address = server.address();
+    server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+  });
+  return promise;
+}
+
+async function asSuperuser(
+  port: number,
+  database: string,
+  work: (sql: postgres.Sql) => Promise<unknown>,
+): Promise<void> {
+  const sql = postgres(urlOf('postgres', port, database), { max: 1, onnotice: () => undefined });
+  try {
+    await work(sql);
+  } finally {
+    await sql.end({ timeout: 5 });
+  }
+}
+
+function urlOf(role: string, port: number, database: string): string {
+  return `postgres://${role}@127.0.0.1:${port}/${database}`;
+}
+
+async function createNamed(port: number, name: string, template: string): Promise<TestDatabase> {
+  await asSuperuser(port, 'postgres', (sql) => sql`CREATE DATABASE ${sql(name)} TEMPLATE ${sql(template)} OWNER app`);
+  return {
+    name,
+    url: urlOf('app', port, name),
+    superUrl: urlOf('postgres', port, name),
+    drop: () => asSuperuser(port, 'postgres', (sql) => sql`DROP DATABASE IF EXISTS ${sql(name)} WITH (FORCE)`),
+  };
+}
+
+async function createTemplate(port: number): Promise<void> {
+  const { migrate } = await import('../../src/database/migrate.ts');
+  const { url } = await createNamed(port, templateName, 'template1');
+  await migrate(url);
+}
