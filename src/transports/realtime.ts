@@ -1,9 +1,10 @@
 // `/realtime/ws` and `/realtime/events` as an Elysia plugin: reads the request, hands a connection to the hub.
 
 import { Elysia } from 'elysia';
-import { anonymous, type Authenticate, type Identity } from '../core/access.ts';
+import { anonymous, type Authenticate } from '../core/access.ts';
 import type { Hub } from '../core/hub.ts';
 import type { SubscribeRequest } from '../core/subscriber.ts';
+import type { MaybePromise } from '../core/sync-adapter.ts';
 import { closeCodes } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -18,11 +19,11 @@ import {
   subprotocol,
   tokenOf,
 } from './request.ts';
-import { WebSocketConnection, type Refusal } from './websocket.ts';
+import { WebSocketConnection, type ConnectionStart, type Refusal } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */
 export interface UpgradingServer {
-  upgrade(request: Request, options: { data: WebSocketConnection; headers?: Headers }): boolean;
+  upgrade(request: Request, options: { data: WebSocketConnection; headers?: Record<string, string> }): boolean;
   timeout(request: Request, seconds: number): void;
 }
 
@@ -68,11 +69,12 @@ function asUpgrading(server: unknown): UpgradingServer | null {
   return server as UpgradingServer | null;
 }
 
-async function openWebSocket(
+/** Synchronous where nothing has to be waited for: what a request allocates stays in the memory of idle connections. */
+function openWebSocket(
   request: Request,
   server: UpgradingServer | null,
   options: RealtimeOptions,
-): Promise<Response | undefined> {
+): MaybePromise<Response | undefined> {
   if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
     const error = new RealtimeError('bad_request', 'This address speaks WebSocket only.');
     const response = errorResponse(error, 426);
@@ -80,22 +82,36 @@ async function openWebSocket(
     return response;
   }
   const query = queryOf(request);
-  let identity: Identity = anonymous;
-  let refusal = refusalOf(options);
-  if (refusal === undefined) {
-    try {
-      identity = await options.authenticate(tokenOf(request, query));
-    } catch (error) {
-      refusal = refusalFor(options.hub.expected(error));
-    }
+  const channels = channelList(query);
+  const refusal = refusalOf(options);
+  if (refusal !== undefined) return upgrade(request, server, options, { identity: anonymous, channels, refusal });
+  const refuse = (error: unknown) => {
+    const start = { identity: anonymous, channels, refusal: refusalFor(options.hub.expected(error)) };
+    return upgrade(request, server, options, start);
+  };
+  try {
+    const identity = options.authenticate(tokenOf(request, query));
+    if (!(identity instanceof Promise)) return upgrade(request, server, options, { identity, channels });
+    return identity.then((known) => upgrade(request, server, options, { identity: known, channels }), refuse);
+  } catch (error) {
+    return refuse(error);
   }
-  const headers = new Headers();
-  if (offeredProtocols(request).includes(subprotocol)) headers.set('sec-websocket-protocol', subprotocol);
-  const start = { identity, channels: channelList(query), refusal };
-  const data = new WebSocketConnection(options.hub, start);
-  if (server?.upgrade(request, { data, headers }) === true) return undefined;
+}
+
+function upgrade(
+  request: Request,
+  server: UpgradingServer | null,
+  { hub }: RealtimeOptions,
+  start: ConnectionStart,
+): Response | undefined {
+  const data = new WebSocketConnection(hub, start);
+  const answersProtocol = offeredProtocols(request).includes(subprotocol);
+  const upgraded = server?.upgrade(request, answersProtocol ? { data, headers: protocolHeaders } : { data });
+  if (upgraded === true) return undefined;
   return errorResponse(new RealtimeError('bad_request', 'The WebSocket handshake is malformed.'));
 }
+
+const protocolHeaders = { 'sec-websocket-protocol': subprotocol };
 
 function refusalOf({ hub, connectionsMax, isShuttingDown }: RealtimeOptions): Refusal | undefined {
   if (isShuttingDown()) {
@@ -164,7 +180,7 @@ function admit({ hub, connectionsMax, isShuttingDown }: RealtimeOptions): void {
   }
 }
 
-function streamChannels(query: URLSearchParams): string[] {
+function streamChannels(query: URLSearchParams): readonly string[] {
   const channels = channelList(query);
   if (channels.length === 0 || channels.length > streamChannelsMax) {
     throw new RealtimeError('bad_request', `"channels" names 1 to ${streamChannelsMax} channels.`);

@@ -7,10 +7,13 @@ export const subprotocol = 'sobranie';
 const bearerProtocol = 'bearer.';
 const tokenCookie = 'sobranie_token';
 
+const none: readonly string[] = [];
+const emptyQuery = new URLSearchParams();
+
 /** The URL's query; parsed here because a stream's channels may hold any character that a URL can carry. */
 export function queryOf(request: Request): URLSearchParams {
   const start = request.url.indexOf('?');
-  return new URLSearchParams(start === -1 ? '' : request.url.slice(start + 1));
+  return start === -1 ? emptyQuery : new URLSearchParams(request.url.slice(start + 1));
 }
 
 /** The first token found: Authorization, subprotocol (WebSocket only), query, cookie. */
@@ -23,8 +26,9 @@ export function bearerOf(request: Request): string | undefined {
   return match?.[1];
 }
 
-export function offeredProtocols(request: Request): string[] {
-  const header = request.headers.get('sec-websocket-protocol') ?? '';
+export function offeredProtocols(request: Request): readonly string[] {
+  const header = request.headers.get('sec-websocket-protocol');
+  if (header === null) return none;
   return header
     .split(',')
     .map((name) => name.trim())
@@ -37,7 +41,9 @@ function subprotocolToken(request: Request): string | undefined {
 }
 
 function cookieToken(request: Request): string | undefined {
-  for (const pair of (request.headers.get('cookie') ?? '').split(';')) {
+  const header = request.headers.get('cookie');
+  if (header === null) return undefined;
+  for (const pair of header.split(';')) {
     const [name, ...value] = pair.split('=');
     if (name?.trim() === tokenCookie) return nonEmpty(value.join('=').trim());
   }
@@ -49,7 +55,8 @@ function nonEmpty(text: string | null | undefined): string | undefined {
 }
 
 /** The comma-separated `channels` of a query, each once, in order. Names are not checked yet. */
-export function channelList(query: URLSearchParams): string[] {
+export function channelList(query: URLSearchParams): readonly string[] {
+  if (!query.has('channels')) return none;
   const names = query.getAll('channels').flatMap((list) => list.split(','));
   return [...new Set(names.map((name) => name.trim()).filter((name) => name !== ''))];
 }
