@@ -468,6 +468,9 @@ BEGIN
   ELSIF length(key) NOT BETWEEN 1 AND 64 THEN
     RAISE EXCEPTION 'realtime.send: a key has 1 to 64 characters' USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  -- The relay must find that a transaction is under way before it finds that an id is taken: it gives up waiting for an
+  -- id once every transaction of that time has ended. Triggers come after a write, so theirs is known already.
+  PERFORM pg_current_xact_id();
   INSERT INTO realtime.outbox (channel, data, key) VALUES (send.channel, send.data::text, send.key);
   PERFORM realtime.ring();
 END;

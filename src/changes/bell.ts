@@ -1,0 +1,32 @@
+// A wait that can be cut short: by a notification, or by closing.
+
+export class Bell {
+  #rung = false;
+  #wake: (() => void) | undefined;
+
+  /** Ends the present wait, or the next one before it begins. */
+  ring(): void {
+    this.#rung = true;
+    this.#wake?.();
+  }
+
+  /** Forgets rings so far: what they were for is being looked after. */
+  hush(): void {
+    this.#rung = false;
+  }
+
+  /** Waits for a ring, at most this long. One waiter at a time. */
+  async wait(milliseconds: number): Promise<void> {
+    if (!this.#rung) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, milliseconds);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#wake = undefined;
+    }
+    this.#rung = false;
+  }
+}

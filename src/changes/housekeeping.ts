@@ -1,0 +1,106 @@
+// What the leading relay does beside relaying, on a connection of its own so that it delays no row: trims the log,
+// forgets idle channels, counts what waits. Lifecycle: `start`, `close`; it runs only while this process leads.
+
+import type { Clock } from '../core/clock.ts';
+import { DirectSession } from '../database/direct-session.ts';
+import { Bell } from './bell.ts';
+import type { RelayObserver } from './relay-sink.ts';
+
+export interface HousekeepingOptions {
+  readonly url: string;
+  readonly observer: RelayObserver;
+  readonly clock: Clock;
+  /** Between two looks at the outbox; the log is trimmed at every second one. Default: 5,000. */
+  readonly intervalMs?: number | undefined;
+}
+
+/** Rows looked at per statement: a few milliseconds, between which writers and readers get their turn. */
+const examineMax = 1_000;
+/** Statements per turn: bounds the work, and goes on where it stopped at the next turn. */
+const stepsMax = 50;
+const forgetAfterSeconds = 30 * 24 * 3_600;
+
+export class Housekeeping {
+  readonly #options: HousekeepingOptions;
+  readonly #bell = new Bell();
+  #session: DirectSession | undefined;
+  #closing = false;
+  #running: Promise<void> | undefined;
+  /** Where the slow walk over the whole log stands. */
+  #cursor = 0;
+  #forgotAt = -Infinity;
+
+  constructor(options: HousekeepingOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** Never rejects. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#bell.ring();
+    await this.#session?.close();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { observer, intervalMs = 5_000 } = this.#options;
+    for (let turn = 0; !this.#closing; turn++) {
+      try {
+        const session = await this.#connected();
+        await this.#look(session);
+        if (turn % 2 === 1) await this.#tidy(session);
+      } catch (error) {
+        if (!this.#closing) observer.error(error);
+      }
+      if (!this.#closing) await this.#bell.wait(intervalMs);
+    }
+    await this.#session?.close();
+  }
+
+  async #connected(): Promise<DirectSession> {
+    if (this.#session === undefined || this.#session.closed) {
+      this.#session = await DirectSession.open({
+        url: this.#options.url,
+        applicationName: 'sobranie housekeeping',
+      });
+    }
+    return this.#session;
+  }
+
+  async #look(session: DirectSession): Promise<void> {
+    const [rows] = await session.query('select * from realtime.outbox_stats()');
+    const stats = rows?.[0];
+    this.#options.observer.waiting(Number(stats?.['pending']), Number(stats?.['lag_seconds']));
+  }
+
+  async #tidy(session: DirectSession): Promise<void> {
+    // What is oldest is past its age first, so this keeps up with any rate while all channels keep equally long…
+    let after = 0;
+    for (let step = 0; step < stepsMax && !this.#closing; step++) {
+      const { deleted, next } = await trim(session, after);
+      if (next === null || deleted < examineMax / 4) break;
+      after = next;
+    }
+    // …and this finds what lies behind the publications of a channel that keeps longer than others.
+    for (let step = 0; step < 2 && !this.#closing; step++) {
+      const { next } = await trim(session, this.#cursor);
+      this.#cursor = next ?? 0;
+      if (next === null) break;
+    }
+    const now = this.#options.clock.monotonic();
+    if (now - this.#forgotAt > 3_600_000) {
+      await session.query(`select realtime.forget(${forgetAfterSeconds})`);
+      this.#forgotAt = now;
+    }
+  }
+}
+
+async function trim(session: DirectSession, after: number): Promise<{ deleted: number; next: number | null }> {
+  const [rows] = await session.query(`select * from realtime.trim(${after}, ${examineMax})`);
+  const next = rows?.[0]?.['next'];
+  return { deleted: Number(rows?.[0]?.['deleted']), next: typeof next === 'number' ? next : null };
+}

@@ -1,0 +1,136 @@
+// The loop of the one relay that leads: drain while rows come, sleep when none do. It lives as long as one database
+// session, whose locks it holds; relay.ts opens the session and starts over when it ends.
+//
+// The doorbell, from this side:
+//  1. Awake, it reads again as soon as a batch is handed over.
+//  2. A read that finds nothing is followed by one that also tries to take the doorbell's lock exclusively. It is refused
+//     while any transaction that left rows is open: then it reads again after 1 ms, soon 5 ms.
+//  3. With the lock, that same read has seen every row whose writer did not ring. If it found nothing: asleep.
+//  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path.
+//  5. Rings that come thick and fast cost the writers more than polling costs the relay: it lets go of the lock.
+// A safety read about every second looks at the whole outbox, so that nothing rests on a ring alone.
+
+import type { Clock } from '../core/clock.ts';
+import type { DirectSession, Row } from '../database/direct-session.ts';
+import type { Bell } from './bell.ts';
+import type { Drain } from './drain.ts';
+import { OutboxWindow } from './outbox-window.ts';
+
+/** Two-key advisory locks; the first key is ours in every use. */
+export const doorbellLock = '1937006946, 1';
+export const leaderLock = '1937006946, 2';
+
+export interface LeaderOptions {
+  readonly session: DirectSession;
+  readonly drain: Drain;
+  readonly bell: Bell;
+  readonly clock: Clock;
+  readonly safetyMs: number;
+  /** A batch was handed over. */
+  moved(rows: number, dropped: number, seconds: number): void;
+  /** Asked between reads. */
+  closing(): boolean;
+}
+
+/** Rings closer together than this are thick… */
+const ringGapMs = 3;
+/** …and this many of them in a row are fast: about 300 commits per second for a while. */
+const ringsMax = 16;
+/** Awake because of them, it tries no sleep before the outbox was empty for this long. */
+const restlessMs = 10;
+const pauseMinMs = 1;
+const pauseMaxMs = 5;
+
+export class Leader {
+  readonly #options: LeaderOptions;
+  readonly #window = new OutboxWindow();
+  /** The doorbell's lock is ours: every commit from now on rings. */
+  #holding = false;
+  #idle = false;
+  #pauseMs = pauseMinMs;
+  #rings = 0;
+  #rangAt = 0;
+  #restlessUntil = 0;
+  #sweptAt: number;
+  #sweepMs = 0;
+
+  constructor(options: LeaderOptions) {
+    this.#options = options;
+    this.#sweptAt = options.clock.monotonic();
+  }
+
+  /** Relays until the session ends or closing is asked for. Rejects when a read or a hand-over fails. */
+  async lead(): Promise<void> {
+    const { session, closing, drain } = this.#options;
+    while (!closing()) {
+      const outcome = await this.#read();
+      if (outcome === 'found') {
+        this.#pauseMs = pauseMinMs;
+        if (this.#restlessUntil > 0) this.#restlessUntil = this.#options.clock.monotonic() + restlessMs;
+      } else if (outcome === 'rest') {
+        await this.#rest();
+      }
+    }
+    const remainder = drain.remainder();
+    if (remainder !== undefined) await session.query(`${remainder}select 1`);
+  }
+
+  /** One round trip: the lock, if it is to change hands, and a batch. Answers what to do then. */
+  async #read(): Promise<'found' | 'again' | 'rest'> {
+    const { session, drain, bell, clock, moved } = this.#options;
+    const startedAt = clock.monotonic();
+    const sweep = this.#sweepDue(startedAt);
+    const takeLock = this.#idle && !this.#holding && startedAt >= this.#restlessUntil;
+    const letGo = this.#holding && this.#rings >= ringsMax;
+    if (letGo) {
+      this.#rings = 0;
+      this.#restlessUntil = startedAt + restlessMs;
+    }
+    if (this.#holding) bell.hush();
+
+    const lock = takeLock ? `select pg_try_advisory_lock(${doorbellLock}) as held; ` : '';
+    const unlock = letGo ? `select pg_advisory_unlock(${doorbellLock}); ` : '';
+    const answers = await session.query(lock + unlock + drain.statement(sweep ? undefined : this.#window.ranges()));
+    if (letGo) this.#holding = false;
+    if (takeLock) this.#holding = locked(answers[0]);
+
+    const batch = await drain.finish(answers.at(-1) ?? []);
+    this.#window.read(batch);
+    const elapsed = clock.monotonic() - startedAt;
+    if (sweep) {
+      this.#sweptAt = clock.monotonic();
+      this.#sweepMs = elapsed;
+    }
+    this.#idle = batch.ids.length === 0;
+    if (!this.#idle) {
+      moved(batch.ids.length, batch.dropped, elapsed / 1000);
+      return 'found';
+    }
+    const untried = !takeLock && !this.#holding && clock.monotonic() >= this.#restlessUntil;
+    return untried ? 'again' : 'rest';
+  }
+
+  async #rest(): Promise<void> {
+    const { bell, clock, safetyMs } = this.#options;
+    if (!this.#holding) {
+      await bell.wait(this.#pauseMs);
+      if (clock.monotonic() >= this.#restlessUntil) this.#pauseMs = Math.min(this.#pauseMs + 1, pauseMaxMs);
+      return;
+    }
+    this.#restlessUntil = 0;
+    this.#pauseMs = pauseMinMs;
+    await bell.wait(safetyMs);
+    const now = clock.monotonic();
+    this.#rings = now - this.#rangAt < ringGapMs ? this.#rings + 1 : 0;
+    this.#rangAt = now;
+  }
+
+  /** A read of everything may have to walk through many dead rows: it gets a tenth of the time at most. */
+  #sweepDue(now: number): boolean {
+    return now - this.#sweptAt >= Math.max(this.#options.safetyMs, this.#sweepMs * 10);
+  }
+}
+
+function locked(rows: readonly Row[] | undefined): boolean {
+  return rows?.[0]?.['held'] === true;
+}

@@ -1,0 +1,175 @@
+// Brings table changes from the outbox to the sync layer. Every node runs one; an advisory lock lets one lead at a time,
+// the others stand by. The work itself is in leader.ts; this file is its life:
+//  1. Connect: one session for everything, as its locks and its LISTEN end with it.
+//  2. LISTEN for the doorbell, then try the leader's lock, again every second or so while another relay has it.
+//  3. Lead until the session ends, a batch cannot be handed over, or `close`.
+//  4. Let go, wait with full jitter, and start over: for ever, until `close`.
+// Two relays that both believe to lead do no harm: in the log, a fence orders them; elsewhere, the sink ignores repeats.
+
+import { systemClock, type Clock } from '../core/clock.ts';
+import type { ChannelRule } from '../core/rules.ts';
+import { unavailable } from '../database/connect.ts';
+import { DirectSession } from '../database/direct-session.ts';
+import { Bell } from './bell.ts';
+import type { Drain } from './drain.ts';
+import { DrainCarry } from './drain-carry.ts';
+import { DrainLog } from './drain-log.ts';
+import { Housekeeping } from './housekeeping.ts';
+import { Leader, leaderLock } from './leader.ts';
+import type { RelayObserver, RelaySink } from './relay-sink.ts';
+
+export interface RelayOptions {
+  /** Must reach the database directly: a pooler in transaction mode takes locks and LISTEN away. */
+  readonly url: string;
+  readonly rules: readonly ChannelRule[];
+  readonly sink: RelaySink;
+  readonly observer: RelayObserver;
+  /** Rows per batch at most. Default: 1,000. */
+  readonly batchMax?: number;
+  readonly clock?: Clock;
+  /** Longest sleep without looking. Default: 1,000. */
+  readonly safetyMs?: number;
+  /** Between two tries for the leader's lock. Default: 1,000. */
+  readonly standbyMs?: number;
+  /** A query unanswered for this long ends the connection. Default: 15. */
+  readonly answerSeconds?: number;
+}
+
+export interface RelayHealth {
+  /** Connected: leading, or standing by while another relay leads. */
+  readonly up: boolean;
+  readonly leader: boolean;
+  readonly detail?: string;
+}
+
+const backoffMinMs = 100;
+const backoffMaxMs = 10_000;
+const closeMs = 5_000;
+
+export class Relay {
+  readonly #options: RelayOptions;
+  readonly #clock: Clock;
+  readonly #bell = new Bell();
+  #session: DirectSession | undefined;
+  #running: Promise<void> | undefined;
+  #closing = false;
+  #leader = false;
+  #failures = 0;
+  #detail: string | undefined;
+
+  constructor(options: RelayOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+  }
+
+  /** Connects, and resolves when it leads or stands by. Throws `unavailable` when the database cannot be reached. */
+  async start(): Promise<void> {
+    if (this.#running !== undefined) throw new Error('the relay was started before');
+    this.#session = await this.#open();
+    this.#running = this.#run();
+  }
+
+  health(): RelayHealth {
+    const up = this.#session !== undefined && !this.#session.closed;
+    return this.#detail === undefined
+      ? { up, leader: this.#leader }
+      : { up, leader: this.#leader, detail: this.#detail };
+  }
+
+  /** Ends after the batch under way, within five seconds. Idempotent, never rejects. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#bell.ring();
+    const forced = setTimeout(() => void this.#session?.close(), closeMs);
+    const given = new Promise<void>((resolve) => setTimeout(resolve, closeMs + 1_000).unref());
+    await Promise.race([this.#running, given]);
+    clearTimeout(forced);
+    await this.#session?.close();
+  }
+
+  async #open(): Promise<DirectSession> {
+    try {
+      const session = await DirectSession.open({
+        url: this.#options.url,
+        applicationName: 'sobranie relay',
+        answerSeconds: this.#options.answerSeconds,
+        onNotification: () => this.#bell.ring(),
+        onClosed: () => this.#bell.ring(),
+      });
+      await session.query('listen realtime_wake; select 1');
+      return session;
+    } catch (error) {
+      throw unavailable(error);
+    }
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#closing) {
+      try {
+        const session = this.#session?.closed === false ? this.#session : await this.#open();
+        this.#session = session;
+        await this.#serve(session);
+      } catch (error) {
+        this.#failures++;
+        this.#detail = error instanceof Error ? error.message : String(error);
+        if (!this.#closing) this.#options.observer.error(error);
+      }
+      await this.#session?.close();
+      if (!this.#closing) await this.#bell.wait(this.#backoff());
+    }
+  }
+
+  /** Stands by, then leads, until the session ends. */
+  async #serve(session: DirectSession): Promise<void> {
+    const { standbyMs = 1_000 } = this.#options;
+    for (;;) {
+      const [rows] = await session.query(`select pg_try_advisory_lock(${leaderLock}) as held`);
+      if (this.#closing) return;
+      this.#detail = undefined;
+      if (rows?.[0]?.['held'] === true) break;
+      this.#failures = 0;
+      // Spread, so that the nodes of a cluster do not all try in the same instant.
+      await this.#bell.wait(standbyMs * (0.5 + this.#clock.random() / 2));
+      if (this.#closing) return;
+    }
+    await this.#lead(session);
+  }
+
+  async #lead(session: DirectSession): Promise<void> {
+    const { url, observer, safetyMs = 1_000 } = this.#options;
+    const housekeeping = new Housekeeping({ url, observer, clock: this.#clock });
+    this.#leader = true;
+    observer.leader(true);
+    housekeeping.start();
+    try {
+      await new Leader({
+        session,
+        drain: this.#drain(),
+        bell: this.#bell,
+        clock: this.#clock,
+        safetyMs,
+        moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
+        closing: () => this.#closing,
+      }).lead();
+    } finally {
+      this.#leader = false;
+      observer.leader(false);
+      await housekeeping.close();
+    }
+  }
+
+  #moved(rows: number, dropped: number, seconds: number): void {
+    this.#failures = 0;
+    this.#options.observer.batch(rows, dropped, seconds);
+  }
+
+  #drain(): Drain {
+    const { sink, observer, rules, batchMax = 1_000 } = this.#options;
+    return sink.kind === 'log' ? new DrainLog(sink, observer, rules, batchMax) : new DrainCarry(sink, batchMax);
+  }
+
+  #backoff(): number {
+    const ceiling = Math.min(backoffMaxMs, backoffMinMs * 2 ** Math.min(this.#failures, 10));
+    return this.#clock.random() * ceiling;
+  }
+}

@@ -1,0 +1,77 @@
+// Makes clients of PostgreSQL: a pool for queries that stand alone, and the options of a direct connection for what
+// needs one session (LISTEN, session locks), which a pooler in transaction mode would take away.
+// It opens nothing by itself: connections come with the first query.
+
+import postgres from 'postgres';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+
+export interface ConnectOptions {
+  /** Shown in pg_stat_activity. */
+  readonly applicationName: string;
+  /** Connections at most. Default: 4. */
+  readonly max?: number;
+}
+
+/** Offsets and times stay far below 2^53, so they are numbers here, not strings. */
+const types = {
+  bigint: { to: 20, from: [20], parse: Number, serialize: String },
+};
+
+export type Database = postgres.Sql<{ bigint: number }>;
+
+/** A pool. Its queries reject with the driver's errors: `unavailable` below wraps them at the edge. */
+export function connect(url: string, options: ConnectOptions): Database {
+  return postgres(url, {
+    max: options.max ?? 4,
+    connect_timeout: connectSeconds,
+    connection: { application_name: options.applicationName },
+    // Array types are not used, and asking for them costs each new connection a round trip.
+    fetch_types: false,
+    types,
+    onnotice: ignoreNotice,
+  });
+}
+
+export interface DirectOptions {
+  readonly applicationName: string;
+  onNotification(channel: string, payload: string): void;
+  onClosed(): void;
+}
+
+/** One connection that is never recycled, and that tells of notifications and of its own end. */
+export function connectDirect(url: string, options: DirectOptions): Database {
+  const settings = {
+    max: 1,
+    max_lifetime: null,
+    idle_timeout: 0,
+    connect_timeout: connectSeconds,
+    connection: { application_name: options.applicationName },
+    fetch_types: false,
+    types,
+    onnotice: ignoreNotice,
+    onclose: options.onClosed,
+    // Missing from the driver's types. Its own `listen` would open a second connection, whose LISTEN would say nothing
+    // about the health of the session that is to be woken.
+    onnotify: options.onNotification,
+  };
+  return postgres(url, settings);
+}
+
+const connectSeconds = 5;
+
+/** `NOTICE: schema exists, skipping` and the like are for people at a prompt. */
+function ignoreNotice(): void {
+  return undefined;
+}
+
+/** Wraps a driver's error once; the client sees the code and a fixed text, the log also the cause. */
+export function unavailable(cause: unknown): RealtimeError {
+  return cause instanceof RealtimeError ? cause : new RealtimeError('unavailable', undefined, { cause });
+}
+
+/** A string as an SQL literal, for the simple protocol, which takes no parameters. */
+export function literal(text: string): string {
+  const quoted = text.replaceAll("'", "''");
+  // The escape form reads the same whatever standard_conforming_strings says.
+  return quoted.includes('\\') ? `E'${quoted.replaceAll('\\', '\\\\')}'` : `'${quoted}'`;
+}

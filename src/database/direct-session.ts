@@ -1,0 +1,95 @@
+// One session of the database: one backend process, from its start to its end. When the connection is lost the session
+// is over, with its locks and its LISTEN, and so is this object: it never reconnects, as its user has to take the locks
+// again anyway. Lifecycle: `open`, queries one at a time or several, `close`.
+//
+// Queries use the simple protocol: several statements travel in one round trip, as one transaction. The driver resolves
+// a query when the server is ready for the next one, which it says after the commit.
+
+import { connectDirect, unavailable, type Database } from './connect.ts';
+
+export type Row = Readonly<Record<string, unknown>>;
+
+export interface DirectSessionOptions {
+  readonly url: string;
+  readonly applicationName: string;
+  /** A query unanswered for this long ends the session: the connection may be half-open. Default: 15. */
+  readonly answerSeconds?: number | undefined;
+  onNotification?(channel: string, payload: string): void;
+  /** Called once, also after `close`. */
+  onClosed?(): void;
+}
+
+export class DirectSession {
+  readonly #options: DirectSessionOptions;
+  readonly #sql: Database;
+  #closed = false;
+  #pid = 0;
+
+  private constructor(options: DirectSessionOptions) {
+    this.#options = options;
+    this.#sql = connectDirect(options.url, {
+      applicationName: options.applicationName,
+      onNotification: (channel, payload) => {
+        if (!this.#closed) options.onNotification?.(channel, payload);
+      },
+      onClosed: () => this.#end(),
+    });
+  }
+
+  /** Connects. Throws `unavailable` when the database cannot be reached. */
+  static async open(options: DirectSessionOptions): Promise<DirectSession> {
+    const session = new DirectSession(options);
+    try {
+      const [rows] = await session.query('select pg_backend_pid() as pid');
+      session.#pid = Number(rows?.[0]?.['pid']);
+      return session;
+    } catch (error) {
+      await session.close();
+      throw unavailable(error);
+    }
+  }
+
+  /** The process that serves this session, as pg_stat_activity names it. */
+  get pid(): number {
+    return this.#pid;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * Runs statements as one transaction and answers the rows of each that returns rows, of the others an empty list.
+   * The last one must return rows. Throws the driver's error, or `unavailable` when the session is over.
+   */
+  async query(text: string): Promise<readonly (readonly Row[])[]> {
+    // The driver would open a new connection in silence.
+    if (this.#closed) throw unavailable(new Error('the database session is over'));
+    const pending = this.#sql.unsafe(text).simple();
+    const seconds = this.#options.answerSeconds ?? 15;
+    const timer = setTimeout(() => void this.close(), seconds * 1000);
+    try {
+      const result: readonly unknown[] = await pending;
+      return (Array.isArray(result[0]) ? result : [result]) as readonly (readonly Row[])[];
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Ends the session at once; queries under way reject. Idempotent, never rejects. */
+  async close(): Promise<void> {
+    this.#end();
+    try {
+      await this.#sql.end({ timeout: 0 });
+    } catch (error) {
+      // Ending twice, or what is broken already, ends all the same.
+      void error;
+    }
+  }
+
+  #end(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#options.onClosed?.();
+  }
+}
