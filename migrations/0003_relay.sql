@@ -158,7 +158,8 @@ BEGIN
 
   SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO after FROM realtime.publications_seq_seq;
   IF after <> before THEN
-    PERFORM pg_notify('realtime_log', after::text);
+    -- With the writer's name: its process has the rows already and need not read them.
+    PERFORM pg_notify('realtime_log', after::text || ' ' || current_setting('application_name'));
   END IF;
 END;
 $$;

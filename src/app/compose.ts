@@ -74,7 +74,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
-  const relay = await startRelay({ settings, database, adapter, rules, hub, metrics, log, closing });
+  const relaySources = await startRelay({ settings, database, adapter, rules, hub, metrics, log, closing });
 
   const shutdown = new Shutdown({
     hub,
@@ -87,12 +87,12 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     subscriptions: () => hub.subscriptionCount,
     channels: () => hub.channels.size,
     shutdownSeconds: () => shutdown.seconds,
-    ...relay.sources,
+    ...relaySources,
   });
   const pages = demoPages({
     enabled: !settings.production,
-    sql: database?.sql,
-    psql: database?.psql,
+    sql: database.sql,
+    psql: database.psql,
     node: settings.nodeId,
     sync: settings.sync,
     onFailure: (error) => log.error({ err: error }, 'a demo request failed'),
@@ -104,7 +104,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     events,
     metrics,
     authenticate: everyoneAnonymous,
-    database: database === undefined ? undefined : () => database.ping(),
+    database: () => database.sql`SELECT 1`,
     shutdown,
     pages: pages as never,
     version: packageJson.version,
@@ -121,7 +121,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   closing.add('broadcast', () => broadcast.close());
 
   const url = `http://${shownHost(settings.host)}:${server.port}`;
-  const lines = banner({ url, settings, psql: database?.psql, databaseUrl: database?.url });
+  const lines = banner({ url, settings, psql: database.psql, databaseUrl: database.url });
   if (settings.logFormat === 'pretty') console.log(lines);
   else log.info({ sync: settings.sync }, `listening on ${url} as ${settings.nodeId}`);
   return { url, hub, shutdown };

@@ -1,26 +1,46 @@
-// The node's database: the one that DATABASE_URL names, or an embedded one of its own.
+// The node's database: the one that DATABASE_URL names, or an embedded one of its own; migrated before anything uses it.
 
-import type { Sql } from 'postgres';
+import { connect, type Database } from '../database/connect.ts';
+import { migrate } from '../database/migrate.ts';
 import type { CloseStack } from './close-stack.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
-import type { Logger } from './logger.ts';
+import { redactUrl, type Logger } from './logger.ts';
 import type { Settings } from './settings.ts';
 
-export interface Database {
+export interface NodeDatabase {
   readonly url: string;
+  /** For sessions of their own: LISTEN and locks. */
   readonly directUrl: string;
+  /** A shell line that opens a console; holds the password. */
   readonly psql: string;
-  readonly sql: Sql;
-  ping(): Promise<unknown>;
+  readonly sql: Database;
+  /** Shown by the database for this node's connections, and carried by its notifications. */
+  readonly applicationName: string;
 }
 
-export async function openDatabase(
+const poolSize = 6;
+
+export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
+  const { url, directUrl, psql } = await locate(settings, log, closing);
+  const startedAt = performance.now();
+  await migrate(directUrl);
+  log.debug({ ms: Math.round(performance.now() - startedAt), database: redactUrl(url) }, 'database is up to date');
+  const applicationName = `sobranie ${settings.nodeId}`;
+  const sql = connect(url, { applicationName, max: poolSize });
+  closing.add('database pool', () => sql.end({ timeout: 5 }));
+  return { url, directUrl, psql, sql, applicationName };
+}
+
+async function locate(
   settings: Settings,
   log: Logger,
   closing: CloseStack,
-): Promise<Database | undefined> {
-  if (settings.sync === 'memory') return undefined;
+): Promise<{ url: string; directUrl: string; psql: string }> {
+  const { databaseUrl, databaseUrlDirect } = settings;
+  if (databaseUrl !== undefined) {
+    return { url: databaseUrl, directUrl: databaseUrlDirect ?? databaseUrl, psql: `psql '${databaseUrl}'` };
+  }
   const embedded = await startEmbeddedPostgres({ directory: settings.dataDir, log });
   closing.add('embedded PostgreSQL', () => embedded.stop());
-  return undefined;
+  return { url: embedded.url, directUrl: embedded.url, psql: embedded.psql };
 }

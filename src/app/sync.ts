@@ -5,17 +5,32 @@ import type { SyncObserver } from '../core/observer.ts';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import { MemoryAdapter } from '../sync/memory.ts';
 import type { CloseStack } from './close-stack.ts';
-import type { Database } from './database.ts';
+import { connect } from '../database/connect.ts';
+import { PostgresAdapter } from '../sync/postgres.ts';
+import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
 import type { Settings } from './settings.ts';
 
 export interface AdapterParts {
   readonly settings: Settings;
-  readonly database: Database | undefined;
+  readonly database: NodeDatabase;
   readonly observer: SyncObserver;
   readonly clock: Clock;
   readonly log: Logger;
   readonly closing: CloseStack;
+}
+
+function createPostgres({ settings, database, observer, clock, log }: AdapterParts): PostgresAdapter {
+  const { sql, directUrl, applicationName } = database;
+  return new PostgresAdapter({
+    sql,
+    connectDirect: () => connect(directUrl, { applicationName, max: 1 }),
+    nodeId: settings.nodeId,
+    applicationName,
+    clock,
+    observer,
+    log: (message, error) => log.error({ err: error }, message),
+  });
 }
 
 const sweepEveryMs = 60_000;
@@ -25,8 +40,10 @@ export function createAdapter(parts: AdapterParts): SyncAdapter {
   switch (settings.sync) {
     case 'memory':
       return createMemory(parts);
-    default:
-      throw new Error('not yet');
+    case 'postgres':
+      return createPostgres(parts);
+    case 'redis':
+      throw new Error('SYNC=redis is not built into this version; use postgres or memory');
   }
 }
 

@@ -21,6 +21,8 @@ import type { RelayObserver, RelaySink } from './relay-sink.ts';
 export interface RelayOptions {
   /** Must reach the database directly: a pooler in transaction mode takes locks and LISTEN away. */
   readonly url: string;
+  /** Shown by the database for the relay's session, and carried by its notifications. Default: `sobranie relay`. */
+  readonly applicationName?: string;
   readonly rules: readonly ChannelRule[];
   readonly sink: RelaySink;
   readonly observer: RelayObserver;
@@ -91,7 +93,7 @@ export class Relay {
     try {
       const session = await DirectSession.open({
         url: this.#options.url,
-        applicationName: 'sobranie relay',
+        applicationName: this.#options.applicationName ?? 'sobranie relay',
         answerSeconds: this.#options.answerSeconds,
         onNotification: () => this.#bell.ring(),
         onClosed: () => this.#bell.ring(),

@@ -75,3 +75,8 @@ export function literal(text: string): string {
   // The escape form reads the same whatever standard_conforming_strings says.
   return quoted.includes('\\') ? `E'${quoted.replaceAll('\\', '\\\\')}'` : `'${quoted}'`;
 }
+
+/** A text[] as a parameter: the array types that the driver would need for a JavaScript array are not fetched. */
+export function textArray(values: readonly string[]): string {
+  return `{${values.map((value) => `"${value.replace(/["\\]/g, '\\$&')}"`).join(',')}}`;
+}

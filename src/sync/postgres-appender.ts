@@ -1,8 +1,8 @@
 // Appends what clients and the API publish to the log. While one append is on its way the next ones gather, so a busy
 // node makes few transactions of many publications each.
 
-import type { Sql } from 'postgres';
 import type { Outgoing } from '../core/sync-adapter.ts';
+import { literal, unavailable, type Database } from '../database/connect.ts';
 import type { LogRow } from '../database/log-row.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -23,7 +23,7 @@ const waitingBytesMax = 64 << 20;
 const answerTimeoutMs = 1_000;
 
 export class PostgresAppender {
-  readonly #sql: Sql;
+  readonly #sql: Database;
   readonly #appended: (rows: readonly LogRow[]) => void;
   readonly #failed: (error: unknown) => void;
   #waiting: Waiting[] = [];
@@ -31,7 +31,7 @@ export class PostgresAppender {
   #running: Promise<void> | undefined;
 
   /** `appended` gets the rows of each committed batch, before the publishers get their positions. */
-  constructor(sql: Sql, appended: (rows: readonly LogRow[]) => void, failed: (error: unknown) => void) {
+  constructor(sql: Database, appended: (rows: readonly LogRow[]) => void, failed: (error: unknown) => void) {
     this.#sql = sql;
     this.#appended = appended;
     this.#failed = failed;
@@ -91,38 +91,23 @@ export class PostgresAppender {
       // would see what a failing commit then takes back.
       const answer = await this.#sql.unsafe(`SELECT * FROM realtime.append(${literal(entries)}::jsonb)`).simple();
       const rows = answer as unknown as readonly AppendedRow[];
-      const fresh = rows.filter((row) => row.fresh === true || row.fresh === 't').map(toLogRow);
+      const fresh = rows.filter((row) => row.fresh);
       this.#appended(fresh);
       batch.forEach((entry, index) => {
         const row = rows[index];
         if (row === undefined) entry.reject(new Error('the database answered fewer rows than it was given'));
-        else entry.resolve({ epoch: row.epoch, offset: Number(row.offset) });
+        else entry.resolve({ epoch: row.epoch, offset: row.offset });
       });
     } catch (error) {
       this.#failed(error);
-      const unavailable = new RealtimeError('unavailable', undefined, { cause: error });
-      for (const entry of batch) entry.reject(unavailable);
+      for (const entry of batch) entry.reject(unavailable(error));
     }
   }
 }
 
-interface AppendedRow {
-  readonly seq: string;
-  readonly channel: string;
-  readonly epoch: string;
-  readonly offset: string;
-  readonly data: string;
-  readonly at: string;
-  readonly user: string | null;
-  readonly connection: string | null;
-  readonly except: string | null;
+interface AppendedRow extends LogRow {
   /** False when the key was used before. */
-  readonly fresh: boolean | string;
-}
-
-function toLogRow({ seq, channel, epoch, offset, data, at, user, connection, except }: AppendedRow): LogRow {
-  const numbers = { seq: Number(seq), offset: Number(offset), at: Number(at) };
-  return { ...numbers, channel, epoch, data, user, connection, except };
+  readonly fresh: boolean;
 }
 
 function entryOf({ channel, rule, data, from, except, key }: Outgoing): object {
@@ -136,9 +121,4 @@ function entryOf({ channel, rule, data, from, except, key }: Outgoing): object {
     size: rule.historySize,
     seconds: rule.historySeconds,
   };
-}
-
-/** A string constant, safe whatever standard_conforming_strings says. JSON.stringify leaves no NUL in its text. */
-function literal(text: string): string {
-  return `E'${text.replace(/[\\']/g, (mark) => mark + mark)}'`;
 }

@@ -5,14 +5,14 @@
 //   3. every few seconds a canary is sent through the pool and must come back on this very session
 //   4. none for too long: the socket is half open or the session deaf; it is dropped and built anew
 
-import type { Sql } from 'postgres';
 import type { Clock } from '../core/clock.ts';
+import { textArray, type Database } from '../database/connect.ts';
 
 export interface ListenerOptions {
   /** A new client of a single direct connection. */
-  readonly connect: () => Sql;
+  readonly connect: () => Database;
   /** Sends; may lead through a pooler. */
-  readonly sql: Sql;
+  readonly sql: Database;
   readonly nodeId: string;
   readonly clock: Clock;
   readonly canaryEveryMs?: number | undefined;
@@ -37,7 +37,7 @@ const canaryMark = 'canary';
 export class PostgresListener {
   readonly #options: ListenerOptions;
   readonly #events: ListenerEvents;
-  #client: Sql | undefined;
+  #client: Database | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #heardAt: number;
   #canaries = 0;
@@ -68,7 +68,7 @@ export class PostgresListener {
     const parts = split(envelope);
     const id = `${nodeId}.${++this.#canaries}`;
     const payloads = parts.map((part, index) => `${id} ${index} ${parts.length} ${part}`);
-    await sql`SELECT pg_notify(${nodesTopic}, payload) FROM unnest(${payloads}::text[]) AS payload`;
+    await sql`SELECT pg_notify(${nodesTopic}, payload) FROM unnest(${textArray(payloads)}::text[]) AS payload`;
   }
 
   /** Resolves when a message sent now came back on the listening session; rejects after `timeoutMs`. */

@@ -1,25 +1,25 @@
 // What the Postgres adapter asks the database: heads, stretches of the log, stretches of a channel. Nothing else of
 // the adapter contains SQL, but for the append.
 
-import type { Sql } from 'postgres';
 import { Publication } from '../core/publication.ts';
 import type { HistoryPage, HistoryQuery } from '../core/sync-adapter.ts';
 import type { ChannelRule } from '../core/rules.ts';
 import { singleLine } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
+import { textArray, type Database } from '../database/connect.ts';
 import type { LogRow } from '../database/log-row.ts';
 
 /** Text that one read brings at most, so that a log of large rows does not fill the memory. */
 const pageBytesMax = 4 << 20;
 
-/** Postgres gives bigint as text, since it may pass what a double can hold; offsets and times never will. */
+/** `seq` is null in the one row of an outer join that found nothing. */
 interface RawRow {
-  readonly seq: string;
+  readonly seq: number | null;
   readonly channel: string;
   readonly epoch: string;
-  readonly offset: string;
+  readonly offset: number;
   readonly data: string;
-  readonly at: string;
+  readonly at: number;
   readonly from_user: string | null;
   readonly from_connection: string | null;
   readonly except_connection: string | null;
@@ -27,12 +27,12 @@ interface RawRow {
 
 function toLogRow(row: RawRow): LogRow {
   return {
-    seq: Number(row.seq),
+    seq: row.seq ?? 0,
     channel: row.channel,
     epoch: row.epoch,
-    offset: Number(row.offset),
+    offset: row.offset,
     data: row.data,
-    at: Number(row.at),
+    at: row.at,
     user: row.from_user,
     connection: row.from_connection,
     except: row.except_connection,
@@ -51,21 +51,21 @@ export interface LogState {
   readonly seq: number;
 }
 
-export async function readLogState(sql: Sql): Promise<LogState> {
-  const [row] = await sql<{ epoch: string; seq: string }[]>`
+export async function readLogState(sql: Database): Promise<LogState> {
+  const [row] = await sql<{ epoch: string; seq: number }[]>`
     SELECT epoch, (SELECT coalesce(max(seq), 0) FROM realtime.publications) AS seq FROM realtime.log`;
   if (row === undefined) throw new Error('the table realtime.log is empty');
-  return { epoch: row.epoch, seq: Number(row.seq) };
+  return { epoch: row.epoch, seq: row.seq };
 }
 
 /** The heads of channels; one that never had a publication stands at 0 of the log's epoch. */
-export async function readHeads(sql: Sql, channels: readonly string[]): Promise<Map<string, Position>> {
-  const rows = await sql<{ channel: string; epoch: string; offset: string }[]>`
+export async function readHeads(sql: Database, channels: readonly string[]): Promise<Map<string, Position>> {
+  const rows = await sql<{ channel: string; epoch: string; offset: number }[]>`
     SELECT asked.channel, coalesce(c.epoch, log.epoch) AS epoch, coalesce(c."offset", 0) AS "offset"
-    FROM unnest(${channels as string[]}::text[]) AS asked (channel)
+    FROM unnest(${textArray(channels)}::text[]) AS asked (channel)
     CROSS JOIN realtime.log
     LEFT JOIN realtime.channels c ON c.channel = asked.channel`;
-  return new Map(rows.map(({ channel, epoch, offset }) => [channel, { epoch, offset: Number(offset) }]));
+  return new Map(rows.map(({ channel, epoch, offset }) => [channel, { epoch, offset }]));
 }
 
 export interface LogPage {
@@ -76,14 +76,14 @@ export interface LogPage {
 
 /** The log after `seq`, of these channels alone when they are given, in order. */
 export async function readLog(
-  sql: Sql,
+  sql: Database,
   seq: number,
   channels: readonly string[] | undefined,
   limit: number,
 ): Promise<LogPage> {
-  const wanted = channels === undefined ? sql`` : sql`AND p.channel = ANY (${channels as string[]}::text[])`;
+  const wanted = channels === undefined ? sql`` : sql`AND p.channel = ANY (${textArray(channels)}::text[])`;
   // octet_length of a text that is stored out of line is read from its pointer, not from the text.
-  const rows = await sql<(RawRow & { top: string })[]>`
+  const rows = await sql<(RawRow & { top: number })[]>`
     WITH top AS (SELECT coalesce(max(seq), 0) AS seq FROM realtime.publications),
     page AS (
       SELECT p.*, sum(octet_length(p.data)) OVER (ORDER BY p.seq) - octet_length(p.data) AS before
@@ -98,7 +98,7 @@ export async function readLog(
     LEFT JOIN realtime.channels c ON c.channel = page.channel
     ORDER BY page.seq`;
   const read = rows.filter((row) => row.seq !== null).map(toLogRow);
-  const top = Number(rows[0]?.top ?? seq);
+  const top = rows[0]?.top ?? seq;
   const last = read.at(-1)?.seq;
   // A page cut short by its number of rows or bytes says nothing about what follows it.
   const whole = read.length < limit && read.reduce((sum, { data }) => sum + data.length, 0) < pageBytesMax / 4;
@@ -107,7 +107,7 @@ export async function readLog(
 
 /** A stretch of one channel. `internal` readers are not bound by the rule, only by what is still stored. */
 export async function readHistory(
-  sql: Sql,
+  sql: Database,
   channel: string,
   rule: ChannelRule,
   { since, limit }: HistoryQuery,
@@ -118,7 +118,7 @@ export async function readHistory(
   const ageMs = internal ? Number.MAX_SAFE_INTEGER / 2 : rule.historySeconds * 1_000;
   const order = since === undefined ? sql`DESC` : sql`ASC`;
   // One row more than asked tells whether there is more; one statement sees one state of head and log.
-  const rows = await sql<(RawRow & { head: string; head_epoch: string })[]>`
+  const rows = await sql<(RawRow & { head: number; head_epoch: string })[]>`
     WITH head AS (
       SELECT coalesce(c.epoch, log.epoch) AS epoch, coalesce(c."offset", 0) AS "offset"
       FROM realtime.log LEFT JOIN realtime.channels c ON c.channel = ${channel}
@@ -138,7 +138,7 @@ export async function readHistory(
     ORDER BY page."offset" ${order}`;
   const first = rows[0];
   if (first === undefined) throw new Error('the table realtime.log is empty');
-  const head = { epoch: first.head_epoch, offset: Number(first.head) };
+  const head = { epoch: first.head_epoch, offset: first.head };
   const found = rows.filter((row) => row.seq !== null);
   const publications = found.slice(0, limit).map((row) => toPublication(toLogRow(row)));
   if (since === undefined) {

@@ -5,15 +5,15 @@
 // what was missed, is read from the table: rows after the last delivered `seq`. Numbers are taken behind a fence, so
 // a lower one never appears later. Between two batches the sockets are waited for.
 
-import type { Sql } from 'postgres';
 import type { Clock } from '../core/clock.ts';
 import type { SyncObserver } from '../core/observer.ts';
 import type { SyncEvents } from '../core/sync-adapter.ts';
+import type { Database } from '../database/connect.ts';
 import type { LogRow } from '../database/log-row.ts';
 import { readLog, toPublication } from './postgres-queries.ts';
 
 export interface ReaderOptions {
-  readonly sql: Sql;
+  readonly sql: Database;
   readonly clock: Clock;
   readonly observer: SyncObserver;
   readonly name: string;

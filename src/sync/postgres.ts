@@ -6,7 +6,6 @@
 //   reconnect    notifications were lost meanwhile, so the log is read and the heads of all channels are told
 //   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
 
-import type { Sql } from 'postgres';
 import type { Clock } from '../core/clock.ts';
 import type { SyncObserver } from '../core/observer.ts';
 import { Publication } from '../core/publication.ts';
@@ -20,6 +19,7 @@ import type {
   SyncHealth,
   SyncTraits,
 } from '../core/sync-adapter.ts';
+import { unavailable, type Database } from '../database/connect.ts';
 import type { LogRow } from '../database/log-row.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -30,11 +30,12 @@ import { PostgresReader } from './postgres-reader.ts';
 
 export interface PostgresAdapterOptions {
   /** For queries; may lead through a pooler. */
-  readonly sql: Sql;
+  readonly sql: Database;
   /** A new client of a single connection for LISTEN, which must not lead through a pooler in transaction mode. */
-  readonly connectDirect: () => Sql;
-  /** Also the application name of `sql`'s connections and of the relay's: notifications carry it. */
+  readonly connectDirect: () => Database;
   readonly nodeId: string;
+  /** Of `sql`'s connections and of this process's relay: notifications carry it. */
+  readonly applicationName: string;
   readonly clock: Clock;
   readonly observer: SyncObserver;
   readonly log: (message: string, error: unknown) => void;
@@ -175,8 +176,7 @@ export class PostgresAdapter implements SyncAdapter {
         }
       } catch (error) {
         this.#failed('heads could not be read', error);
-        const unavailable = new RealtimeError('unavailable', undefined, { cause: error });
-        for (const waiting of asked.values()) for (const { reject } of waiting) reject(unavailable);
+        for (const waiting of asked.values()) for (const { reject } of waiting) reject(unavailable(error));
       }
     }
     this.#asking = false;
@@ -187,7 +187,7 @@ export class PostgresAdapter implements SyncAdapter {
   /** `<seq> <application name>`: what this node has written itself is handed over without a detour. */
   #appendedBy(payload: string): void {
     const [seq, ...writer] = payload.split(' ');
-    if (writer.join(' ') === this.#options.nodeId) return;
+    if (writer.join(' ') === this.#options.applicationName) return;
     const reader = this.#reader;
     if (reader !== undefined && Number(seq) > reader.last) reader.catchUp();
   }
@@ -239,7 +239,7 @@ export class PostgresAdapter implements SyncAdapter {
     try {
       await inTime(this.#listener.send(`${head}\n${data}`));
     } catch (error) {
-      throw error instanceof RealtimeError ? error : new RealtimeError('unavailable', undefined, { cause: error });
+      throw unavailable(error);
     }
     this.#options.observer.message(this.name, 'out', 1);
     return undefined;
@@ -280,7 +280,7 @@ async function inTime<Value>(answer: Promise<Value>): Promise<Value> {
   try {
     return await Promise.race([answer, late]);
   } catch (error) {
-    throw error instanceof RealtimeError ? error : new RealtimeError('unavailable', undefined, { cause: error });
+    throw unavailable(error);
   } finally {
     clearTimeout(timer);
   }
