@@ -101,9 +101,7 @@ export class SocketConnection extends Connection {
     this.#socket = socket;
     socket.onopen = () => {
       const since = this.feed.position;
-      socket.send(
-        JSON.stringify({ type: 'subscribe', id: 1, channel: this.channel, ...(since && { since }) }),
-      );
+      socket.send(JSON.stringify({ type: 'subscribe', id: 1, channel: this.channel, ...(since && { since }) }));
     };
     socket.onmessage = (event) => this.#read(JSON.parse(event.data));
     socket.onclose = ({ code, reason }) => {

@@ -80,8 +80,7 @@ export class Feed {
     for (const row of rows) {
       const current = this.rows.get(row.id);
       if (touched.has(row.id) && (current === undefined || current.updated_at >= row.updated_at)) continue;
-      if (current === undefined || JSON.stringify(current) !== JSON.stringify(row))
-        this.#set(row, this.loaded);
+      if (current === undefined || JSON.stringify(current) !== JSON.stringify(row)) this.#set(row, this.loaded);
     }
     this.#touched = null;
     this.loaded = true;

@@ -114,8 +114,7 @@ function showInfo({ node, sync, psql, database }) {
   byId('no-database').hidden = database;
   if (!database || psql === null) return;
   byId('psql').hidden = false;
-  byId('psql-line').textContent =
-    `${psql} -c "insert into posts (title, body) values ('Hello', 'from psql')"`;
+  byId('psql-line').textContent = `${psql} -c "insert into posts (title, body) values ('Hello', 'from psql')"`;
   byId('copy').addEventListener('click', () => {
     void attempt(async () => {
       await copyText(byId('psql-line'));
@@ -128,9 +127,7 @@ function showInfo({ node, sync, psql, database }) {
 async function copyText(element) {
   if (navigator.clipboard !== undefined) return navigator.clipboard.writeText(element.textContent);
   getSelection().selectAllChildren(element);
-  throw new Error(
-    'This page may not use the clipboard here; the line is selected, copy it with the keyboard.',
-  );
+  throw new Error('This page may not use the clipboard here; the line is selected, copy it with the keyboard.');
 }
 
 async function readInfoUntilItAnswers() {

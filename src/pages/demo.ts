@@ -68,13 +68,9 @@ export function demoPages(options: DemoPagesOptions): Elysia {
 
   for (const { path, name, type } of files) {
     const location = new URL(name, import.meta.url);
-    plugin.get(
-      path,
-      () => new Response(Bun.file(location), { headers: { ...fileHeaders, 'content-type': type } }),
-      {
-        detail: { hide: true },
-      },
-    );
+    plugin.get(path, () => new Response(Bun.file(location), { headers: { ...fileHeaders, 'content-type': type } }), {
+      detail: { hide: true },
+    });
   }
   const { sql, psql, node, sync } = options;
   plugin.get('/demo/info', () => ({ node, sync, psql: psql ?? null, database: sql !== undefined }), {
@@ -133,10 +129,8 @@ function refuseBody(headers: Headers): void {
 
 function toRealtimeError(error: unknown, code: string): RealtimeError {
   if (error instanceof RealtimeError) return error;
-  if (code === 'PARSE')
-    return new RealtimeError('bad_request', 'The body is not valid JSON.', { cause: error });
-  if (code === 'VALIDATION')
-    return new RealtimeError('bad_request', describeInvalid(error), { cause: error });
+  if (code === 'PARSE') return new RealtimeError('bad_request', 'The body is not valid JSON.', { cause: error });
+  if (code === 'VALIDATION') return new RealtimeError('bad_request', describeInvalid(error), { cause: error });
   return new RealtimeError('internal', undefined, { cause: error });
 }
 
@@ -147,7 +141,5 @@ function describeInvalid(error: unknown): string {
   const field = fault.path.slice(1).replaceAll('/', '.');
   if (field === '') return `The request is malformed: ${fault.message}.`;
   const { description } = fault.schema;
-  return description === undefined
-    ? `Field "${field}": ${fault.message}.`
-    : `Field "${field}" must be ${description}.`;
+  return description === undefined ? `Field "${field}": ${fault.message}.` : `Field "${field}" must be ${description}.`;
 }

@@ -83,8 +83,7 @@ async function run(query: PendingQuery<Row[]>): Promise<readonly Post[]> {
 function describeFailure(cause: unknown, timedOut: boolean): RealtimeError {
   const state = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
   if (/^(22|23|42)...$/.test(state)) {
-    const message =
-      'The table public.posts of this database is not the demo table, or this server may not write it.';
+    const message = 'The table public.posts of this database is not the demo table, or this server may not write it.';
     return new RealtimeError('bad_request', message, { cause });
   }
   const message = timedOut ? 'The database did not answer in time; retry.' : undefined;
