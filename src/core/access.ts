@@ -9,6 +9,15 @@ export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
 export interface Identity {
   /** The token's `sub`, or null for an anonymous connection. */
   readonly user: string | null;
+  /** Unix seconds at which the token ends, and the connection with it. */
+  readonly expiresAt?: number | undefined;
+  readonly grants?: readonly Grant[] | undefined;
+}
+
+/** Actions on the channels whose names match. */
+export interface Grant {
+  readonly matches: RegExp;
+  readonly actions: ReadonlySet<Action>;
 }
 
 export interface Access {

@@ -42,7 +42,7 @@ export function configFaults(config: RealtimeConfig): string[] {
   if (!Array.isArray(config?.rules) || config.rules.length === 0) return ['rules: at least one rule is needed'];
   config.rules.forEach((rule, index) => {
     const where = `rules[${index}]`;
-    if (typeof rule.channels !== 'string' || !/^\$?[A-Za-z0-9_.:\-@/*]{1,128}$/.test(rule.channels)) {
+    if (typeof rule.channels !== 'string' || channelPattern(rule.channels) === undefined) {
       faults.push(`${where}.channels: "${String(rule.channels)}" is not a channel name or pattern`);
     }
     checkRange(faults, `${where}.history.size`, rule.history?.size, historySizeMax);
@@ -58,11 +58,18 @@ function checkRange(faults: string[], where: string, value: number | undefined, 
   }
 }
 
+/** The anchored expression of a name or pattern; undefined when the text is neither. */
+export function channelPattern(channels: string): string | undefined {
+  if (!/^\$?[A-Za-z0-9_.:\-@/*]{1,128}$/.test(channels)) return undefined;
+  return `^${channels.replace(/[.$]/g, '\\$&').replace(/\*+/g, '.*')}$`;
+}
+
 function compileRule(config: RuleConfig): ChannelRule {
-  const source = config.channels.replace(/[.$*/]/g, (mark) => (mark === '*' ? '.*' : mark === '/' ? '/' : `\\${mark}`));
+  const pattern = channelPattern(config.channels);
+  if (pattern === undefined) throw new Error(`"${config.channels}" is not a channel name or pattern`);
   const recoverable = config.recoverable ?? true;
   return {
-    pattern: `^${source}$`,
+    pattern,
     recoverable,
     historySize: recoverable ? (config.history?.size ?? historySizeDefault) : 0,
     historySeconds: recoverable ? (config.history?.seconds ?? historySecondsDefault) : 0,
