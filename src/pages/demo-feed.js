@@ -22,7 +22,7 @@ export class Feed {
   #listener = () => {};
   #needsLoad = () => {};
 
-  /** `needsLoad` is called when only the table itself can tell what the rows are: at first, after a gap or a TRUNCATE. */
+  /** `needsLoad` is called when only the table can tell what the rows are: at first, after a gap or a TRUNCATE. */
   constructor({ needsLoad }) {
     this.#needsLoad = needsLoad;
   }
@@ -31,7 +31,7 @@ export class Feed {
     this.#listener = listener;
   }
 
-  /** The subscription is live. A resumed one keeps its own position: what it missed follows, starting right behind it. */
+  /** The subscription is live. A resumed one keeps its own position: what it missed follows right behind it. */
   subscribed({ epoch, offset }) {
     if (this.position === null && offset !== undefined) this.position = { epoch, offset };
     if (!this.loaded && this.#touched === null) this.#needsLoad();

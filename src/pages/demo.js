@@ -26,7 +26,7 @@ async function attempt(action) {
   }
 }
 
-/** One load at a time per feed; what asks for another one meanwhile gets it afterwards, since its table may be newer. */
+/** One load at a time per feed; who asks for another one meanwhile gets it afterwards, from a newer table. */
 function createFeed(store) {
   let running = false;
   let again = false;

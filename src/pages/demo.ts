@@ -12,7 +12,7 @@ export interface DemoPagesOptions {
   readonly enabled: boolean;
   /** Without a database the page offers publishing only. */
   readonly sql: Sql | undefined;
-  /** The shell line that opens the database, such as `psql postgres://…`; it is shown to everyone who opens the page. */
+  /** The shell line that opens the database, such as `psql postgres://…`. Everyone who opens the page reads it. */
   readonly psql: string | undefined;
   readonly node: string;
   readonly sync: string;
