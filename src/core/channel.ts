@@ -41,6 +41,10 @@ export class Channel {
   #offset = 0;
   #held: Publication[] | undefined;
   #heldOverflowed = false;
+  /** A head was told while a page was on its way, which may have been read too early to reach it. */
+  #behind = false;
+  /** No log goes back to an epoch that it left: what still arrives of this one is late, and history knows. */
+  #leftEpoch: string | undefined;
   #closed = false;
   readonly #ports: ChannelPorts;
   readonly #holdMax: number;
@@ -71,7 +75,9 @@ export class Channel {
     if (head === undefined) return;
     this.#epoch = head.epoch;
     this.#offset = head.offset;
+    const behind = this.#behind;
     this.#releaseHeld();
+    if (behind) this.#catchUp();
   }
 
   /** Nobody is subscribed any more: what still runs for the channel ends by itself. */
@@ -90,28 +96,44 @@ export class Channel {
       this.#hold(publication);
       return;
     }
+    if (publication.epoch === this.#leftEpoch) {
+      this.#catchUp();
+      return;
+    }
     if (publication.epoch !== this.#epoch) this.#changeEpoch(publication.epoch, publication.offset - 1);
     if (publication.offset <= this.#offset) return;
     if (publication.offset > this.#offset + 1) {
-      this.#held = [publication];
-      void this.#fill();
+      this.#catchUp();
+      this.#hold(publication);
       return;
     }
     this.#offset = publication.offset;
     this.#ports.fanOut(this, publication);
   }
 
-  /** The log's head is at least here. */
+  /**
+   * The log's head was here. One that does not follow from this node's position starts a look at history, which alone
+   * decides: a head may have been overtaken by a page that was read after it.
+   */
   reachHead(head: Position): void {
-    if (!this.rule.recoverable || this.opening !== undefined || this.#closed) return;
-    const adopted = this.#adopts(head.epoch);
-    if (adopted) this.#epoch = head.epoch;
-    if (head.epoch !== this.#epoch || head.offset < this.#offset) {
-      this.#jump('epoch_changed', head);
-    } else if (head.offset > this.#offset && this.#held === undefined) {
-      this.#held = [];
-      void this.#fill();
+    if (!this.rule.recoverable || this.#closed) return;
+    if (this.opening !== undefined) {
+      // The answer to the opening may be older than this head.
+      this.#behind = true;
+      return;
     }
+    if (this.#adopts(head.epoch)) this.#epoch = head.epoch;
+    if (head.epoch !== this.#epoch || head.offset !== this.#offset) this.#catchUp();
+  }
+
+  /** Reads what this node lacks; if it is being read already, once more after that. */
+  #catchUp(): void {
+    if (this.#held !== undefined) {
+      this.#behind = true;
+      return;
+    }
+    this.#held = [];
+    void this.#fill();
   }
 
   #changeEpoch(epoch: string, offset: number): void {
@@ -125,6 +147,10 @@ export class Channel {
   }
 
   #jump(reason: GapReason, position: Position): void {
+    if (position.epoch !== this.#epoch) {
+      this.#leftEpoch = this.#epoch;
+      this.#held = this.#held?.filter((publication) => publication.epoch === position.epoch);
+    }
     this.#epoch = position.epoch;
     this.#offset = position.offset;
     for (const recovery of this.recoveries ?? []) recovery.jump(reason, position);
@@ -150,33 +176,39 @@ export class Channel {
     this.#held = undefined;
     this.#heldOverflowed = false;
     if (overflowed) {
-      this.#held = [];
-      void this.#fill();
+      this.#catchUp();
       return;
     }
     for (const publication of held) this.accept(publication);
   }
 
   async #fill(): Promise<void> {
-    for (let attempt = 0; !this.#closed;) {
+    for (let attempt = 0; !this.#closed; ) {
       // Emptied before the read: what arrives during it is held again.
       if (this.#heldOverflowed) {
         this.#held = [];
         this.#heldOverflowed = false;
       }
+      this.#behind = false;
+      const { epoch, offset } = this;
       let page: HistoryPage;
       try {
-        page = await this.#ports.read(this, this.position);
+        page = await this.#ports.read(this, { epoch, offset });
       } catch (error) {
         // The sync layer is away. It tells heads when it is back, but the hole must be filled even if it does not.
         this.#ports.failed(error);
         await this.#ports.pause(attempt++);
         continue;
       }
-      attempt = 0;
       if (this.#closed) return;
+      // A new epoch was told during the read, which may have been answered by an earlier one.
+      if (this.#epoch !== epoch) continue;
       this.#takePage(page);
+      if (this.#behind) continue;
       if (page.complete || page.gap === 'epoch_changed') break;
+      // A page that brings nothing and does not end either would be asked for again at once, and for ever.
+      if (this.#epoch === epoch && this.#offset === offset) await this.#ports.pause(attempt++);
+      else attempt = 0;
     }
     if (!this.#closed) this.#releaseHeld();
   }

@@ -14,7 +14,7 @@ import { isLagging, paceLimits, waitForPace } from './pace.ts';
 import { Publication, type Sender } from './publication.ts';
 import type { Recovery, RecoveryLimits } from './recovery.ts';
 import type { Rules } from './rules.ts';
-import { Session } from './session.ts';
+import { Session, type Subscription } from './session.ts';
 import { Subscriber, type SubscribeRequest } from './subscriber.ts';
 import type { HistoryPage, HistoryQuery, MaybePromise, SyncAdapter, SyncEvents } from './sync-adapter.ts';
 
@@ -133,22 +133,23 @@ export class Hub implements SyncEvents {
     const rule = this.rules.for(name);
     const channel = new Channel(name, rule, this.#channelPorts, this.options.holdMax);
     this.channels.set(name, channel);
-    const head = this.adapter.subscribe(name, rule);
-    if (!(head instanceof Promise)) {
-      channel.opened(head);
+    const opened = (position: Position | undefined): Channel => {
+      channel.opened(position);
       return channel;
+    };
+    const refused = (error: unknown): never => {
+      channel.opening = undefined;
+      this.release(channel);
+      throw error;
+    };
+    let head: MaybePromise<Position | undefined>;
+    try {
+      head = this.adapter.subscribe(name, rule);
+    } catch (error) {
+      return refused(error);
     }
-    channel.opening = head.then(
-      (position) => {
-        channel.opened(position);
-        return channel;
-      },
-      (error: unknown) => {
-        channel.opening = undefined;
-        this.release(channel);
-        throw error;
-      },
-    );
+    if (!(head instanceof Promise)) return opened(head);
+    channel.opening = head.then(opened, refused);
     return channel.opening;
   }
 
@@ -162,10 +163,12 @@ export class Hub implements SyncEvents {
     this.adapter.unsubscribe(channel.name);
   }
 
-  add(session: Session, channel: Channel): void {
+  add(session: Session, channel: Channel, start: Position): Subscription {
+    const subscription: Subscription = { channel, start, recovery: undefined };
     channel.sessions.add(session);
-    (session.subscriptions ??= new Map()).set(channel.name, { channel, recovery: undefined });
+    (session.subscriptions ??= new Map()).set(channel.name, subscription);
     this.#subscriptions++;
+    return subscription;
   }
 
   /** From here on the fan-out reaches the session: the caller has sent it everything up to the channel's position. */
@@ -183,6 +186,7 @@ export class Hub implements SyncEvents {
     if (recovery !== undefined) {
       recovery.cancel();
       this.endRecovery(channel, recovery);
+      subscription.recovery = undefined;
     } else if (session.outlet.transport === 'websocket') channel.liveWebsocket--;
     else channel.liveSse--;
     channel.sessions.delete(session);
@@ -204,7 +208,8 @@ export class Hub implements SyncEvents {
   publish(request: PublishRequest): MaybePromise<Position | undefined> {
     const { channel, data, source, key, from, except } = request;
     // A character is at most three bytes of UTF-8, so only long texts need to be counted exactly.
-    const bytesMax = this.options.messageBytesMax;
+    // A row is as large as it is: its writer has committed already and could not be told.
+    const bytesMax = source === 'database' ? Number.POSITIVE_INFINITY : this.options.messageBytesMax;
     if (data.length * 3 > bytesMax && new TextEncoder().encode(data).length > bytesMax) {
       throw new RealtimeError('too_large', `The data is larger than ${bytesMax} bytes.`);
     }
@@ -238,7 +243,11 @@ export class Hub implements SyncEvents {
     const lagging: Session[] = [];
     for (const channel of this.#unsettled) {
       channel.bytesSinceSettled = 0;
-      for (const session of channel.sessions) if (isLagging(session, paceLimits)) lagging.push(session);
+      for (const session of channel.sessions) {
+        // One that recovers waits for its own socket and holds up nobody.
+        const recovers = session.subscriptions?.get(channel.name)?.recovery !== undefined;
+        if (!recovers && isLagging(session, paceLimits)) lagging.push(session);
+      }
     }
     this.#unsettled.clear();
     return lagging.length === 0 ? undefined : waitForPace(lagging, this.clock, paceLimits);

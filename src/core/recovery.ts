@@ -25,6 +25,8 @@ export interface RecoveryLimits {
 }
 
 export interface RecoveryPorts {
+  /** The subscriber's connection, which does not hear what it asked not to hear. */
+  readonly connection: string;
   read(since: Position, limit: number): MaybePromise<HistoryPage>;
   /** Resolves when the outlet has room again; false when it is too slow to wait for. */
   room(outlet: Outlet): MaybePromise<boolean>;
@@ -34,8 +36,13 @@ export interface RecoveryPorts {
   gap(reason: GapReason, position: Position): void;
   /** Makes the subscriber live; called in the same synchronous step in which it got the last that it lacked. */
   goLive(): void;
+  /** A short while, for this node to catch up. */
+  pause(): Promise<void>;
   monotonic(): number;
 }
+
+/** The socket is looked at each time it was given this much: a page of large publications is larger than its buffer. */
+const roomEveryBytes = 128 << 10;
 
 export class Recovery {
   readonly #ports: RecoveryPorts;
@@ -93,8 +100,11 @@ export class Recovery {
   async run(outlet: Outlet): Promise<boolean> {
     while (!this.#cancelled) {
       this.#tellGap();
-      if (!this.#overflowed && this.#first === undefined && this.#reachesHold()) {
+      const read = !this.#overflowed && this.#first === undefined;
+      if (read && this.#meetsLive()) {
         this.#flush(outlet);
+        // A connection that ran over its buffer just now is gone, and must not be counted as live.
+        if (this.#cancelled) break;
         this.#ports.goLive();
         return true;
       }
@@ -102,14 +112,19 @@ export class Recovery {
         this.jump('overflow', this.#ports.head());
         continue;
       }
+      if (read && this.#isAhead()) {
+        await this.#ports.pause();
+        continue;
+      }
       const page = this.#first ?? (await this.#nextPage());
       this.#first = undefined;
       if (this.#cancelled) break;
       // A jump while the page was read made it void.
       if (this.#gap !== undefined) continue;
-      this.#send(page, outlet);
-      const room = await this.#ports.room(outlet);
-      if (!room) return false;
+      const { offset } = this.#position;
+      if (!(await this.#send(page, outlet))) return false;
+      // History lags behind this node: to ask again at once would be to ask without end.
+      if (this.#position.offset === offset && !this.#meetsLive()) await this.#ports.pause();
     }
     return false;
   }
@@ -120,7 +135,8 @@ export class Recovery {
     return this.#ports.read(this.#position, this.#limits.pageSize);
   }
 
-  #send(page: HistoryPage, outlet: Outlet): void {
+  /** False when the subscriber is too slow. */
+  async #send(page: HistoryPage, outlet: Outlet): Promise<boolean> {
     if (page.gap !== undefined) {
       const first = page.publications[0];
       const offset = first === undefined ? page.head.offset : first.offset - 1;
@@ -130,18 +146,31 @@ export class Recovery {
       this.#position = { epoch: page.head.epoch, offset: Math.min(offset, head.offset) };
       this.#tellGap();
     }
-    // The log may be ahead of this node; what it has not sent on yet will be held, so it would come twice.
-    const last = this.#ports.head().offset;
+    let bytes = 0;
     for (const publication of page.publications) {
-      if (publication.offset > last) break;
+      if (this.#cancelled || this.#gap !== undefined) break;
+      // The log may be ahead of this node; what it has not sent on yet will be held, so it would come twice.
+      if (publication.offset > this.#ports.head().offset) break;
       this.#deliver(publication, outlet);
+      bytes += publication.data.length;
+      if (bytes < roomEveryBytes) continue;
+      bytes = 0;
+      if (!(await this.#ports.room(outlet))) return false;
     }
+    return this.#ports.room(outlet);
   }
 
   /** Whether what is held, or the live flow if nothing is, begins right after the position. */
-  #reachesHold(): boolean {
+  #meetsLive(): boolean {
     const head = this.#ports.head();
-    return this.#position.epoch === head.epoch && this.#position.offset >= head.offset - this.#held.length;
+    const { epoch, offset } = this.#position;
+    return epoch === head.epoch && offset <= head.offset && offset >= head.offset - this.#held.length;
+  }
+
+  /** The subscriber comes from a node that was faster than this one: live now, it would hear some of it twice. */
+  #isAhead(): boolean {
+    const head = this.#ports.head();
+    return this.#position.epoch === head.epoch && this.#position.offset > head.offset;
   }
 
   #flush(outlet: Outlet): void {
@@ -152,7 +181,7 @@ export class Recovery {
   #deliver(publication: Publication, outlet: Outlet): void {
     if (publication.epoch !== this.#position.epoch || publication.offset <= this.#position.offset) return;
     this.#position = { epoch: publication.epoch, offset: publication.offset };
-    outlet.deliver(publication);
+    if (publication.except !== this.#ports.connection) outlet.deliver(publication);
   }
 
   #tellGap(): void {

@@ -20,6 +20,8 @@ import type { Recovery } from './recovery.ts';
 
 export interface Subscription {
   readonly channel: Channel;
+  /** Everything after this position was or will be told to this connection, or a gap was. */
+  start: Position;
   /** Set until the subscriber has caught up. */
   recovery: Recovery | undefined;
 }

@@ -7,7 +7,8 @@
 //   5. recoveries send what was missed and go live one by one
 
 import type { CommandId, SubscriptionState } from '../protocol/frames.ts';
-import { isPosition, type Position } from '../protocol/position.ts';
+import type { GapReason } from '../protocol/codes.ts';
+import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Channel } from './channel.ts';
 import type { Hub } from './hub.ts';
@@ -21,6 +22,9 @@ import type { Session, Subscription } from './session.ts';
  */
 export type Resume = (epoch: string) => Position | 'lost' | undefined;
 
+/** Between two looks at whether this node has caught up. */
+const pauseMs = 5;
+
 export interface SubscribeRequest {
   readonly channel: string;
   readonly resume?: Resume | undefined;
@@ -32,8 +36,8 @@ interface Beginning {
   readonly resumes: boolean;
   recovery: Recovery | undefined;
   recovered: boolean;
-  /** The client's position is void; it is told a gap. */
-  lost: boolean;
+  /** The client's position is void, or older than a subscription that it has already; it is told a gap. */
+  lost: GapReason | undefined;
   /** Was live before this request. */
   readonly again: boolean;
 }
@@ -47,7 +51,11 @@ export class Subscriber {
 
   async subscribe(session: Session, requests: readonly SubscribeRequest[], id: CommandId | undefined): Promise<void> {
     await this.#permit(session, requests);
-    const channels = await this.#open(session, requests);
+    let channels = await this.#open(requests);
+    // While the opening was awaited another session may have left a channel as its last one, which closed it.
+    while (!session.closed && !channels.every((channel) => this.#hub.channels.get(channel.name) === channel)) {
+      channels = await this.#open(requests);
+    }
     if (session.closed) {
       for (const channel of channels) this.#hub.release(channel);
       return;
@@ -77,25 +85,13 @@ export class Subscriber {
     }
   }
 
-  async #open(session: Session, requests: readonly SubscribeRequest[]): Promise<Channel[]> {
+  async #open(requests: readonly SubscribeRequest[]): Promise<Channel[]> {
     const opened = await Promise.allSettled(requests.map(async ({ channel }) => this.#hub.open(channel)));
     const failed = opened.find((result) => result.status === 'rejected');
     const channels = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    if (failed === undefined) return this.#stillOpen(session, channels);
+    if (failed === undefined) return channels;
     for (const channel of channels) this.#hub.release(channel);
     throw failed.reason;
-  }
-
-  /** Between opening and now another session may have left a channel as its last one, which closed it. */
-  async #stillOpen(session: Session, channels: Channel[]): Promise<Channel[]> {
-    for (let index = 0; index < channels.length && !session.closed; index++) {
-      const channel = channels[index];
-      if (channel === undefined || this.#hub.channels.get(channel.name) === channel) continue;
-      channels[index] = await this.#hub.open(channel.name);
-      // Opening waited, so the ones before may have closed meanwhile.
-      index = -1;
-    }
-    return channels;
   }
 
   #begin(session: Session, request: SubscribeRequest, channel: Channel | undefined): Beginning {
@@ -104,19 +100,19 @@ export class Subscriber {
     const recoverable = channel.rule.recoverable;
     const resume = recoverable ? request.resume?.(channel.epoch) : undefined;
     const resumes = request.resume !== undefined && (resume !== undefined || !recoverable);
-    const common = { channel, resumes, recovery: undefined, lost: false };
+    const common = { channel, resumes, recovery: undefined };
     if (before !== undefined) {
-      return { ...common, subscription: before, again: true, recovered: recoverable };
+      const lost = resume === undefined ? undefined : uncovered(before, resume);
+      return { ...common, subscription: before, again: true, lost, recovered: recoverable && lost === undefined };
     }
-    this.#hub.add(session, channel);
-    const subscription = session.subscriptions?.get(channel.name);
-    if (subscription === undefined) throw new Error('a subscription that was added is missing');
-    const beginning: Beginning = { ...common, subscription, again: false, recovered: false };
-    if (resume === undefined) return beginning;
-    beginning.lost = !isPosition(resume) || resume.epoch !== channel.epoch || resume.offset > channel.offset;
+    const from = resume === undefined || resume === 'lost' || resume.epoch !== channel.epoch ? undefined : resume;
     // Even one that lacks nothing holds: other channels of the request may take a while to read.
-    const from = beginning.lost || !isPosition(resume) ? channel.position : resume;
-    const recovery = new Recovery(from, this.#recoveryPorts(session, subscription), this.#hub.options.recovery);
+    const start = from ?? channel.position;
+    const subscription = this.#hub.add(session, channel, start);
+    const lost = resume !== undefined && from === undefined ? 'epoch_changed' : undefined;
+    const beginning: Beginning = { ...common, subscription, again: false, lost, recovered: false };
+    if (resume === undefined) return beginning;
+    const recovery = new Recovery(start, this.#recoveryPorts(session, subscription), this.#hub.options.recovery);
     (channel.recoveries ??= new Set()).add(recovery);
     subscription.recovery = recovery;
     beginning.recovery = recovery;
@@ -126,17 +122,25 @@ export class Subscriber {
   async #prepare(beginnings: readonly Beginning[]): Promise<void> {
     await Promise.all(
       beginnings.map(async (beginning) => {
-        if (beginning.recovery === undefined) return;
-        if (beginning.lost) beginning.recovery.jump('epoch_changed', beginning.channel.position);
-        const whole = await beginning.recovery.prepare();
-        beginning.recovered = whole && !beginning.lost;
+        const { recovery, lost, channel } = beginning;
+        if (recovery === undefined) return;
+        if (lost !== undefined) recovery.jump(lost, channel.position);
+        const whole = await recovery.prepare();
+        beginning.recovered = whole && lost === undefined;
       }),
     );
   }
 
-  #goLiveOrRecover(session: Session, { subscription, channel, recovery, recovered, again }: Beginning): void {
-    if (again) return;
+  #goLiveOrRecover(session: Session, beginning: Beginning): void {
+    const { subscription, channel, recovery, recovered, again, lost } = beginning;
+    // What was sent just now may have run over the connection's buffer, which ended it.
+    if (session.closed) return;
+    if (again) {
+      if (lost !== undefined) this.#tellUncovered(session, subscription, lost);
+      return;
+    }
     if (recovery === undefined) {
+      subscription.start = channel.position;
       this.#hub.goLive(session, channel);
       return;
     }
@@ -146,8 +150,21 @@ export class Subscriber {
         // Too slow to take in what it missed: it comes back and goes on from the position that it reached.
         if (!caughtUp && !session.closed && subscription.recovery === recovery) session.outlet.terminate();
       },
-      (error: unknown) => this.#abandon(session, channel, recovery, error),
+      (error: unknown) => this.#abandon(session, subscription, recovery, error),
     );
+  }
+
+  /** A live subscription cannot go back: lower offsets would follow higher ones. */
+  #tellUncovered(session: Session, subscription: Subscription, reason: GapReason): void {
+    const { channel, recovery } = subscription;
+    if (recovery !== undefined) recovery.jump(reason, channel.position);
+    else this.#tellGap(session, channel, reason, channel.position);
+    subscription.start = channel.position;
+  }
+
+  #tellGap(session: Session, { name }: Channel, reason: GapReason, position: Position): void {
+    this.#hub.observer.lost(reason, 1);
+    session.outlet.gap({ channel: name, position, reason });
   }
 
   #finish(session: Session, subscription: Subscription): void {
@@ -159,9 +176,11 @@ export class Subscriber {
   }
 
   /** History could not be read. The client was promised everything, so the promise is taken back. */
-  #abandon(session: Session, channel: Channel, recovery: Recovery, error: unknown): void {
+  #abandon(session: Session, subscription: Subscription, recovery: Recovery, error: unknown): void {
+    // Ended meanwhile, by an unsubscribe or with the connection.
+    if (session.closed || subscription.recovery !== recovery) return;
+    const { channel } = subscription;
     this.#hub.endRecovery(channel, recovery);
-    if (session.closed) return;
     session.fail(error, undefined, channel.name);
     session.outlet.terminate();
   }
@@ -169,34 +188,44 @@ export class Subscriber {
   #recoveryPorts(session: Session, subscription: Subscription): RecoveryPorts {
     const { channel } = subscription;
     return {
+      connection: session.id,
       head: () => channel.position,
-      gap: (reason, position) => {
-        this.#hub.observer.lost(reason, 1);
-        session.outlet.gap({ channel: channel.name, position, reason });
-      },
+      gap: (reason, position) => this.#tellGap(session, channel, reason, position),
       goLive: () => this.#finish(session, subscription),
       monotonic: () => this.#hub.clock.monotonic(),
+      pause: () => this.#hub.clock.sleep(pauseMs),
       read: async (since, limit) => {
         const epoch = channel.epoch;
         const page = await this.#hub.adapter.history(channel.name, channel.rule, { since, limit });
         // History may know of a new epoch before this node was told; an answer from before the change is ignored.
-        if (page.head.epoch !== epoch && channel.epoch === epoch) channel.reachHead(page.head);
+        const changed = page.head.epoch !== epoch && channel.epoch === epoch;
+        const isAhead = page.head.epoch === channel.epoch && since.offset > channel.offset && page.gap === undefined;
+        if (changed || isAhead) channel.reachHead(page.head);
         return page;
       },
       room: (outlet) => {
         if (session.closed) return false;
-        if (!isLagging(session, recoveryPaceLimits)) return true;
-        return waitForPace([session], this.#hub.clock, recoveryPaceLimits).then(
-          () => !session.closed && !session.slow && outlet === session.outlet,
-        );
+        // Judged by itself: the pace of live publications, by which the session may be slow already, is a stricter one.
+        const paced = { outlet, slow: false, closed: false };
+        if (!isLagging(paced, recoveryPaceLimits)) return true;
+        return waitForPace([paced], this.#hub.clock, recoveryPaceLimits).then(() => !session.closed && !paced.slow);
       },
     };
   }
 }
 
-function stateOf({ channel, resumes, recovered }: Beginning): SubscriptionState {
-  const { name, rule } = channel;
+/** Why a subscription that began earlier does not bring everything since the position; undefined if it does. */
+function uncovered({ channel, start }: Subscription, resume: Position | 'lost'): GapReason | undefined {
+  if (resume === 'lost' || resume.epoch !== channel.epoch) return 'epoch_changed';
+  return start.epoch === channel.epoch && resume.offset < start.offset ? 'trimmed' : undefined;
+}
+
+function stateOf({ channel, subscription, resumes, recovered }: Beginning): SubscriptionState {
+  const { name, rule, epoch } = channel;
   const recovery = resumes ? { recovered } : {};
   if (!rule.recoverable) return { channel: name, recoverable: false, ...recovery };
-  return { channel: name, recoverable: true, epoch: channel.epoch, offset: channel.offset, ...recovery };
+  // A client may know more than this node, which catches up before the subscription becomes live.
+  const { start } = subscription;
+  const offset = start.epoch === epoch ? Math.max(channel.offset, start.offset) : channel.offset;
+  return { channel: name, recoverable: true, epoch, offset, ...recovery };
 }

@@ -56,7 +56,7 @@ export class MemoryLog {
   positionOf(key: string, now: number): Position | undefined {
     const use = this.#keys?.get(key);
     if (use === undefined) return undefined;
-    const kept = use.offset > this.#head - this.rule.historySize && now - use.at < this.rule.historySeconds * 1_000;
+    const kept = use.offset > this.#head - this.rule.historySize && now - use.at <= this.rule.historySeconds * 1_000;
     return kept ? { epoch: this.epoch, offset: use.offset } : undefined;
   }
 
@@ -67,6 +67,13 @@ export class MemoryLog {
     while (this.#size > 0 && (this.#at(this.#head - this.#size + 1)?.at ?? 0) < oldest) bytes += this.#dropOldest();
     if (this.#size === 0) this.#keys = undefined;
     return bytes;
+  }
+
+  /** Drops the oldest publications until so many bytes are free, but never the newest; answers the bytes freed. */
+  shrink(bytes: number): number {
+    let freed = 0;
+    while (freed < bytes && this.#size > 1) freed += this.#dropOldest();
+    return freed;
   }
 
   /** Drops all publications and keeps the count; answers the bytes freed. */

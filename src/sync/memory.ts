@@ -30,8 +30,9 @@ export class MemoryAdapter implements SyncAdapter {
   readonly #clock: Clock;
   readonly #observer: SyncObserver;
   readonly #historyBytesMax: number;
-  /** In order of last use: re-inserted when published to, so that the first is the one to forget. */
   readonly #logs = new Map<string, MemoryLog>();
+  /** Their logs are not forgotten however long they are silent: whoever listens would be told of a new epoch. */
+  readonly #subscribed = new Set<string>();
   #bytes = 0;
   #epoch: string;
   #events: SyncEvents | undefined;
@@ -63,11 +64,13 @@ export class MemoryAdapter implements SyncAdapter {
   }
 
   subscribe(channel: string, rule: ChannelRule): Position | undefined {
-    return rule.recoverable ? this.#headOf(channel) : undefined;
+    if (!rule.recoverable) return undefined;
+    this.#subscribed.add(channel);
+    return this.#headOf(channel);
   }
 
-  unsubscribe(): void {
-    // Nothing was taken: every publication passes through this process anyway.
+  unsubscribe(channel: string): void {
+    this.#subscribed.delete(channel);
   }
 
   history(channel: string, _rule: ChannelRule, query: HistoryQuery): HistoryPage {
@@ -89,6 +92,7 @@ export class MemoryAdapter implements SyncAdapter {
   close(): Promise<void> {
     this.#events = undefined;
     this.#logs.clear();
+    this.#subscribed.clear();
     this.#bytes = 0;
     this.#observer.up(this.name, false);
     return Promise.resolve();
@@ -100,6 +104,7 @@ export class MemoryAdapter implements SyncAdapter {
     let forgotten = false;
     for (const [channel, log] of this.#logs) {
       this.#bytes -= log.expire(now);
+      if (this.#subscribed.has(channel)) continue;
       if (log.size === 0 && now - log.usedAt > log.rule.historySeconds * 1_000) {
         this.#logs.delete(channel);
         forgotten = true;
@@ -123,7 +128,7 @@ export class MemoryAdapter implements SyncAdapter {
     return known;
   }
 
-  /** Forgets logs until the bytes fit; the one just written comes last. */
+  /** Empties the logs that were used longest ago until the bytes fit; the one just written comes last. */
   #shrink(except: string): void {
     const byUse = [...this.#logs].sort(([, a], [, b]) => a.usedAt - b.usedAt);
     for (const [channel, log] of byUse) {
@@ -132,6 +137,8 @@ export class MemoryAdapter implements SyncAdapter {
       // Emptied, not forgotten: its subscribers go on counting from where they are.
       this.#bytes -= log.clear();
     }
+    // What is left is this channel's own: alone it may be more than the limit.
+    this.#bytes -= this.#logs.get(except)?.shrink(this.#bytes - this.#historyBytesMax) ?? 0;
   }
 
   /** A forgotten channel would count from 1 again: new channels must not reuse the epoch it had. */

@@ -1,0 +1,286 @@
+// A hub in this process without network: connections that record what they are told, a fan-out over them, and a clock
+// that only tests turn. What stands behind the hub is a real adapter, or one that a test wraps.
+
+import { openAccess, type Access } from '../../src/core/access.ts';
+import type { Clock } from '../../src/core/clock.ts';
+import { Hub, type HubOptions } from '../../src/core/hub.ts';
+import { silentObserver, type HubObserver, type TransportName } from '../../src/core/observer.ts';
+import type { Fanout, Gap, Outlet } from '../../src/core/outlet.ts';
+import type { Publication } from '../../src/core/publication.ts';
+import { Rules, type RuleConfig } from '../../src/core/rules.ts';
+import type { Session } from '../../src/core/session.ts';
+import type { SyncAdapter } from '../../src/core/sync-adapter.ts';
+import type { CommandId, SubscriptionState } from '../../src/protocol/frames.ts';
+import { MemoryAdapter } from '../../src/sync/memory.ts';
+
+interface Sleeper {
+  readonly at: number;
+  readonly wake: () => void;
+}
+
+/** Stands still until it is advanced. Chance comes from a seed, so that a run can be repeated. */
+export class HandClock implements Clock {
+  #now = 1_700_000_000_000;
+  #seed: number;
+  #sleepers: Sleeper[] = [];
+
+  constructor(seed = 1) {
+    this.#seed = seed;
+  }
+
+  now(): number {
+    return this.#now;
+  }
+
+  monotonic(): number {
+    return this.#now;
+  }
+
+  sleep(milliseconds: number): Promise<void> {
+    return new Promise((wake) => this.#sleepers.push({ at: this.#now + milliseconds, wake }));
+  }
+
+  /** Mulberry32. */
+  random(): number {
+    this.#seed = (this.#seed + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(this.#seed ^ (this.#seed >>> 15), 1 | this.#seed);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  }
+
+  get sleeping(): number {
+    return this.#sleepers.length;
+  }
+
+  /** Wakes whoever has slept long enough. */
+  advance(milliseconds: number): void {
+    this.#now += milliseconds;
+    const due = this.#sleepers.filter(({ at }) => at <= this.#now);
+    this.#sleepers = this.#sleepers.filter(({ at }) => at > this.#now);
+    for (const { wake } of due) wake();
+  }
+}
+
+/** Resolves when everything that can happen without time passing has happened. */
+export function idle(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** What a connection was told, in order. */
+export type Told =
+  | { readonly kind: 'message'; readonly publication: Publication }
+  | { readonly kind: 'gap'; readonly gap: Gap }
+  | { readonly kind: 'subscribed'; readonly states: readonly SubscriptionState[]; readonly id: CommandId | undefined }
+  | { readonly kind: 'frame'; readonly frame: Readonly<Record<string, unknown>> };
+
+/** Records in place of a socket. */
+export class RecordingOutlet implements Outlet {
+  readonly transport: TransportName;
+  readonly told: Told[] = [];
+  readonly joined = new Set<string>();
+  /** Called with each thing told, and throws if it may not be. */
+  onTold: (told: Told) => void = () => undefined;
+  /** What `bufferedBytes` answers. */
+  buffered = 0;
+  paused = false;
+  /** How the hub ended it. */
+  ended: { readonly code: number; readonly reason: string } | undefined;
+  session: Session | undefined;
+  readonly #fanout: RecordingFanout;
+
+  constructor(fanout: RecordingFanout) {
+    this.transport = fanout.transport;
+    this.#fanout = fanout;
+  }
+
+  tell(told: Told): void {
+    if (this.ended !== undefined || this.session?.closed === true) return;
+    this.told.push(told);
+    this.onTold(told);
+  }
+
+  send(_type: string, frame: string): void {
+    this.tell({ kind: 'frame', frame: JSON.parse(frame) as Record<string, unknown> });
+  }
+
+  subscribed(states: readonly SubscriptionState[], id: CommandId | undefined): void {
+    this.tell({ kind: 'subscribed', states, id });
+  }
+
+  deliver(publication: Publication): void {
+    this.tell({ kind: 'message', publication });
+  }
+
+  gap(gap: Gap): void {
+    this.tell({ kind: 'gap', gap });
+  }
+
+  join(channel: string): void {
+    this.joined.add(channel);
+    this.#fanout.join(channel, this);
+  }
+
+  leave(channel: string): void {
+    this.joined.delete(channel);
+    this.#fanout.leave(channel, this);
+  }
+
+  bufferedBytes(): number {
+    return this.buffered;
+  }
+
+  pause(): void {
+    this.paused = true;
+  }
+
+  resume(): void {
+    this.paused = false;
+  }
+
+  disconnect(code: number, reason: string): void {
+    if (this.ended !== undefined) return;
+    this.ended = { code, reason };
+    for (const channel of [...this.joined]) this.leave(channel);
+    this.session?.end(code);
+  }
+
+  terminate(): void {
+    this.disconnect(1006, '');
+  }
+
+  /** The peer went away. */
+  cut(): void {
+    this.disconnect(1006, 'cut');
+  }
+
+  /** Offsets of a channel's messages, gaps as `gap:<reason>@<offset>`. */
+  story(channel: string): (number | string)[] {
+    return this.told.flatMap((told): (number | string)[] => {
+      if (told.kind === 'message' && told.publication.channel === channel) return [told.publication.offset];
+      if (told.kind !== 'gap' || told.gap.channel !== channel) return [];
+      return [`gap:${told.gap.reason}@${told.gap.position.offset}`];
+    });
+  }
+
+  frames(type: string): Readonly<Record<string, unknown>>[] {
+    return this.told.flatMap((told) => (told.kind === 'frame' && told.frame.type === type ? [told.frame] : []));
+  }
+
+  /** The states of all `subscribed` replies. */
+  states(): SubscriptionState[] {
+    return this.told.flatMap((told) => (told.kind === 'subscribed' ? told.states : []));
+  }
+}
+
+export class RecordingFanout implements Fanout {
+  readonly transport: TransportName;
+  readonly #joined = new Map<string, Set<RecordingOutlet>>();
+
+  constructor(transport: TransportName) {
+    this.transport = transport;
+  }
+
+  get channels(): number {
+    return this.#joined.size;
+  }
+
+  join(channel: string, outlet: RecordingOutlet): void {
+    const outlets = this.#joined.get(channel);
+    if (outlets === undefined) this.#joined.set(channel, new Set([outlet]));
+    else outlets.add(outlet);
+  }
+
+  leave(channel: string, outlet: RecordingOutlet): void {
+    const outlets = this.#joined.get(channel);
+    outlets?.delete(outlet);
+    if (outlets?.size === 0) this.#joined.delete(channel);
+  }
+
+  publication(publication: Publication): void {
+    for (const outlet of [...(this.#joined.get(publication.channel) ?? [])]) {
+      if (outlet.session?.id !== publication.except) outlet.deliver(publication);
+    }
+  }
+
+  gap(gap: Gap): void {
+    for (const outlet of [...(this.#joined.get(gap.channel) ?? [])]) outlet.gap(gap);
+  }
+}
+
+export interface HubHarnessOptions {
+  readonly rules?: readonly RuleConfig[];
+  readonly clock?: HandClock;
+  /** Without it, a memory adapter. */
+  readonly adapter?: SyncAdapter;
+  readonly access?: Access;
+  readonly observer?: HubObserver;
+  readonly limits?: Partial<HubOptions>;
+}
+
+export interface HubHarness {
+  readonly hub: Hub;
+  readonly clock: HandClock;
+  readonly adapter: SyncAdapter;
+  readonly fanouts: readonly RecordingFanout[];
+  /** Messages of what the hub logged. */
+  readonly logged: string[];
+  connect(transport?: TransportName): Connected;
+}
+
+export interface Connected {
+  readonly session: Session;
+  readonly outlet: RecordingOutlet;
+  /** Sends a command and resolves when the node has come to rest. */
+  send(command: Readonly<Record<string, unknown>>): Promise<void>;
+}
+
+export const defaultRules: readonly RuleConfig[] = [
+  { channels: 'ephemeral:*', recoverable: false },
+  { channels: 'small:*', history: { size: 3 } },
+];
+
+export function memoryAdapter(clock: Clock, historyBytesMax = 64 << 20): MemoryAdapter {
+  return new MemoryAdapter({ clock, observer: silentObserver, historyBytesMax });
+}
+
+export function createHub(options: HubHarnessOptions = {}): HubHarness {
+  const clock = options.clock ?? new HandClock();
+  const adapter = options.adapter ?? memoryAdapter(clock);
+  const logged: string[] = [];
+  const hub = new Hub(
+    {
+      nodeId: 'n1',
+      heartbeatSeconds: 25,
+      channelsPerConnectionMax: 100,
+      messageBytesMax: 65_536,
+      holdMax: 1_000,
+      recovery: { holdMax: 1_000, holdBytesMax: 8 << 20, pageSize: 200, timeoutMs: 300_000 },
+      ...options.limits,
+    },
+    {
+      adapter,
+      rules: new Rules({ rules: options.rules ?? defaultRules }),
+      access: options.access ?? openAccess,
+      observer: options.observer ?? silentObserver,
+      clock,
+      log: (message) => logged.push(message),
+    },
+  );
+  const fanouts = [new RecordingFanout('websocket'), new RecordingFanout('sse')];
+  for (const fanout of fanouts) hub.attach(fanout);
+  void adapter.start(hub);
+  return { hub, clock, adapter, fanouts, logged, connect: (transport) => connect(hub, fanouts, transport) };
+}
+
+function connect(hub: Hub, fanouts: readonly RecordingFanout[], transport: TransportName = 'websocket'): Connected {
+  const fanout = fanouts.find((candidate) => candidate.transport === transport);
+  if (fanout === undefined) throw new Error(`no fan-out for ${transport}`);
+  const outlet = new RecordingOutlet(fanout);
+  const session = hub.connect({ user: null }, outlet);
+  outlet.session = session;
+  const send = async (command: Readonly<Record<string, unknown>>) => {
+    session.receive(JSON.stringify(command));
+    await idle();
+  };
+  return { session, outlet, send };
+}
