@@ -11,8 +11,8 @@ export interface NodeDatabase {
   readonly url: string;
   /** For sessions of their own: LISTEN and locks. */
   readonly directUrl: string;
-  /** A shell line that opens a console; holds the password. */
-  readonly psql: string;
+  /** A shell line that opens a console. Only of the embedded database: it holds the password and is shown to people. */
+  readonly psql: string | undefined;
   readonly sql: Database;
   /** Shown by the database for this node's connections, and carried by its notifications. */
   readonly applicationName: string;
@@ -35,10 +35,10 @@ async function locate(
   settings: Settings,
   log: Logger,
   closing: CloseStack,
-): Promise<{ url: string; directUrl: string; psql: string }> {
+): Promise<{ url: string; directUrl: string; psql: string | undefined }> {
   const { databaseUrl, databaseUrlDirect } = settings;
   if (databaseUrl !== undefined) {
-    return { url: databaseUrl, directUrl: databaseUrlDirect ?? databaseUrl, psql: `psql '${databaseUrl}'` };
+    return { url: databaseUrl, directUrl: databaseUrlDirect ?? databaseUrl, psql: undefined };
   }
   const embedded = await startEmbeddedPostgres({ directory: settings.dataDir, log });
   closing.add('embedded PostgreSQL', () => embedded.stop());

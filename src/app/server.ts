@@ -58,6 +58,8 @@ export function createServer(parts: ServerParts): Elysia {
       maxRequestBodySize: settings.maxMessageBytes + bodyEnvelopeBytes,
     },
   });
+  // Before the general answers to errors: the demo's are more telling.
+  app.use(parts.pages);
   app.use(httpErrors((error) => hub.expected(error)));
   app.use(
     realtimeRoutes({
@@ -81,7 +83,7 @@ export function createServer(parts: ServerParts): Elysia {
       metrics: () => parts.metrics.render(),
     }),
   );
-  return app.use(parts.pages) as unknown as Elysia;
+  return app as unknown as Elysia;
 }
 
 /** A publish request around data of the largest size: names, keys, punctuation. */
