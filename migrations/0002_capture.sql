@@ -218,7 +218,7 @@ BEGIN
     IF moved THEN
       updated := updated || realtime.capture_branch(
         old_channels[i],
-        $$'{"action":"DELETE"' || place || 'null,"old":' || p.old_row || ',"moved":true}'$$,
+        $$'{"action":"DELETE"' || statement.place || 'null,"old":' || p.old_row || ',"moved":true}'$$,
         old_channels[1:i - 1] || new_channels
       );
     END IF;
@@ -226,7 +226,7 @@ BEGIN
       new_channels[i],
       CASE WHEN moved THEN format(
         $$CASE WHEN %s = ANY (ARRAY[%s]) THEN p.data
-          ELSE '{"action":"INSERT"' || place || p.new_row || ',"old":null,"moved":true}' END$$,
+          ELSE '{"action":"INSERT"' || statement.place || p.new_row || ',"old":null,"moved":true}' END$$,
         new_channels[i], array_to_string(old_channels, ', ')
       ) ELSE 'p.data' END,
       new_channels[1:i - 1]
@@ -261,6 +261,8 @@ CREATE FUNCTION realtime.%I() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp%s
 AS %L$function$, capture, settings, format($body$
+-- Named, so that a column of the table that has the variable's name does no harm.
+<<statement>>
 DECLARE
   place text := ',"schema":' || to_json(TG_TABLE_SCHEMA::text)::text
     || ',"table":' || to_json(TG_TABLE_NAME::text)::text || ',"data":';
@@ -269,7 +271,7 @@ BEGIN
     %1$sINSERT INTO realtime.outbox (channel, data)
     SELECT e.channel, e.data
     FROM (
-      SELECT '{"action":"INSERT"' || place || row_to_json(%3$s)::text || ',"old":null}' AS data%4$s
+      SELECT '{"action":"INSERT"' || statement.place || row_to_json(%3$s)::text || ',"old":null}' AS data%4$s
       FROM new_rows n%5$s OFFSET 0
     ) p CROSS JOIN LATERAL (
       %6$s
@@ -278,7 +280,7 @@ BEGIN
     %1$sINSERT INTO realtime.outbox (channel, data)
     SELECT e.channel, e.data
     FROM (
-      SELECT r.*, '{"action":"UPDATE"' || place || r.new_row || ',"old":' || CASE
+      SELECT r.*, '{"action":"UPDATE"' || statement.place || r.new_row || ',"old":' || CASE
           WHEN realtime.captured_key(%13$L) IS NULL THEN r.old_row
           ELSE (
             -- Column by column, both rows having the same ones in the same order; as printed, which suits any type.
@@ -308,7 +310,7 @@ BEGIN
     %2$sINSERT INTO realtime.outbox (channel, data)
     SELECT e.channel, e.data
     FROM (
-      SELECT '{"action":"DELETE"' || place || 'null,"old":' || row_to_json(%7$s)::text || '}' AS data%8$s
+      SELECT '{"action":"DELETE"' || statement.place || 'null,"old":' || row_to_json(%7$s)::text || '}' AS data%8$s
       FROM old_rows o%9$s OFFSET 0
     ) p CROSS JOIN LATERAL (
       %11$s
@@ -316,7 +318,7 @@ BEGIN
   ELSE
     -- Nobody can tell the rows any more, so every channel that the templates can have named is told.
     INSERT INTO realtime.outbox (channel, data)
-    SELECT c.channel, '{"action":"TRUNCATE"' || place || 'null,"old":null}'
+    SELECT c.channel, '{"action":"TRUNCATE"' || statement.place || 'null,"old":null}'
     FROM (
       SELECT unnest(%14$L::text[]) AS channel
       UNION SELECT h.channel FROM realtime.channels h WHERE h.channel ~ %12$L

@@ -51,8 +51,9 @@ $$;
 -- `rules`: array of {pattern, recoverable, historySize, historySeconds}; the first whose pattern matches counts.
 --
 -- The last row has no channel and reports: seq = the highest id taken (0: there was nothing), offset = rows taken,
--- at = rows dropped, data = all ids taken (only if `ranges` were given or `report` is set), epoch = `xmin:xmax` of the
--- snapshot that was read.
+-- at = rows dropped, data = all ids taken (only if `ranges` were given or `report` is set), epoch = `oldest:next`:
+-- transactions below the first had ended before the read, and whoever has an id lower than one that was taken is below
+-- the second. Not a snapshot's upper bound: that is only past the newest transaction that has ended.
 CREATE FUNCTION realtime.relay(batch_max integer, rules jsonb, ranges bigint[] DEFAULT NULL, report boolean DEFAULT false)
 RETURNS TABLE (
   seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
@@ -68,8 +69,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-  -- Before the read; the upper bound is told from after it, so that the pair always spans the snapshot that was read.
-  xmin text := pg_snapshot_xmin(pg_current_snapshot())::text;
+  -- Before the read: transactions below it had ended, so the read that follows sees all that they left.
+  oldest text := pg_snapshot_xmin(pg_current_snapshot())::text;
   places tid[];
   ids bigint[];
   log_epoch text;
@@ -79,7 +80,7 @@ DECLARE
 BEGIN
   SELECT v.places, v.ids INTO places, ids FROM realtime.visible(batch_max, ranges) v;
   IF places IS NULL THEN
-    RETURN QUERY SELECT 0::bigint, NULL::text, xmin || ':' || pg_snapshot_xmax(pg_current_snapshot())::text,
+    RETURN QUERY SELECT 0::bigint, NULL::text, oldest || ':' || oldest,
       0::bigint, '{}'::text, 0::bigint, NULL::text, NULL::text, NULL::text;
     RETURN;
   END IF;
@@ -152,7 +153,7 @@ BEGIN
   )
   SELECT n.seq, n.channel, n.epoch, n."offset", n.data, now_ms, NULL::text, NULL::text, NULL::text FROM numbered n
   UNION ALL
-  SELECT ids[cardinality(ids)], NULL, xmin || ':' || pg_snapshot_xmax(pg_current_snapshot())::text,
+  SELECT ids[cardinality(ids)], NULL, oldest || ':' || pg_current_xact_id()::text,
     (SELECT count(*) FROM taken), CASE WHEN report OR ranges IS NOT NULL THEN ids::text ELSE '{}' END,
     (SELECT count(*) FROM taken t WHERE t.channel NOT IN (SELECT m.channel FROM named m)), NULL, NULL, NULL;
 
@@ -165,7 +166,7 @@ END;
 $$;
 --> statement-breakpoint
 -- The next batch without taking it, for a log outside of this database; the caller deletes the rows once they are
--- stored there. The last row reports as above: id = the highest id, key = `xmin:xmax`, data = nothing.
+-- stored there. The last row reports as above: id = the highest id, key = `oldest:next`, data = nothing.
 CREATE FUNCTION realtime.peek(batch_max integer, ranges bigint[] DEFAULT NULL)
 RETURNS TABLE (id bigint, channel text, data text, key text, at bigint)
 LANGUAGE plpgsql VOLATILE
@@ -176,8 +177,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-  -- Before the read; the upper bound is told from after it, so that the pair always spans the snapshot that was read.
-  xmin text := pg_snapshot_xmin(pg_current_snapshot())::text;
+  -- Before the read: transactions below it had ended, so the read that follows sees all that they left.
+  oldest text := pg_snapshot_xmin(pg_current_snapshot())::text;
   places tid[];
   ids bigint[];
 BEGIN
@@ -189,7 +190,7 @@ BEGIN
     FROM realtime.outbox o WHERE o.ctid = ANY (places) AND o.id <= ids[cardinality(ids)] ORDER BY o.id;
   END IF;
   RETURN QUERY SELECT coalesce(ids[cardinality(ids)], 0), NULL::text, NULL::text,
-    xmin || ':' || pg_snapshot_xmax(pg_current_snapshot())::text, 0::bigint;
+    oldest || ':' || CASE WHEN places IS NULL THEN oldest ELSE pg_current_xact_id()::text END, 0::bigint;
 END;
 $$;
 --> statement-breakpoint

@@ -5,7 +5,7 @@
 import type { Row } from '../database/direct-session.ts';
 import type { OutboxRow } from '../database/outbox-row.ts';
 import { isChannelName, isServerChannel } from '../protocol/channel.ts';
-import { arrayLiteral, parseSnapshot, type Batch, type Drain } from './drain.ts';
+import { arrayLiteral, parseHorizon, type Batch, type Drain } from './drain.ts';
 import type { CarrySink } from './relay-sink.ts';
 
 export class DrainCarry implements Drain {
@@ -32,7 +32,7 @@ export class DrainCarry implements Drain {
     if (wanted.length > 0) await this.#sink.append(wanted);
     const ids = read.map(({ id }) => id);
     this.#appended = ids;
-    return { ids, dropped: read.length - wanted.length, snapshot: parseSnapshot(report['key']) };
+    return { ids, dropped: read.length - wanted.length, horizon: parseHorizon(report['key']) };
   }
 
   remainder(): string | undefined {

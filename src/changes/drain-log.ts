@@ -6,7 +6,7 @@ import type { Row } from '../database/direct-session.ts';
 import type { LogRow } from '../database/log-row.ts';
 import { literal } from '../database/connect.ts';
 import type { ChannelRule } from '../core/rules.ts';
-import { arrayLiteral, parseArray, parseSnapshot, type Batch, type Drain } from './drain.ts';
+import { arrayLiteral, parseArray, parseHorizon, type Batch, type Drain } from './drain.ts';
 import type { LogSink, RelayObserver } from './relay-sink.ts';
 
 export class DrainLog implements Drain {
@@ -40,7 +40,7 @@ export class DrainLog implements Drain {
         this.#observer.error(error);
       }
     }
-    return { ids: parseArray(report['data']), dropped, snapshot: parseSnapshot(report['epoch']) };
+    return { ids: parseArray(report['data']), dropped, horizon: parseHorizon(report['epoch']) };
   }
 
   remainder(): undefined {

@@ -2,17 +2,19 @@
 
 import type { Row } from '../database/direct-session.ts';
 
-/** Snapshot of the transactions that one read saw: every id below `xmin` had ended, none from `xmax` on had begun. */
-export interface Snapshot {
-  readonly xmin: number;
-  readonly xmax: number;
+/** What is known of the transactions around one read. */
+export interface Horizon {
+  /** Every transaction below this had ended before the read. */
+  readonly oldest: number;
+  /** Every transaction that had an id lower than one of the batch is below this. */
+  readonly next: number;
 }
 
 export interface Batch {
   /** Ids that left the outbox, ascending; also of rows that were dropped or whose key was used. */
   readonly ids: readonly number[];
   readonly dropped: number;
-  readonly snapshot: Snapshot;
+  readonly horizon: Horizon;
 }
 
 export interface Drain {
@@ -24,10 +26,10 @@ export interface Drain {
   remainder(): string | undefined;
 }
 
-/** `xmin:xmax`, as the SQL functions report it. */
-export function parseSnapshot(text: unknown): Snapshot {
-  const [xmin, xmax] = String(text).split(':');
-  return { xmin: Number(xmin), xmax: Number(xmax) };
+/** `oldest:next`, as the SQL functions report it. */
+export function parseHorizon(text: unknown): Horizon {
+  const [oldest, next] = String(text).split(':');
+  return { oldest: Number(oldest), next: Number(next) };
 }
 
 /** An array parameter of the SQL functions; `null` reads everything. */

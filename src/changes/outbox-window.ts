@@ -12,8 +12,8 @@ import type { Batch } from './drain.ts';
 interface Gap {
   first: number;
   readonly last: number;
-  /** Transactions from this one on began after the gap was noticed. */
-  readonly xmax: number;
+  /** The transaction that has ids of the gap, if one has, is below this. */
+  readonly before: number;
 }
 
 const idMax = Number.MAX_SAFE_INTEGER;
@@ -33,7 +33,7 @@ export class OutboxWindow {
   }
 
   /** Takes in what a read of these ranges, or of everything, found. */
-  read({ ids, snapshot }: Batch): void {
+  read({ ids, horizon }: Batch): void {
     const next: Gap[] = [];
     // A batch that is cut short by its size has still taken all that was visible below its last id.
     const complete = ids.at(-1) ?? idMax;
@@ -42,15 +42,15 @@ export class OutboxWindow {
       while ((ids[index] ?? idMax) < gap.first) index++;
       let first = gap.first;
       for (let id = ids[index]; id !== undefined && id <= gap.last; id = ids[++index]) {
-        if (id > first) keep(next, { first, last: id - 1, xmax: gap.xmax }, complete, snapshot.xmin);
+        if (id > first) keep(next, { first, last: id - 1, before: gap.before }, complete, horizon.oldest);
         first = id + 1;
       }
-      if (first <= gap.last) keep(next, { first, last: gap.last, xmax: gap.xmax }, complete, snapshot.xmin);
+      if (first <= gap.last) keep(next, { first, last: gap.last, before: gap.before }, complete, horizon.oldest);
     }
     for (; index < ids.length; index++) {
       const id = ids[index] ?? 0;
       if (id <= this.#highest) continue;
-      if (id > this.#highest + 1) next.push({ first: this.#highest + 1, last: id - 1, xmax: snapshot.xmax });
+      if (id > this.#highest + 1) next.push({ first: this.#highest + 1, last: id - 1, before: horizon.next });
       this.#highest = id;
     }
     this.#gaps = next.length > gapsMax ? joinNeighbours(next) : next;
@@ -61,8 +61,8 @@ export class OutboxWindow {
   }
 }
 
-function keep(gaps: Gap[], gap: Gap, complete: number, xmin: number): void {
-  if (gap.xmax > xmin || gap.last > complete) gaps.push(gap);
+function keep(gaps: Gap[], gap: Gap, complete: number, oldest: number): void {
+  if (gap.before > oldest || gap.last > complete) gaps.push(gap);
 }
 
 function joinNeighbours(gaps: readonly Gap[]): Gap[] {
@@ -72,7 +72,7 @@ function joinNeighbours(gaps: readonly Gap[]): Gap[] {
     const right = gaps[index + 1];
     if (left === undefined) continue;
     if (right === undefined) joined.push(left);
-    else joined.push({ first: left.first, last: right.last, xmax: Math.max(left.xmax, right.xmax) });
+    else joined.push({ first: left.first, last: right.last, before: Math.max(left.before, right.before) });
   }
   return joined;
 }

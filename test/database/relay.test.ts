@@ -1,0 +1,325 @@
+// The relay on a real PostgreSQL: nothing lost, nothing twice, in order, whatever happens to transactions and sessions.
+
+import { afterEach, describe, expect, test } from 'bun:test';
+import { Relay } from '../../src/changes/relay.ts';
+import type { LogRow } from '../../src/database/log-row.ts';
+import type { OutboxRow } from '../../src/database/outbox-row.ts';
+import { database, expectConsecutive, rules, startRelay, until, type TestRelay } from './support.ts';
+
+const { sql, superuser, url } = await database();
+await sql`create table item (id int primary key, n int not null default 0, writer int)`;
+await sql`select realtime.watch('item')`;
+
+const started: { close(): Promise<void> }[] = [];
+
+afterEach(async () => {
+  await Promise.all(started.splice(0).map((relay) => relay.close()));
+  await sql`alter table item disable trigger all`;
+  await sql`delete from item`;
+  await sql`alter table item enable trigger all`;
+  await sql`truncate realtime.outbox, realtime.publications, realtime.channels`;
+});
+
+async function relaying(options: Parameters<typeof startRelay>[1] = {}): Promise<TestRelay> {
+  const relay = await startRelay(url, options);
+  started.push(relay.relay);
+  return relay;
+}
+
+async function relayPids(): Promise<number[]> {
+  const rows = await superuser`select pid from pg_stat_activity
+    where application_name = 'sobranie relay' and datname = current_database()`;
+  return rows.map(({ pid }) => pid as number);
+}
+
+interface Change {
+  readonly data: { readonly id: number; readonly n: number };
+}
+
+function changes(rows: readonly LogRow[]): Change['data'][] {
+  return rows.map(({ data }) => (JSON.parse(data) as Change).data);
+}
+
+/** Each row's counter must rise by one from change to change. */
+function expectInOrder(rows: readonly LogRow[]): void {
+  const counters = new Map<number, number>();
+  for (const { id, n } of changes(rows)) {
+    const before = counters.get(id);
+    if (before !== undefined && n !== before + 1) throw new Error(`row ${id} went from ${before} to ${n}`);
+    counters.set(id, n);
+  }
+}
+
+describe('into the log', () => {
+  test('what waited before the start comes first, then what is written', async () => {
+    await sql`insert into item select g from generate_series(1, 2500) g`;
+    const { rows } = await relaying();
+    await sql`insert into item values (9000)`;
+    await until(() => rows.length === 2501);
+    expectConsecutive(rows);
+    expect(changes(rows).map(({ id }) => id)).toEqual([...Array.from({ length: 2500 }, (_, i) => i + 1), 9000]);
+  });
+
+  test('ephemeral rows are handed over in their places, bad channels are counted', async () => {
+    const { rows, dropped } = await relaying();
+    await sql`insert into realtime.outbox (channel, data)
+      values ('a', '1'), ('ephemeral:x', '2'), ('no channel', '3'), ('$system', '4'), ('a', '5')`;
+    await until(() => rows.length === 3 && dropped() === 2);
+    expect(rows.map(({ channel, offset }) => [channel, offset])).toEqual([
+      ['a', 1],
+      ['ephemeral:x', 0],
+      ['a', 2],
+    ]);
+  });
+
+  test('a late commit is not skipped', async () => {
+    const { rows } = await relaying();
+    const late = await sql.reserve();
+    await late`begin`;
+    await late`insert into item values (1)`;
+    await sql`insert into item values (2)`;
+    await until(() => rows.length === 1);
+    await late`commit`;
+    late.release();
+    await until(() => rows.length === 2);
+    expect(changes(rows).map(({ id }) => id)).toEqual([2, 1]);
+  });
+
+  test('the next batch is not read before this one is taken in', async () => {
+    await sql`insert into item select g from generate_series(1, 30) g`;
+    const held: (() => void)[] = [];
+    const relay = await relaying({
+      batchMax: 10,
+      sink: { kind: 'log', delivered: () => new Promise<void>((resolve) => held.push(resolve)) },
+    });
+    await until(() => held.length === 1);
+    const [row] = await sql`select count(*)::int as n from realtime.outbox`;
+    expect(row!['n']).toBe(20);
+    for (let taken = 1; taken <= 3; taken++) {
+      await until(() => held.length === taken);
+      held[taken - 1]!();
+    }
+    await until(async () => (await sql`select 1 from realtime.outbox`).length === 0);
+    expect(relay.relay.health()).toEqual({ up: true, leader: true });
+  });
+
+  test('a sink that fails hears the next batch all the same', async () => {
+    const seen: number[] = [];
+    const { errors } = await relaying({
+      sink: {
+        kind: 'log',
+        delivered: (rows) => {
+          seen.push(rows.length);
+          throw new Error('not today');
+        },
+      },
+    });
+    await sql`insert into item values (1)`;
+    await until(() => seen.length === 1);
+    await sql`insert into item values (2)`;
+    await until(() => seen.length === 2);
+    expect(errors).toHaveLength(2);
+  });
+
+  test('changes of one row keep their order under contention, also beside a transaction that stays open', async () => {
+    const { rows } = await relaying();
+    await sql`insert into item select g from generate_series(1, 10) g`;
+    const blocker = await sql.reserve();
+    await blocker`begin`;
+    await blocker`update item set n = n + 1 where id = 1`;
+    let writes = 11;
+    await Promise.all(
+      Array.from({ length: 8 }, async (_, writer) => {
+        for (let turn = 0; turn < 150; turn++) {
+          const id = 2 + ((writer * 7 + turn * 3) % 9);
+          await sql`update item set n = n + 1, writer = ${writer} where id = ${id}`;
+          writes++;
+        }
+      }),
+    );
+    const waiting = sql`update item set n = n + 1 where id = 1`.then(() => writes++);
+    await blocker`commit`;
+    blocker.release();
+    await waiting;
+    await until(() => rows.length === writes);
+    expectConsecutive(rows);
+    expectInOrder(rows);
+  });
+});
+
+describe('two relays', () => {
+  test('one leads, the other stands by and takes over', async () => {
+    const [first, second] = [await relaying(), await relaying()];
+    await until(() => first.relay.health().leader);
+    expect(second.relay.health()).toEqual({ up: true, leader: false });
+    await sql`insert into item values (1)`;
+    await until(() => first.rows.length === 1);
+    await first.relay.close();
+    await sql`insert into item values (2)`;
+    await until(() => second.rows.length === 1);
+    expect(second.rows[0]!.offset).toBe(2);
+  });
+
+  test('racing past the lock they lose, double and disorder nothing', async () => {
+    // Two callers of the SQL function stand for two relays that both believe to lead.
+    const taken: LogRow[] = [];
+    let writing = true;
+    const race = async (): Promise<void> => {
+      for (let idle = 0; writing || idle < 3;) {
+        const found = await sql`select seq::float8, channel, "offset"::float8, data
+          from realtime.relay(37, ${JSON.stringify(rules)}::text::jsonb)`;
+        for (const row of found.slice(0, -1)) taken.push(row as never);
+        idle = found.length > 1 ? 0 : idle + 1;
+      }
+    };
+    const races = [race(), race(), race()];
+    await sql`insert into item select g from generate_series(1, 5) g`;
+    await Promise.all(
+      Array.from({ length: 6 }, async (_, writer) => {
+        for (let turn = 0; turn < 120; turn++)
+          await sql`update item set n = n + 1 where id = ${1 + ((writer + turn) % 5)}`;
+      }),
+    );
+    writing = false;
+    await Promise.all(races);
+    const rows = taken.toSorted((a, b) => a.seq - b.seq);
+    expect(rows).toHaveLength(725);
+    expectConsecutive(rows);
+    expectInOrder(rows);
+  });
+});
+
+describe('faults', () => {
+  test('its session is ended again and again under load: no row is lost or doubled in the log', async () => {
+    const { rows, relay } = await relaying();
+    let writing = true;
+    let writes = 0;
+    const writers = Array.from({ length: 4 }, async (_, writer) => {
+      for (let turn = 0; writing; turn++) {
+        await sql`insert into item values (${writer * 1_000_000 + turn})`;
+        writes++;
+      }
+    });
+    for (let kill = 0; kill < 5; kill++) {
+      const before = rows.length;
+      await until(() => rows.length > before + 20);
+      for (const pid of await relayPids()) await superuser`select pg_terminate_backend(${pid})`;
+    }
+    writing = false;
+    await Promise.all(writers);
+    await until(async () => (await sql`select 1 from realtime.outbox limit 1`).length === 0);
+    const stored = await sql<LogRow[]>`select "offset"::float8, data from realtime.publications order by seq`;
+    expect(stored).toHaveLength(writes);
+    expectConsecutive(stored);
+    expect(new Set(changes(stored).map(({ id }) => id)).size).toBe(writes);
+    await until(() => relay.health().leader);
+    // What was handed over is in order too; a batch may be missing whose answer was cut off.
+    const offsets = rows.map(({ offset }) => offset);
+    expect(offsets.toSorted((a, b) => a - b)).toEqual(offsets);
+    expect(new Set(offsets).size).toBe(offsets.length);
+  });
+
+  test('while a transaction that wrote stays open, 200,000 other rows pass, and its own after its commit', async () => {
+    const { rows } = await relaying();
+    const timed = async (first: number): Promise<number> => {
+      const [startedAt, before] = [performance.now(), rows.length];
+      for (let block = 0; block < 10; block++) {
+        const from = first + block * 10_000;
+        await sql`insert into item select g from generate_series(${from}::int, ${from + 9_999}::int) g`;
+      }
+      await until(() => rows.length >= before + 100_000, 60_000);
+      return performance.now() - startedAt;
+    };
+    const alone = await timed(1_000_000);
+    const long = await sql.reserve();
+    await long`begin`;
+    await long`insert into item values (1), (2)`;
+    await timed(2_000_000);
+    const beside = await timed(3_000_000);
+    expect(rows).toHaveLength(300_000);
+    const quick = performance.now();
+    await sql`insert into item values (3)`;
+    await until(() => rows.length === 300_001);
+    expect(performance.now() - quick).toBeLessThan(500);
+    await long`insert into item values (4)`;
+    await long`commit`;
+    long.release();
+    await until(() => rows.length === 300_004);
+    expect(changes(rows.slice(-4)).map(({ id }) => id)).toEqual([3, 1, 2, 4]);
+    expect(beside).toBeLessThan(alone * 2 + 1_000);
+  }, 120_000);
+
+  test('a database that is not there fails the start, in words', async () => {
+    const relay = new Relay({
+      url: 'postgres://app@127.0.0.1:1/none',
+      rules,
+      sink: { kind: 'log', delivered: () => undefined },
+      observer: {
+        leader: () => undefined,
+        batch: () => undefined,
+        waiting: () => undefined,
+        error: () => undefined,
+      },
+    });
+    expect(await relay.start().catch((error: unknown) => error)).toMatchObject({ code: 'unavailable' });
+    await relay.close();
+  });
+
+  test('what waits is told to the observer, and who leads', async () => {
+    const told: unknown[] = [];
+    const { relay } = await relaying({
+      observer: {
+        leader: (leader) => told.push(leader),
+        batch: () => undefined,
+        waiting: (rows, seconds) => told.push([rows, seconds]),
+        error: () => undefined,
+      },
+    });
+    await until(() => told.length >= 2);
+    expect(told.slice(0, 2)).toEqual([true, [0, 0]]);
+    await relay.close();
+    expect(told.at(-1)).toBe(false);
+  });
+});
+
+describe('to a log elsewhere', () => {
+  test('rows leave the outbox once they are appended; a crash in between brings them again', async () => {
+    const appended: OutboxRow[] = [];
+    let failing = true;
+    const options: Parameters<typeof startRelay>[1] = {
+      sink: {
+        kind: 'carry',
+        append: async (rows) => {
+          appended.push(...rows);
+          if (failing) throw new Error('the other side is gone');
+        },
+      },
+    };
+    await sql`insert into realtime.outbox (channel, data, key)
+      values ('a', ${'{"x":\n1}'}, 'k'), ('no channel', '2', null), ('$system', '3', null), ('b', '4', null)`;
+    const { errors, relay } = await relaying(options);
+    await until(() => errors.length > 0);
+    expect(appended.slice(0, 2)).toMatchObject([
+      { channel: 'a', data: '{"x": 1}', key: 'k' },
+      { channel: 'b', data: '4', key: null },
+    ]);
+    const ids = appended.slice(0, 2).map(({ id }) => id);
+    failing = false;
+    appended.length = 0;
+    await until(async () => (await sql`select 1 from realtime.outbox`).length === 0);
+    expect(appended.map(({ id }) => id)).toEqual(ids);
+    await until(() => relay.health().leader);
+  });
+
+  test('closing deletes what was appended', async () => {
+    const appended: OutboxRow[] = [];
+    const { relay } = await relaying({
+      sink: { kind: 'carry', append: async (rows) => void appended.push(...rows) },
+    });
+    await sql`insert into item select g from generate_series(1, 3000) g`;
+    await until(() => appended.length === 3000);
+    await relay.close();
+    expect(await sql`select 1 from realtime.outbox`).toHaveLength(0);
+    expect(changes(appended as never).map(({ id }) => id)).toEqual(Array.from({ length: 3000 }, (_, i) => i + 1));
+  });
+});

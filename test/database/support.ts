@@ -1,0 +1,121 @@
+// What the tests of this folder share: a database per file with its clients, a look at the outbox, a relay that collects.
+
+import { afterAll } from 'bun:test';
+import postgres from 'postgres';
+import { Relay, type RelayOptions } from '../../src/changes/relay.ts';
+import { Rules } from '../../src/core/rules.ts';
+import type { LogRow } from '../../src/database/log-row.ts';
+import { createDatabase } from '../support/postgres.ts';
+
+export interface Database {
+  readonly url: string;
+  readonly superUrl: string;
+  /** As the owner of the database, who is no superuser. */
+  readonly sql: postgres.Sql;
+  readonly superuser: postgres.Sql;
+  readonly version: number;
+}
+
+/** A fresh migrated database for the calling file; gone with its clients when the file's tests are done. */
+export async function database(): Promise<Database> {
+  const created = await createDatabase({ migrated: true });
+  const options = { max: 20, onnotice: () => undefined };
+  const sql = postgres(created.url, options);
+  const superuser = postgres(created.superUrl, { ...options, max: 2 });
+  afterAll(async () => {
+    await Promise.all([sql.end({ timeout: 1 }), superuser.end({ timeout: 1 })]);
+    await created.drop();
+  });
+  const [row] = await sql`select current_setting('server_version_num')::int / 10000 as version`;
+  return { url: created.url, superUrl: created.superUrl, sql, superuser, version: row!['version'] as number };
+}
+
+export const rules = new Rules({
+  rules: [
+    { channels: 'ephemeral:*', recoverable: false },
+    { channels: 'small', history: { size: 10, seconds: 60 } },
+  ],
+}).all;
+
+/** Polls a condition; throws when it is not met in time. */
+export async function until(condition: () => boolean | Promise<boolean>, milliseconds = 10_000): Promise<void> {
+  const deadline = performance.now() + milliseconds;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`not met within ${milliseconds} ms: ${condition.toString()}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** A change or anything else that was published. */
+export interface Seen {
+  readonly channel: string;
+  readonly data: Record<string, unknown>;
+}
+
+/** Moves what is in the outbox into the log by hand, and answers it, in order. */
+export async function drained(sql: postgres.Sql): Promise<Seen[]> {
+  const rows = await relayed(sql);
+  return rows.rows.map(({ channel, data }) => ({ channel, data: JSON.parse(data) as Record<string, unknown> }));
+}
+
+export interface Relayed {
+  readonly rows: LogRow[];
+  readonly taken: number;
+  readonly dropped: number;
+}
+
+/** One call of realtime.relay. */
+export async function relayed(sql: postgres.Sql, batchMax = 100_000): Promise<Relayed> {
+  const rows = await sql`
+    select seq::float8, channel, epoch, "offset"::float8, data, at::float8, "user", connection, "except"
+    from realtime.relay(${batchMax}, ${JSON.stringify(rules)}::text::jsonb)`;
+  const report = rows.at(-1)!;
+  return {
+    rows: rows.slice(0, -1) as unknown as LogRow[],
+    taken: report['offset'] as number,
+    dropped: report['at'] as number,
+  };
+}
+
+export interface TestRelay {
+  readonly relay: Relay;
+  readonly rows: LogRow[];
+  readonly errors: unknown[];
+  /** Backend process of the leading or standing-by session. */
+  dropped(): number;
+}
+
+/** A relay into the log that collects what it hands over; closed with the file at the latest. */
+export async function startRelay(url: string, options: Partial<RelayOptions> = {}): Promise<TestRelay> {
+  const rows: LogRow[] = [];
+  const errors: unknown[] = [];
+  let dropped = 0;
+  const relay = new Relay({
+    url,
+    rules,
+    sink: {
+      kind: 'log',
+      delivered: (batch, count) => {
+        for (const row of batch) rows.push(row);
+        dropped += count;
+      },
+    },
+    observer: {
+      leader: () => undefined,
+      batch: () => undefined,
+      waiting: () => undefined,
+      error: (error) => errors.push(error),
+    },
+    standbyMs: 50,
+    ...options,
+  });
+  await relay.start();
+  return { relay, rows, errors, dropped: () => dropped };
+}
+
+/** Numbers of a channel's rows without a hole or a repeat, from `first` on. */
+export function expectConsecutive(rows: readonly LogRow[], first = 1): void {
+  rows.forEach((row, index) => {
+    if (row.offset !== first + index) throw new Error(`offset ${row.offset} where ${first + index} was due`);
+  });
+}
