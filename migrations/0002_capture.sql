@@ -73,7 +73,8 @@ BEGIN
     WHERE a.attrelid = target AND a.attname = w AND a.attnum > 0 AND NOT a.attisdropped
   );
   IF missing IS NOT NULL THEN
-    RAISE EXCEPTION 'the watch of table % names columns that are gone: %; call realtime.watch or realtime.unwatch again',
+    RAISE EXCEPTION
+      'the watch of table % names columns that are gone: %; call realtime.watch or realtime.unwatch again',
       target::regclass, missing USING ERRCODE = 'undefined_column';
   END IF;
   RETURN true;
@@ -144,7 +145,8 @@ AS $$
   WHERE n % 2 = 0 OR part <> ''
 $$;
 --> statement-breakpoint
--- One source of outbox rows in a generated statement: this channel with this data, unless it is NULL or one of `others`.
+-- One source of outbox rows in a generated statement: this channel with this data, unless the channel is NULL or one of
+-- `others`.
 CREATE FUNCTION realtime.capture_branch(channel text, data text, others text[]) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -189,6 +191,7 @@ DECLARE
   updated text[] := '{}';
   deleted text[] := '{}';
   moved boolean;
+  number integer;
 BEGIN
   FOREACH template IN ARRAY channels LOOP
     parts := realtime.template_parts(template, target);
@@ -202,10 +205,11 @@ BEGIN
         SELECT string_agg(CASE WHEN n % 2 = 1 THEN replace(part, '.', '\.') ELSE '.*' END, '' ORDER BY n)
         FROM unnest(parts) WITH ORDINALITY p (part, n)
       );
-      new_columns := new_columns || format(', %s AS n%s', realtime.template_expression(parts, 'n'), cardinality(patterns));
-      old_columns := old_columns || format(', %s AS o%s', realtime.template_expression(parts, 'o'), cardinality(patterns));
-      new_channels := new_channels || format('p.n%s', cardinality(patterns));
-      old_channels := old_channels || format('p.o%s', cardinality(patterns));
+      number := cardinality(patterns);
+      new_columns := new_columns || format(', %s AS n%s', realtime.template_expression(parts, 'n'), number);
+      old_columns := old_columns || format(', %s AS o%s', realtime.template_expression(parts, 'o'), number);
+      new_channels := new_channels || format('p.n%s', number);
+      old_channels := old_channels || format('p.o%s', number);
     END IF;
   END LOOP;
 
@@ -354,7 +358,8 @@ DECLARE
 BEGIN
   FOR capture IN
     SELECT p.proname FROM pg_proc p
-    WHERE p.pronamespace = 'realtime'::regnamespace AND p.proname LIKE 'capture\_%' AND p.prorettype = 'trigger'::regtype
+    WHERE p.pronamespace = 'realtime'::regnamespace AND p.proname LIKE 'capture\_%'
+      AND p.prorettype = 'trigger'::regtype
       AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid)
   LOOP
     EXECUTE format('DROP FUNCTION realtime.%I()', capture);
@@ -396,7 +401,8 @@ BEGIN
     RAISE EXCEPTION 'realtime.watch: 1 to 32 channel templates are needed, % given', cardinality(channels)
       USING ERRCODE = 'invalid_parameter_value';
   ELSIF cardinality(channels) > (SELECT count(DISTINCT c) FROM unnest(channels) c WHERE c IS NOT NULL) THEN
-    RAISE EXCEPTION 'realtime.watch: a channel template is NULL or given twice' USING ERRCODE = 'invalid_parameter_value';
+    RAISE EXCEPTION 'realtime.watch: a channel template is NULL or given twice'
+      USING ERRCODE = 'invalid_parameter_value';
   END IF;
   IF cardinality(columns) = 0 OR cardinality(columns) > (SELECT count(DISTINCT c) FROM unnest(columns) c) THEN
     RAISE EXCEPTION 'realtime.watch: the list of columns is empty, or names one twice or NULL'
@@ -466,7 +472,8 @@ BEGIN
     RAISE EXCEPTION 'realtime.send: "%" is not a channel', channel
       USING ERRCODE = 'invalid_parameter_value', HINT = 'A channel is 1 to 128 characters of A-Z a-z 0-9 _ . : - @ /';
   ELSIF data IS NULL THEN
-    RAISE EXCEPTION 'realtime.send: data is NULL' USING ERRCODE = 'null_value_not_allowed', HINT = 'JSON null is ''null''.';
+    RAISE EXCEPTION 'realtime.send: data is NULL'
+      USING ERRCODE = 'null_value_not_allowed', HINT = 'JSON null is ''null''.';
   ELSIF length(key) NOT BETWEEN 1 AND 64 THEN
     RAISE EXCEPTION 'realtime.send: a key has 1 to 64 characters' USING ERRCODE = 'invalid_parameter_value';
   END IF;

@@ -54,7 +54,9 @@ $$;
 -- at = rows dropped, data = all ids taken (only if `ranges` were given or `report` is set), epoch = `oldest:next`:
 -- transactions below the first had ended before the read, and whoever has an id lower than one that was taken is below
 -- the second. Not a snapshot's upper bound: that is only past the newest transaction that has ended.
-CREATE FUNCTION realtime.relay(batch_max integer, rules jsonb, ranges bigint[] DEFAULT NULL, report boolean DEFAULT false)
+CREATE FUNCTION realtime.relay(
+  batch_max integer, rules jsonb, ranges bigint[] DEFAULT NULL, report boolean DEFAULT false
+)
 RETURNS TABLE (
   seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
   "user" text, connection text, "except" text
@@ -98,7 +100,8 @@ BEGIN
     RETURNING o.id, o.channel, replace(replace(o.data, E'\n', ' '), E'\r', ' ') AS data, o.key
   ), rule AS MATERIALIZED (
     SELECT r.value ->> 'pattern' AS pattern, (r.value ->> 'recoverable')::boolean AS recoverable,
-      (r.value ->> 'historySize')::integer AS size, (r.value ->> 'historySeconds')::integer AS seconds, r.ordinality AS place
+      (r.value ->> 'historySize')::integer AS size, (r.value ->> 'historySeconds')::integer AS seconds,
+      r.ordinality AS place
     FROM jsonb_array_elements(rules) WITH ORDINALITY r
   ), named AS MATERIALIZED (
     -- Each distinct channel is checked and ruled once.
@@ -205,6 +208,6 @@ AS $$
 $$;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION
-  realtime.visible(integer, bigint[]), realtime.relay(integer, jsonb, bigint[], boolean), realtime.peek(integer, bigint[]),
-  realtime.outbox_stats()
+  realtime.visible(integer, bigint[]), realtime.relay(integer, jsonb, bigint[], boolean),
+  realtime.peek(integer, bigint[]), realtime.outbox_stats()
 FROM PUBLIC;

@@ -76,7 +76,8 @@ BEGIN
       WHERE x.at < now_ms - 60000
     ))
   )
-  SELECT coalesce(n.seq, k.seq), g.channel, coalesce(n.epoch, (SELECT c.epoch FROM realtime.channels c WHERE c.channel = g.channel)),
+  SELECT coalesce(n.seq, k.seq), g.channel,
+    coalesce(n.epoch, (SELECT c.epoch FROM realtime.channels c WHERE c.channel = g.channel)),
     coalesce(n."offset", k."offset"), coalesce(n.data, k.data), CASE WHEN n.seq IS NULL THEN k.at ELSE now_ms END,
     CASE WHEN n.seq IS NULL THEN k.from_user ELSE n."user" END,
     CASE WHEN n.seq IS NULL THEN k.from_connection ELSE n.connection END,
@@ -95,8 +96,8 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- Deletes publications past their channel's age or size, looking at no more than `examine_max` rows after `after` in
--- the order of the log. Answers how many it deleted, and where to go on; NULL when the rest is too young to be looked at.
+-- Deletes publications past their channel's age or size, looking at `examine_max` rows after `after` at most, in the
+-- order of the log. Answers how many it deleted, and where to go on; NULL when the rest is too young to be looked at.
 -- Nothing younger than a minute goes, nor anything within a minute of its age: nodes that lag still read it.
 CREATE FUNCTION realtime.trim(after bigint, examine_max integer, OUT deleted bigint, OUT next bigint)
 LANGUAGE plpgsql VOLATILE

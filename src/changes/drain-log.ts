@@ -1,6 +1,6 @@
 // Moves batches into the log of the same database: one statement deletes, numbers, appends and notifies, as one
-// transaction, so that nothing can be lost or doubled between two places. Rows are handed to this process at once; other
-// nodes hear the notification.
+// transaction, so that nothing can be lost or doubled between two places. Rows are handed to this process at once;
+// other nodes hear the notification.
 
 import type { Row } from '../database/direct-session.ts';
 import type { LogRow } from '../database/log-row.ts';

@@ -3,8 +3,8 @@
 //
 // The doorbell, from this side:
 //  1. Awake, it reads again as soon as a batch is handed over.
-//  2. A read that finds nothing is followed by one that also tries to take the doorbell's lock exclusively. It is refused
-//     while any transaction that left rows is open: then it reads again after 1 ms, soon 5 ms.
+//  2. A read that finds nothing is followed by one that also tries to take the doorbell's lock exclusively. It is
+//     refused while any transaction that left rows is open: then it reads again after 1 ms, soon 5 ms.
 //  3. With the lock, that same read has seen every row whose writer did not ring. If it found nothing: asleep.
 //  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path.
 //  5. Rings that come thick and fast cost the writers more than polling costs the relay: it lets go of the lock.
@@ -27,9 +27,9 @@ export interface LeaderOptions {
   readonly clock: Clock;
   readonly safetyMs: number;
   /** A batch was handed over. */
-  moved(rows: number, dropped: number, seconds: number): void;
+  readonly moved: (rows: number, dropped: number, seconds: number) => void;
   /** Asked between reads. */
-  closing(): boolean;
+  readonly closing: () => boolean;
 }
 
 /** Rings closer together than this are thick… */

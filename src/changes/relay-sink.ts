@@ -30,7 +30,7 @@ export type RelaySink = LogSink | CarrySink;
 export interface RelayObserver {
   /** This process began or ceased to be the one that relays. */
   leader(leader: boolean): void;
-  /** A batch was moved: rows taken, rows dropped because their channel is no channel, seconds from query to hand-over. */
+  /** A batch was moved: rows taken, of these dropped (their channel is no channel), seconds from query to hand-over. */
   batch(rows: number, dropped: number, seconds: number): void;
   /** What waits: rows, counted up to 10,000, and the age of the oldest in seconds. Every few seconds, by the leader. */
   waiting(rows: number, lagSeconds: number): void;

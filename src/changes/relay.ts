@@ -1,10 +1,10 @@
-// Brings table changes from the outbox to the sync layer. Every node runs one; an advisory lock lets one lead at a time,
-// the others stand by. The work itself is in leader.ts; this file is its life:
+// Brings table changes from the outbox to the sync layer. Every node runs one; an advisory lock lets one lead at a
+// time, the others stand by. The work itself is in leader.ts; this file is its life:
 //  1. Connect: one session for everything, as its locks and its LISTEN end with it.
 //  2. LISTEN for the doorbell, then try the leader's lock, again every second or so while another relay has it.
 //  3. Lead until the session ends, a batch cannot be handed over, or `close`.
 //  4. Let go, wait with full jitter, and start over: for ever, until `close`.
-// Two relays that both believe to lead do no harm: in the log, a fence orders them; elsewhere, the sink ignores repeats.
+// Two relays that both believe to lead do no harm: in the log a fence orders them; elsewhere the sink ignores repeats.
 
 import { systemClock, type Clock } from '../core/clock.ts';
 import type { ChannelRule } from '../core/rules.ts';
@@ -43,6 +43,15 @@ export interface RelayHealth {
   readonly leader: boolean;
   readonly detail?: string;
 }
+
+// A session whose client is gone without a word, or stopped, still holds the leader's lock. So the server looks after it
+// as well: a peer that answers no more is found in 15 s, a session that asks nothing (this one asks every second) ends
+// after 30 s, where the server knows that setting.
+const abandonment = `
+  select set_config(v.name, v.value, false)
+  from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '3'),
+    ('tcp_user_timeout', '15000'), ('idle_session_timeout', '30000')) v (name, value)
+  where exists (select from pg_settings s where s.name = v.name)`;
 
 const backoffMinMs = 100;
 const backoffMaxMs = 10_000;
@@ -98,7 +107,7 @@ export class Relay {
         onNotification: () => this.#bell.ring(),
         onClosed: () => this.#bell.ring(),
       });
-      await session.query('listen realtime_wake; select 1');
+      await session.query(`listen realtime_wake; ${abandonment}`);
       return session;
     } catch (error) {
       throw unavailable(error);

@@ -34,8 +34,8 @@ export function connect(url: string, options: ConnectOptions): Database {
 
 export interface DirectOptions {
   readonly applicationName: string;
-  onNotification(channel: string, payload: string): void;
-  onClosed(): void;
+  readonly onNotification: (channel: string, payload: string) => void;
+  readonly onClosed: () => void;
 }
 
 /** One connection that is never recycled, and that tells of notifications and of its own end. */

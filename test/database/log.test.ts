@@ -75,7 +75,7 @@ describe('numbering', () => {
 
   test('one notification per batch tells the newest seq, and who wrote it', async () => {
     const heard: string[] = [];
-    const { unlisten } = await sql.listen('realtime_log', (payload) => heard.push(payload));
+    const listening = await sql.listen('realtime_log', (payload) => heard.push(payload));
     await sql`select realtime.send('ephemeral:x', '1')`;
     await relayed(sql);
     const rows = await append([{}, {}]);
@@ -83,7 +83,7 @@ describe('numbering', () => {
     const { rows: later } = await relayed(sql);
     await sql.notify('realtime_log', 'end');
     while (heard.at(-1) !== 'end') await new Promise((resolve) => setTimeout(resolve, 1));
-    await unlisten();
+    await listening.unlisten();
     expect(heard).toEqual([`${rows[1]!.seq} postgres.js`, `${later.at(-1)!.seq} postgres.js`, 'end']);
   });
 

@@ -13,7 +13,7 @@ beforeEach(async () => {
 async function message(promise: Promise<unknown>): Promise<string> {
   return promise.then(
     () => 'it did not fail',
-    (error: Error) => error.message,
+    (error: unknown) => (error as Error).message,
   );
 }
 
@@ -83,7 +83,7 @@ test('the row trigger tells inserts, updates and deletes to the channel of the t
   ] as never);
 });
 
-test('the row trigger tells a partition by the name of its table, also when the partition is written directly', async () => {
+test('the row trigger tells a partition by the name of its table, also when written directly', async () => {
   await sql`create table item (id int, region text) partition by list (region)`;
   await sql`create table item_a partition of item for values in ('a')`;
   await sql`create trigger own after insert on item for each row execute function notify_realtime_event()`;

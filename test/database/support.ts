@@ -1,4 +1,5 @@
-// What the tests of this folder share: a database per file with its clients, a look at the outbox, a relay that collects.
+// What the tests of this folder share: a database per file with its clients, a look at the outbox, a relay that
+// collects.
 
 import { afterAll } from 'bun:test';
 import postgres from 'postgres';
@@ -81,8 +82,8 @@ export interface TestRelay {
   readonly relay: Relay;
   readonly rows: LogRow[];
   readonly errors: unknown[];
-  /** Backend process of the leading or standing-by session. */
-  dropped(): number;
+  /** Rows dropped so far. */
+  readonly dropped: () => number;
 }
 
 /** A relay into the log that collects what it hands over; closed with the file at the latest. */
