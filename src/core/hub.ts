@@ -14,7 +14,7 @@ import { isLagging, paceLimits, waitForPace } from './pace.ts';
 import { Publication, type Sender } from './publication.ts';
 import type { Recovery, RecoveryLimits } from './recovery.ts';
 import type { Rules } from './rules.ts';
-import { Session, type Subscription } from './session.ts';
+import { Session, Subscription } from './session.ts';
 import { Subscriber, type SubscribeRequest } from './subscriber.ts';
 import type { HistoryPage, HistoryQuery, MaybePromise, SyncAdapter, SyncEvents } from './sync-adapter.ts';
 
@@ -108,8 +108,7 @@ export class Hub implements SyncEvents {
   /** Called by the session as it ends. */
   leave(session: Session, code: number): void {
     this.sessions.delete(session.id);
-    for (const channel of [...(session.subscriptions?.keys() ?? [])]) this.#drop(session, channel);
-    session.subscriptions = undefined;
+    for (const subscription of session.subscriptions) this.#drop(session, subscription);
     this.observer.disconnection(session.outlet.transport, code);
   }
 
@@ -121,9 +120,10 @@ export class Hub implements SyncEvents {
   }
 
   unsubscribe(session: Session, name: string): void {
-    if (session.subscriptions?.has(name) !== true) return;
+    const subscription = session.subscription(name);
+    if (subscription === undefined) return;
     session.outlet.leave(name);
-    this.#drop(session, name);
+    this.#drop(session, subscription);
   }
 
   /** Opens the channel at the sync layer if it is new here. The caller adds a session to it, or calls `release`. */
@@ -164,9 +164,9 @@ export class Hub implements SyncEvents {
   }
 
   add(session: Session, channel: Channel, start: Position): Subscription {
-    const subscription: Subscription = { channel, start, recovery: undefined };
+    const subscription = new Subscription(channel, start);
     channel.sessions.add(session);
-    (session.subscriptions ??= new Map()).set(channel.name, subscription);
+    session.addSubscription(subscription);
     this.#subscriptions++;
     return subscription;
   }
@@ -178,11 +178,9 @@ export class Hub implements SyncEvents {
     else channel.liveSse++;
   }
 
-  #drop(session: Session, name: string): void {
-    const subscription = session.subscriptions?.get(name);
-    if (subscription === undefined) return;
+  #drop(session: Session, subscription: Subscription): void {
     const { channel, recovery } = subscription;
-    session.subscriptions?.delete(name);
+    session.removeSubscription(subscription);
     if (recovery !== undefined) {
       recovery.cancel();
       this.endRecovery(channel, recovery);
@@ -245,7 +243,7 @@ export class Hub implements SyncEvents {
       channel.bytesSinceSettled = 0;
       for (const session of channel.sessions) {
         // One that recovers waits for its own socket and holds up nobody.
-        const recovers = session.subscriptions?.get(channel.name)?.recovery !== undefined;
+        const recovers = session.subscription(channel.name)?.recovery !== undefined;
         if (!recovers && isLagging(session, paceLimits)) lagging.push(session);
       }
     }

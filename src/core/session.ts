@@ -18,12 +18,28 @@ import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
 import type { Recovery } from './recovery.ts';
 
-export interface Subscription {
+export class Subscription {
   readonly channel: Channel;
-  /** Everything after this position was or will be told to this connection, or a gap was. */
-  start: Position;
   /** Set until the subscriber has caught up. */
   recovery: Recovery | undefined;
+  /** Where it began: publications up to here were not sent by it. Two fields, as there are many subscriptions. */
+  #startEpoch: string;
+  #startOffset: number;
+
+  constructor(channel: Channel, start: Position) {
+    this.channel = channel;
+    this.#startEpoch = start.epoch;
+    this.#startOffset = start.offset;
+  }
+
+  get start(): Position {
+    return { epoch: this.#startEpoch, offset: this.#startOffset };
+  }
+
+  set start({ epoch, offset }: Position) {
+    this.#startEpoch = epoch;
+    this.#startOffset = offset;
+  }
 }
 
 /** Commands that wait behind a slow one before reading from the peer is paused. */
@@ -36,8 +52,8 @@ export class Session {
   readonly identity: Identity;
   readonly outlet: Outlet;
   readonly #hub: Hub;
-  /** Made when first needed: most connections have few, and many have one. */
-  subscriptions: Map<string, Subscription> | undefined;
+  /** The only one as it is, several in a map: idle connections with one subscription are the most frequent by far. */
+  #subscriptions: Subscription | Map<string, Subscription> | undefined;
   closed = false;
   /** Too slow to be waited for; its own buffer limit decides its fate. */
   slow = false;
@@ -49,6 +65,40 @@ export class Session {
     this.identity = identity;
     this.outlet = outlet;
     this.#hub = hub;
+  }
+
+  subscription(channel: string): Subscription | undefined {
+    const held = this.#subscriptions;
+    if (held instanceof Subscription) return held.channel.name === channel ? held : undefined;
+    return held?.get(channel);
+  }
+
+  get subscriptions(): readonly Subscription[] {
+    const held = this.#subscriptions;
+    if (held === undefined) return [];
+    return held instanceof Subscription ? [held] : [...held.values()];
+  }
+
+  get subscriptionCount(): number {
+    const held = this.#subscriptions;
+    return held instanceof Subscription ? 1 : (held?.size ?? 0);
+  }
+
+  /** Called by the hub alone, which counts; the channel has none yet. */
+  addSubscription(subscription: Subscription): void {
+    const held = this.#subscriptions;
+    if (held === undefined) this.#subscriptions = subscription;
+    else if (!(held instanceof Subscription)) held.set(subscription.channel.name, subscription);
+    else this.#subscriptions = new Map([held, subscription].map((each) => [each.channel.name, each]));
+  }
+
+  /** Called by the hub alone. */
+  removeSubscription(subscription: Subscription): void {
+    const held = this.#subscriptions;
+    if (held === subscription) this.#subscriptions = undefined;
+    else if (held instanceof Map && held.delete(subscription.channel.name) && held.size === 0) {
+      this.#subscriptions = undefined;
+    }
   }
 
   welcome(): WelcomeFrame {
@@ -170,7 +220,7 @@ export class Session {
   }
 
   #unsubscribe({ id, channel }: Command & { type: 'unsubscribe' }): undefined {
-    if (this.subscriptions?.has(channel) !== true) throw new RealtimeError('not_subscribed');
+    if (this.subscription(channel) === undefined) throw new RealtimeError('not_subscribed');
     this.#hub.unsubscribe(this, channel);
     this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', ...withId(id), channel }));
     return undefined;

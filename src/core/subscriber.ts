@@ -74,8 +74,8 @@ export class Subscriber {
 
   async #permit(session: Session, requests: readonly SubscribeRequest[]): Promise<void> {
     const { channelsPerConnectionMax } = this.#hub.options;
-    const fresh = requests.filter(({ channel }) => session.subscriptions?.has(channel) !== true);
-    if ((session.subscriptions?.size ?? 0) + fresh.length > channelsPerConnectionMax) {
+    const fresh = requests.filter(({ channel }) => session.subscription(channel) === undefined);
+    if (session.subscriptionCount + fresh.length > channelsPerConnectionMax) {
       throw new RealtimeError('limit_exceeded', `A connection has at most ${channelsPerConnectionMax} channels.`);
     }
     for (const { channel } of requests) {
@@ -96,7 +96,7 @@ export class Subscriber {
 
   #begin(session: Session, request: SubscribeRequest, channel: Channel | undefined): Beginning {
     if (channel === undefined) throw new Error('a channel that was opened is missing');
-    const before = session.subscriptions?.get(channel.name);
+    const before = session.subscription(channel.name);
     const recoverable = channel.rule.recoverable;
     const resume = recoverable ? request.resume?.(channel.epoch) : undefined;
     const resumes = request.resume !== undefined && (resume !== undefined || !recoverable);
