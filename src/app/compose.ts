@@ -3,7 +3,9 @@
 
 import config from '../../realtime.config.ts';
 import packageJson from '../../package.json' with { type: 'json' };
-import { everyoneAnonymous, openAccess } from '../core/access.ts';
+import { tokenAccess } from '../auth/token-access.ts';
+import { tokenAuthenticator } from '../auth/token-authenticator.ts';
+import { everyoneAnonymous, openAccess, type Access, type Authenticate } from '../core/access.ts';
 import { systemClock } from '../core/clock.ts';
 import { Hub } from '../core/hub.ts';
 import { Rules } from '../core/rules.ts';
@@ -46,6 +48,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
 
   const database = await openDatabase(settings, log, closing);
   const adapter = createAdapter({ settings, database, observer: metrics, clock, log, closing });
+  const { access, authenticate } = gatekeepers(settings);
   const hub = new Hub(
     {
       nodeId: settings.nodeId,
@@ -59,7 +62,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     {
       adapter,
       rules,
-      access: openAccess,
+      access,
+      authenticate,
       observer: metrics,
       clock,
       log: (message, error) => log.error({ err: error }, message),
@@ -103,7 +107,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     adapter,
     events,
     metrics,
-    authenticate: everyoneAnonymous,
+    authenticate,
     database: () => database.sql`SELECT 1`,
     shutdown,
     pages: pages as never,
@@ -116,6 +120,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   closing.add('HTTP server', async () => {
     await server.stop(true);
   });
+  const expiry = setInterval(() => hub.expireTokens(), 1_000);
+  closing.add('token expiry', () => clearInterval(expiry));
   const broadcast = new Broadcast(hub, settings.broadcastInterval);
   broadcast.start();
   closing.add('broadcast', () => broadcast.close());
@@ -125,6 +131,18 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   if (settings.logFormat === 'pretty') console.log(lines);
   else log.info({ sync: settings.sync }, `listening on ${url} as ${settings.nodeId}`);
   return { url, hub, shutdown };
+}
+
+/** With a key to check tokens by, nothing is allowed that no token grants; without one, everyone may do nearly all. */
+function gatekeepers(settings: Settings): { access: Access; authenticate: Authenticate } {
+  const authenticate = tokenAuthenticator({
+    secret: settings.jwtSecret,
+    publicKey: settings.jwtPublicKey,
+    jwksUrl: settings.jwksUrl,
+    anonymousAllowed: settings.allowAnonymous,
+  });
+  if (authenticate === undefined) return { access: openAccess, authenticate: everyoneAnonymous };
+  return { access: tokenAccess, authenticate };
 }
 
 function shownHost(host: string): string {

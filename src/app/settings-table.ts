@@ -61,7 +61,7 @@ export const settingsByKey = {
     'DATABASE_URL',
     postgresUrl,
     'an embedded PostgreSQL under `DATA_DIR`',
-    'PostgreSQL 14 or newer.',
+    'PostgreSQL 13 or newer.',
   ),
   databaseUrlDirect: optional(
     'DATABASE_URL_DIRECT',
@@ -125,7 +125,7 @@ export const settingsByKey = {
     'HOLD_MAX',
     wholeNumber(1, 1_000_000),
     '1000',
-    'Live publications held back per subscription while it recovers; more is a `gap`.',
+    'Live publications held back per subscription while it recovers; more are read from history again.',
   ),
   historyBytesMax: defaulted(
     'HISTORY_BYTES_MAX',
@@ -144,7 +144,7 @@ export const settingsByKey = {
     'SSE_RETRY',
     wholeNumber(100, 600_000),
     '2000',
-    'Milliseconds after which an EventSource reconnects, spread at random around it.',
+    'Milliseconds after which an EventSource reconnects; each is told its own, up to half as much more.',
   ),
   shutdownTimeout: defaulted(
     'SHUTDOWN_TIMEOUT',

@@ -5,7 +5,7 @@ import type { GapReason } from '../protocol/codes.ts';
 import type { CommandId } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import type { Access, Identity } from './access.ts';
+import type { Access, Authenticate, Identity } from './access.ts';
 import { Channel, type ChannelPorts } from './channel.ts';
 import { randomId, type Clock } from './clock.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
@@ -42,6 +42,8 @@ export interface HubPorts {
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
   readonly access: Access;
+  /** Checks the tokens of `refresh` commands. */
+  readonly authenticate: Authenticate;
   readonly observer: HubObserver;
   readonly clock: Clock;
   /** Where failures go that no client is told in detail. */
@@ -57,6 +59,7 @@ export class Hub implements SyncEvents {
   readonly options: HubOptions;
   readonly observer: HubObserver;
   readonly access: Access;
+  readonly authenticate: Authenticate;
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
   readonly clock: Clock;
@@ -73,6 +76,7 @@ export class Hub implements SyncEvents {
     this.options = options;
     this.observer = ports.observer;
     this.access = ports.access;
+    this.authenticate = ports.authenticate;
     this.adapter = ports.adapter;
     this.rules = ports.rules;
     this.clock = ports.clock;
@@ -103,6 +107,12 @@ export class Hub implements SyncEvents {
     this.sessions.set(session.id, session);
     this.observer.connection(outlet.transport, 'accepted');
     return session;
+  }
+
+  /** Closes the connections whose tokens have ended; call it every second or so. */
+  expireTokens(): void {
+    const nowSeconds = this.clock.now() / 1_000;
+    for (const session of [...this.sessions.values()]) session.expire(nowSeconds);
   }
 
   /** Called by the session as it ends. */

@@ -44,12 +44,14 @@ export class Subscription {
 
 /** Commands that wait behind a slow one before reading from the peer is paused. */
 const queuePauseAt = 32;
+/** Publications of one connection on their way at once. */
+const publishingMax = 256;
 /** A peer that goes on in spite of the pause sends what was already on its way; more than this is abuse. */
 const queueMax = 10_000;
 
 export class Session {
   readonly id: string;
-  readonly identity: Identity;
+  identity: Identity;
   readonly outlet: Outlet;
   readonly #hub: Hub;
   /** The only one as it is, several in a map: idle connections with one subscription are the most frequent by far. */
@@ -58,7 +60,10 @@ export class Session {
   /** Too slow to be waited for; its own buffer limit decides its fate. */
   slow = false;
   #queue: string[] | undefined;
+  /** A command runs that the following ones wait for. */
   #busy = false;
+  /** Publications on their way to the log. */
+  #publishing = 0;
 
   constructor(id: string, identity: Identity, outlet: Outlet, hub: Hub) {
     this.id = id;
@@ -127,10 +132,29 @@ export class Session {
 
   /** Commands that answer at once run at once; only one that waits makes the next ones wait. */
   #start(text: string): void {
-    const running = this.#execute(text);
+    const command = this.#decode(text);
+    if (command === undefined) return;
+    if (this.#publishing > 0 && command.type !== 'publish') {
+      // It must find what was published before it.
+      this.#busy = true;
+      (this.#queue ??= []).unshift(text);
+      return;
+    }
+    const running = this.#execute(command);
     if (running === undefined) return;
-    this.#busy = true;
-    void running.then(() => this.#next());
+    if (command.type === 'publish') {
+      // Handed over in order, they are numbered in order: waiting for each answer would only make each commit small.
+      this.#busy = ++this.#publishing >= publishingMax;
+      void running.then(() => this.#published());
+    } else {
+      this.#busy = true;
+      void running.then(() => this.#next());
+    }
+  }
+
+  #published(): void {
+    this.#publishing--;
+    if (this.#busy && (this.#publishing === 0 || this.#publishing === publishingMax - 1)) this.#next();
   }
 
   #next(): void {
@@ -146,14 +170,16 @@ export class Session {
     }
   }
 
-  /** Resolves always: a failure becomes an error reply. */
-  #execute(text: string): Promise<void> | undefined {
+  #decode(text: string): Command | undefined {
     const command = decodeCommand(text);
-    if (isRefused(command)) {
-      this.#hub.observer.received('invalid');
-      this.fail(command.error, command.id, command.channel);
-      return undefined;
-    }
+    if (!isRefused(command)) return command;
+    this.#hub.observer.received('invalid');
+    this.fail(command.error, command.id, command.channel);
+    return undefined;
+  }
+
+  /** Resolves always: a failure becomes an error reply. */
+  #execute(command: Command): Promise<void> | undefined {
     this.#hub.observer.received(command.type);
     try {
       const running = this.#run(command);
@@ -181,8 +207,9 @@ export class Session {
         return this.#unsubscribe(command);
       case 'history':
         return this.#history(command);
-      case 'presence':
       case 'refresh':
+        return this.#refresh(command);
+      case 'presence':
         throw new RealtimeError('bad_request', `This server does not offer "${command.type}".`);
     }
   }
@@ -224,6 +251,30 @@ export class Session {
     this.#hub.unsubscribe(this, channel);
     this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', ...withId(id), channel }));
     return undefined;
+  }
+
+  /** A fresh token for the same user extends the connection; what it grants no more is left. */
+  async #refresh({ id, token }: Command & { type: 'refresh' }): Promise<void> {
+    const identity = await this.#hub.authenticate(token);
+    if (identity.user !== this.identity.user) throw new RealtimeError('unauthorized', 'The token is another user’s.');
+    this.identity = identity;
+    const { expiresAt } = identity;
+    const expires = expiresAt === undefined ? {} : { expires: expiresAt };
+    this.outlet.send('refreshed', encodeFrame({ type: 'refreshed', ...withId(id), ...expires }));
+    for (const { channel } of this.subscriptions) {
+      if (await this.#hub.access.may(identity, 'subscribe', channel.name)) continue;
+      this.#hub.unsubscribe(this, channel.name);
+      const frame = { type: 'unsubscribed', channel: channel.name, reason: 'forbidden' } as const;
+      this.outlet.send('unsubscribed', encodeFrame(frame));
+    }
+  }
+
+  /** Closes the connection once its token has ended. */
+  expire(nowSeconds: number): void {
+    const { expiresAt } = this.identity;
+    if (expiresAt !== undefined && nowSeconds >= expiresAt) {
+      this.outlet.disconnect(closeCodes.policyViolation, 'token_expired');
+    }
   }
 
   async #history({ id, channel, since, limit }: Command & { type: 'history' }): Promise<void> {

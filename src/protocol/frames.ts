@@ -89,6 +89,13 @@ export interface PongFrame {
   readonly id?: CommandId;
 }
 
+export interface RefreshedFrame {
+  readonly type: 'refreshed';
+  readonly id?: CommandId;
+  /** Unix seconds at which the new token ends. */
+  readonly expires?: number;
+}
+
 export interface DrainFrame {
   readonly type: 'drain';
   /** Milliseconds after which this client should reconnect. */
@@ -117,6 +124,7 @@ export type ServerFrame =
   | HistoryFrame
   | GapFrame
   | PongFrame
+  | RefreshedFrame
   | DrainFrame
   | ErrorFrame;
 

@@ -1,7 +1,7 @@
 // A hub in this process without network: connections that record what they are told, a fan-out over them, and a clock
 // that only tests turn. What stands behind the hub is a real adapter, or one that a test wraps.
 
-import { openAccess, type Access } from '../../src/core/access.ts';
+import { everyoneAnonymous, openAccess, type Access } from '../../src/core/access.ts';
 import type { Clock } from '../../src/core/clock.ts';
 import { Hub, type HubOptions } from '../../src/core/hub.ts';
 import { silentObserver, type HubObserver, type TransportName } from '../../src/core/observer.ts';
@@ -261,6 +261,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
       adapter,
       rules: new Rules({ rules: options.rules ?? defaultRules }),
       access: options.access ?? openAccess,
+      authenticate: everyoneAnonymous,
       observer: options.observer ?? silentObserver,
       clock,
       log: (message) => logged.push(message),
