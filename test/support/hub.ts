@@ -1,7 +1,14 @@
 // A hub in this process without network: connections that record what they are told, a fan-out over them, and a clock
 // that only tests turn. What stands behind the hub is a real adapter, or one that a test wraps.
 
-import { everyoneAnonymous, openAccess, type Access } from '../../src/core/access.ts';
+import {
+  anonymous,
+  everyoneAnonymous,
+  openAccess,
+  type Access,
+  type Authenticate,
+  type Identity,
+} from '../../src/core/access.ts';
 import type { Clock } from '../../src/core/clock.ts';
 import { Hub, type HubOptions } from '../../src/core/hub.ts';
 import { silentObserver, type HubObserver, type TransportName } from '../../src/core/observer.ts';
@@ -213,6 +220,7 @@ export interface HubHarnessOptions {
   /** Without it, a memory adapter. */
   readonly adapter?: SyncAdapter;
   readonly access?: Access;
+  readonly authenticate?: Authenticate;
   readonly observer?: HubObserver;
   readonly limits?: Partial<HubOptions>;
 }
@@ -224,7 +232,7 @@ export interface HubHarness {
   readonly fanouts: readonly RecordingFanout[];
   /** Messages of what the hub logged. */
   readonly logged: string[];
-  connect(transport?: TransportName): Connected;
+  connect(transport?: TransportName, identity?: Identity): Connected;
 }
 
 export interface Connected {
@@ -261,7 +269,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
       adapter,
       rules: new Rules({ rules: options.rules ?? defaultRules }),
       access: options.access ?? openAccess,
-      authenticate: everyoneAnonymous,
+      authenticate: options.authenticate ?? everyoneAnonymous,
       observer: options.observer ?? silentObserver,
       clock,
       log: (message) => logged.push(message),
@@ -270,14 +278,26 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
   const fanouts = [new RecordingFanout('websocket'), new RecordingFanout('sse')];
   for (const fanout of fanouts) hub.attach(fanout);
   void adapter.start(hub);
-  return { hub, clock, adapter, fanouts, logged, connect: (transport) => connect(hub, fanouts, transport) };
+  return {
+    hub,
+    clock,
+    adapter,
+    fanouts,
+    logged,
+    connect: (transport, identity) => connect(hub, fanouts, transport, identity),
+  };
 }
 
-function connect(hub: Hub, fanouts: readonly RecordingFanout[], transport: TransportName = 'websocket'): Connected {
+function connect(
+  hub: Hub,
+  fanouts: readonly RecordingFanout[],
+  transport: TransportName = 'websocket',
+  identity: Identity = anonymous,
+): Connected {
   const fanout = fanouts.find((candidate) => candidate.transport === transport);
   if (fanout === undefined) throw new Error(`no fan-out for ${transport}`);
   const outlet = new RecordingOutlet(fanout);
-  const session = hub.connect({ user: null }, outlet);
+  const session = hub.connect(identity, outlet);
   outlet.session = session;
   const send = async (command: Readonly<Record<string, unknown>>) => {
     session.receive(JSON.stringify(command));

@@ -20,7 +20,13 @@ const clientCount = 4;
 const nodeCount = 2;
 
 type Step =
-  | { readonly do: 'publish'; readonly channel: number; readonly client: number; readonly echo: boolean; readonly count: number }
+  | {
+      readonly do: 'publish';
+      readonly channel: number;
+      readonly client: number;
+      readonly echo: boolean;
+      readonly count: number;
+    }
   | { readonly do: 'subscribe'; readonly client: number; readonly channel: number; readonly resumes: boolean }
   | { readonly do: 'unsubscribe'; readonly client: number; readonly channel: number }
   | { readonly do: 'cut'; readonly client: number }
@@ -52,13 +58,19 @@ const benign: fc.WeightedArbitrary<Step>[] = [
       count: fc.constantFrom(1, 1, 1, 2, 5),
     }),
   },
-  { weight: 3, arbitrary: fc.record({ do: fc.constant('subscribe' as const), client, channel, resumes: fc.boolean() }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constant('subscribe' as const), client, channel, resumes: fc.boolean() }),
+  },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('unsubscribe' as const), client, channel }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('cut' as const), client }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('connect' as const), client, node }) },
   { weight: 14, arbitrary: move },
   { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('drop' as const, 'reconnect' as const), node }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('repeat' as const, 'fail' as const), node, pick: fc.nat(6) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: fc.constantFrom('repeat' as const, 'fail' as const), node, pick: fc.nat(6) }),
+  },
   { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('stall' as const, 'flow' as const), client }) },
   {
     weight: 2,

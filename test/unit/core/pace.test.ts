@@ -1,0 +1,101 @@
+// Waiting for sockets: a fair reader is waited for, a slow one once and briefly, one that is gone not at all.
+
+import { expect, test } from 'bun:test';
+import { isLagging, paceLimits, waitForPace } from '../../../src/core/pace.ts';
+import { createHub, HandClock, idle, RecordingFanout, RecordingOutlet } from '../../support/hub.ts';
+
+function reader(buffered: number): { outlet: RecordingOutlet; closed: boolean; slow: boolean } {
+  const outlet = new RecordingOutlet(new RecordingFanout('websocket'));
+  outlet.buffered = buffered;
+  return { outlet, closed: false, slow: false };
+}
+
+async function turn(clock: HandClock, milliseconds: number): Promise<void> {
+  clock.advance(milliseconds);
+  await idle();
+}
+
+/** Whether the promise has resolved, asked later. */
+function watch(promise: Promise<void>): { done: boolean } {
+  const state = { done: false };
+  void promise.then(() => (state.done = true));
+  return state;
+}
+
+test('a fair reader is waited for until it has room', async () => {
+  const clock = new HandClock();
+  const fair = reader(2 << 20);
+  const waiting = watch(waitForPace([fair], clock, paceLimits));
+  for (let step = 0; step < 14; step++) {
+    fair.outlet.buffered -= 70 << 10;
+    await turn(clock, 45);
+    expect(waiting.done).toBe(false);
+  }
+  fair.outlet.buffered = 1 << 20;
+  await turn(clock, 2);
+  expect(waiting.done).toBe(true);
+  expect(fair.slow).toBe(false);
+});
+
+test('a slow reader is waited for once, and again only after it has caught up', async () => {
+  const clock = new HandClock();
+  const slow = reader(2 << 20);
+  const waiting = watch(waitForPace([slow], clock, paceLimits));
+  await turn(clock, 40);
+  expect(waiting.done).toBe(false);
+  await turn(clock, 20);
+  expect(waiting.done).toBe(true);
+  expect(slow.slow).toBe(true);
+  const again = watch(waitForPace([slow], clock, paceLimits));
+  await idle();
+  expect(again.done).toBe(true);
+  slow.outlet.buffered = 0;
+  expect(isLagging(slow, paceLimits)).toBe(false);
+  expect(slow.slow).toBe(false);
+});
+
+test('a reader that is gone is waited for no longer', async () => {
+  const clock = new HandClock();
+  const gone = reader(2 << 20);
+  const waiting = watch(waitForPace([gone], clock, paceLimits));
+  gone.closed = true;
+  await turn(clock, 2);
+  expect(waiting.done).toBe(true);
+});
+
+test('the hub looks at the sockets of channels that were given much, and waits only for those that lag', async () => {
+  const harness = createHub();
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'a' });
+  expect(harness.hub.settled()).toBeUndefined();
+  const data = JSON.stringify('x'.repeat(50_000));
+  for (let sent = 0; sent < 4; sent++) await harness.hub.publish({ channel: 'a', data, source: 'server' });
+  expect(harness.hub.settled()).toBeUndefined();
+  outlet.buffered = 2 << 20;
+  for (let sent = 0; sent < 4; sent++) await harness.hub.publish({ channel: 'a', data, source: 'server' });
+  const settled = harness.hub.settled();
+  expect(settled).toBeInstanceOf(Promise);
+  outlet.buffered = 0;
+  await turn(harness.clock, 2);
+  await settled;
+});
+
+// One that recovers a page of large publications was marked slow by the pace of live ones, and cut for it.
+test('a connection that recovers is not held against the pace of live publications', async () => {
+  const harness = createHub();
+  const data = JSON.stringify('x'.repeat(50_000));
+  const epoch = (await harness.hub.publish({ channel: 'a', data, source: 'server' }))?.epoch;
+  const { outlet, session } = harness.connect();
+  outlet.buffered = 2 << 20;
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 0 } }));
+  const live = harness.connect();
+  await live.send({ type: 'subscribe', channel: 'a' });
+  for (let sent = 0; sent < 4; sent++) await harness.hub.publish({ channel: 'a', data, source: 'server' });
+  expect(harness.hub.settled()).toBeUndefined();
+  session.slow = true;
+  await turn(harness.clock, 2);
+  outlet.buffered = 0;
+  await turn(harness.clock, 2);
+  expect(outlet.ended).toBeUndefined();
+  expect(outlet.story('a')).toEqual([1, 2, 3, 4, 5]);
+});

@@ -1,0 +1,480 @@
+// How a subscription begins, goes on and ends: heads, recovery by position, gaps, and that nothing is left behind.
+
+import { expect, test } from 'bun:test';
+import type { Clock } from '../../../src/core/clock.ts';
+import type { SyncAdapter } from '../../../src/core/sync-adapter.ts';
+import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
+import {
+  createHub,
+  HandClock,
+  idle,
+  memoryAdapter,
+  type HubHarness,
+  type HubHarnessOptions,
+} from '../../support/hub.ts';
+import { RoughLog, type RoughLink } from '../../support/rough-link.ts';
+
+async function publish({ hub }: HubHarness, channel: string, count: number, data = '0'): Promise<void> {
+  for (let sent = 0; sent < count; sent++) await hub.publish({ channel, data, source: 'server' });
+}
+
+async function epochOf({ hub }: HubHarness, channel: string): Promise<string> {
+  return (await hub.history(channel, { limit: 1 })).head.epoch;
+}
+
+interface LinkHarness extends HubHarness {
+  readonly log: RoughLog;
+  readonly link: RoughLink;
+  /** Publishes to channel `a` past this node. */
+  append(count?: number): void;
+}
+
+/** A hub behind a link on which nothing moves by itself. */
+function onLink(options: HubHarnessOptions = {}): LinkHarness {
+  const clock = new HandClock();
+  const log = new RoughLog(clock);
+  const link = log.link();
+  const harness = createHub({ clock, adapter: link, ...options });
+  const rule = harness.hub.rules.for('a');
+  const append = (count = 1) => {
+    for (let sent = 0; sent < count; sent++) log.memory.publish({ channel: 'a', rule, data: '0', at: clock.now() });
+  };
+  return { ...harness, log, link, append };
+}
+
+/** Lets requests, answers and events through until none is left. */
+async function flow(link: RoughLink): Promise<void> {
+  for (;;) {
+    await idle();
+    if (!link.advance(0) && !link.deliver()) return;
+  }
+}
+
+test('subscribed tells the head, and live publications follow it', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 2);
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', id: 1, channel: 'a' });
+  await publish(harness, 'a', 1);
+  expect(outlet.states()).toEqual([{ channel: 'a', recoverable: true, epoch: await epochOf(harness, 'a'), offset: 2 }]);
+  expect(outlet.story('a')).toEqual([3]);
+});
+
+test('an ephemeral channel has no position, and says so', async () => {
+  const harness = createHub();
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'ephemeral:a' });
+  await send({ type: 'subscribe', channel: 'ephemeral:b', since: { epoch: 'x', offset: 3 } });
+  await publish(harness, 'ephemeral:a', 2);
+  expect(outlet.states()).toEqual([
+    { channel: 'ephemeral:a', recoverable: false },
+    { channel: 'ephemeral:b', recoverable: false, recovered: false },
+  ]);
+  expect(outlet.story('ephemeral:a')).toEqual([0, 0]);
+});
+
+test('subscribing twice answers twice and delivers once', async () => {
+  const harness = createHub();
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'a' });
+  await publish(harness, 'a', 1);
+  await send({ type: 'subscribe', channel: 'a' });
+  await publish(harness, 'a', 1);
+  expect(outlet.states().map(({ offset }) => offset)).toEqual([0, 1]);
+  expect(outlet.story('a')).toEqual([1, 2]);
+});
+
+// A second `subscribe` with an older position was answered `recovered: true`, and what lay between was never sent.
+test('a position older than the subscription that is live already gets a gap', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 5);
+  const epoch = await epochOf(harness, 'a');
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'a' });
+  await publish(harness, 'a', 1);
+  await send({ type: 'subscribe', channel: 'a', since: { epoch, offset: 5 } });
+  await send({ type: 'subscribe', channel: 'a', since: { epoch, offset: 2 } });
+  await publish(harness, 'a', 1);
+  expect(outlet.states().map(({ recovered }) => recovered)).toEqual([undefined, true, false]);
+  expect(outlet.story('a')).toEqual([6, 'gap:trimmed@6', 7]);
+});
+
+test('missed publications follow subscribed, in order, before live ones', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 500);
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 3 } });
+  await publish(harness, 'a', 1);
+  expect(outlet.told[0]?.kind).toBe('subscribed');
+  expect(outlet.states()).toMatchObject([{ offset: 500, recovered: true }]);
+  expect(outlet.story('a')).toEqual(Array.from({ length: 498 }, (_, index) => index + 4));
+});
+
+test('what history no longer holds is a gap, and the rest follows it', async () => {
+  const harness = createHub();
+  await publish(harness, 'small:a', 9);
+  const { outlet, send } = harness.connect();
+  const epoch = await epochOf(harness, 'small:a');
+  await send({ type: 'subscribe', channel: 'small:a', since: { epoch, offset: 2 } });
+  await publish(harness, 'small:a', 1);
+  expect(outlet.states()).toMatchObject([{ recovered: false }]);
+  expect(outlet.story('small:a')).toEqual(['gap:trimmed@6', 7, 8, 9, 10]);
+});
+
+test('another epoch, and an offset that the log never had, are gaps', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 4);
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'a', since: { epoch: 'other', offset: 2 } });
+  const late = harness.connect();
+  await late.send({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 40 } });
+  await publish(harness, 'a', 1);
+  expect(outlet.states()).toMatchObject([{ offset: 4, recovered: false }]);
+  expect(outlet.story('a')).toEqual(['gap:epoch_changed@4', 5]);
+  expect(late.outlet.states()).toMatchObject([{ recovered: false }]);
+  expect(late.outlet.story('a')).toEqual(['gap:epoch_changed@4', 5]);
+});
+
+test('if one channel of a request is refused none is subscribed', async () => {
+  const harness = createHub({ access: { may: (_identity, _action, channel) => channel !== 'closed' } });
+  const { session, outlet } = harness.connect('sse');
+  const requests = ['a', 'b', 'closed'].map((channel) => ({ channel }));
+  await expect(harness.hub.subscribe(session, requests)).rejects.toMatchObject({ code: 'forbidden' });
+  expect(outlet.told).toEqual([]);
+  expect([harness.hub.channels.size, harness.hub.subscriptionCount]).toEqual([0, 0]);
+});
+
+test('channels per connection are limited', async () => {
+  const { connect } = createHub({ limits: { channelsPerConnectionMax: 2 } });
+  const { outlet, send } = connect();
+  for (const channel of ['a', 'b', 'c', 'a']) await send({ type: 'subscribe', channel });
+  expect(outlet.frames('error')).toMatchObject([{ channel: 'c', code: 'limit_exceeded' }]);
+  expect(outlet.states().map(({ channel }) => channel)).toEqual(['a', 'b', 'a']);
+});
+
+// An adapter that threw at once left a channel behind that was never opened: later subscribers waited on it for ever.
+test('a channel that cannot be opened is left as if it had not been asked for', async () => {
+  for (const rejects of [false, true]) {
+    const clock = new HandClock();
+    const adapter: SyncAdapter = memoryAdapter(clock);
+    const subscribe = adapter.subscribe.bind(adapter);
+    const error = new RealtimeError('unavailable');
+    adapter.subscribe = () => {
+      if (rejects) return Promise.reject(error);
+      throw error;
+    };
+    const harness = createHub({ clock, adapter });
+    const { outlet, send } = harness.connect();
+    await send({ type: 'subscribe', channel: 'a' });
+    expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable', retryable: true }]);
+    expect(harness.hub.channels.size).toBe(0);
+    adapter.subscribe = subscribe;
+    await send({ type: 'subscribe', channel: 'a' });
+    await publish(harness, 'a', 1);
+    expect(outlet.story('a')).toEqual([1]);
+  }
+});
+
+test('publications during the opening are held and follow subscribed if they are past its head', async () => {
+  const { connect, link, append } = onLink();
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await idle();
+  link.advance(0);
+  append(2);
+  link.deliver();
+  link.deliver();
+  await flow(link);
+  expect(outlet.states()).toMatchObject([{ offset: 2 }]);
+  expect(outlet.story('a')).toEqual([]);
+});
+
+test('a connection that ends while its channel opens leaves nothing', async () => {
+  const { connect, link, hub } = onLink();
+  const { session } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await idle();
+  session.end(1006);
+  await flow(link);
+  expect([hub.sessions.size, hub.channels.size, hub.subscriptionCount, link.subscribed.size]).toEqual([0, 0, 0, 0]);
+});
+
+test('a hole is filled from history before anything later is told', async () => {
+  const { connect, link, append } = onLink();
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  append(6);
+  link.deliver();
+  link.drop();
+  link.drop();
+  link.deliver();
+  await idle();
+  expect(outlet.story('a')).toEqual([1]);
+  await flow(link);
+  expect(outlet.story('a')).toEqual([1, 2, 3, 4, 5, 6]);
+});
+
+test('a hole is filled when the sync layer is back, however often reading it failed', async () => {
+  const { connect, link, clock, logged, append } = onLink();
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  append(3);
+  link.drop();
+  link.deliver();
+  for (let failures = 0; failures < 8; failures++) {
+    link.fail(0);
+    await idle();
+    clock.advance(5_000);
+    await idle();
+  }
+  await flow(link);
+  expect(outlet.story('a')).toEqual([1, 2, 3]);
+  expect(logged).toHaveLength(8);
+});
+
+// The head was ignored because a page was already on its way, which had been read before it.
+test('a head told while a page is on its way is read up to', async () => {
+  const { connect, link, log, append } = onLink();
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  append();
+  append();
+  link.drop();
+  link.deliver();
+  await idle();
+  link.advance(0);
+  append();
+  link.reconnect();
+  await flow(link);
+  expect(outlet.story('a')).toEqual([1, 2, 3]);
+});
+
+// Publications held while a hole was filled were of the log that history had found lost: releasing them went back to
+// it, found the hole again, and told gaps without end.
+test('a log that is lost while a hole is being filled is one gap', async () => {
+  const { connect, link, log, append } = onLink();
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  append();
+  link.deliver();
+  append();
+  append();
+  link.drop();
+  link.deliver();
+  await idle();
+  log.reset();
+  append();
+  await flow(link);
+  link.reconnect();
+  await flow(link);
+  expect(outlet.story('a')).toEqual([1, 'gap:epoch_changed@1']);
+  append();
+  await flow(link);
+  expect(outlet.story('a').slice(2)).toEqual([2]);
+});
+
+// A node that lagged behind the one that the client came from told it `epoch_changed`, and then its last messages again.
+test('a client that comes from a faster node waits for this one and hears nothing twice', async () => {
+  const { connect, link, log, hub, clock, append } = onLink();
+  const rule = hub.rules.for('a');
+  connect().session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  append(3);
+  const { epoch } = log.memory.history('a', rule, { limit: 1 }).head;
+  const events = link.events.splice(0);
+  const { session, outlet } = connect();
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 3 } }));
+  await flow(link);
+  link.events.push(...events);
+  append();
+  await flow(link);
+  clock.advance(100);
+  await flow(link);
+  expect(outlet.states()).toMatchObject([{ offset: 3, recovered: true }]);
+  expect(outlet.story('a')).toEqual([4]);
+});
+
+test('a hold that overflows is read again from history', async () => {
+  const harness = createHub({
+    limits: { recovery: { holdMax: 2, holdBytesMax: 1 << 20, pageSize: 2, timeoutMs: 300_000 } },
+  });
+  await publish(harness, 'a', 6);
+  const { outlet, session } = harness.connect();
+  outlet.buffered = 1 << 20;
+  const since = { epoch: await epochOf(harness, 'a'), offset: 1 };
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since }));
+  await idle();
+  expect(outlet.story('a')).toEqual([2, 3]);
+  await publish(harness, 'a', 10);
+  outlet.buffered = 0;
+  harness.clock.advance(10);
+  await idle();
+  expect(outlet.story('a')).toEqual(Array.from({ length: 15 }, (_, index) => index + 2));
+});
+
+test('a subscriber that catches up too slowly is given a gap and put live', async () => {
+  const harness = createHub({
+    limits: { recovery: { holdMax: 10, holdBytesMax: 1 << 20, pageSize: 2, timeoutMs: 1_000 } },
+  });
+  await publish(harness, 'a', 6);
+  const { outlet, session } = harness.connect();
+  outlet.buffered = 1 << 20;
+  const since = { epoch: await epochOf(harness, 'a'), offset: 1 };
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since }));
+  await idle();
+  outlet.buffered = 0;
+  harness.clock.advance(1_001);
+  await idle();
+  await publish(harness, 'a', 1);
+  expect(outlet.story('a')).toEqual([2, 3, 'gap:overflow@6', 7]);
+});
+
+// 200 publications of 64 KiB were written in one go, more than a socket may buffer: the client could never catch up.
+test('a page of large publications waits for its socket on the way', async () => {
+  const harness = createHub();
+  const data = JSON.stringify('x'.repeat(60_000));
+  await publish(harness, 'a', 20, data);
+  const { outlet, session } = harness.connect();
+  outlet.onTold = (told) => {
+    if (told.kind === 'message') outlet.buffered += told.publication.data.length;
+  };
+  session.receive(
+    JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 0 } }),
+  );
+  let most = 0;
+  for (let round = 0; round < 40; round++) {
+    await idle();
+    most = Math.max(most, outlet.buffered);
+    outlet.buffered = 0;
+    harness.clock.advance(10);
+  }
+  expect(outlet.story('a')).toEqual(Array.from({ length: 20 }, (_, index) => index + 1));
+  expect(most).toBeLessThan(512 << 10);
+});
+
+test('a recovering subscriber whose socket takes nothing in is cut, and the channel forgets it', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 5);
+  const { outlet, session } = harness.connect();
+  outlet.buffered = 1 << 20;
+  session.receive(
+    JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 0 } }),
+  );
+  await idle();
+  for (let round = 0; round < 3; round++) {
+    harness.clock.advance(10_001);
+    await idle();
+  }
+  expect(outlet.ended?.code).toBe(1006);
+  expect([harness.hub.channels.size, harness.hub.subscriptionCount]).toEqual([0, 0]);
+});
+
+// The recovery that the unsubscribe cancelled was taken for one that was too slow, which cut the whole connection.
+test('unsubscribing while recovering ends that subscription alone', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 5);
+  const { outlet, session, send } = harness.connect();
+  outlet.buffered = 1 << 20;
+  await send({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 0 } });
+  await send({ type: 'unsubscribe', channel: 'a' });
+  outlet.buffered = 0;
+  harness.clock.advance(10);
+  await idle();
+  expect(outlet.ended).toBeUndefined();
+  expect(session.closed).toBe(false);
+  expect(harness.hub.channels.size).toBe(0);
+  await send({ type: 'ping' });
+  expect(outlet.frames('pong')).toHaveLength(1);
+});
+
+// What was held was written without a look at the connection, which the write had ended: it was counted as live.
+test('a connection that ends while what was held is written is not counted as live', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 2);
+  const keeper = harness.connect();
+  await keeper.send({ type: 'subscribe', channel: 'a' });
+  const { outlet, send } = harness.connect('sse');
+  outlet.onTold = (told) => {
+    if (told.kind === 'message') outlet.terminate();
+  };
+  await send({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 0 } });
+  const channel = harness.hub.channels.get('a');
+  expect([channel?.liveSse, channel?.liveWebsocket, channel?.recoveries]).toEqual([0, 1, undefined]);
+  expect(outlet.joined.size).toBe(0);
+});
+
+// Recovery replayed to a connection what it had published itself with `echo: false`.
+test('a recovering sender does not hear what it asked not to hear', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 2);
+  const { outlet, session, send } = harness.connect();
+  outlet.buffered = 1 << 20;
+  await send({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 0 } });
+  session.receive('{"type":"publish","channel":"a","data":1,"echo":false}');
+  await publish(harness, 'a', 1);
+  outlet.buffered = 0;
+  harness.clock.advance(10);
+  await idle();
+  expect(outlet.story('a')).toEqual([1, 2, 4]);
+});
+
+test('history that cannot be read takes the promise back: an error, and the connection is cut', async () => {
+  const { connect, link, log, hub, append } = onLink({
+    limits: { recovery: { holdMax: 10, holdBytesMax: 1 << 20, pageSize: 2, timeoutMs: 300_000 } },
+  });
+  const rule = hub.rules.for('a');
+  append(6);
+  const { epoch } = log.memory.history('a', rule, { limit: 1 }).head;
+  const { session, outlet } = connect();
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 0 } }));
+  for (let step = 0; step < 4; step++) {
+    await idle();
+    link.advance(0);
+  }
+  await idle();
+  expect(outlet.story('a')).toEqual([1, 2]);
+  link.fail(0);
+  await idle();
+  expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable' }]);
+  expect(outlet.ended?.code).toBe(1006);
+  expect([hub.channels.size, hub.subscriptionCount, link.subscribed.size]).toEqual([0, 0, 0]);
+});
+
+test('thousands of connections leave the maps empty', async () => {
+  const harness = createHub();
+  for (let round = 0; round < 20; round++) {
+    const all = Array.from({ length: 200 }, (_, index) => harness.connect(index % 2 === 0 ? 'websocket' : 'sse'));
+    for (const [index, { session }] of all.entries()) {
+      session.receive(`{"type":"subscribe","channel":"c${index % 17}"}`);
+      session.receive(`{"type":"subscribe","channel":"ephemeral:${index}"}`);
+    }
+    await idle();
+    expect(harness.hub.subscriptionCount).toBe(400);
+    for (const { outlet } of all) outlet.cut();
+  }
+  const { hub, fanouts } = harness;
+  expect([hub.sessions.size, hub.channels.size, hub.subscriptionCount]).toEqual([0, 0, 0]);
+  expect(fanouts.map(({ channels }) => channels)).toEqual([0, 0]);
+});
+
+test('channels of this node are counted by their subscribers', async () => {
+  const { hub, connect } = createHub();
+  for (const channels of [['a', 'b'], ['a']]) {
+    const { send } = connect();
+    for (const channel of channels) await send({ type: 'subscribe', channel });
+  }
+  expect(hub.channelCounts()).toEqual([
+    { channel: 'a', subscribers: 2 },
+    { channel: 'b', subscribers: 1 },
+  ]);
+});
+
+test('ids are made from the clock’s chance alone', () => {
+  const fixed: Clock = { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve(), random: () => 0.999 };
+  const adapter = memoryAdapter(fixed);
+  expect(adapter.subscribe('a', createHub().hub.rules.for('a'))).toEqual({ epoch: 'zzzzzz', offset: 0 });
+});
