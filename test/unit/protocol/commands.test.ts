@@ -142,12 +142,14 @@ test('nesting of any depth is an answer at once, never a crash', () => {
     ['[', ']'],
     ['{"a":', '}'],
   ] as const) {
-    for (const depth of [10_000, 30_000, 100_000, 1_000_000]) {
+    for (const depth of [10_000, 30_000, 100_000]) {
       const data = `${open.repeat(depth)}1${close.repeat(depth)}`;
       const deep = decodeCommand(`{"type":"publish","id":1,"channel":"a","data":${data}}`);
-      expect(refusal(deep)).toMatchObject({ code: 'bad_request', message: 'The frame is nested more than 1000 deep.' });
-      expect(isRefused(decodeCommand(open.repeat(depth)))).toBe(true);
-      expect(isRefused(decodeCommand(close.repeat(depth)))).toBe(true);
+      const message = 'The frame is nested more than 1000 deep.';
+      expect(refusal(deep)).toEqual({ code: 'bad_request', message, id: 1, channel: 'a' });
+      expect(refusal(decodeCommand(open.repeat(depth))).code).toBe('bad_frame');
+      expect(refusal(decodeCommand(close.repeat(depth))).code).toBe('bad_frame');
+      expect(decodeCommand(`{"type":"ping","ignored":${data}}`)).toEqual({ type: 'ping', id: undefined });
     }
     const data = `${open.repeat(999)}1${close.repeat(999)}`;
     expect(decodeCommand(`{"type":"publish","channel":"a","data":${data}}`)).toMatchObject({ data });
