@@ -146,7 +146,7 @@ async function openEvents(
     const session = hub.connect(identity, stream);
     stream.attach(session);
     try {
-      await hub.subscribe(session, resumeRequests(channels, cursorOf(request, query), stream));
+      await hub.subscribe(session, resumeRequests(channels, cursorOf(request, query, channels), stream));
     } catch (error) {
       stream.end(closeCodes.policyViolation);
       throw error;
@@ -190,9 +190,17 @@ function streamChannels(query: URLSearchParams): readonly string[] {
 }
 
 /** A browser that reconnects says `Last-Event-ID`, which is newer than the `since` of its URL. */
-function cursorOf(request: Request, query: URLSearchParams): DecodedCursor | 'unknown' | undefined {
+function cursorOf(
+  request: Request,
+  query: URLSearchParams,
+  channels: readonly string[],
+): DecodedCursor | 'unknown' | undefined {
   const text = request.headers.get('last-event-id') || query.get('since');
-  return text === null || text === '' ? undefined : (decodeCursor(text) ?? 'unknown');
+  if (text === null || text === '') return undefined;
+  const cursor = decodeCursor(text);
+  // One of a stream with other channels says as little as noise does; a single known channel makes it this stream's.
+  const known = channels.some((channel) => cursor !== undefined && cursor.entry(channel, '').kind !== 'absent');
+  return known ? cursor : 'unknown';
 }
 
 function resumeRequests(

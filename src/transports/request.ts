@@ -69,6 +69,8 @@ export function requireChannel(name: unknown): string {
 /** An expected error as an HTTP answer. */
 export function errorResponse(error: RealtimeError, status: number = error.status): Response {
   const headers = new Headers({ 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' });
-  if (error.retryable) headers.set('retry-after', String(Math.ceil(error.retryAfter ?? 1)));
+  if (error.retryable || error.retryAfter !== undefined) {
+    headers.set('retry-after', String(Math.ceil(error.retryAfter ?? 1)));
+  }
   return new Response(JSON.stringify({ error: error.body() }), { status, headers });
 }
