@@ -28,6 +28,15 @@ BEGIN
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
   SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO before FROM realtime.publications_seq_seq;
 
+  -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
+  IF entries @? '$[*].key ? (@ != null)' THEN
+    UPDATE realtime.publications p SET key = NULL
+    FROM jsonb_to_recordset(entries) AS e (channel text, key text, size integer, seconds integer)
+    JOIN realtime.channels c ON c.channel = e.channel
+    WHERE p.channel = e.channel AND p.key = e.key
+      AND (p."offset" <= c."offset" - e.size OR p.at <= now_ms - e.seconds::bigint * 1000);
+  END IF;
+
   RETURN QUERY
   WITH given AS MATERIALIZED (
     SELECT e.place AS id, e.channel, e.data, e."user", e.connection, e."except", e.key, e.size, e.seconds,

@@ -3,9 +3,16 @@
 export class Bell {
   #rung = false;
   #wake: (() => void) | undefined;
+  #rings = 0;
+
+  /** How often it was rung since it was made. */
+  get rings(): number {
+    return this.#rings;
+  }
 
   /** Ends the present wait, or the next one before it begins. */
   ring(): void {
+    this.#rings++;
     this.#rung = true;
     this.#wake?.();
   }

@@ -24,7 +24,7 @@ export class Housekeeping {
   readonly #options: HousekeepingOptions;
   readonly #bell = new Bell();
   #session: DirectSession | undefined;
-  #closing = false;
+  readonly #closed = new AbortController();
   #running: Promise<void> | undefined;
   /** Where the slow walk over the whole log stands. */
   #cursor = 0;
@@ -40,23 +40,22 @@ export class Housekeeping {
 
   /** Never rejects. */
   async close(): Promise<void> {
-    this.#closing = true;
+    this.#closed.abort();
     this.#bell.ring();
-    await this.#session?.close();
     await this.#running;
   }
 
   async #run(): Promise<void> {
     const { observer, intervalMs = 5_000 } = this.#options;
-    for (let turn = 0; !this.#closing; turn++) {
+    for (let turn = 0; !this.#closed.signal.aborted; turn++) {
       try {
         const session = await this.#connected();
         await this.#look(session);
         if (turn % 2 === 1) await this.#tidy(session);
       } catch (error) {
-        if (!this.#closing) observer.error(error);
+        if (!this.#closed.signal.aborted) observer.error(error);
       }
-      if (!this.#closing) await this.#bell.wait(intervalMs);
+      if (!this.#closed.signal.aborted) await this.#bell.wait(intervalMs);
     }
     await this.#session?.close();
   }
@@ -66,6 +65,7 @@ export class Housekeeping {
       this.#session = await DirectSession.open({
         url: this.#options.url,
         applicationName: 'sobranie housekeeping',
+        signal: this.#closed.signal,
       });
     }
     return this.#session;
@@ -80,13 +80,13 @@ export class Housekeeping {
   async #tidy(session: DirectSession): Promise<void> {
     // What is oldest is past its age first, so this keeps up with any rate while all channels keep equally long…
     let after = 0;
-    for (let step = 0; step < stepsMax && !this.#closing; step++) {
+    for (let step = 0; step < stepsMax && !this.#closed.signal.aborted; step++) {
       const { deleted, next } = await trim(session, after);
       if (next === null || deleted < examineMax / 4) break;
       after = next;
     }
     // …and this finds what lies behind the publications of a channel that keeps longer than others.
-    for (let step = 0; step < 2 && !this.#closing; step++) {
+    for (let step = 0; step < 2 && !this.#closed.signal.aborted; step++) {
       const { next } = await trim(session, this.#cursor);
       this.#cursor = next ?? 0;
       if (next === null) break;

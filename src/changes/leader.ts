@@ -32,11 +32,11 @@ export interface LeaderOptions {
   readonly closing: () => boolean;
 }
 
-/** Rings closer together than this are thick… */
-const ringGapMs = 3;
-/** …and this many of them in a row are fast: about 300 commits per second for a while. */
-const ringsMax = 16;
-/** Awake because of them, it tries no sleep before the outbox was empty for this long. */
+/** Rings per millisecond that writers may be asked for… */
+const ringRate = 0.16;
+/** …but for this many at once. */
+const ringsMax = 8;
+/** Awake because of more, it tries no sleep before the outbox was empty for this long. */
 const restlessMs = 10;
 const pauseMinMs = 1;
 const pauseMaxMs = 5;
@@ -48,8 +48,10 @@ export class Leader {
   #holding = false;
   #idle = false;
   #pauseMs = pauseMinMs;
-  #rings = 0;
-  #rangAt = 0;
+  /** Rings beyond the rate, a leaky bucket: how many were counted, and when. */
+  #ringsOver = 0;
+  #ringsSeen = 0;
+  #ringsAt = 0;
   #restlessUntil = 0;
   #sweptAt: number;
   #sweepMs = 0;
@@ -81,11 +83,8 @@ export class Leader {
     const startedAt = clock.monotonic();
     const sweep = this.#sweepDue(startedAt);
     const takeLock = this.#idle && !this.#holding && startedAt >= this.#restlessUntil;
-    const letGo = this.#holding && this.#rings >= ringsMax;
-    if (letGo) {
-      this.#rings = 0;
-      this.#restlessUntil = startedAt + restlessMs;
-    }
+    const letGo = this.#holding && this.#ringsTooFast(startedAt);
+    if (letGo) this.#restlessUntil = startedAt + restlessMs;
     if (this.#holding) bell.hush();
 
     const lock = takeLock ? `select pg_try_advisory_lock(${doorbellLock}) as held; ` : '';
@@ -120,9 +119,15 @@ export class Leader {
     this.#restlessUntil = 0;
     this.#pauseMs = pauseMinMs;
     await bell.wait(safetyMs);
-    const now = clock.monotonic();
-    this.#rings = now - this.#rangAt < ringGapMs ? this.#rings + 1 : 0;
-    this.#rangAt = now;
+  }
+
+  #ringsTooFast(now: number): boolean {
+    const { rings } = this.#options.bell;
+    const leaked = (now - this.#ringsAt) * ringRate;
+    this.#ringsOver = Math.max(0, this.#ringsOver - leaked) + rings - this.#ringsSeen;
+    this.#ringsSeen = rings;
+    this.#ringsAt = now;
+    return this.#ringsOver > ringsMax;
   }
 
   /** A read of everything may have to walk through many dead rows: it gets a tenth of the time at most. */

@@ -61,6 +61,7 @@ export class Relay {
   readonly #options: RelayOptions;
   readonly #clock: Clock;
   readonly #bell = new Bell();
+  readonly #abort = new AbortController();
   #session: DirectSession | undefined;
   #running: Promise<void> | undefined;
   #closing = false;
@@ -91,25 +92,33 @@ export class Relay {
   async close(): Promise<void> {
     this.#closing = true;
     this.#bell.ring();
-    const forced = setTimeout(() => void this.#session?.close(), closeMs);
-    const given = new Promise<void>((resolve) => setTimeout(resolve, closeMs + 1_000).unref());
+    // Whoever leads is given time for the batch under way; connecting and standing by end at once.
+    if (!this.#leader) this.#abort.abort();
+    const forced = setTimeout(() => this.#abort.abort(), closeMs);
+    const { promise: given, resolve } = Promise.withResolvers<void>();
+    const late = setTimeout(resolve, closeMs + 1_000);
     await Promise.race([this.#running, given]);
     clearTimeout(forced);
+    clearTimeout(late);
+    this.#abort.abort();
     await this.#session?.close();
   }
 
   async #open(): Promise<DirectSession> {
+    let session: DirectSession | undefined;
     try {
-      const session = await DirectSession.open({
+      session = await DirectSession.open({
         url: this.#options.url,
         applicationName: this.#options.applicationName ?? 'sobranie relay',
         answerSeconds: this.#options.answerSeconds,
         onNotification: () => this.#bell.ring(),
         onClosed: () => this.#bell.ring(),
+        signal: this.#abort.signal,
       });
       await session.query(`listen realtime_wake; ${abandonment}`);
       return session;
     } catch (error) {
+      await session?.close();
       throw unavailable(error);
     }
   }

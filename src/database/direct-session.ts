@@ -14,6 +14,8 @@ export interface DirectSessionOptions {
   readonly applicationName: string;
   /** A query unanswered for this long ends the session: the connection may be half-open. Default: 15. */
   readonly answerSeconds?: number | undefined;
+  /** Ends the session when aborted, also while it is being opened. */
+  readonly signal?: AbortSignal;
   onNotification?(channel: string, payload: string): void;
   /** Called once, also after `close`. */
   onClosed?(): void;
@@ -24,6 +26,7 @@ export class DirectSession {
   readonly #sql: Database;
   #closed = false;
   #pid = 0;
+  readonly #abort = (): void => void this.close();
 
   private constructor(options: DirectSessionOptions) {
     this.#options = options;
@@ -39,6 +42,8 @@ export class DirectSession {
   /** Connects. Throws `unavailable` when the database cannot be reached. */
   static async open(options: DirectSessionOptions): Promise<DirectSession> {
     const session = new DirectSession(options);
+    if (options.signal?.aborted === true) session.#end();
+    options.signal?.addEventListener('abort', session.#abort);
     try {
       const [rows] = await session.query('select pg_backend_pid() as pid');
       session.#pid = Number(rows?.[0]?.['pid']);
@@ -90,6 +95,7 @@ export class DirectSession {
   #end(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#options.signal?.removeEventListener('abort', this.#abort);
     this.#options.onClosed?.();
   }
 }
