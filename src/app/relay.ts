@@ -39,9 +39,10 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
       log.error({ err: error }, 'the relay met an error and starts over');
       // Its last batch may have been committed without reaching this node.
       if (adapter instanceof PostgresAdapter) adapter.catchUp();
+      if (sink instanceof CarryingSink) sink.forgetSource();
     },
   };
-  const sink = adapter instanceof PostgresAdapter ? logSink(adapter, hub, log) : new CarryingSink(hub);
+  const sink = adapter instanceof PostgresAdapter ? logSink(adapter, hub, log) : new CarryingSink(hub, () => logEpoch(database));
   const relay = new Relay({
     url: database.directUrl,
     applicationName: database.applicationName,
@@ -82,4 +83,11 @@ function logSink(adapter: PostgresAdapter, hub: Hub, log: Logger): LogSink {
 
 async function publishEphemeral(hub: Hub, channel: string, data: string): Promise<void> {
   await hub.publish({ channel, data, source: 'database' });
+}
+
+/** The name of the database's log, which a fresh copy of the database does not share. */
+async function logEpoch({ sql }: NodeDatabase): Promise<string> {
+  const [row] = await sql<{ epoch: string }[]>`SELECT epoch FROM realtime.log`;
+  if (row === undefined) throw new Error('the table realtime.log is empty');
+  return row.epoch;
 }

@@ -70,6 +70,12 @@ export const settingsByKey = {
     'For the relay and the listener, which need a session of their own: set it when `DATABASE_URL` leads to a pooler.',
   ),
   redisUrl: optional('REDIS_URL', urlOf('redis', 'rediss'), 'no Redis', 'Redis 6.2 or newer.'),
+  redisPrefix: defaulted(
+    'REDIS_PREFIX',
+    matching(/^[A-Za-z0-9._:-]{1,32}$/, '1 to 32 characters of `A-Z a-z 0-9 . _ : -`'),
+    'sobranie',
+    'Begins every key and channel in Redis, so that several servers can share one.',
+  ),
   sync: optional(
     'SYNC',
     oneOf(['memory', 'postgres', 'redis']),

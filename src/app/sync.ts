@@ -7,6 +7,7 @@ import { MemoryAdapter } from '../sync/memory.ts';
 import type { CloseStack } from './close-stack.ts';
 import { connect } from '../database/connect.ts';
 import { PostgresAdapter } from '../sync/postgres.ts';
+import { RedisAdapter } from '../sync/redis.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
 import type { Settings } from './settings.ts';
@@ -33,6 +34,18 @@ function createPostgres({ settings, database, observer, clock, log }: AdapterPar
   });
 }
 
+function createRedis({ settings, observer, clock, log }: AdapterParts): RedisAdapter {
+  if (settings.redisUrl === undefined) throw new Error('SYNC=redis needs REDIS_URL');
+  return new RedisAdapter({
+    url: settings.redisUrl,
+    prefix: settings.redisPrefix,
+    nodeId: settings.nodeId,
+    clock,
+    observer,
+    log: (message, error) => log.error({ err: error }, message),
+  });
+}
+
 const sweepEveryMs = 60_000;
 
 export function createAdapter(parts: AdapterParts): SyncAdapter {
@@ -43,7 +56,7 @@ export function createAdapter(parts: AdapterParts): SyncAdapter {
     case 'postgres':
       return createPostgres(parts);
     case 'redis':
-      throw new Error('SYNC=redis is not built into this version; use postgres or memory');
+      return createRedis(parts);
   }
 }
 

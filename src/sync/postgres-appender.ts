@@ -55,9 +55,7 @@ export class PostgresAppender {
         };
       this.#waiting.push({ outgoing, bytes, resolve: settle(resolve), reject: settle(reject) });
       this.#waitingBytes += bytes;
-      this.#running ??= this.#run().finally(() => {
-        this.#running = undefined;
-      });
+      this.#running ??= this.#run();
     });
   }
 
@@ -70,6 +68,8 @@ export class PostgresAppender {
     // What the same tick publishes goes into the first batch.
     await Promise.resolve();
     while (this.#waiting.length > 0) await this.#appendBatch(this.#takeBatch());
+    // In the same step as the last look: what comes a moment later must start anew, not wait for a loop that has ended.
+    this.#running = undefined;
   }
 
   #takeBatch(): Waiting[] {

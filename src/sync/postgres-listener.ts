@@ -91,6 +91,7 @@ export class PostgresListener {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#up = false;
     clearInterval(this.#timer);
     await this.#client?.end({ timeout: 1 });
     this.#client = undefined;

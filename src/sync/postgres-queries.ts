@@ -12,6 +12,9 @@ import type { LogRow } from '../database/log-row.ts';
 /** Text that one read brings at most, so that a log of large rows does not fill the memory. */
 const pageBytesMax = 4 << 20;
 
+/** More publications, or milliseconds, than any log holds. */
+const unbounded = 1e15;
+
 /** `seq` is null in the one row of an outer join that found nothing. */
 interface RawRow {
   readonly seq: number | null;
@@ -114,8 +117,8 @@ export async function readHistory(
   internal: boolean,
 ): Promise<HistoryPage> {
   const from = since?.offset ?? 0;
-  const size = internal ? Number.MAX_SAFE_INTEGER : rule.historySize;
-  const ageMs = internal ? Number.MAX_SAFE_INTEGER / 2 : rule.historySeconds * 1_000;
+  const size = internal ? unbounded : rule.historySize;
+  const ageMs = internal ? unbounded : rule.historySeconds * 1_000;
   const order = since === undefined ? sql`DESC` : sql`ASC`;
   // One row more than asked tells whether there is more; one statement sees one state of head and log.
   const rows = await sql<(RawRow & { head: number; head_epoch: string })[]>`

@@ -1,0 +1,99 @@
+// The Lua scripts of the Redis adapter, and the form in which publications travel and are stored. Each script touches
+// the keys of one channel alone, which share a hash tag, so that they work in a cluster too.
+//
+//   m:{channel}   hash: e = epoch, o = offset of the head
+//   s:{channel}   stream: one entry per publication, whose id is its offset: d = data, m = sender, a = unix ms
+//   k:{channel}:… the position that an idempotency key was used at
+
+/**
+ * One atomic step: key check, epoch, offset, append, trim, publish. Answers {epoch, offset}.
+ * The head outlives the stream, so that a quiet channel keeps counting. Without a head what is left of the stream
+ * belongs to an earlier log, and goes.
+ */
+export const appendScript = `
+local epoch = redis.call('HGET', KEYS[1], 'e')
+if epoch and ARGV[9] ~= '' then
+  local seen = redis.call('GET', KEYS[3])
+  if seen then
+    local at = string.find(seen, ' ', 1, true)
+    local kept = tonumber(string.sub(seen, at + 1)) > redis.call('HGET', KEYS[1], 'o') - ARGV[4]
+    if kept and string.sub(seen, 1, at - 1) == epoch then return {epoch, string.sub(seen, at + 1)} end
+  end
+end
+if not epoch then
+  epoch = ARGV[1]
+  redis.call('DEL', KEYS[2])
+  redis.call('HSET', KEYS[1], 'e', epoch)
+end
+local offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
+local time = redis.call('TIME')
+local at = string.format('%d%03d', time[1], math.floor(time[2] / 1000))
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], offset .. '-0', 'd', ARGV[2], 'm', ARGV[3], 'a', at)
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+if ARGV[9] ~= '' then redis.call('SET', KEYS[3], epoch .. ' ' .. offset, 'PX', ARGV[5]) end
+redis.call(ARGV[7], ARGV[8], epoch .. ' ' .. offset .. ' ' .. at .. '\\n' .. ARGV[3] .. '\\n' .. ARGV[2])
+return {epoch, offset}
+`;
+
+/**
+ * The head, and a stretch of the stream: after an offset (but not past the rule's size), or the newest. Answers {epoch, offset, now, entries}. A channel
+ * without a head gets one, since subscribers must be told an epoch that still holds at the first publication.
+ */
+export const readScript = `
+local epoch = redis.call('HGET', KEYS[1], 'e')
+if not epoch then
+  epoch = ARGV[1]
+  redis.call('DEL', KEYS[2])
+  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+local offset = redis.call('HGET', KEYS[1], 'o')
+local entries = {}
+if ARGV[3] ~= '0' then
+  if ARGV[2] == '' then
+    entries = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[3])
+  else
+    local from = ARGV[2] + 1
+    if ARGV[5] ~= '0' then from = math.max(from, offset - ARGV[5] + 1) end
+    entries = redis.call('XRANGE', KEYS[2], string.format('%.0f', from) .. '-0', '+', 'COUNT', ARGV[3])
+  end
+end
+local time = redis.call('TIME')
+return {epoch, offset, string.format('%d%03d', time[1], math.floor(time[2] / 1000)), entries}
+`;
+
+/** Positions of idle channels are kept this long; a channel idle for longer begins a new epoch. */
+export const headKeptMs = 30 * 24 * 3_600_000;
+/** A channel that was subscribed and never published to. */
+export const emptyHeadKeptMs = 24 * 3_600_000;
+
+export interface SenderFields {
+  readonly from?: { readonly user: string | null; readonly connection: string } | undefined;
+  readonly except?: string | undefined;
+}
+
+/** Empty for the most frequent case, a publication that no client sent. */
+export function encodeSender({ from, except }: SenderFields): string {
+  return from === undefined && except === undefined ? '' : JSON.stringify({ from, except });
+}
+
+/** Throws when the text is not what a node of this version writes. */
+export function decodeSender(text: string): SenderFields {
+  if (text === '') return {};
+  const parsed: unknown = JSON.parse(text);
+  if (typeof parsed !== 'object' || parsed === null) throw new Error('a sender is an object');
+  return parsed as SenderFields;
+}
+
+/** A message of a channel: one line of head words, one of the sender, then the data. Undefined when it is none. */
+export function splitMessage(message: string): { head: string[]; sender: string; data: string } | undefined {
+  const first = message.indexOf('\n');
+  const second = message.indexOf('\n', first + 1);
+  if (first === -1 || second === -1) return undefined;
+  return {
+    head: message.slice(0, first).split(' '),
+    sender: message.slice(first + 1, second),
+    data: message.slice(second + 1),
+  };
+}

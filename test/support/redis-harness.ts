@@ -1,0 +1,62 @@
+// The Redis adapter as the contract's tests want it: a server, and any number of nodes on it.
+
+import { systemClock } from '../../src/core/clock.ts';
+import { silentObserver } from '../../src/core/observer.ts';
+import { RedisAdapter } from '../../src/sync/redis.ts';
+import type { SyncHarness } from '../contract/sync-contract.ts';
+import { startRedis } from './redis.ts';
+
+/** The server's clock cannot be turned, so what it has stored grows older: the streams are written anew. */
+const ageScript = `
+for _, key in ipairs(redis.call('KEYS', ARGV[1] .. ':s:*')) do
+  local entries = redis.call('XRANGE', key, '-', '+')
+  redis.call('DEL', key)
+  for _, entry in ipairs(entries) do
+    local fields = entry[2]
+    for index = 1, #fields, 2 do
+      if fields[index] == 'a' then fields[index + 1] = string.format('%.0f', fields[index + 1] - ARGV[2]) end
+    end
+    redis.call('XADD', key, entry[1], unpack(fields))
+  end
+end
+for _, key in ipairs(redis.call('KEYS', ARGV[1] .. ':k:*')) do
+  if redis.call('PTTL', key) <= tonumber(ARGV[2]) then redis.call('DEL', key) end
+end
+`;
+
+export async function redisHarness(): Promise<SyncHarness> {
+  const redis = await startRedis();
+  const prefix = 'contract';
+  let adapters: RedisAdapter[] = [];
+  let nodes = 0;
+  const closeNodes = async (): Promise<void> => {
+    await Promise.all(adapters.map((adapter) => adapter.close()));
+    adapters = [];
+  };
+  return {
+    createNode: async (events) => {
+      const adapter = new RedisAdapter({
+        url: redis.url,
+        prefix,
+        nodeId: `node${++nodes}`,
+        clock: systemClock,
+        observer: silentObserver,
+        log: () => undefined,
+      });
+      adapters.push(adapter);
+      await adapter.start(events);
+      return adapter;
+    },
+    restart: closeNodes,
+    clock: {
+      now: () => Date.now(),
+      advance: async (milliseconds) => {
+        await redis.admin.eval(ageScript, 0, prefix, milliseconds);
+      },
+    },
+    close: async () => {
+      await closeNodes();
+      await redis.close();
+    },
+  };
+}

@@ -1,0 +1,59 @@
+// A real redis-server of the tests' own, on a free port, with nothing kept on disk. Ends with the test process.
+
+import { Redis } from 'ioredis';
+import { endAfterTests, temporaryFolder } from './janitor.ts';
+import { freePort } from './postgres.ts';
+
+export interface TestRedis {
+  readonly url: string;
+  readonly port: number;
+  /** A client that administers; closed with the server. */
+  readonly admin: Redis;
+  readonly pid: () => number;
+  start(): Promise<void>;
+  /** SIGKILL; resolves when the process is gone. Data is lost, unless `persist` was asked for. */
+  kill9(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface TestRedisOptions {
+  /** Keeps an append-only file, so that data outlives a restart. */
+  readonly persist?: boolean;
+  readonly args?: readonly string[];
+}
+
+export async function startRedis({ persist = false, args = [] }: TestRedisOptions = {}): Promise<TestRedis> {
+  const port = await freePort();
+  const folder = await temporaryFolder('redis');
+  const url = `redis://127.0.0.1:${port}`;
+  let child: Bun.Subprocess | undefined;
+  const admin = new Redis(url, { lazyConnect: true, retryStrategy: () => 20, maxRetriesPerRequest: null });
+  admin.on('error', () => undefined);
+
+  const start = async (): Promise<void> => {
+    const durability = persist ? ['--appendonly', 'yes', '--appendfsync', 'always'] : ['--save', '', '--appendonly', 'no'];
+    const command = ['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--dir', folder];
+    child = Bun.spawn([...command, ...durability, ...args], { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' });
+    endAfterTests(child);
+    if (admin.status === 'wait') await admin.connect().catch(() => undefined);
+    await admin.ping();
+  };
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    child?.kill(signal);
+    await child?.exited;
+    child = undefined;
+  };
+  await start();
+  return {
+    url,
+    port,
+    admin,
+    pid: () => child?.pid ?? 0,
+    start,
+    kill9: () => end('SIGKILL'),
+    close: async () => {
+      admin.disconnect();
+      await end('SIGKILL');
+    },
+  };
+}
