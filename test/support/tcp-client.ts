@@ -47,7 +47,9 @@ export class TcpClient {
   #unsent: Uint8Array[] = [];
   #received: Buffer = Buffer.alloc(0);
   #bytesLeft: number;
+  #chunkLeft = 0;
   #ended = false;
+  #changed = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
   /** Set: takes each chunk instead of keeping it. */
   onData: ((chunk: Buffer) => void) | undefined;
@@ -151,41 +153,49 @@ export class TcpClient {
     return rest;
   }
 
-  /** From here on what comes is a chunked body. */
+  /** From here on what comes is a chunked body. Parts of a chunk are handed on as they come, as browsers do. */
   startBody(): void {
     let unparsed = this.takeRest();
-    this.onData = (chunk) => {
-      unparsed = unparsed.length === 0 ? chunk : Buffer.concat([unparsed, chunk]);
-      unparsed = this.#takeChunks(unparsed);
+    this.onData = (bytes) => {
+      unparsed = this.#takeBody(unparsed.length === 0 ? bytes : Buffer.concat([unparsed, bytes]));
     };
-    unparsed = this.#takeChunks(unparsed);
+    unparsed = this.#takeBody(unparsed);
   }
 
-  #takeChunks(bytes: Buffer): Buffer {
+  /** Answers what cannot be read before more comes. */
+  #takeBody(bytes: Buffer): Buffer {
     let at = 0;
-    while (!this.bodyEnded && !this.#ended) {
-      const lineEnd = bytes.indexOf('\r\n', at);
-      if (lineEnd === -1) break;
-      const size = Number.parseInt(bytes.subarray(at, lineEnd).toString('latin1'), 16);
-      if (!Number.isSafeInteger(size)) throw new Error('the body is not in chunks');
-      const end = lineEnd + 2 + size;
-      if (bytes.length < end + 2) break;
-      if (size === 0) this.bodyEnded = true;
-      else this.onBody?.(bytes.subarray(lineEnd + 2, end));
-      at = end + 2;
+    while (at < bytes.length && !this.bodyEnded) {
+      if (this.#chunkLeft > 0) {
+        const part = bytes.subarray(at, at + this.#chunkLeft);
+        this.#chunkLeft -= part.length;
+        at += part.length;
+        this.onBody?.(part);
+        continue;
+      }
+      // The end of the chunk before belongs to the line that says how long the next one is.
+      const line = /^(?:\r\n)?([0-9a-fA-F]+)\r\n/.exec(bytes.toString('latin1', at, at + 24));
+      if (line === null) {
+        if (bytes.length - at >= 24) throw new Error('the body is not in chunks');
+        break;
+      }
+      at += line[0].length;
+      this.#chunkLeft = Number.parseInt(line[1]!, 16);
+      this.bodyEnded = this.#chunkLeft === 0;
     }
     if (this.bodyEnded) this.end();
     return bytes.subarray(at);
   }
 
-  /** Resolves when the condition holds; rejects when the connection ends before. */
+  /** Resolves when the condition holds, looked at as bytes come; rejects when the connection ends before. */
   async waitFor(condition: () => boolean, what: string, timeoutMs = 5_000): Promise<void> {
-    await until(
-      () => this.#ended || condition(),
-      () => `${what}; got: ${this.#received}`,
-      timeoutMs,
-    );
-    if (!condition()) throw new Error(`${what}: the connection was closed; got: ${this.#received}`);
+    const deadline = performance.now() + timeoutMs;
+    const saying = (why: string): string => `${what}: ${why}; got: ${this.#received}`;
+    while (!condition()) {
+      if (this.#ended) throw new Error(saying('the connection was closed'));
+      const change = Promise.race([this.#changed.promise, this.closed]);
+      await wait(change, Math.max(1, deadline - performance.now()), saying('waited'));
+    }
   }
 
   #take(chunk: Buffer): void {
@@ -195,6 +205,8 @@ export class TcpClient {
     this.#bytesLeft -= own.length;
     if (this.onData === undefined) this.#received = Buffer.concat([this.#received, own]);
     else this.onData(own);
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
     if (this.#bytesLeft === 0) this.cut();
   }
 

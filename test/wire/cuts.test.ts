@@ -36,6 +36,12 @@ class Ledger {
     this.received.set(channel, list);
   }
 
+  get total(): number {
+    let sum = 0;
+    for (const list of this.received.values()) sum += list.length;
+    return sum;
+  }
+
   has(counts: ReadonlyMap<string, number>): boolean {
     return [...counts].every(([channel, count]) => (this.received.get(channel)?.length ?? 0) >= count);
   }
@@ -44,6 +50,8 @@ class Ledger {
 interface Reader {
   readonly ledger: Ledger;
   cuts: number;
+  /** Connections that were cut after they had brought something. */
+  fruitful: number;
   /** Reads through one connection until it is cut. */
   live(cutAfterBytes: number): Promise<void>;
 }
@@ -70,7 +78,7 @@ function socketReader(
     for (const channel of channels) socket.send({ type: 'subscribe', channel, since: positions.get(channel) });
     await socket.closed;
   };
-  return { ledger, cuts: 0, live };
+  return { ledger, cuts: 0, fruitful: 0, live };
 }
 
 /** Knows nothing but the URL and the last event's id, as browsers do. */
@@ -90,10 +98,11 @@ function eventReader(server: RunningServer, channels: readonly string[], keep: (
     keep(stream);
     await stream.closed;
   };
-  return { ledger, cuts: 0, live };
+  return { ledger, cuts: 0, fruitful: 0, live };
 }
 
 async function liveUntilCut(reader: Reader, cutAfterBytes: number): Promise<void> {
+  const before = reader.ledger.total;
   try {
     await reader.live(cutAfterBytes);
   } catch (error) {
@@ -101,6 +110,7 @@ async function liveUntilCut(reader: Reader, cutAfterBytes: number): Promise<void
     if (error instanceof Refused || !(error instanceof Error) || !error.message.includes('closed')) throw error;
   }
   reader.cuts++;
+  if (reader.ledger.total > before) reader.fruitful++;
 }
 
 describeWire('Cuts', (wire) => {
@@ -133,7 +143,13 @@ describeWire('Cuts', (wire) => {
     await Promise.all(starting);
 
     const lives = readers.map(async (reader) => {
-      while (reader.cuts < cutsEach) await liveUntilCut(reader, 1 + Math.floor(random() ** 2 * 60_000));
+      while (reader.cuts < cutsEach) {
+        // Clients wait before they reconnect, so each life begins with something to recover, and a third of them end
+        // before that is done.
+        await Bun.sleep(Math.floor(random() * 40));
+        const early = random() < 0.33;
+        await liveUntilCut(reader, 1 + Math.floor(early ? random() * 5_000 : random() * 60_000));
+      }
     });
     const total = (): number => [...counts.values()].reduce((sum, count) => sum + count);
     while (readers.some(({ cuts }) => cuts < cutsEach) || total() < 1_500) {
@@ -148,7 +164,9 @@ describeWire('Cuts', (wire) => {
     await until(() => readers.every(({ ledger }) => ledger.has(counts)), missing, 10_000);
     for (const client of last) await client.cut();
     await Promise.all(final);
-    for (const { ledger } of readers) {
+    for (const { ledger, fruitful } of readers) {
+      // Cuts that come before anything else would prove little.
+      expect(fruitful).toBeGreaterThan(cutsEach / 4);
       expect(ledger.faults).toEqual([]);
       for (const [channel, count] of counts) {
         const numbers = ledger.received.get(channel)!.map((data) => (data as { number: number }).number);
