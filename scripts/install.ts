@@ -30,9 +30,7 @@ export async function installTestPackages(): Promise<void> {
   const names = wanted.map((wish) => wish.package.name);
   if (process.getuid?.() === 0 && Bun.which('apt-get') !== null) await installDebian(names);
   for (const { package: missing, file } of wanted.filter((wish) => !isInstalled(wish.package))) {
-    console.error(
-      `${missing.name} is missing: tests such as ${file} will fail. Install it, on Debian as root:`,
-    );
+    console.error(`${missing.name} is missing: tests such as ${file} will fail. Install it, on Debian as root:`);
     console.error(`  apt-get update && apt-get install -y --no-install-recommends ${missing.name}`);
   }
 }
@@ -46,8 +44,7 @@ async function packagesOfTests(): Promise<{ readonly package: DebianPackage; rea
   const root = new URL('..', import.meta.url).pathname;
   for await (const file of new Bun.Glob('test/**/*.ts').scan({ cwd: root })) {
     const text = await Bun.file(`${root}${file}`).text();
-    for (const each of debianPackages)
-      if (text.includes(each.name) && !found.has(each)) found.set(each, file);
+    for (const each of debianPackages) if (text.includes(each.name) && !found.has(each)) found.set(each, file);
   }
   return Array.from(found, ([each, file]) => ({ package: each, file }));
 }

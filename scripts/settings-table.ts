@@ -10,6 +10,4 @@ if (!place.test(text)) {
   process.exit(1);
 }
 // A function, since the table's own `$` would be read as a reference in a replacement text.
-await readme.write(
-  text.replace(place, (_all, start: string, end: string) => `${start}\n${settingsTable()}\n\n${end}`),
-);
+await readme.write(text.replace(place, (_all, start: string, end: string) => `${start}\n${settingsTable()}\n\n${end}`));

@@ -75,12 +75,7 @@ describe('each rule finds what it forbids', () => {
     ['upward import', importDirection, 'src/core/a.ts', "import { b } from '../sync/b.ts';"],
     ['upward type import', importDirection, 'src/core/a.ts', "import type { B } from '../app/b.ts';"],
     ['sibling import', importDirection, 'src/sync/a.ts', "export { b } from '../metrics/b.ts';"],
-    [
-      'several lines',
-      importDirection,
-      'src/sync/a.ts',
-      "import {\n  type B,\n  c,\n} from '../metrics/b.ts';",
-    ],
+    ['several lines', importDirection, 'src/sync/a.ts', "import {\n  type B,\n  c,\n} from '../metrics/b.ts';"],
     ['dynamic import', importDirection, 'src/protocol/a.ts', "await import('../core/b.ts');"],
     ['client on core', importDirection, 'src/client/a.ts', "import { b } from '../core/b.ts';"],
     ['client on a package', importDirection, 'src/client/a.ts', "import pino from 'pino';"],

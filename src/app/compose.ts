@@ -110,7 +110,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     authenticate,
     database: () => database.sql`SELECT 1`,
     shutdown,
-    pages: pages as never,
+    pages,
     version: packageJson.version,
   });
   app.listen(settings.port);

@@ -42,7 +42,8 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
       if (sink instanceof CarryingSink) sink.forgetSource();
     },
   };
-  const sink = adapter instanceof PostgresAdapter ? logSink(adapter, hub, log) : new CarryingSink(hub, () => logEpoch(database));
+  const sink =
+    adapter instanceof PostgresAdapter ? logSink(adapter, hub, log) : new CarryingSink(hub, () => logEpoch(database));
   const relay = new Relay({
     url: database.directUrl,
     applicationName: database.applicationName,

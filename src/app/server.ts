@@ -2,7 +2,7 @@
 
 import { Elysia } from 'elysia';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
-import type { Authenticate } from '../core/access.ts';
+import { everyoneAnonymous, type Authenticate } from '../core/access.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import { apiRoutes } from '../transports/api.ts';
@@ -10,7 +10,7 @@ import type { EventFanout } from '../transports/event-fanout.ts';
 import { httpErrors } from '../transports/http-errors.ts';
 import { operationsRoutes } from '../transports/operations.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
-import { serverAccess } from '../transports/server-access.ts';
+import { ServerAccess } from '../transports/server-access.ts';
 import { swaggerRoutes } from '../transports/swagger.ts';
 import { readyChecks } from './health.ts';
 import type { Settings } from './settings.ts';
@@ -73,8 +73,14 @@ export function createServer(parts: ServerParts): Elysia {
     }),
   );
   if (settings.role.has('api')) {
-    const access = serverAccess(settings.apiKey, !settings.production);
-    app.use(apiRoutes({ hub, serverAccess: access, isClosed: isShuttingDown })).use(swaggerRoutes(parts.version));
+    const serverAccess = new ServerAccess({
+      apiKey: settings.apiKey,
+      openWithoutKey: !settings.production,
+      authenticate: parts.authenticate,
+      access: hub.access,
+      takesTokens: parts.authenticate !== everyoneAnonymous,
+    });
+    app.use(apiRoutes({ hub, serverAccess, isClosed: isShuttingDown })).use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({
@@ -83,7 +89,7 @@ export function createServer(parts: ServerParts): Elysia {
       metrics: () => parts.metrics.render(),
     }),
   );
-  return app as unknown as Elysia;
+  return app;
 }
 
 /** A publish request around data of the largest size: names, keys, punctuation. */

@@ -100,7 +100,9 @@ export class Channel {
       this.#catchUp();
       return;
     }
-    if (publication.epoch !== this.#epoch) this.#changeEpoch(publication.epoch, publication.offset - 1);
+    if (publication.epoch !== this.#epoch) {
+      this.#jump('epoch_changed', { epoch: publication.epoch, offset: publication.offset - 1 });
+    }
     if (publication.offset <= this.#offset) return;
     if (publication.offset > this.#offset + 1) {
       this.#catchUp();
@@ -122,7 +124,6 @@ export class Channel {
       this.#behind = true;
       return;
     }
-    if (this.#adopts(head.epoch)) this.#epoch = head.epoch;
     if (head.epoch !== this.#epoch || head.offset !== this.#offset) this.#catchUp();
   }
 
@@ -134,16 +135,6 @@ export class Channel {
     }
     this.#held = [];
     void this.#fill();
-  }
-
-  #changeEpoch(epoch: string, offset: number): void {
-    if (this.#adopts(epoch)) this.#epoch = epoch;
-    else this.#jump('epoch_changed', { epoch, offset });
-  }
-
-  /** A channel that never had a publication has nothing to lose: its log's first one may name another epoch. */
-  #adopts(epoch: string): boolean {
-    return epoch !== this.#epoch && this.#offset === 0;
   }
 
   #jump(reason: GapReason, position: Position): void {
@@ -183,7 +174,7 @@ export class Channel {
   }
 
   async #fill(): Promise<void> {
-    for (let attempt = 0; !this.#closed; ) {
+    for (let attempt = 0; !this.#closed;) {
       // Emptied before the read: what arrives during it is held again.
       if (this.#heldOverflowed) {
         this.#held = [];

@@ -8,47 +8,17 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Access, Authenticate, Identity } from './access.ts';
 import { Channel, type ChannelPorts } from './channel.ts';
 import { randomId, type Clock } from './clock.ts';
-import type { HubObserver, PublicationSource } from './observer.ts';
+import type { HubObserver } from './observer.ts';
+import type { HubOptions, HubPorts, PublishRequest } from './hub-ports.ts';
 import type { Fanout, Outlet } from './outlet.ts';
 import { isLagging, paceLimits, waitForPace } from './pace.ts';
-import { Publication, type Sender } from './publication.ts';
-import type { Recovery, RecoveryLimits } from './recovery.ts';
+import { Publication } from './publication.ts';
+import type { Recovery } from './recovery.ts';
 import type { Rules } from './rules.ts';
-import { Session, Subscription } from './session.ts';
+import { Session } from './session.ts';
+import { Subscription } from './subscription.ts';
 import { Subscriber, type SubscribeRequest } from './subscriber.ts';
 import type { HistoryPage, HistoryQuery, MaybePromise, SyncAdapter, SyncEvents } from './sync-adapter.ts';
-
-export interface HubOptions {
-  readonly nodeId: string;
-  readonly heartbeatSeconds: number;
-  readonly channelsPerConnectionMax: number;
-  readonly messageBytesMax: number;
-  readonly recovery: RecoveryLimits;
-  /** Publications held per channel while a hole is filled. */
-  readonly holdMax: number;
-}
-
-export interface PublishRequest {
-  readonly channel: string;
-  /** JSON text on one line. */
-  readonly data: string;
-  readonly source: PublicationSource;
-  readonly key?: string | undefined;
-  readonly from?: Sender | undefined;
-  readonly except?: string | undefined;
-}
-
-export interface HubPorts {
-  readonly adapter: SyncAdapter;
-  readonly rules: Rules;
-  readonly access: Access;
-  /** Checks the tokens of `refresh` commands. */
-  readonly authenticate: Authenticate;
-  readonly observer: HubObserver;
-  readonly clock: Clock;
-  /** Where failures go that no client is told in detail. */
-  readonly log: (message: string, error: unknown) => void;
-}
 
 /** Publications read at once to fill a hole. */
 const fillPageSize = 500;

@@ -1,7 +1,7 @@
 // One connection as the hub sees it: who it is, what it is subscribed to, and its commands, one at a time in order.
 
 import { closeCodes } from '../protocol/codes.ts';
-import { commandTypes, decodeCommand, isRefused, type Command } from '../protocol/commands.ts';
+import { commandTypes, decodeCommand, isRefused, type Command, type RefusedCommand } from '../protocol/commands.ts';
 import {
   encodeFrame,
   historyFrame,
@@ -13,34 +13,9 @@ import {
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
-import type { Channel } from './channel.ts';
 import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
-import type { Recovery } from './recovery.ts';
-
-export class Subscription {
-  readonly channel: Channel;
-  /** Set until the subscriber has caught up. */
-  recovery: Recovery | undefined;
-  /** Where it began: publications up to here were not sent by it. Two fields, as there are many subscriptions. */
-  #startEpoch: string;
-  #startOffset: number;
-
-  constructor(channel: Channel, start: Position) {
-    this.channel = channel;
-    this.#startEpoch = start.epoch;
-    this.#startOffset = start.offset;
-  }
-
-  get start(): Position {
-    return { epoch: this.#startEpoch, offset: this.#startOffset };
-  }
-
-  set start({ epoch, offset }: Position) {
-    this.#startEpoch = epoch;
-    this.#startOffset = offset;
-  }
-}
+import { Subscription } from './subscription.ts';
 
 /** Commands that wait behind a slow one before reading from the peer is paused. */
 const queuePauseAt = 32;
@@ -132,17 +107,16 @@ export class Session {
 
   /** Commands that answer at once run at once; only one that waits makes the next ones wait. */
   #start(text: string): void {
-    const command = this.#decode(text);
-    if (command === undefined) return;
-    if (this.#publishing > 0 && command.type !== 'publish') {
-      // It must find what was published before it.
+    const command = decodeCommand(text);
+    if (this.#publishing > 0 && (isRefused(command) || command.type !== 'publish')) {
+      // It must find what was published before it, and be answered after it.
       this.#busy = true;
       (this.#queue ??= []).unshift(text);
       return;
     }
-    const running = this.#execute(command);
+    const running = isRefused(command) ? this.#refuse(command) : this.#execute(command);
     if (running === undefined) return;
-    if (command.type === 'publish') {
+    if (!isRefused(command) && command.type === 'publish') {
       // Handed over in order, they are numbered in order: waiting for each answer would only make each commit small.
       this.#busy = ++this.#publishing >= publishingMax;
       void running.then(() => this.#published());
@@ -170,12 +144,9 @@ export class Session {
     }
   }
 
-  #decode(text: string): Command | undefined {
-    const command = decodeCommand(text);
-    if (!isRefused(command)) return command;
+  #refuse({ error, id, channel }: RefusedCommand): undefined {
     this.#hub.observer.received('invalid');
-    this.fail(command.error, command.id, command.channel);
-    return undefined;
+    this.fail(error, id, channel);
   }
 
   /** Resolves always: a failure becomes an error reply. */

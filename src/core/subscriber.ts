@@ -14,7 +14,8 @@ import type { Channel } from './channel.ts';
 import type { Hub } from './hub.ts';
 import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
 import { Recovery, type RecoveryPorts } from './recovery.ts';
-import type { Session, Subscription } from './session.ts';
+import type { Session } from './session.ts';
+import type { Subscription } from './subscription.ts';
 
 /**
  * Where a client stood: a position, or `lost` when it stood in a log that is no more. `epoch` is the channel's present

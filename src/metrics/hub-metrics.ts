@@ -20,18 +20,14 @@ export interface HubMetrics extends HubObserver {
 export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   const namespaces = new NamespaceLabels();
   const active = activeConnections(registry, serverId);
-  const connections = counter(
-    registry,
-    'sobranie_connections_total',
-    'Attempts to connect, by how they ended',
-    ['transport', 'outcome'],
-  );
-  const disconnects = counter(
-    registry,
-    'sobranie_disconnects_total',
-    'Connections that ended, by close code',
-    ['transport', 'code'],
-  );
+  const connections = counter(registry, 'sobranie_connections_total', 'Attempts to connect, by how they ended', [
+    'transport',
+    'outcome',
+  ]);
+  const disconnects = counter(registry, 'sobranie_disconnects_total', 'Connections that ended, by close code', [
+    'transport',
+    'code',
+  ]);
   const messagesSent = counter(
     registry,
     'sobranie_messages_sent_total',
@@ -42,41 +38,23 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   const messagesOf = sentOf.of('message');
   const received = counter(registry, 'sobranie_messages_received_total', 'Commands from clients', ['type']);
   const receivedOf = new Children((type) => received.labels(type));
-  const publications = counter(
-    registry,
-    'sobranie_publications_total',
-    'Publications accepted on this node',
-    ['source', 'channel'],
-  );
-  const publicationsOf = new Children(
-    (source) => new Children((channel) => publications.labels(source, channel)),
-  );
+  const publications = counter(registry, 'sobranie_publications_total', 'Publications accepted on this node', [
+    'source',
+    'channel',
+  ]);
+  const publicationsOf = new Children((source) => new Children((channel) => publications.labels(source, channel)));
   const duration = new Histogram({
     name: 'sobranie_message_delivery_duration_seconds',
     help: 'From accepted to written to the connections of this node, once per publication',
     buckets: delayBuckets,
     registers: [registry],
   });
-  const failures = counter(
-    registry,
-    'sobranie_broadcast_failures_total',
-    'Publications not written to all',
-    [],
-  );
-  const lost = counter(registry, 'sobranie_messages_lost_total', 'Subscribers that were told of a gap', [
-    'reason',
-  ]);
-  const lostOf = new Children(
-    (reason) => fromZero(lost.labels(reason)),
-    ['trimmed', 'epoch_changed', 'overflow'],
-  );
-  const recoveries = counter(registry, 'sobranie_recoveries_total', 'Subscriptions with a position', [
-    'outcome',
-  ]);
+  const failures = counter(registry, 'sobranie_broadcast_failures_total', 'Publications not written to all', []);
+  const lost = counter(registry, 'sobranie_messages_lost_total', 'Subscribers that were told of a gap', ['reason']);
+  const lostOf = new Children((reason) => fromZero(lost.labels(reason)), ['trimmed', 'epoch_changed', 'overflow']);
+  const recoveries = counter(registry, 'sobranie_recoveries_total', 'Subscriptions with a position', ['outcome']);
   const recoveriesOf = new Children((outcome) => fromZero(recoveries.labels(outcome)), ['recovered', 'gap']);
-  const limited = counter(registry, 'sobranie_rate_limited_total', 'Requests refused by a rate limit', [
-    'kind',
-  ]);
+  const limited = counter(registry, 'sobranie_rate_limited_total', 'Requests refused by a rate limit', ['kind']);
   const errors = counter(registry, 'sobranie_errors_total', 'Errors told to clients', ['code']);
   const errorsOf = new Children((code) => fromZero(errors.labels(code)), Object.keys(errorCodes));
   return {
@@ -89,8 +67,7 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
       active[transport].dec();
     },
     received: (type) => receivedOf.of(type).inc(),
-    published: (source: PublicationSource, channel) =>
-      publicationsOf.of(source).of(namespaces.of(channel)).inc(),
+    published: (source: PublicationSource, channel) => publicationsOf.of(source).of(namespaces.of(channel)).inc(),
     delivered(channel, count, seconds) {
       // A node without a subscriber delivers to nobody, which is no delivery at all.
       if (count === 0) return;
@@ -107,14 +84,9 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   };
 }
 
-function activeConnections(
-  registry: Registry,
-  serverId: string,
-): Record<TransportName, Gauge.Internal<'server_id'>> {
+function activeConnections(registry: Registry, serverId: string): Record<TransportName, Gauge.Internal<'server_id'>> {
   const gauge = (name: string, help: string) => {
-    const child = new Gauge({ name, help, labelNames: ['server_id'], registers: [registry] }).labels(
-      serverId,
-    );
+    const child = new Gauge({ name, help, labelNames: ['server_id'], registers: [registry] }).labels(serverId);
     child.set(0);
     return child;
   };

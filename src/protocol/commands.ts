@@ -104,7 +104,7 @@ export function decodeCommand(text: string): Command | RefusedCommand {
 }
 
 /** Looks at the text alone, and only at one that is long enough to be so deep. */
-function isNestedTooDeeply(text: string): boolean {
+export function isNestedTooDeeply(text: string): boolean {
   if (text.length <= 2 * nestingMax) return false;
   let depth = 0;
   let inString = false;

@@ -82,7 +82,7 @@ export class CursorWriter {
 }
 
 /** The last epoch's hash: nearly all cursors of a server name the same one. */
-let lastEpoch = { epoch: '', hash: '' };
+let lastEpoch: { readonly epoch: string | undefined; readonly hash: string } = { epoch: undefined, hash: '' };
 
 function epochHash(epoch: string): string {
   if (lastEpoch.epoch !== epoch) lastEpoch = { epoch, hash: hashDigits(epoch, epochDigits) };

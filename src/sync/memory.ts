@@ -32,7 +32,7 @@ export class MemoryAdapter implements SyncAdapter {
   readonly #historyBytesMax: number;
   readonly #logs = new Map<string, MemoryLog>();
   /** Their logs are not forgotten however long they are silent: whoever listens would be told of a new epoch. */
-  readonly #subscribed = new Set<string>();
+  readonly #subscribed = new Map<string, string>();
   #bytes = 0;
   #epoch: string;
   #events: SyncEvents | undefined;
@@ -65,8 +65,9 @@ export class MemoryAdapter implements SyncAdapter {
 
   subscribe(channel: string, rule: ChannelRule): Position | undefined {
     if (!rule.recoverable) return undefined;
-    this.#subscribed.add(channel);
-    return this.#headOf(channel);
+    const head = this.#headOf(channel);
+    this.#subscribed.set(channel, head.epoch);
+    return head;
   }
 
   unsubscribe(channel: string): void {
@@ -115,13 +116,18 @@ export class MemoryAdapter implements SyncAdapter {
 
   #headOf(channel: string): Position {
     const log = this.#logs.get(channel);
-    return log === undefined ? { epoch: this.#epoch, offset: 0 } : { epoch: log.epoch, offset: log.head };
+    return log === undefined ? { epoch: this.#epochFor(channel), offset: 0 } : { epoch: log.epoch, offset: log.head };
+  }
+
+  /** What subscribers were told of a channel without a publication holds for its first one too. */
+  #epochFor(channel: string): string {
+    return this.#subscribed.get(channel) ?? this.#epoch;
   }
 
   #logFor(channel: string, rule: ChannelRule): MemoryLog {
     const known = this.#logs.get(channel);
     if (known === undefined) {
-      const log = new MemoryLog(this.#epoch, rule);
+      const log = new MemoryLog(this.#epochFor(channel), rule);
       this.#logs.set(channel, log);
       return log;
     }

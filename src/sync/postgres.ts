@@ -46,8 +46,8 @@ const headsAtOnceMax = 5_000;
 const safetyReadEveryMs = 5_000;
 
 interface AskedHead {
-  resolve(head: Position): void;
-  reject(error: unknown): void;
+  readonly resolve: (head: Position) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 export class PostgresAdapter implements SyncAdapter {

@@ -10,7 +10,7 @@ export interface RedisCanaryOptions {
   readonly clock: Clock;
   readonly commands: Redis;
   /** Nothing was heard for `deafAfterMs` although it was sent. */
-  deaf(): void;
+  readonly deaf: () => void;
   readonly everyMs?: number;
   readonly deafAfterMs?: number;
 }

@@ -83,7 +83,7 @@ export function decodeSender(text: string): SenderFields {
   if (text === '') return {};
   const parsed: unknown = JSON.parse(text);
   if (typeof parsed !== 'object' || parsed === null) throw new Error('a sender is an object');
-  return parsed as SenderFields;
+  return parsed;
 }
 
 /** A message of a channel: one line of head words, one of the sender, then the data. Undefined when it is none. */

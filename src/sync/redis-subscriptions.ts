@@ -10,8 +10,8 @@ const lingerMs = 3_000;
 
 interface Waiting {
   readonly name: string;
-  resolve(): void;
-  reject(error: unknown): void;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
 }
 
 export class RedisSubscriptions {

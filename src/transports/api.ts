@@ -2,7 +2,14 @@
 
 import { Elysia, t } from 'elysia';
 import type { Hub } from '../core/hub.ts';
-import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
+import {
+  historyLimitDefault,
+  historyLimitMax,
+  isIdempotencyKey,
+  isNestedTooDeeply,
+  keyLengthMax,
+  nestingMax,
+} from '../protocol/commands.ts';
 import { historyFrame, singleLine } from '../protocol/frames.ts';
 import { isPosition, type Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -36,6 +43,11 @@ const publishBody = t.Object(
   { additionalProperties: true },
 );
 
+const notifyBody = t.Object(
+  { data: publishBody.properties.data, key: publishBody.properties.key },
+  { additionalProperties: true },
+);
+
 interface Published {
   readonly channel: string;
   readonly epoch?: string;
@@ -47,22 +59,41 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
     .post(
       '/publish',
       async ({ request, body }) => {
-        serverAccess(request);
         if (isClosed()) throw new RealtimeError('shutting_down');
-        requireJson(request);
+        const channels = publishTargets(body);
+        await serverAccess.require(request, 'publish', channels);
         const key = idempotencyKey(request, body.key);
         if (body.data === undefined) throw new RealtimeError('bad_request', '"data" is missing.');
         const data = singleLine(JSON.stringify(body.data));
-        const channels = publishTargets(body);
         const published = await Promise.all(channels.map((channel) => publishOne(hub, channel, data, key)));
         return body.channels === undefined ? published[0] : published;
       },
-      { body: publishBody, detail: { summary: 'Publish to one or more channels', tags: ['api'] } },
+      {
+        parse: ({ request }) => readJson(request),
+        body: publishBody,
+        detail: { summary: 'Publish to one or more channels', tags: ['api'] },
+      },
+    )
+    .post(
+      '/users/:user/notify',
+      async ({ request, params, body }) => {
+        if (isClosed()) throw new RealtimeError('shutting_down');
+        serverAccess.requireServer(request);
+        const channel = requireChannel(`user:${params.user}`);
+        if (body.data === undefined) throw new RealtimeError('bad_request', '"data" is missing.');
+        const key = idempotencyKey(request, body.key);
+        return publishOne(hub, channel, singleLine(JSON.stringify(body.data)), key);
+      },
+      {
+        parse: ({ request }) => readJson(request),
+        body: notifyBody,
+        detail: { summary: 'Publish to a user’s own channel', tags: ['api'] },
+      },
     )
     .get(
       '/channels',
       ({ request }) => {
-        serverAccess(request);
+        serverAccess.requireServer(request);
         return { channels: hub.channelCounts() };
       },
       { detail: { summary: 'Channels with subscribers', tags: ['api'] } },
@@ -70,8 +101,8 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
     .get(
       '/channels/:channel/history',
       async ({ request, params }) => {
-        serverAccess(request);
         const channel = requireChannel(params.channel);
+        await serverAccess.require(request, 'history', [channel]);
         const query = queryOf(request);
         const page = await hub.history(channel, { since: sinceOf(query), limit: limitOf(query) });
         const messages = page.publications.map((publication) => publication.frame);
@@ -90,10 +121,23 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
   return app as unknown as Elysia;
 }
 
-/** Other types are refused even if their text is JSON: a page of another site can send those without asking first. */
-function requireJson(request: Request): void {
-  if (/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) return;
-  throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+/**
+ * The body as JSON. Other types are refused even if their text is JSON: a page of another site can send those without
+ * asking first. Deep nesting is refused, as on a WebSocket: printing it would hold up the process.
+ */
+async function readJson(request: Request): Promise<unknown> {
+  if (!/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) {
+    throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+  }
+  const text = await request.text();
+  if (isNestedTooDeeply(text)) {
+    throw new RealtimeError('bad_request', `The body is nested more than ${nestingMax} deep.`);
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new RealtimeError('bad_request', 'The body is not valid JSON.');
+  }
 }
 
 async function publishOne(hub: Hub, channel: string, data: string, key: string | undefined): Promise<Published> {

@@ -8,17 +8,12 @@ import { errorResponse } from './request.ts';
 /** `expected` logs what nobody expected and turns it into `internal`. */
 export function httpErrors(expected: (error: unknown) => RealtimeError): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
-    switch (code) {
-      case 'NOT_FOUND':
-        return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
-      case 'PARSE':
-        return errorResponse(new RealtimeError('bad_request', 'The body is not valid JSON.'));
-      case 'VALIDATION':
-      case 'INVALID_COOKIE_SIGNATURE':
-        return errorResponse(validationError(request));
-      default:
-        return errorResponse(expected(error));
+    if (code === 'NOT_FOUND') {
+      return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
     }
+    if (code === 'PARSE') return errorResponse(new RealtimeError('bad_request', 'The body is not valid JSON.'));
+    if (code === 'VALIDATION' || code === 'INVALID_COOKIE_SIGNATURE') return errorResponse(validationError(request));
+    return errorResponse(expected(error));
   });
   return app as unknown as Elysia;
 }

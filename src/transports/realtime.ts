@@ -61,7 +61,7 @@ export function realtimeRoutes(options: RealtimeOptions): Elysia {
       },
     });
   }
-  return app as unknown as Elysia;
+  return app;
 }
 
 // Elysia types its server without this project's socket data.

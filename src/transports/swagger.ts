@@ -54,7 +54,7 @@ export function swaggerRoutes(version: string): Elysia {
         },
       }),
     );
-  return app as unknown as Elysia;
+  return app;
 }
 
 function fileResponse(name: string, type: string): Response {

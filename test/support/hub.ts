@@ -10,7 +10,8 @@ import {
   type Identity,
 } from '../../src/core/access.ts';
 import type { Clock } from '../../src/core/clock.ts';
-import { Hub, type HubOptions } from '../../src/core/hub.ts';
+import { Hub } from '../../src/core/hub.ts';
+import type { HubOptions } from '../../src/core/hub-ports.ts';
 import { silentObserver, type HubObserver, type TransportName } from '../../src/core/observer.ts';
 import type { Fanout, Gap, Outlet } from '../../src/core/outlet.ts';
 import type { Publication } from '../../src/core/publication.ts';

@@ -31,7 +31,9 @@ export async function startRedis({ persist = false, args = [] }: TestRedisOption
   admin.on('error', () => undefined);
 
   const start = async (): Promise<void> => {
-    const durability = persist ? ['--appendonly', 'yes', '--appendfsync', 'always'] : ['--save', '', '--appendonly', 'no'];
+    const durability = persist
+      ? ['--appendonly', 'yes', '--appendfsync', 'always']
+      : ['--save', '', '--appendonly', 'no'];
     const command = ['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--dir', folder];
     child = Bun.spawn([...command, ...durability, ...args], { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' });
     endAfterTests(child);

@@ -128,9 +128,7 @@ test('the process shows believable figures', async () => {
   expect(value('process_resident_memory_bytes')).toBeWithin(5e6, 64e9);
   expect(value('sobranie_heap_used_bytes')).toBeWithin(1e5, value('process_resident_memory_bytes'));
   expect(value('process_cpu_seconds_total')).toBeWithin(0.001, 36_000);
-  expect(Math.abs(value('process_start_time_seconds') + process.uptime() - Date.now() / 1_000)).toBeLessThan(
-    5,
-  );
+  expect(Math.abs(value('process_start_time_seconds') + process.uptime() - Date.now() / 1_000)).toBeLessThan(5);
   expect(value('sobranie_event_loop_lag_seconds{quantile="0.99"}')).toBeWithin(0, 60);
   const { contentType } = await metrics.render();
   expect(contentType).toStartWith('text/plain');

@@ -162,28 +162,8 @@ describe('mistyped names', () => {
   });
 
   test('names of other programs are left alone', () => {
-    const names = [
-      'HOME',
-      'HOSTNAME',
-      'PGHOST',
-      'PGPORT',
-      'NODE_OPTIONS',
-      'NODE_IP',
-      'APP_KEY',
-      'HTTP_PORT',
-      'LANG',
-    ];
-    const more = [
-      'KUBERNETES_PORT',
-      'npm_config_port',
-      'REDIS_PORT',
-      'DATA',
-      'CI',
-      'LONG',
-      'SHLVL',
-      'TERM',
-      'POOL',
-    ];
+    const names = ['HOME', 'HOSTNAME', 'PGHOST', 'PGPORT', 'NODE_OPTIONS', 'NODE_IP', 'APP_KEY', 'HTTP_PORT', 'LANG'];
+    const more = ['KUBERNETES_PORT', 'npm_config_port', 'REDIS_PORT', 'DATA', 'CI', 'LONG', 'SHLVL', 'TERM', 'POOL'];
     expect(faultsOf(Object.fromEntries([...names, ...more].map((name) => [name, 'x'])))).toEqual([]);
   });
 
@@ -210,8 +190,7 @@ test('warnings name the doors that the settings leave open', () => {
 test('the table for people has a row for each setting', () => {
   const lines = settingsTable().split('\n');
   expect(lines).toHaveLength(allSettings.length + 2);
-  for (const { name } of allSettings)
-    expect(lines.some((line) => line.startsWith(`| \`${name}\` |`))).toBe(true);
+  for (const { name } of allSettings) expect(lines.some((line) => line.startsWith(`| \`${name}\` |`))).toBe(true);
 });
 
 describe('secrets in text', () => {
@@ -225,9 +204,7 @@ describe('secrets in text', () => {
 
   test('text keeps everything but credentials', () => {
     expect(redactText('to redis://:p@ss@h/0 failed')).toBe('to redis://:***@h/0 failed');
-    expect(redactText('GET /realtime/ws?token=abc.def&channels=a')).toBe(
-      'GET /realtime/ws?token=***&channels=a',
-    );
+    expect(redactText('GET /realtime/ws?token=abc.def&channels=a')).toBe('GET /realtime/ws?token=***&channels=a');
     expect(redactText('Authorization: Bearer abc.def')).toBe('Authorization: Bearer ***');
     expect(redactText('http://127.0.0.1:3000/users/@me')).toBe('http://127.0.0.1:3000/users/@me');
   });

@@ -9,8 +9,7 @@ export interface Blanked {
 }
 
 /** After one of these a `/` divides nothing, so it opens a regular expression. */
-const beforeExpression =
-  /(^|[([{,;:=!&|?+\-*%<>~^]|\b(return|typeof|case|in|of|void|throw|await|yield|else))\s*$/;
+const beforeExpression = /(^|[([{,;:=!&|?+\-*%<>~^]|\b(return|typeof|case|in|of|void|throw|await|yield|else))\s*$/;
 
 export function blank(text: string): Blanked {
   return new Scanner(text).run();

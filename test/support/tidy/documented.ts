@@ -34,9 +34,7 @@ export function undocumentedWire(files: Files): Finding[] {
 function literalsOf(files: Files, path: string, pattern: RegExp): string[] {
   const text = files.get(path)?.uncommented ?? '';
   const groups = Array.from(text.matchAll(pattern), (match) => match[1] ?? '');
-  const words = groups.flatMap((group) =>
-    Array.from(group.matchAll(/'([^']+)'/g), (match) => match[1] ?? ''),
-  );
+  const words = groups.flatMap((group) => Array.from(group.matchAll(/'([^']+)'/g), (match) => match[1] ?? ''));
   if (words.length === 0)
     throw new Error(`${path}: nothing found by ${String(pattern)}; this rule has lost its object`);
   return words;
@@ -52,13 +50,7 @@ export function undocumentedSettings(files: Files): Finding[] {
     if (written.has(squeeze(row))) return [];
     const name = allSettings[index]?.name ?? row;
     const position = Math.max(0, readme.text.indexOf(`| \`${name}\``));
-    return [
-      finding(
-        readme,
-        position,
-        `setting ${name} is missing or out of date; run: bun scripts/settings-table.ts`,
-      ),
-    ];
+    return [finding(readme, position, `setting ${name} is missing or out of date; run: bun scripts/settings-table.ts`)];
   });
 }
 
@@ -69,9 +61,7 @@ function squeeze(line: string): string {
 
 /** Names of metrics that stand neither in the README nor under docs/. */
 export function undocumentedMetrics(files: Files): Finding[] {
-  const documents = [...files.values()].filter(
-    ({ path }) => path === readmePath || /^docs\/.*\.md$/.test(path),
-  );
+  const documents = [...files.values()].filter(({ path }) => path === readmePath || /^docs\/.*\.md$/.test(path));
   const written = documents.map(({ text }) => text).join('\n');
   const sources = [...files.values()].filter(({ path }) => /^src\/metrics\/.*\.ts$/.test(path));
   return sources.flatMap((file) =>

@@ -40,9 +40,7 @@ const laterPattern = new RegExp('\\b(TO' + 'DO|FIX' + 'ME|XX' + 'X)\\b', 'g');
 const focusPattern = /\b(?:test|it|describe)\.(?:skip|only|todo)\b/g;
 const emptyCatchPattern = /\bcatch\s*(?:\([^)]*\))?\s*\{\s*\}|\.catch\(\s*\(\w*\)\s*=>\s*\{\s*\}\s*\)/g;
 const machinePattern = new RegExp(
-  ['registry\\.npm' + 'js', 'deb\\.deb' + 'ian\\.org', '(?<![\\w./-])/wo' + 'rk/', 'bash_' + 'jobs'].join(
-    '|',
-  ),
+  ['registry\\.npm' + 'js', 'deb\\.deb' + 'ian\\.org', '(?<![\\w./-])/wo' + 'rk/', 'bash_' + 'jobs'].join('|'),
   'g',
 );
 
@@ -77,7 +75,5 @@ function inScripts(
   message: string,
   counts?: (text: string) => boolean,
 ): Finding[] {
-  return ownFolders.test(file.path) && isScript(file.path)
-    ? matches(file, view, pattern, message, counts)
-    : [];
+  return ownFolders.test(file.path) && isScript(file.path) ? matches(file, view, pattern, message, counts) : [];
 }

@@ -55,11 +55,6 @@ export function isScript(path: string): boolean {
 /** 1 for the first line. */
 export function lineAt(text: string, position: number): number {
   let line = 1;
-  for (
-    let index = text.indexOf('\n');
-    index !== -1 && index < position;
-    index = text.indexOf('\n', index + 1)
-  )
-    line++;
+  for (let index = text.indexOf('\n'); index !== -1 && index < position; index = text.indexOf('\n', index + 1)) line++;
   return line;
 }

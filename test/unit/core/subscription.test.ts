@@ -236,7 +236,7 @@ test('a hole is filled when the sync layer is back, however often reading it fai
 
 // The head was ignored because a page was already on its way, which had been read before it.
 test('a head told while a page is on its way is read up to', async () => {
-  const { connect, link, log, append } = onLink();
+  const { connect, link, append } = onLink();
   const { session, outlet } = connect();
   session.receive('{"type":"subscribe","channel":"a"}');
   await flow(link);

@@ -131,7 +131,7 @@ describe('noise', () => {
   });
 
   test('never throws, whatever the text', () => {
-    const digit = fc.constantFrom(...'ABCabc019-_.!%/ \u0000é\u{1f600}');
+    const digit = fc.constantFrom(...Array.from('ABCabc019-_.!%/ \u0000é\u{1f600}'));
     const near = fc.string({ unit: digit, maxLength: 60 }).map((text) => `1A.${text}`);
     fc.assert(
       fc.property(fc.oneof(fc.string({ unit: 'binary' }), near), channelName, (text, name) => {

@@ -77,6 +77,8 @@ test('its client hears everything once, in order, also over a cut', async () => 
       sockets.push(this);
     }
   }
+  // The document's own text is what is tested.
+  // oxlint-disable-next-line typescript/no-implied-eval
   const make = new Function('WebSocket', `${source}; return connect;`) as (
     socket: typeof WebSocket,
   ) => (url: string, channels: string[], on: (frame: { type: string; data?: unknown }) => void) => void;

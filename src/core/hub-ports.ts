@@ -1,0 +1,41 @@
+// What a hub is made of: its limits, the ports it is given, and what it is asked to publish.
+
+import type { Access, Authenticate } from './access.ts';
+import type { Clock } from './clock.ts';
+import type { HubObserver, PublicationSource } from './observer.ts';
+import type { Sender } from './publication.ts';
+import type { RecoveryLimits } from './recovery.ts';
+import type { Rules } from './rules.ts';
+import type { SyncAdapter } from './sync-adapter.ts';
+
+export interface HubOptions {
+  readonly nodeId: string;
+  readonly heartbeatSeconds: number;
+  readonly channelsPerConnectionMax: number;
+  readonly messageBytesMax: number;
+  readonly recovery: RecoveryLimits;
+  /** Publications held per channel while a hole is filled. */
+  readonly holdMax: number;
+}
+
+export interface PublishRequest {
+  readonly channel: string;
+  /** JSON text on one line. */
+  readonly data: string;
+  readonly source: PublicationSource;
+  readonly key?: string | undefined;
+  readonly from?: Sender | undefined;
+  readonly except?: string | undefined;
+}
+
+export interface HubPorts {
+  readonly adapter: SyncAdapter;
+  readonly rules: Rules;
+  readonly access: Access;
+  /** Checks the tokens of `refresh` commands. */
+  readonly authenticate: Authenticate;
+  readonly observer: HubObserver;
+  readonly clock: Clock;
+  /** Where failures go that no client is told in detail. */
+  readonly log: (message: string, error: unknown) => void;
+}
