@@ -33,7 +33,6 @@ export function describeWire(topic: string, suite: (wire: Wire) => void): void {
 export class Wire {
   readonly environment: WireEnvironment;
   #settings: Promise<Environment> | undefined;
-  #shared: Promise<RunningServer> | undefined;
   readonly #servers = new Set<RunningServer>();
   #clients: { cut(): unknown }[] = [];
   #names = 0;
@@ -52,8 +51,12 @@ export class Wire {
   }
 
   /** The one that tests use which need no special settings. */
-  server(): Promise<RunningServer> {
-    return (this.#shared ??= this.start());
+  readonly server = this.shared({});
+
+  /** One server with these settings, started when a test first asks for it. */
+  shared(given: Environment): () => Promise<RunningServer> {
+    let server: Promise<RunningServer> | undefined;
+    return () => (server ??= this.start(given));
   }
 
   /** A name that no other test uses. */
