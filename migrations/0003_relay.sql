@@ -6,7 +6,9 @@
 -- `ranges` is for the time when a long transaction keeps dead rows from being vacuumed, which every read from the start
 -- would walk through: pairs of first and last id, ascending, outside of which the caller knows of no live row. NULL
 -- reads everything.
-CREATE FUNCTION realtime.visible(batch_max integer, ranges bigint[], OUT places tid[], OUT ids bigint[])
+CREATE FUNCTION realtime.visible(
+  batch_max integer, ranges bigint[], OUT places tid[], OUT ids bigint[], OUT keyed boolean
+)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 -- The statistics of a queue say nothing: an analyze that met it empty would make the planner sort the whole table. The
@@ -19,21 +21,23 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
   IF ranges IS NULL THEN
-    SELECT array_agg(w.place ORDER BY w.id), array_agg(w.id ORDER BY w.id) INTO places, ids
+    SELECT array_agg(w.place ORDER BY w.id), array_agg(w.id ORDER BY w.id), bool_or(w.keyed) INTO places, ids, keyed
     FROM (
-      SELECT v.ctid AS place, v.id, sum(octet_length(v.data)) OVER (ORDER BY v.id) - octet_length(v.data) AS before
-      FROM (SELECT o.ctid, o.id, o.data FROM realtime.outbox o ORDER BY o.id LIMIT batch_max) v
+      SELECT v.ctid AS place, v.id, v.key IS NOT NULL AS keyed,
+        sum(octet_length(v.data)) OVER (ORDER BY v.id) - octet_length(v.data) AS before
+      FROM (SELECT o.ctid, o.id, o.data, o.key FROM realtime.outbox o ORDER BY o.id LIMIT batch_max) v
     ) w
     WHERE w.before < 8388608;
   ELSE
-    SELECT array_agg(w.place ORDER BY w.id), array_agg(w.id ORDER BY w.id) INTO places, ids
+    SELECT array_agg(w.place ORDER BY w.id), array_agg(w.id ORDER BY w.id), bool_or(w.keyed) INTO places, ids, keyed
     FROM (
-      SELECT v.ctid AS place, v.id, sum(octet_length(v.data)) OVER (ORDER BY v.id) - octet_length(v.data) AS before
+      SELECT v.ctid AS place, v.id, v.key IS NOT NULL AS keyed,
+        sum(octet_length(v.data)) OVER (ORDER BY v.id) - octet_length(v.data) AS before
       FROM (
-        SELECT o.ctid, o.id, o.data
+        SELECT o.ctid, o.id, o.data, o.key
         FROM generate_series(1, cardinality(ranges), 2) i
         CROSS JOIN LATERAL (
-          SELECT r.ctid, r.id, r.data FROM realtime.outbox r
+          SELECT r.ctid, r.id, r.data, r.key FROM realtime.outbox r
           WHERE r.id BETWEEN ranges[i] AND ranges[i + 1] ORDER BY r.id LIMIT batch_max
         ) o
         LIMIT batch_max
@@ -75,12 +79,13 @@ DECLARE
   oldest text := pg_snapshot_xmin(pg_current_snapshot())::text;
   places tid[];
   ids bigint[];
+  keyed boolean;
   log_epoch text;
   before bigint;
   after bigint;
   now_ms bigint;
 BEGIN
-  SELECT v.places, v.ids INTO places, ids FROM realtime.visible(batch_max, ranges) v;
+  SELECT v.places, v.ids, v.keyed INTO places, ids, keyed FROM realtime.visible(batch_max, ranges) v;
   IF places IS NULL THEN
     RETURN QUERY SELECT 0::bigint, NULL::text, oldest || ':' || oldest,
       0::bigint, '{}'::text, 0::bigint, NULL::text, NULL::text, NULL::text;
@@ -91,6 +96,14 @@ BEGIN
   SELECT l.epoch INTO log_epoch FROM realtime.log l FOR UPDATE;
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
   SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO before FROM realtime.publications_seq_seq;
+
+  -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
+  IF keyed THEN
+    UPDATE realtime.publications p SET key = NULL
+    FROM realtime.outbox o JOIN realtime.channels c ON c.channel = o.channel
+    WHERE o.ctid = ANY (places) AND o.key IS NOT NULL AND p.channel = o.channel AND p.key = o.key
+      AND (p."offset" <= c."offset" - c.history_size OR p.at <= now_ms - c.history_seconds::bigint * 1000);
+  END IF;
 
   RETURN QUERY
   WITH taken AS MATERIALIZED (

@@ -18,7 +18,7 @@ import { CloseStack } from './close-stack.ts';
 import { openDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
-import { createServer } from './server.ts';
+import { createServer, heartbeatInForce } from './server.ts';
 import type { Settings } from './settings.ts';
 import { Shutdown } from './shutdown.ts';
 import { createAdapter } from './sync.ts';
@@ -52,8 +52,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   const hub = new Hub(
     {
       nodeId: settings.nodeId,
-      // Bun pings when a socket was silent for its timeout less the margin, which is 8 or 16 seconds.
-      heartbeatSeconds: settings.heartbeat,
+      heartbeatSeconds: heartbeatInForce(settings.heartbeat),
       channelsPerConnectionMax: settings.maxChannelsPerConnection,
       messageBytesMax: settings.maxMessageBytes,
       holdMax: settings.holdMax,

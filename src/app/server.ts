@@ -30,10 +30,15 @@ export interface ServerParts {
   readonly version: string;
 }
 
-/** Seconds of silence after which Bun closes a socket; it pings `margin` seconds earlier. */
-export function idleTimeoutFor(heartbeatSeconds: number): number {
-  const margin = heartbeatSeconds < 16 ? 8 : 16;
-  return Math.min(960, heartbeatSeconds + margin);
+/** Bun's timers move in steps of 4 seconds, and a silent socket is pinged after 8 at the earliest. */
+export function heartbeatInForce(heartbeatSeconds: number): number {
+  return Math.max(8, Math.ceil(heartbeatSeconds / 4) * 4);
+}
+
+/** Seconds of silence after which Bun closes a socket: it pings 8 seconds earlier, or 16 for longer timeouts. */
+function idleTimeoutFor(heartbeatSeconds: number): number {
+  const heartbeat = heartbeatInForce(heartbeatSeconds);
+  return heartbeat + (heartbeat < 16 ? 8 : 16);
 }
 
 export function createServer(parts: ServerParts): Elysia {
@@ -55,7 +60,8 @@ export function createServer(parts: ServerParts): Elysia {
       reusePort: false,
       hostname: settings.host,
       idleTimeout: 30,
-      maxRequestBodySize: settings.maxMessageBytes + bodyEnvelopeBytes,
+      // Past this the connection is cut without a word; below, a body that is too large is told so.
+      maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
     },
   });
   // Before the general answers to errors: the demo's are more telling.
@@ -91,6 +97,3 @@ export function createServer(parts: ServerParts): Elysia {
   );
   return app;
 }
-
-/** A publish request around data of the largest size: names, keys, punctuation. */
-const bodyEnvelopeBytes = 32 << 10;

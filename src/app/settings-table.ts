@@ -145,7 +145,12 @@ export const settingsByKey = {
     '100',
     'Commands per user and minute; `0` sets no limit.',
   ),
-  heartbeat: defaulted('HEARTBEAT', seconds(1, 300), '25', 'Seconds between pings to a WebSocket client.'),
+  heartbeat: defaulted(
+    'HEARTBEAT',
+    seconds(1, 300),
+    '24',
+    'Seconds between pings to a WebSocket client; rounded up to a multiple of 4, from 8.',
+  ),
   sseRetry: defaulted(
     'SSE_RETRY',
     wholeNumber(100, 600_000),

@@ -128,6 +128,8 @@ export class Subscriber {
         if (lost !== undefined) recovery.jump(lost, channel.position);
         const whole = await recovery.prepare();
         beginning.recovered = whole && lost === undefined;
+        // A position that the log denies says nothing of where the subscription begins.
+        if (!whole) beginning.subscription.start = channel.position;
       }),
     );
   }

@@ -2,6 +2,7 @@
 
 import { isChannelName, type ChannelName } from './channel.ts';
 import type { CommandId } from './frames.ts';
+import { isNestedTooDeeply, memberText, nestingMax, singleLine } from './json-text.ts';
 import { isPosition, type Position } from './position.ts';
 import { RealtimeError } from './realtime-error.ts';
 
@@ -73,12 +74,6 @@ export const commandIdLengthMax = 64;
 export const keyLengthMax = 64;
 export const historyLimitDefault = 100;
 export const historyLimitMax = 1_000;
-/**
- * Brackets within brackets. Printing costs the square of the depth: a frame of 64 KiB that is nothing but brackets
- * would hold up the whole process for half a second.
- */
-export const nestingMax = 1_000;
-
 /** A frame that was refused, with what is known of it for the error reply. */
 export interface RefusedCommand {
   readonly error: RealtimeError;
@@ -101,24 +96,6 @@ export function decodeCommand(text: string): Command | RefusedCommand {
     return refused(undefined, undefined, 'bad_frame', 'The frame is not a JSON object.');
   }
   return readCommand(frame as Record<string, unknown>, text);
-}
-
-/** Looks at the text alone, and only at one that is long enough to be so deep. */
-export function isNestedTooDeeply(text: string): boolean {
-  if (text.length <= 2 * nestingMax) return false;
-  let depth = 0;
-  let inString = false;
-  for (let index = 0; index < text.length; index++) {
-    const code = text.charCodeAt(index);
-    if (inString) {
-      if (code === 92) index++;
-      else if (code === 34) inString = false;
-    } else if (code === 34) inString = true;
-    else if (code === 91 || code === 123) {
-      if (++depth > nestingMax) return true;
-    } else if (code === 93 || code === 125) depth--;
-  }
-  return false;
 }
 
 export function isRefused(decoded: Command | RefusedCommand): decoded is RefusedCommand {
@@ -182,7 +159,8 @@ function readPublish(
   text: string,
 ): PublishCommand | RefusedCommand {
   const { data, echo = true, key } = frame;
-  if (data === undefined) return refused(id, channel, 'bad_request', '"data" is missing.');
+  const dataText = data === undefined ? undefined : memberText(text, 'data');
+  if (dataText === undefined) return refused(id, channel, 'bad_request', '"data" is missing.');
   if (isNestedTooDeeply(text)) {
     return refused(id, channel, 'bad_request', `The frame is nested more than ${nestingMax} deep.`);
   }
@@ -190,7 +168,7 @@ function readPublish(
   if (key !== undefined && key !== null && !isIdempotencyKey(key)) {
     return refused(id, channel, 'bad_request', `"key" is a string of 1 to ${keyLengthMax} characters.`);
   }
-  return { type: 'publish', id, channel, data: JSON.stringify(data), echo, key: key ?? undefined };
+  return { type: 'publish', id, channel, data: singleLine(dataText), echo, key: key ?? undefined };
 }
 
 export function isIdempotencyKey(key: unknown): key is string {

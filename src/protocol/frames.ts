@@ -175,8 +175,3 @@ function idMember(id: CommandId | undefined): string {
   if (id === undefined) return '';
   return typeof id === 'number' ? `,"id":${id}` : `,"id":${JSON.stringify(id)}`;
 }
-
-/** A line of JSON: raw line breaks can stand only between tokens, where a space means the same. */
-export function singleLine(json: string): string {
-  return /[\n\r]/.test(json) ? json.replace(/[\n\r]/g, ' ') : json;
-}

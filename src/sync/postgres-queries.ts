@@ -4,7 +4,7 @@
 import { Publication } from '../core/publication.ts';
 import type { HistoryPage, HistoryQuery } from '../core/sync-adapter.ts';
 import type { ChannelRule } from '../core/rules.ts';
-import { singleLine } from '../protocol/frames.ts';
+import { singleLine } from '../protocol/json-text.ts';
 import type { Position } from '../protocol/position.ts';
 import { textArray, type Database } from '../database/connect.ts';
 import type { LogRow } from '../database/log-row.ts';

@@ -2,15 +2,9 @@
 
 import { Elysia, t } from 'elysia';
 import type { Hub } from '../core/hub.ts';
-import {
-  historyLimitDefault,
-  historyLimitMax,
-  isIdempotencyKey,
-  isNestedTooDeeply,
-  keyLengthMax,
-  nestingMax,
-} from '../protocol/commands.ts';
-import { historyFrame, singleLine } from '../protocol/frames.ts';
+import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
+import { historyFrame } from '../protocol/frames.ts';
+import { isNestedTooDeeply, memberText, nestingMax, singleLine } from '../protocol/json-text.ts';
 import { isPosition, type Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { queryOf, requireChannel } from './request.ts';
@@ -24,6 +18,8 @@ export interface ApiOptions {
 }
 
 export const publishChannelsMax = 100;
+/** What may stand around data of the largest size: names, keys, punctuation. */
+const envelopeBytes = 32 << 10;
 
 const publishBody = t.Object(
   {
@@ -63,13 +59,12 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
         const channels = publishTargets(body);
         await serverAccess.require(request, 'publish', channels);
         const key = idempotencyKey(request, body.key);
-        if (body.data === undefined) throw new RealtimeError('bad_request', '"data" is missing.');
-        const data = singleLine(JSON.stringify(body.data));
+        const data = dataOf(body.data);
         const published = await Promise.all(channels.map((channel) => publishOne(hub, channel, data, key)));
         return body.channels === undefined ? published[0] : published;
       },
       {
-        parse: ({ request }) => readJson(request),
+        parse: ({ request }) => readJson(request, hub.options.messageBytesMax),
         body: publishBody,
         detail: { summary: 'Publish to one or more channels', tags: ['api'] },
       },
@@ -80,12 +75,11 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
         if (isClosed()) throw new RealtimeError('shutting_down');
         serverAccess.requireServer(request);
         const channel = requireChannel(`user:${params.user}`);
-        if (body.data === undefined) throw new RealtimeError('bad_request', '"data" is missing.');
         const key = idempotencyKey(request, body.key);
-        return publishOne(hub, channel, singleLine(JSON.stringify(body.data)), key);
+        return publishOne(hub, channel, dataOf(body.data), key);
       },
       {
-        parse: ({ request }) => readJson(request),
+        parse: ({ request }) => readJson(request, hub.options.messageBytesMax),
         body: notifyBody,
         detail: { summary: 'Publish to a user’s own channel', tags: ['api'] },
       },
@@ -125,19 +119,37 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
  * The body as JSON. Other types are refused even if their text is JSON: a page of another site can send those without
  * asking first. Deep nesting is refused, as on a WebSocket: printing it would hold up the process.
  */
-async function readJson(request: Request): Promise<unknown> {
+async function readJson(request: Request, dataBytesMax: number): Promise<unknown> {
+  const tooLarge = () => new RealtimeError('too_large', `The data is larger than ${dataBytesMax} bytes.`);
+  // Before it is read, if its length is told; a chunked body is bounded by the server.
+  if (Number(request.headers.get('content-length') ?? 0) > dataBytesMax + envelopeBytes) throw tooLarge();
   if (!/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) {
     throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
   }
   const text = await request.text();
+  if (text.length > dataBytesMax + envelopeBytes) throw tooLarge();
   if (isNestedTooDeeply(text)) {
     throw new RealtimeError('bad_request', `The body is nested more than ${nestingMax} deep.`);
   }
+  const body = parseObject(text);
+  // As text, which goes out as it came in: printing it anew would round large numbers.
+  return { ...body, data: memberText(text, 'data') };
+}
+
+function parseObject(text: string): object {
+  let body: unknown;
   try {
-    return JSON.parse(text);
+    body = JSON.parse(text);
   } catch {
     throw new RealtimeError('bad_request', 'The body is not valid JSON.');
   }
+  if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body;
+  throw new RealtimeError('bad_request', 'The body is not a JSON object.');
+}
+
+function dataOf(data: unknown): string {
+  if (typeof data !== 'string') throw new RealtimeError('bad_request', '"data" is missing.');
+  return singleLine(data);
 }
 
 async function publishOne(hub: Hub, channel: string, data: string, key: string | undefined): Promise<Published> {

@@ -16,6 +16,7 @@ import {
   offeredProtocols,
   queryOf,
   requireChannel,
+  bearerProtocol,
   subprotocol,
   tokenOf,
 } from './request.ts';
@@ -105,7 +106,9 @@ function upgrade(
   start: ConnectionStart,
 ): Response | undefined {
   const data = new WebSocketConnection(hub, start);
-  const answersProtocol = offeredProtocols(request).includes(subprotocol);
+  const offered = offeredProtocols(request);
+  // The runtime would echo what was offered first: a token must not stand in an answer.
+  const answersProtocol = offered.includes(subprotocol) || offered.some((name) => name.startsWith(bearerProtocol));
   const upgraded = server?.upgrade(request, answersProtocol ? { data, headers: protocolHeaders } : { data });
   if (upgraded === true) return undefined;
   return errorResponse(new RealtimeError('bad_request', 'The WebSocket handshake is malformed.'));

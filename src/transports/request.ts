@@ -4,7 +4,7 @@ import { isChannelName } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 
 export const subprotocol = 'sobranie';
-const bearerProtocol = 'bearer.';
+export const bearerProtocol = 'bearer.';
 const tokenCookie = 'sobranie_token';
 
 const none: readonly string[] = [];

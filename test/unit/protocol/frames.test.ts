@@ -7,7 +7,6 @@ import {
   historyFrame,
   messageFrame,
   publishedFrame,
-  singleLine,
   type MessageFrame,
 } from '../../../src/protocol/frames.ts';
 import { Publication } from '../../../src/core/publication.ts';
@@ -80,18 +79,6 @@ test('a history frame holds the message frames', () => {
         complete,
       };
       expect(JSON.stringify(JSON.parse(text))).toBe(JSON.stringify(JSON.parse(encodeFrame(object))));
-    }),
-  );
-});
-
-test('singleLine changes how JSON is written, not what it says', () => {
-  const spaced = fc
-    .jsonValue()
-    .map((value) => ({ value, text: JSON.stringify(value, null, 2).replaceAll('\n', '\r\n') }));
-  fc.assert(
-    fc.property(spaced, ({ value, text }) => {
-      expect(singleLine(text)).not.toMatch(/[\n\r]/);
-      expect(JSON.stringify(JSON.parse(singleLine(text)))).toBe(JSON.stringify(value));
     }),
   );
 });
