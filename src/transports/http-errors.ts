@@ -11,6 +11,8 @@ export function httpErrors(expected: (error: unknown) => RealtimeError): Elysia 
     if (code === 'NOT_FOUND') {
       return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
     }
+    // What a parser of ours refuses comes wrapped.
+    if (code === 'PARSE' && error.cause instanceof RealtimeError) return errorResponse(error.cause);
     if (code === 'PARSE') return errorResponse(new RealtimeError('bad_request', 'The body is not valid JSON.'));
     if (code === 'VALIDATION' || code === 'INVALID_COOKIE_SIGNATURE') return errorResponse(validationError(request));
     return errorResponse(expected(error));

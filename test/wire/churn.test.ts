@@ -60,7 +60,9 @@ describeWire('Churn', (wire) => {
       const { resident, heap } = await usage();
       const [residentMiB, heapMiB] = [(resident - fresh.resident) / mebibyte, (heap - fresh.heap) / mebibyte];
       grown = `resident by ${residentMiB.toFixed(1)}, heap by ${heapMiB.toFixed(1)} MiB`;
-      return heapMiB < 6 && residentMiB < 64;
+      // Redis subscriptions are left some seconds late, so those of the last waves are still there.
+      const heapMiBMax = wire.environment.name === 'redis' ? 24 : 6;
+      return heapMiB < heapMiBMax && residentMiB < 64;
     };
     await until(settled, () => `the memory is back; it grew: ${grown}`, 25_000, 100);
   }, 60_000);

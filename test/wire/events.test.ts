@@ -56,7 +56,7 @@ describeWire('Event streams', (wire) => {
   });
 
   test('retry comes first, jittered per connection; then welcome with channels and an id', async () => {
-    const server = await wire.start({ SSE_RETRY: '1000', NODE_ID: 'node-b', HEARTBEAT: '30' });
+    const server = await wire.start({ SSE_RETRY: '1000', NODE_ID: 'node-b', HEARTBEAT: '32' });
     const channel = wire.channel();
     const { epoch } = await publish(server, channel, 1);
     const retries = new Set<number>();
@@ -81,7 +81,7 @@ describeWire('Event streams', (wire) => {
       connection: expect.stringMatching(/^\w{8,}$/),
       user: null,
       node: 'node-b',
-      heartbeat: 30,
+      heartbeat: 32,
       channels: [
         { channel, recoverable: true, epoch, offset: 1 },
         { channel: 'ephemeral:x', recoverable: false },

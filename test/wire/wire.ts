@@ -1,6 +1,8 @@
 // What the tests of the wire share: a server per sync layer, clients that are cut after each test, and a look at the
 // server's log at the end, in which no failure may stand that a client could cause.
 
+import { createDatabase } from '../support/postgres.ts';
+import { startRedis } from '../support/redis.ts';
 import { afterAll, afterEach, describe, expect } from 'bun:test';
 import { EventClient, WebSocketClient, type EventOptions, type WebSocketOptions } from '../support/clients.ts';
 import { startServer, type Environment, type RunningServer } from '../support/process.ts';
@@ -17,7 +19,25 @@ export interface WireEnvironment {
 /** Every suite runs over each of these. */
 export const environments: readonly WireEnvironment[] = [
   { name: 'memory', durable: false, settings: () => Promise.resolve({ SYNC: 'memory' }) },
+  {
+    name: 'postgres',
+    durable: true,
+    settings: async () => ({ SYNC: 'postgres', DATABASE_URL: (await createDatabase({ migrated: true })).url }),
+  },
+  // The same promises a third time: for the long form.
+  ...(process.env['LONG'] === '1' ? [redisEnvironment()] : []),
 ];
+
+function redisEnvironment(): WireEnvironment {
+  return {
+    name: 'redis',
+    durable: true,
+    settings: async () => {
+      const [redis, database] = await Promise.all([startRedis(), createDatabase({ migrated: true })]);
+      return { SYNC: 'redis', REDIS_URL: redis.url, DATABASE_URL: database.url };
+    },
+  };
+}
 
 export function describeWire(topic: string, suite: (wire: Wire) => void): void {
   for (const environment of environments) {
