@@ -1,0 +1,167 @@
+// A real TCP proxy between a server and what it depends on, for tests of the network between them. It forwards bytes,
+// and on demand it cuts, swallows, delays, refuses, or leads to another server behind the same address.
+//
+// A swallowed connection is what a pulled cable leaves behind: both ends believe that it stands, what either sends is
+// taken and goes nowhere, and nobody is told when the other end gives up. It never comes back to life.
+//
+// Lifecycle: `startProxy`, then anything in any order, then `close`, which cuts all.
+
+import { createServer, connect, type AddressInfo, type Server, type Socket } from 'node:net';
+
+export interface ProxyTarget {
+  readonly port: number;
+  readonly host?: string;
+}
+
+/** What becomes of connections that come from now on: as usual, closed at once, or taken and never answered. */
+export type ProxyMode = 'forward' | 'refuse' | 'blackhole';
+
+interface Pair {
+  readonly client: Socket;
+  readonly upstream: Socket | undefined;
+  swallowed: boolean;
+}
+
+export class Proxy {
+  readonly #server: Server;
+  readonly #pairs = new Set<Pair>();
+  #target: ProxyTarget;
+  #mode: ProxyMode = 'forward';
+  #delayMs = 0;
+  #accepted = 0;
+
+  constructor(server: Server, target: ProxyTarget) {
+    this.#server = server;
+    this.#target = target;
+    server.on('connection', (client) => this.#accept(client));
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Connections that stand and are not swallowed. */
+  get open(): number {
+    return [...this.#pairs].filter(({ swallowed }) => !swallowed).length;
+  }
+
+  /** How many connections came so far. */
+  get accepted(): number {
+    return this.#accepted;
+  }
+
+  /** The same address as seen through this proxy. */
+  through(url: string): string {
+    const changed = new URL(url);
+    changed.hostname = '127.0.0.1';
+    changed.port = String(this.port);
+    return changed.href;
+  }
+
+  /** Where connections that come from now on lead. */
+  retarget(target: ProxyTarget): void {
+    this.#target = target;
+  }
+
+  /** For connections that come from now on. */
+  set mode(mode: ProxyMode) {
+    this.#mode = mode;
+  }
+
+  /** Milliseconds that everything needs more in each direction from now on. */
+  set delayMs(milliseconds: number) {
+    this.#delayMs = milliseconds;
+  }
+
+  /** Resets every connection on both sides; answers how many there were. */
+  cut(): number {
+    const pairs = [...this.#pairs];
+    for (const pair of pairs) {
+      this.#pairs.delete(pair);
+      pair.client.resetAndDestroy();
+      pair.upstream?.resetAndDestroy();
+    }
+    return pairs.length;
+  }
+
+  /** Swallows all that goes through the present connections, for ever; answers how many there were. */
+  swallow(): number {
+    const pairs = [...this.#pairs].filter(({ swallowed }) => !swallowed);
+    for (const pair of pairs) {
+      pair.swallowed = true;
+      // What was paused for want of room has none to wait for any more.
+      pair.client.resume();
+      pair.upstream?.resume();
+    }
+    return pairs.length;
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#server.close(() => resolve());
+    await promise;
+  }
+
+  #accept(client: Socket): void {
+    this.#accepted++;
+    if (this.#mode === 'refuse') {
+      client.on('error', ignoreReset);
+      client.resetAndDestroy();
+      return;
+    }
+    const upstream = this.#mode === 'blackhole' ? undefined : connect({ host: '127.0.0.1', ...this.#target });
+    const pair: Pair = { client, upstream, swallowed: upstream === undefined };
+    this.#pairs.add(pair);
+    this.#lead(pair, client, upstream);
+    if (upstream !== undefined) this.#lead(pair, upstream, client);
+  }
+
+  #lead(pair: Pair, from: Socket, to: Socket | undefined): void {
+    from.setNoDelay(true);
+    from.on('error', ignoreReset);
+    from.on('data', (chunk) => {
+      const delayMs = this.#delayMs;
+      const forward = (): void => {
+        if (pair.swallowed || to === undefined || to.destroyed) return;
+        if (!to.write(chunk) && delayMs === 0) {
+          from.pause();
+          to.once('drain', () => from.resume());
+        }
+      };
+      if (delayMs === 0) forward();
+      else setTimeout(forward, delayMs);
+    });
+    from.on('close', () => {
+      if (pair.swallowed) {
+        // The other end is not told. Once both are gone nothing is left to keep.
+        if (to === undefined || to.destroyed) this.#pairs.delete(pair);
+      } else setTimeout(() => this.#end(pair), this.#delayMs);
+    });
+  }
+
+  #end(pair: Pair): void {
+    this.#pairs.delete(pair);
+    for (const socket of [pair.client, pair.upstream]) {
+      if (socket === undefined || socket.destroyed) continue;
+      // An orderly end lets what was written before it arrive.
+      if (socket.writableLength > 0) socket.end();
+      else socket.destroy();
+    }
+  }
+}
+
+/** Listens on a free port of 127.0.0.1. */
+export async function startProxy(target: ProxyTarget): Promise<Proxy> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const server = createServer().once('error', reject);
+  const proxy = new Proxy(server, target);
+  server.listen({ port: 0, host: '127.0.0.1' }, () => resolve());
+  await promise;
+  return proxy;
+}
+
+/** Broken connections are this program's business. */
+function ignoreReset(): void {
+  return undefined;
+}
