@@ -1,3 +1,5 @@
+// Members of an object are taken out as they were written, whatever they hold.
+
 import { expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { isNestedTooDeeply, memberText, nestingMax, singleLine } from '../../../src/protocol/json-text.ts';
