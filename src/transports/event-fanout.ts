@@ -6,7 +6,8 @@ import type { Fanout, Gap } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { CursorWriter } from '../protocol/cursor.ts';
 import { sseComment, sseEvent } from '../protocol/sse.ts';
-import { gapData, type EventStream } from './event-stream.ts';
+import type { EventStream } from './event-stream.ts';
+import { gapFrame } from './gap-frame.ts';
 
 const encoder = new TextEncoder();
 
@@ -70,7 +71,7 @@ export class EventFanout implements Fanout {
   gap(gap: Gap): void {
     for (const group of this.#groupsOf.get(gap.channel) ?? []) {
       group.cursor.set(gap.channel, gap.position);
-      this.#append(group, sseEvent('gap', gapData(gap), group.cursor.text()));
+      this.#append(group, sseEvent('gap', gapFrame(gap), group.cursor.text()));
     }
     for (const stream of this.#aloneOn.get(gap.channel) ?? []) stream.gap(gap);
   }

@@ -11,6 +11,7 @@ import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { sseEvent, sseRetry } from '../protocol/sse.ts';
 import type { EventFanout } from './event-fanout.ts';
+import { gapFrame } from './gap-frame.ts';
 
 const encoder = new TextEncoder();
 
@@ -123,7 +124,7 @@ export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
 
   gap(gap: Gap): void {
     this.position(gap.channel, gap.position);
-    this.#writeText(sseEvent('gap', gapData(gap), this.#cursor?.text()));
+    this.#writeText(sseEvent('gap', gapFrame(gap), this.#cursor?.text()));
   }
 
   position(channel: string, position: Position): void {
@@ -177,8 +178,4 @@ export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
   #writeText(text: string): void {
     this.write(encoder.encode(text));
   }
-}
-
-export function gapData({ channel, position, reason }: Gap): string {
-  return encodeFrame({ type: 'gap', channel, ...position, reason });
 }

@@ -9,6 +9,7 @@ import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
 import { closeCodes } from '../protocol/codes.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
+import { gapFrame } from './gap-frame.ts';
 
 /** Why a connection is closed as soon as it has opened: a browser cannot see the status of a refused upgrade. */
 export interface Refusal {
@@ -148,8 +149,4 @@ export class WebSocketFanout implements Fanout {
   gap(gap: Gap): void {
     this.#server()?.publish(gap.channel, gapFrame(gap));
   }
-}
-
-function gapFrame({ channel, position, reason }: Gap): string {
-  return encodeFrame({ type: 'gap', channel, ...position, reason });
 }
