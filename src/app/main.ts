@@ -48,6 +48,11 @@ try {
   };
   if (early !== undefined) signalled(early);
 } catch (error) {
+  // Some faults of settings show only when the other nodes are asked.
+  if (error instanceof SettingsError) {
+    console.error(error.message);
+    process.exit(badSettingsExitCode);
+  }
   if (error instanceof EmbeddedPostgresError) console.error(error.message);
   else log.fatal({ err: error }, 'the server could not start');
   process.exit(1);
