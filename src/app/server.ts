@@ -8,6 +8,7 @@ import type { Metrics } from '../metrics/metrics.ts';
 import { apiRoutes } from '../transports/api.ts';
 import type { EventFanout } from '../transports/event-fanout.ts';
 import { httpErrors } from '../transports/http-errors.ts';
+import { Origins } from '../transports/origins.ts';
 import { operationsRoutes } from '../transports/operations.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
 import { ServerAccess } from '../transports/server-access.ts';
@@ -56,8 +57,8 @@ export function createServer(parts: ServerParts): Elysia {
       perMessageDeflate: false,
     },
     serve: {
-      // Two servers on one port would silently share its connections.
-      reusePort: false,
+      // Two servers on one port would silently share its connections: only workers of one server may.
+      reusePort: settings.workers > 1,
       hostname: settings.host,
       idleTimeout: 30,
       // Past this the connection is cut without a word; below, a body that is too large is told so.
@@ -72,6 +73,7 @@ export function createServer(parts: ServerParts): Elysia {
       hub,
       events: parts.events,
       authenticate: parts.authenticate,
+      origins: new Origins(settings.allowedOrigins),
       connectionsMax: settings.maxConnections,
       retryMs: settings.sseRetry,
       transports: { websocket: settings.role.has('ws'), sse: settings.role.has('sse') },

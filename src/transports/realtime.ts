@@ -10,6 +10,7 @@ import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
+import type { Origins } from './origins.ts';
 import {
   channelList,
   errorResponse,
@@ -32,6 +33,7 @@ export interface RealtimeOptions {
   readonly hub: Hub;
   readonly events: EventFanout;
   readonly authenticate: Authenticate;
+  readonly origins: Origins;
   /** Both transports together. */
   readonly connectionsMax: number;
   /** Milliseconds an EventSource waits before it reconnects; each stream is told its own, up to half as much again. */
@@ -82,16 +84,23 @@ function openWebSocket(
     response.headers.set('upgrade', 'websocket');
     return response;
   }
+  try {
+    options.origins.check(request);
+  } catch (error) {
+    options.hub.observer.connection('websocket', 'refused');
+    return errorResponse(options.hub.expected(error));
+  }
   const query = queryOf(request);
   const channels = channelList(query);
   const refusal = refusalOf(options);
   if (refusal !== undefined) return upgrade(request, server, options, { identity: anonymous, channels, refusal });
   const refuse = (error: unknown) => {
+    options.hub.observer.connection('websocket', 'refused');
     const start = { identity: anonymous, channels, refusal: refusalFor(options.hub.expected(error)) };
     return upgrade(request, server, options, start);
   };
   try {
-    const identity = options.authenticate(tokenOf(request, query));
+    const identity = options.authenticate(tokenOf(request, query, options.origins.trustsCookies(request)));
     if (!(identity instanceof Promise)) return upgrade(request, server, options, { identity, channels });
     return identity.then((known) => upgrade(request, server, options, { identity: known, channels }), refuse);
   } catch (error) {
@@ -140,10 +149,11 @@ async function openEvents(
 ): Promise<Response> {
   const { hub, events } = options;
   try {
+    options.origins.check(request);
     const query = queryOf(request);
     admit(options);
     const channels = streamChannels(query);
-    const identity = await options.authenticate(tokenOf(request, query));
+    const identity = await options.authenticate(tokenOf(request, query, options.origins.trustsCookies(request)));
     const retryMs = options.retryMs * (1 + hub.clock.random() / 2);
     const stream = new EventStream(channels, events, retryMs);
     const session = hub.connect(identity, stream);
@@ -158,11 +168,13 @@ async function openEvents(
     else events.add(stream);
     // A quiet stream is kept by comments; the server's own timeout for idle requests must not cut it.
     server?.timeout(request, 0);
-    return new Response(new ReadableStream(stream, byteStrategy), { headers: streamHeaders });
+    return new Response(new ReadableStream(stream, byteStrategy), {
+      headers: { ...streamHeaders, ...options.origins.headers(request) },
+    });
   } catch (error) {
     const expected = hub.expected(error);
     if (!['limit_exceeded', 'shutting_down'].includes(expected.code)) hub.observer.connection('sse', 'refused');
-    return errorResponse(expected);
+    return errorResponse(expected, expected.status, options.origins.headers(request));
   }
 }
 

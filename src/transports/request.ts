@@ -16,9 +16,10 @@ export function queryOf(request: Request): URLSearchParams {
   return start === -1 ? emptyQuery : new URLSearchParams(request.url.slice(start + 1));
 }
 
-/** The first token found: Authorization, subprotocol (WebSocket only), query, cookie. */
-export function tokenOf(request: Request, query: URLSearchParams): string | undefined {
-  return bearerOf(request) ?? subprotocolToken(request) ?? nonEmpty(query.get('token')) ?? cookieToken(request);
+/** The first token found: Authorization, subprotocol (WebSocket only), query, cookie (if it may count). */
+export function tokenOf(request: Request, query: URLSearchParams, cookiesCount: boolean): string | undefined {
+  const explicit = bearerOf(request) ?? subprotocolToken(request) ?? nonEmpty(query.get('token'));
+  return explicit ?? (cookiesCount ? cookieToken(request) : undefined);
 }
 
 export function bearerOf(request: Request): string | undefined {
@@ -67,8 +68,12 @@ export function requireChannel(name: unknown): string {
 }
 
 /** An expected error as an HTTP answer. */
-export function errorResponse(error: RealtimeError, status: number = error.status): Response {
-  const headers = new Headers({ 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' });
+export function errorResponse(
+  error: RealtimeError,
+  status: number = error.status,
+  more: Readonly<Record<string, string>> = {},
+): Response {
+  const headers = new Headers({ ...more, 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' });
   if (error.retryable || error.retryAfter !== undefined) {
     headers.set('retry-after', String(Math.ceil(error.retryAfter ?? 1)));
   }
