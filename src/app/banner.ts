@@ -1,6 +1,6 @@
 // The first lines that a newcomer sees: the page, the database, and a line to try.
 
-import { redactUrl } from './logger.ts';
+import { redactUrl, type Logger } from './logger.ts';
 import type { Settings } from './settings.ts';
 
 export interface BannerParts {
@@ -10,7 +10,24 @@ export interface BannerParts {
   readonly databaseUrl: string | undefined;
 }
 
-export function banner({ url, settings, psql, databaseUrl }: BannerParts): string {
+/** Says once where the server is: to people as a page of lines, to machines as one line of the log. */
+export function announce(parts: BannerParts, log: Logger): void {
+  const { settings, url } = parts;
+  if (settings.logFormat === 'pretty') console.log(banner(parts));
+  else log.info({ sync: settings.sync, workers: settings.workers }, `listening on ${url} as ${settings.nodeId}`);
+}
+
+/** An address that this machine can open. */
+export function listeningUrl(settings: Settings, port: number | undefined): string {
+  return `http://${shownHost(settings.host)}:${port}`;
+}
+
+function shownHost(host: string): string {
+  if (host === '0.0.0.0' || host === '::') return 'localhost';
+  return host.includes(':') ? `[${host}]` : host;
+}
+
+function banner({ url, settings, psql, databaseUrl }: BannerParts): string {
   const lines = ['', `  Sobranie ${settings.nodeId} is listening on ${url}`, ''];
   const page = settings.production ? undefined : `${url}/`;
   const rows: [string, string | undefined][] = [

@@ -15,19 +15,22 @@ import { EventFanout } from '../transports/event-fanout.ts';
 import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
 import { Broadcast } from './broadcast.ts';
 import { CloseStack } from './close-stack.ts';
-import { openDatabase } from './database.ts';
+import { openDatabase, type NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
 import { createServer, heartbeatInForce } from './server.ts';
 import type { Settings } from './settings.ts';
 import { Shutdown } from './shutdown.ts';
 import { createAdapter } from './sync.ts';
-import { banner } from './banner.ts';
+import { listeningUrl } from './banner.ts';
 
 export interface Node {
   readonly url: string;
   readonly hub: Hub;
   readonly shutdown: Shutdown;
+  readonly database: NodeDatabase;
+  /** New connections go to other processes on this port; those that are open stay. */
+  readonly stopListening: () => void;
 }
 
 export async function startNode(settings: Settings, log: Logger): Promise<Node> {
@@ -125,11 +128,14 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   broadcast.start();
   closing.add('broadcast', () => broadcast.close());
 
-  const url = `http://${shownHost(settings.host)}:${server.port}`;
-  const lines = banner({ url, settings, psql: database.psql, databaseUrl: database.url });
-  if (settings.logFormat === 'pretty') console.log(lines);
-  else log.info({ sync: settings.sync }, `listening on ${url} as ${settings.nodeId}`);
-  return { url, hub, shutdown };
+  return {
+    url: listeningUrl(settings, server.port),
+    hub,
+    shutdown,
+    database,
+    // Resolves only when the last connection is gone, which the shutdown waits for by itself.
+    stopListening: () => void server.stop(),
+  };
 }
 
 /** With a key to check tokens by, nothing is allowed that no token grants; without one, everyone may do nearly all. */
@@ -142,9 +148,4 @@ function gatekeepers(settings: Settings): { access: Access; authenticate: Authen
   });
   if (authenticate === undefined) return { access: openAccess, authenticate: everyoneAnonymous };
   return { access: tokenAccess, authenticate };
-}
-
-function shownHost(host: string): string {
-  if (host === '0.0.0.0' || host === '::') return 'localhost';
-  return host.includes(':') ? `[${host}]` : host;
 }

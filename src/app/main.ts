@@ -1,10 +1,16 @@
-// The process: reads the settings, starts everything, prints where it is, and leaves in order on a signal.
+// The process: reads the settings, starts everything, prints where it is, and leaves in order on a signal. What it
+// starts is a node, the keeper of several worker processes, or one of these.
 // Exit codes: 0 after an orderly shutdown, 78 for faulty settings, 1 for anything else.
 
+import { announce } from './banner.ts';
 import { startNode } from './compose.ts';
 import { EmbeddedPostgresError } from './embedded-error.ts';
-import { createLogger } from './logger.ts';
+import { createLogger, type Logger } from './logger.ts';
+import type { Running } from './running.ts';
 import { readSettings, SettingsError, settingsWarnings, type Settings } from './settings.ts';
+import { startWorker, workerNumber } from './workers-link.ts';
+import { WorkerEndedEarly } from './workers-process.ts';
+import { startWorkers } from './workers.ts';
 
 const badSettingsExitCode = 78;
 
@@ -18,36 +24,45 @@ function settingsOrExit(): Settings {
   }
 }
 
-const settings = settingsOrExit();
+async function startAlone(settings: Settings, log: Logger): Promise<Running> {
+  const { url, shutdown, database } = await startNode(settings, log);
+  announce({ url, settings, psql: database.psql, databaseUrl: database.url }, log);
+  const ended = Promise.withResolvers<void>();
+  return {
+    signal: (name) => void shutdown.signal(name).then(ended.resolve, ended.reject),
+    ended: ended.promise,
+  };
+}
+
+const worker = workerNumber();
+const given = settingsOrExit();
+const settings = worker === undefined ? given : { ...given, nodeId: `${given.nodeId}-${worker}` };
 const log = createLogger({ level: settings.logLevel, format: settings.logFormat, node: settings.nodeId });
-for (const warning of settingsWarnings(settings)) log.warn(warning);
+if (worker === undefined) for (const warning of settingsWarnings(settings)) log.warn(warning);
 
 // A rejection that nobody handles is a bug of ours, but not one that may cut every client off.
 process.on('unhandledRejection', (error) => log.error({ err: error }, 'a rejection was not handled'));
 process.on('uncaughtException', (error) => log.error({ err: error }, 'an exception was not caught'));
 
-let signalled: ((name: string) => void) | undefined;
+let running: Running | undefined;
 let early: string | undefined;
 for (const name of ['SIGTERM', 'SIGINT'] as const) {
   process.on(name, () => {
-    if (signalled === undefined) early = name;
-    else signalled(name);
+    if (running === undefined) early = name;
+    else running.signal(name);
   });
 }
 
-try {
-  const node = await startNode(settings, log);
-  signalled = (name) => {
-    node.shutdown.signal(name).then(
-      () => process.exit(0),
-      (error: unknown) => {
-        log.fatal({ err: error }, 'the shutdown failed');
-        process.exit(1);
-      },
-    );
-  };
-  if (early !== undefined) signalled(early);
-} catch (error) {
+function start(): Promise<Running> {
+  if (worker !== undefined) return startWorker(settings, log);
+  return settings.workers > 1 ? startWorkers(settings, log) : startAlone(settings, log);
+}
+
+function failToStart(error: unknown): never {
+  if (error instanceof WorkerEndedEarly) {
+    console.error(error.message);
+    process.exit(error.exitCode);
+  }
   // Some faults of settings show only when the other nodes are asked.
   if (error instanceof SettingsError) {
     console.error(error.message);
@@ -57,3 +72,17 @@ try {
   else log.fatal({ err: error }, 'the server could not start');
   process.exit(1);
 }
+
+try {
+  running = await start();
+} catch (error) {
+  failToStart(error);
+}
+if (early !== undefined) running.signal(early);
+try {
+  await running.ended;
+} catch (error) {
+  log.fatal({ err: error }, 'the shutdown failed');
+  process.exit(1);
+}
+process.exit(0);

@@ -89,6 +89,13 @@ export const settingsByKey = {
     'random',
     'Name of this process in `welcome` frames and metrics; unique in the cluster.',
   ),
+  workers: defaulted(
+    'WORKERS',
+    wholeNumber(1, 64),
+    '1',
+    'Processes that serve the port together, each a node of its own; `1` is this process alone. Needs a `SYNC` other' +
+      ' than `memory`.',
+  ),
   role: defaulted('ROLE', setOf(roles), roles.join(','), 'What this process does.'),
   jwtSecret: optional('JWT_SECRET', secretText, 'no token key', 'Key of HS256, HS384 or HS512 tokens.'),
   jwksUrl: optional('JWKS_URL', urlOf('http', 'https'), 'no token key', 'Key set that tokens are checked against.'),
@@ -100,7 +107,7 @@ export const settingsByKey = {
     'ALLOWED_ORIGINS',
     origins,
     'any origin',
-    'Origins whose pages may connect; programs send no origin and are not concerned.',
+    'Origins whose pages may connect, beside this server’s own; programs send no origin and are not concerned. Token cookies count from own and listed origins alone.',
   ),
   maxConnections: defaulted(
     'MAX_CONNECTIONS',

@@ -18,6 +18,8 @@ export interface Settings extends Omit<ReadValues, 'sync' | 'nodeId' | 'logForma
   readonly production: boolean;
   readonly sync: SyncName;
   readonly nodeId: string;
+  /** Somebody chose `nodeId`, who may have chosen it twice. */
+  readonly nodeIdGiven: boolean;
   readonly logFormat: LogFormat;
 }
 
@@ -48,6 +50,7 @@ export function readSettings(env: Environment): Settings {
     production,
     sync,
     nodeId: values.nodeId ?? randomNodeId(),
+    nodeIdGiven: values.nodeId !== undefined,
     logFormat: values.logFormat ?? (production ? 'json' : 'pretty'),
   };
 }
@@ -97,6 +100,9 @@ function readValue(setting: Setting<unknown>, env: Environment, faults: string[]
   return setting.default === undefined ? undefined : kind.parse(setting.default);
 }
 
+/** Leaves room for `-64`. */
+const workerNodeIdLengthMax = 61;
+
 const tokenKeys = ['JWT_SECRET', 'JWKS_URL', 'JWT_PUBLIC_KEY'];
 
 /** Asks what was given rather than what was read: a key that is set and faulty is still set. */
@@ -118,6 +124,14 @@ function relationFaults(values: ReadValues, sync: SyncName, given: (name: string
   }
   if (sync === 'memory' && isRelayAlone(values.role)) {
     faults.push('SYNC=memory with ROLE=relay: changes would leave the outbox and reach nobody');
+  }
+  if (values.workers > 1 && sync === 'memory') {
+    faults.push(`WORKERS=${values.workers} with SYNC=memory: the workers would not hear of each other's publications`);
+  }
+  if (values.workers > 1 && (values.nodeId?.length ?? 0) > workerNodeIdLengthMax) {
+    faults.push(
+      `NODE_ID: with WORKERS it may have ${workerNodeIdLengthMax} characters, since each worker adds its own`,
+    );
   }
   if (values.maxMessageBytes > values.maxBufferedBytes) {
     faults.push(

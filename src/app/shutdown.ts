@@ -65,6 +65,17 @@ export class Shutdown {
     return this.#finished;
   }
 
+  /** Only the first step: nobody new is let in, and those that are here stay until it begins. */
+  refuseNew(): void {
+    this.#startedAt ??= this.#parts.clock.monotonic();
+  }
+
+  /** Begins if it has not, and waits for nobody. */
+  force(): Promise<void> {
+    this.#forced = true;
+    return this.begin();
+  }
+
   begin(): Promise<void> {
     this.#startedAt ??= this.#parts.clock.monotonic();
     this.#finished ??= this.#run();
