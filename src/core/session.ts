@@ -17,6 +17,16 @@ import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
 import { Subscription } from './subscription.ts';
 
+/** What a connection has under way. */
+interface Work {
+  /** Frames that wait for a command. */
+  readonly queue: string[];
+  /** A command runs that the following ones wait for. */
+  busy: boolean;
+  /** Publications on their way to the log. */
+  publishing: number;
+}
+
 /** Commands that wait behind a slow one before reading from the peer is paused. */
 const queuePauseAt = 32;
 /** Publications of one connection on their way at once. */
@@ -34,11 +44,8 @@ export class Session {
   closed = false;
   /** Too slow to be waited for; its own buffer limit decides its fate. */
   slow = false;
-  #queue: string[] | undefined;
-  /** A command runs that the following ones wait for. */
-  #busy = false;
-  /** Publications on their way to the log. */
-  #publishing = 0;
+  /** Set while a command has not been answered: an idle connection pays nothing for it. */
+  #work: Work | undefined;
 
   constructor(id: string, identity: Identity, outlet: Outlet, hub: Hub) {
     this.id = id;
@@ -95,53 +102,54 @@ export class Session {
   /** A text frame from the peer. Never throws. */
   receive(text: string): void {
     if (this.closed) return;
-    if (!this.#busy) {
+    const work = this.#work;
+    if (work?.busy !== true) {
       this.#start(text);
       return;
     }
-    const queue = (this.#queue ??= []);
-    queue.push(text);
-    if (queue.length === queuePauseAt) this.outlet.pause();
-    if (queue.length > queueMax) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
+    work.queue.push(text);
+    if (work.queue.length === queuePauseAt) this.outlet.pause();
+    if (work.queue.length > queueMax) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
   }
 
   /** Commands that answer at once run at once; only one that waits makes the next ones wait. */
   #start(text: string): void {
     const command = decodeCommand(text);
-    if (this.#publishing > 0 && (isRefused(command) || command.type !== 'publish')) {
+    const isPublish = !isRefused(command) && command.type === 'publish';
+    if (this.#work !== undefined && this.#work.publishing > 0 && !isPublish) {
       // It must find what was published before it, and be answered after it.
-      this.#busy = true;
-      (this.#queue ??= []).unshift(text);
+      this.#work.busy = true;
+      this.#work.queue.unshift(text);
       return;
     }
     const running = isRefused(command) ? this.#refuse(command) : this.#execute(command);
     if (running === undefined) return;
-    if (!isRefused(command) && command.type === 'publish') {
+    const work = (this.#work ??= { queue: [], busy: false, publishing: 0 });
+    if (isPublish) {
       // Handed over in order, they are numbered in order: waiting for each answer would only make each commit small.
-      this.#busy = ++this.#publishing >= publishingMax;
-      void running.then(() => this.#published());
+      work.busy = ++work.publishing >= publishingMax;
+      void running.then(() => this.#published(work));
     } else {
-      this.#busy = true;
-      void running.then(() => this.#next());
+      work.busy = true;
+      void running.then(() => this.#next(work));
     }
   }
 
-  #published(): void {
-    this.#publishing--;
-    if (this.#busy && (this.#publishing === 0 || this.#publishing === publishingMax - 1)) this.#next();
+  #published(work: Work): void {
+    work.publishing--;
+    if (work.publishing === 0 || (work.busy && work.publishing === publishingMax - 1)) this.#next(work);
   }
 
-  #next(): void {
-    this.#busy = false;
-    while (!this.closed && !this.#busy) {
-      const text = this.#queue?.shift();
+  #next(work: Work): void {
+    const waited = work.queue.length > 0;
+    work.busy = false;
+    while (!this.closed && !work.busy) {
+      const text = work.queue.shift();
       if (text === undefined) break;
       this.#start(text);
     }
-    if (this.#queue?.length === 0) {
-      this.#queue = undefined;
-      this.outlet.resume();
-    }
+    if (waited && work.queue.length === 0) this.outlet.resume();
+    if (!work.busy && work.publishing === 0) this.#work = undefined;
   }
 
   #refuse({ error, id, channel }: RefusedCommand): undefined {
@@ -271,7 +279,7 @@ export class Session {
   end(code: number): void {
     if (this.closed) return;
     this.closed = true;
-    this.#queue = undefined;
+    this.#work = undefined;
     this.#hub.leave(this, code);
   }
 }

@@ -78,6 +78,7 @@ function openWebSocket(
   server: UpgradingServer | null,
   options: RealtimeOptions,
 ): MaybePromise<Response | undefined> {
+  const { hub } = options;
   if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
     const error = new RealtimeError('bad_request', 'This address speaks WebSocket only.');
     const response = errorResponse(error, 426);
@@ -87,34 +88,33 @@ function openWebSocket(
   try {
     options.origins.check(request);
   } catch (error) {
-    options.hub.observer.connection('websocket', 'refused');
-    return errorResponse(options.hub.expected(error));
+    hub.observer.connection('websocket', 'refused');
+    return errorResponse(hub.expected(error));
   }
   const query = queryOf(request);
   const channels = channelList(query);
   const refusal = refusalOf(options);
-  if (refusal !== undefined) return upgrade(request, server, options, { identity: anonymous, channels, refusal });
+  if (refusal !== undefined) return upgrade(request, server, { hub, identity: anonymous, channels, refusal });
   const refuse = (error: unknown) => {
-    options.hub.observer.connection('websocket', 'refused');
-    const start = { identity: anonymous, channels, refusal: refusalFor(options.hub.expected(error)) };
-    return upgrade(request, server, options, start);
+    hub.observer.connection('websocket', 'refused');
+    return upgrade(request, server, {
+      hub,
+      identity: anonymous,
+      channels,
+      refusal: refusalFor(hub.expected(error)),
+    });
   };
   try {
     const identity = options.authenticate(tokenOf(request, query, options.origins.trustsCookies(request)));
-    if (!(identity instanceof Promise)) return upgrade(request, server, options, { identity, channels });
-    return identity.then((known) => upgrade(request, server, options, { identity: known, channels }), refuse);
+    if (!(identity instanceof Promise)) return upgrade(request, server, { hub, identity, channels });
+    return identity.then((known) => upgrade(request, server, { hub, identity: known, channels }), refuse);
   } catch (error) {
     return refuse(error);
   }
 }
 
-function upgrade(
-  request: Request,
-  server: UpgradingServer | null,
-  { hub }: RealtimeOptions,
-  start: ConnectionStart,
-): Response | undefined {
-  const data = new WebSocketConnection(hub, start);
+function upgrade(request: Request, server: UpgradingServer | null, start: ConnectionStart): Response | undefined {
+  const data = new WebSocketConnection(start);
   const offered = offeredProtocols(request);
   // The runtime would echo what was offered first: a token must not stand in an answer.
   const answersProtocol = offered.includes(subprotocol) || offered.some((name) => name.startsWith(bearerProtocol));

@@ -18,6 +18,7 @@ export interface Refusal {
 }
 
 export interface ConnectionStart {
+  readonly hub: Hub;
   readonly identity: Identity;
   /** Subscribed at once, in order. */
   readonly channels: readonly string[];
@@ -26,17 +27,21 @@ export interface ConnectionStart {
 
 type Socket = ServerWebSocket<WebSocketConnection>;
 
-/** Bun calls its handlers as methods of the socket's `data`, which is this object. */
+/**
+ * Bun calls its handlers as methods of the socket's `data`, which is this object. There are many and most are idle, so it
+ * holds no more than it must.
+ */
 export class WebSocketConnection implements Outlet {
-  readonly transport = 'websocket';
-  readonly #hub: Hub;
   #start: ConnectionStart | undefined;
   #socket: Socket | undefined;
   #session: Session | undefined;
 
-  constructor(hub: Hub, start: ConnectionStart) {
-    this.#hub = hub;
+  constructor(start: ConnectionStart) {
     this.#start = start;
+  }
+
+  get transport(): 'websocket' {
+    return 'websocket';
   }
 
   // Called by Bun
@@ -50,7 +55,7 @@ export class WebSocketConnection implements Outlet {
       socket.close(start.refusal.code, start.refusal.reason);
       return;
     }
-    const session = this.#hub.connect(start.identity, this);
+    const session = start.hub.connect(start.identity, this);
     this.#session = session;
     socket.sendText(encodeFrame(session.welcome()));
     for (const channel of start.channels) session.receive(JSON.stringify({ type: 'subscribe', channel }));
