@@ -1,0 +1,224 @@
+// WORKERS: several processes on one port behave as one server, whichever of them a client meets and whichever dies.
+
+import { afterAll, afterEach, expect, test } from 'bun:test';
+import { readdirSync, readFileSync } from 'node:fs';
+import postgres from 'postgres';
+import { isAlive } from '../../src/app/data-lock.ts';
+import { EventClient, WebSocketClient } from '../support/clients.ts';
+import { Load } from '../support/load.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { spawnServer, startServer, type Environment, type RunningServer } from '../support/process.ts';
+import { seed } from '../support/random.ts';
+import { until } from '../support/tcp-client.ts';
+
+const quiet = { RATE_LIMIT_PER_MINUTE: '0', BROADCAST_INTERVAL: '0', LOG_FORMAT: 'json', NODE_ID: 'm', WORKERS: '2' };
+const servers = new Set<RunningServer>();
+const clients = new Set<{ cut(): unknown }>();
+let load: Load | undefined;
+
+afterEach(async () => {
+  await load?.end();
+  load = undefined;
+  for (const client of clients) client.cut();
+  clients.clear();
+}, 60_000);
+
+afterAll(async () => {
+  for (const server of servers) await server.stop();
+}, 60_000);
+
+async function start(given: Environment = {}): Promise<RunningServer> {
+  const database = 'DATABASE_URL' in given ? given : { DATABASE_URL: (await createDatabase({ migrated: true })).url };
+  const server = await startServer({ ...quiet, SHUTDOWN_TIMEOUT: '2', ...database, ...given }, 40_000);
+  servers.add(server);
+  return server;
+}
+
+/** The worker processes that run now. */
+function workersOf({ pid }: RunningServer): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => parentOf(name) === pid && commandOf(name).includes('src/app/main.ts'))
+    .map(Number);
+}
+
+function readProcess(pid: string, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch {
+    // It has ended since it was listed.
+    return '';
+  }
+}
+
+function parentOf(pid: string): number {
+  return Number(/^PPid:\s+(\d+)/m.exec(readProcess(pid, 'status'))?.[1]);
+}
+
+function commandOf(pid: string): string {
+  return readProcess(pid, 'cmdline');
+}
+
+/** One WebSocket to each worker: the kernel chooses, so it is asked until both have one. */
+async function socketPerWorker(server: RunningServer): Promise<Map<string, WebSocketClient>> {
+  const found = new Map<string, WebSocketClient>();
+  await until(
+    async () => {
+      const socket = await WebSocketClient.open(server.url);
+      clients.add(socket);
+      const { node = '' } = await socket.next('welcome');
+      if (found.has(node)) await socket.close();
+      else found.set(node, socket);
+      return found.size === 2;
+    },
+    () => `a connection to each worker; got ${[...found.keys()].join()}`,
+    20_000,
+  );
+  return new Map([...found].sort());
+}
+
+async function gone(pids: readonly number[]): Promise<void> {
+  await until(
+    () => !pids.some(isAlive),
+    () => `the end of ${pids.filter(isAlive).join()}`,
+    20_000,
+  );
+}
+
+test('WORKERS needs a sync layer that reaches other processes', async () => {
+  const server = spawnServer({ ...quiet, SYNC: 'memory' });
+  expect(await server.waitForExit()).toBe(78);
+  expect(server.stderr()).toContain('WORKERS=2 with SYNC=memory');
+});
+
+test(`both serve; one that is killed -9 is replaced, and nobody misses anything (SEED=${seed})`, async () => {
+  const database = await createDatabase({ migrated: true });
+  const server = await start({ DATABASE_URL: database.url });
+  load = new Load({ seed, nodes: () => [server], channels: ['a', 'b'], databaseUrl: database.url });
+  await load.start();
+  await load.arrives(50);
+  const sockets = await socketPerWorker(server);
+  expect([...sockets.keys()]).toEqual(['m-1', 'm-2']);
+  const before = workersOf(server);
+  expect(before.length).toBe(2);
+  for (const [index, pid] of before.entries()) {
+    process.kill(pid, 'SIGKILL');
+    const back = new RegExp(`(?:a worker is back[^]*){${index + 1}}`);
+    await server.waitForOutput(back, 30_000);
+    await load.arrives(50);
+  }
+  expect([...(await socketPerWorker(server)).keys()]).toEqual(['m-1', 'm-2']);
+  await load.finish();
+  await load.end();
+  const pids = workersOf(server);
+  expect(pids.length).toBe(2);
+  expect(pids.filter((pid) => before.includes(pid))).toEqual([]);
+  expect(await server.stop('SIGTERM', 60_000)).toBe(0);
+  await gone(pids);
+  expect(server.stdout().match(/listening on/g)).toHaveLength(1);
+  expect(server.stdout() + server.stderr()).not.toMatch(/not handled|not caught|failed unexpectedly/);
+}, 120_000);
+
+test('on a signal nobody new is let in, workers are drained one after another, a second signal ends it', async () => {
+  const server = await start({ SHUTDOWN_TIMEOUT: '1800' });
+  const [[, first], [, second]] = [...(await socketPerWorker(server))] as [
+    [string, WebSocketClient],
+    [string, WebSocketClient],
+  ];
+  const pids = workersOf(server);
+  process.kill(server.pid, 'SIGTERM');
+  const { deadline = 0 } = await first.next('drain', 10_000);
+  // Half of the time that all of them have.
+  expect(deadline - Date.now()).toBeLessThanOrEqual(900_000);
+  await until(async () => (await fetch(`${server.url}/health/ready`)).status === 503, 'ready has turned 503');
+  const late = await WebSocketClient.open(server.url);
+  expect((await late.closed).code).toBe(1001);
+  expect((await second.settle()).map(({ type }) => type)).toEqual([]);
+  await first.close();
+  await second.next('drain', 20_000);
+  expect(await second.request({ type: 'ping' })).toMatchObject({ type: 'pong' });
+  process.kill(server.pid, 'SIGTERM');
+  expect((await second.closed).code).toBe(1001);
+  expect(await server.waitForExit(20_000)).toBe(0);
+  await gone(pids);
+}, 60_000);
+
+test('a worker that is signalled alone is drained and replaced; new clients come to the other meanwhile', async () => {
+  const server = await start({ SHUTDOWN_TIMEOUT: '1800' });
+  const sockets = await socketPerWorker(server);
+  const [pid = 0] = workersOf(server);
+  process.kill(pid, 'SIGTERM');
+  const drained = await Promise.race(
+    Array.from(sockets, async ([node, socket]) => {
+      await socket.next('drain', 20_000);
+      return node;
+    }),
+  );
+  for (let index = 0; index < 10; index++) {
+    const stream = await EventClient.open(server.url, { query: 'channels=a' });
+    clients.add(stream);
+    expect((await stream.next('welcome')).frame.node).not.toBe(drained);
+  }
+  const leaving = sockets.get(drained);
+  expect(await leaving?.request({ type: 'ping' })).toMatchObject({ type: 'pong' });
+  await leaving?.close();
+  await server.waitForOutput(/a worker is back/, 30_000);
+  expect(isAlive(pid)).toBe(false);
+  expect([...(await socketPerWorker(server)).keys()]).toEqual(['m-1', 'm-2']);
+  for (const client of clients) client.cut();
+  expect(await server.stop()).toBe(0);
+}, 90_000);
+
+test('workers end by themselves when the main process is killed -9, and the port is free for the next start', async () => {
+  const database = await createDatabase({ migrated: true });
+  const server = await start({ DATABASE_URL: database.url, SHUTDOWN_TIMEOUT: '1800' });
+  const sockets = await socketPerWorker(server);
+  const pids = workersOf(server);
+  servers.delete(server);
+  await server.kill9();
+  for (const socket of sockets.values()) expect((await socket.closed).code).toBe(1001);
+  await start({ DATABASE_URL: database.url, PORT: String(server.port) });
+  await gone(pids);
+}, 90_000);
+
+test('workers share the embedded database, which ends after them', async () => {
+  const server = await start({ DATABASE_URL: undefined, LOG_FORMAT: 'pretty' });
+  const [, url = ''] = await server.waitForOutput(/database +(postgres:\S+)/);
+  const sockets = await socketPerWorker(server);
+  for (const socket of sockets.values()) await socket.request({ type: 'subscribe', channel: 'posts' });
+  const sql = postgres(url, { max: 1 });
+  await sql`INSERT INTO posts (title) VALUES ('to both')`;
+  await sql.end();
+  for (const socket of sockets.values()) {
+    expect(await socket.next('message', 10_000)).toMatchObject({ offset: 1, data: { data: { title: 'to both' } } });
+  }
+  const pids = workersOf(server);
+  for (const socket of sockets.values()) await socket.close();
+  expect(await server.stop()).toBe(0);
+  await gone(pids);
+  const refused = postgres(url, { max: 1, connect_timeout: 2 });
+  expect(await refused`SELECT 1`.catch((error: unknown) => (error as { code: string }).code)).toBe('ECONNREFUSED');
+  await refused.end();
+}, 90_000);
+
+if (process.env['LONG'] === '1') {
+  test('a stranger does not get onto the port, and a crash loop is told and does not end the server', async () => {
+    const database = await createDatabase({ migrated: true });
+    const server = await start({ DATABASE_URL: database.url });
+    const stranger = spawnServer({ ...quiet, DATABASE_URL: database.url, PORT: String(server.port), NODE_ID: 's' });
+    expect(await stranger.waitForExit()).toBe(1);
+    expect(stranger.stdout() + stranger.stderr()).toContain('EADDRINUSE');
+    const [, doomed] = workersOf(server);
+    let victim = doomed ?? 0;
+    for (let death = 1; death <= 5; death++) {
+      const others = workersOf(server).filter((pid) => pid !== victim);
+      process.kill(victim, 'SIGKILL');
+      const next = (): number | undefined => workersOf(server).find((pid) => !others.includes(pid) && pid !== victim);
+      await until(() => next() !== undefined, 'a new worker', 30_000);
+      victim = next() ?? 0;
+    }
+    await server.waitForOutput(/ended again and again/);
+    await server.waitForOutput(/a worker is back/, 60_000);
+    expect([...(await socketPerWorker(server)).keys()]).toEqual(['m-1', 'm-2']);
+  }, 180_000);
+}
