@@ -13,6 +13,10 @@ export interface Contender {
   readonly publishPath: string;
   // Text in the frame or event that tells a subscriber is live.
   readonly ready: string;
+  // What a connection says first, the publisher's included, where it is not our `subscribe`.
+  readonly hello?: string;
+  // The frame that publishes, where it is not ours.
+  readonly publishFrame?: (data: object) => string;
   readonly server: ServerSource;
 }
 
@@ -116,3 +120,13 @@ export const eventsEach = overEvents(
 );
 export const oursEventsEphemeral = overEvents('sobranie, ephemeral', oursInMemory, 'ephemeral:bench');
 export const oursEventsRecoverable = overEvents('sobranie, recoverable', oursInMemory, 'bench');
+
+// On nodes that the bench starts in pairs.
+const onePair: ServerSource = {
+  name: 'sobranie',
+  start: () => Promise.reject(new BenchError('a node of a pair is not started alone')),
+};
+export const onNodes: readonly Contender[] = [
+  overWebSocket('sobranie, ephemeral', onePair, 'ephemeral:bench'),
+  overWebSocket('sobranie, recoverable', onePair, 'bench'),
+];

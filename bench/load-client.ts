@@ -5,9 +5,8 @@ import { join } from 'node:path';
 import type { Contender } from './contenders.ts';
 import { BenchError, endWithBench, repositoryRoot, type ServerProcess } from './server-process.ts';
 
-const sources = ['load.c', 'load-connection.h', 'load-measure.h', 'load-options.h', 'load-wire.h'];
+const headers = ['load-connection.h', 'load-measure.h', 'load-options.h', 'load-wire.h'];
 const sourceDirectory = join(repositoryRoot, 'bench');
-const binary = join(sourceDirectory, '.build/load');
 const dataBytes = 120;
 
 export interface LoadOptions {
@@ -19,6 +18,10 @@ export interface LoadOptions {
   readonly settleSeconds?: number;
   // Connections opened before memory is first looked at, so that what a server pays once is not counted per connection.
   readonly warmConnections?: number;
+  // A second server: every other subscriber connects to it, and its CPU is counted.
+  readonly peer?: ServerProcess;
+  // Publish there instead; no subscriber is on it, and its CPU is counted in the peer's place.
+  readonly publishTo?: ServerProcess;
 }
 
 export interface LoadResult {
@@ -52,7 +55,11 @@ export async function runLoad(contender: Contender, server: ServerProcess, optio
     ...['--settle', options.settleSeconds ?? 0.3, '--seconds', options.seconds],
     ...['--window', options.window ?? 1, '--rate', options.rate ?? 0],
     ...(contender.transport === 'events' ? ['--events'] : []),
-    ...['--hello', JSON.stringify({ type: 'subscribe', channel: contender.channel, id: 1 })],
+    ...['--hello', contender.hello ?? JSON.stringify({ type: 'subscribe', channel: contender.channel, id: 1 })],
+    ...(options.peer ? ['--peer-port', options.peer.port] : []),
+    ...(options.publishTo ? ['--publish-port', options.publishTo.port] : []),
+    ...['--peer-pid', (options.peer ?? options.publishTo)?.pid ?? 0],
+    ...(contender.hello ? ['--publish-hello', contender.hello] : []),
     ...(options.seconds > 0 ? ['--publish-path', contender.publishPath, '--publish', publishFrame(contender)] : []),
   ];
   const child = Bun.spawn([await buildLoadClient(), ...args.map(String)], { stdout: 'pipe', stderr: 'pipe' });
@@ -82,25 +89,31 @@ function checkCounts(contender: Contender, options: LoadOptions, result: LoadRes
 function publishFrame(contender: Contender): string {
   const bare = JSON.stringify({ mark: '@@00000000', text: '' });
   const data = { mark: '@@00000000', text: 'x'.repeat(dataBytes - bare.length) };
+  if (contender.publishFrame) return contender.publishFrame(data);
   return JSON.stringify({ type: 'publish', channel: contender.channel, data });
 }
 
-let building: Promise<string> | undefined;
+const building = new Map<string, Promise<string>>();
 
-export function buildLoadClient(): Promise<string> {
-  return (building ??= build());
+// `program` is the name of a C file of this folder.
+export function buildLoadClient(program = 'load'): Promise<string> {
+  const built = building.get(program) ?? build(program);
+  building.set(program, built);
+  return built;
 }
 
-async function build(): Promise<string> {
-  if (!(await isStale())) return binary;
+async function build(program: string): Promise<string> {
+  const binary = join(sourceDirectory, '.build', program);
+  const source = `${program}.c`;
+  if (!(await isStale(binary, [source, ...headers]))) return binary;
   const compiler = Bun.which('cc') ?? (await installCompiler());
   await mkdir(join(sourceDirectory, '.build'), { recursive: true });
-  const output = await run([compiler, '-O2', '-o', binary, join(sourceDirectory, 'load.c')]);
+  const output = await run([compiler, '-O2', '-o', binary, join(sourceDirectory, source)]);
   if (output.code !== 0) throw new BenchError(`the load client does not compile:\n${output.text}`);
   return binary;
 }
 
-async function isStale(): Promise<boolean> {
+async function isStale(binary: string, sources: readonly string[]): Promise<boolean> {
   const built = await stat(binary).catch(() => undefined);
   if (!built) return true;
   const changed = await Promise.all(sources.map((name) => stat(join(sourceDirectory, name))));

@@ -105,7 +105,10 @@ static size_t takeHead(Connection *c, char *data, size_t n) {
   }
   c->chunked = c->events && strcasestr(data, "transfer-encoding: chunked");
   c->state = OPEN;
-  if (c->publisher) return (size_t)(end + 4 - data);
+  if (c->publisher) {
+    if (*want.publishHello) sendText(c, want.publishHello);
+    return (size_t)(end + 4 - data);
+  }
   if (!*want.ready) c->ready = true, readyCount++;
   if (!c->events && *want.hello) sendText(c, want.hello);
   return (size_t)(end + 4 - data);
@@ -148,6 +151,12 @@ static void receive(Connection *c) {
   if (c->state == OPEN) keep(c, scratch + used, total - used);
 }
 
+// Subscribers take turns between the two servers when there is a peer.
+static int portFor(int index, bool isPublisher) {
+  if (isPublisher) return want.publishPort;
+  return want.peerPort && index % 2 ? want.peerPort : want.port;
+}
+
 static void dial(Connection *c, int index, bool events, bool isPublisher) {
   int on = 1;
   *c = (Connection){.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), .events = events, .publisher = isPublisher};
@@ -157,7 +166,7 @@ static void dial(Connection *c, int index, bool events, bool isPublisher) {
   // One source address has about 28,000 ports on loopback; further subscribers come from 127.0.0.2 and on.
   struct sockaddr_in from = {.sin_family = AF_INET,
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(index / PORTS_PER_ADDRESS))};
-  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)want.port),
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)portFor(index, isPublisher)),
                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   if (bind(c->fd, (struct sockaddr *)&from, sizeof from)) fail("bind");
   if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) fail("connect");

@@ -6,6 +6,7 @@ import { memory } from './memory.ts';
 import { rows } from './rows.ts';
 import { BenchError } from './server-process.ts';
 import { sse } from './sse.ts';
+import { sync, syncPostgres, syncRedis } from './sync.ts';
 import { machineFacts } from './table.ts';
 import { writers } from './writers.ts';
 
@@ -23,6 +24,9 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   memory,
   rows,
   writers,
+  sync,
+  'sync-redis': syncRedis,
+  'sync-postgres': syncPostgres,
 };
 
 async function main(args: readonly string[]): Promise<number> {

@@ -3,6 +3,7 @@
 import type { RowPath } from './row-paths.ts';
 import { until } from './postgres.ts';
 import type { ServerProcess } from './server-process.ts';
+import { wallClockMs } from './wall-clock.ts';
 
 interface BenchRow {
   readonly run: number;
@@ -16,9 +17,6 @@ interface Frame {
   readonly type?: string;
   readonly data?: BenchRow & { readonly data?: BenchRow | null };
 }
-
-// Wall time with fractions of a millisecond, the same in every process of this machine.
-export const wallClockMs = (): number => performance.timeOrigin + performance.now();
 
 export class RowSubscriber {
   readonly #socket: WebSocket;

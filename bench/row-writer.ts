@@ -2,7 +2,7 @@
 // sends them in order without waiting for the one before, so that the rate holds whatever a commit takes.
 // Arguments: url, table, run, rows per second, seconds, connections.
 import postgres from 'postgres';
-import { wallClockMs } from './row-subscriber.ts';
+import { wallClockMs } from './wall-clock.ts';
 
 const [url, table, ...numbers] = process.argv.slice(2);
 const [run, rate, seconds, connections] = numbers.map(Number);

@@ -4,9 +4,10 @@
 import type { BenchOptions } from './main.ts';
 import { runPgbench, startDatabase, until, type BenchDatabase } from './postgres.ts';
 import { oursPath, plainPath, type RowPath } from './row-paths.ts';
-import { RowSubscriber, wallClockMs } from './row-subscriber.ts';
+import { RowSubscriber } from './row-subscriber.ts';
 import { BenchError, endWithBench, repositoryRoot, type ServerProcess } from './server-process.ts';
 import { median, percentile, printTable, ratio, ratios, thousands } from './table.ts';
+import { wallClockMs } from './wall-clock.ts';
 
 interface Lane {
   readonly path: RowPath;

@@ -1,0 +1,63 @@
+// One half of a bare hop between two processes: publishes at a steady rate, or receives and keeps how long each message
+// took from the call that published it. Over Redis ioredis' PUBLISH to `message`, over PostgreSQL NOTIFY to LISTEN.
+// Arguments: redis | postgres, publish | receive, url. The parent asks over IPC, and is answered once per question.
+import { Redis } from 'ioredis';
+import postgres from 'postgres';
+import type { HopAnswer, HopQuestion } from '../sync-hop.ts';
+import { wallClockMs } from '../wall-clock.ts';
+
+const [layer, half, url] = process.argv.slice(2);
+if (!url) throw new Error('usage: sync-hop.ts redis|postgres publish|receive <url>');
+const topic = 'bench';
+
+const send = await (layer === 'redis' ? openRedis(url) : openPostgres(url));
+let delays: number[] = [];
+
+function received(text: string): void {
+  delays.push(wallClockMs() - Number(text.slice(0, text.indexOf(' '))));
+}
+
+async function openRedis(address: string): Promise<(text: string) => Promise<unknown>> {
+  const redis = new Redis(address);
+  if (half === 'receive') {
+    redis.on('message', (_topic, text: string) => received(text));
+    await redis.subscribe(topic);
+  }
+  return (text) => redis.publish(topic, text);
+}
+
+async function openPostgres(address: string): Promise<(text: string) => Promise<unknown>> {
+  const sql = postgres(address, { max: 1 });
+  if (half === 'receive') await sql.listen(topic, received);
+  else await sql`select 1`;
+  return (text) => sql.notify(topic, text);
+}
+
+async function publish({ rate, seconds, bytes }: HopQuestion): Promise<number> {
+  const filler = 'x'.repeat(bytes);
+  const count = Math.round(rate * seconds);
+  const pending: Promise<unknown>[] = [];
+  const began = performance.now();
+  while (pending.length < count) {
+    const due = Math.min(count, Math.ceil(((performance.now() - began) / 1000) * rate));
+    while (pending.length < due) pending.push(send(`${wallClockMs()} ${filler}`));
+    await Bun.sleep(1);
+  }
+  await Promise.all(pending);
+  return count;
+}
+
+async function answer(question: HopQuestion): Promise<HopAnswer> {
+  if (half === 'publish') return { published: await publish(question), delays: [] };
+  // What was published has arrived at the server; the last of it may still be on its way here.
+  for (let tries = 0; delays.length < question.expected && tries < 500; tries++) await Bun.sleep(5);
+  const told = delays;
+  delays = [];
+  return { published: 0, delays: told };
+}
+
+process.on('message', (question: HopQuestion) => {
+  void answer(question).then((told) => process.send?.(told));
+});
+process.on('disconnect', () => process.exit(0));
+process.send?.({ published: 0, delays: [] } satisfies HopAnswer);

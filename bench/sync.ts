@@ -1,0 +1,85 @@
+// Between nodes: what the way over Redis and over PostgreSQL costs beside the bare thing and beside Socket.IO, each as
+// ratios taken inside rounds. The last table holds every ratio against the bar that it is meant to clear; a bar missed
+// is told and not failed, since a busy machine may miss one.
+import type { BenchOptions } from './main.ts';
+import { startDatabase } from './postgres.ts';
+import { raceCluster } from './sync-cluster.ts';
+import { raceDelay } from './sync-delay.ts';
+import { startNodes, startRedis, stopNodes, type BenchRedis, type Nodes } from './sync-nodes.ts';
+import { raceScript } from './sync-script.ts';
+import { raceSend } from './sync-send.ts';
+import { printTable, ratio } from './table.ts';
+
+// One of the two limits is there.
+export interface Bar {
+  readonly name: string;
+  readonly measured: number;
+  readonly atMost?: number;
+  readonly atLeast?: number;
+}
+
+export async function sync(options: BenchOptions): Promise<void> {
+  printBars([...(await overRedis(options)), ...(await overPostgres(options))]);
+}
+
+export async function syncRedis(options: BenchOptions): Promise<void> {
+  printBars(await overRedis(options));
+}
+
+export async function syncPostgres(options: BenchOptions): Promise<void> {
+  printBars(await overPostgres(options));
+}
+
+async function overRedis(options: BenchOptions): Promise<Bar[]> {
+  const rounds = options.quick ? 1 : 3;
+  const database = await startDatabase();
+  let redis: BenchRedis | undefined;
+  let nodes: Nodes | undefined;
+  try {
+    redis = await startRedis();
+    if (!options.baselinesOnly) {
+      nodes = await startNodes({ SYNC: 'redis', REDIS_URL: redis.url, DATABASE_URL: database.url });
+    }
+    const seconds = options.quick ? 2 : 3;
+    const cluster = { connections: 1000, windows: [1, 8, 32], rounds, seconds: options.quick ? 0.7 : 1.5 };
+    return [
+      ...(await raceDelay({ layer: 'redis', url: redis.url, nodes, rounds, seconds })),
+      ...(await raceScript({ redis, node: nodes?.[0], rounds, seconds })),
+      ...(await raceCluster({ redis, nodes, ...cluster })),
+    ];
+  } finally {
+    if (nodes) await stopNodes(nodes);
+    await redis?.close();
+    await database.close();
+  }
+}
+
+async function overPostgres(options: BenchOptions): Promise<Bar[]> {
+  const rounds = options.quick ? 1 : 3;
+  const seconds = options.quick ? 2 : 4;
+  const database = await startDatabase();
+  let nodes: Nodes | undefined;
+  try {
+    if (!options.baselinesOnly) nodes = await startNodes({ SYNC: 'postgres', DATABASE_URL: database.url });
+    return [
+      ...(await raceDelay({ layer: 'postgres', url: database.url, nodes, rounds, seconds })),
+      ...(await raceSend({ database, nodes, rounds, seconds })),
+    ];
+  } finally {
+    if (nodes) await stopNodes(nodes);
+    await database.close();
+  }
+}
+
+function printBars(bars: readonly Bar[]): void {
+  if (bars.length === 0) return;
+  printTable(
+    'Against the bars',
+    ['', 'measured', 'bar', ''],
+    bars.map(({ name, measured, atMost, atLeast }) => {
+      const limit = atMost === undefined ? `>= ${ratio(atLeast ?? 0)}` : `<= ${ratio(atMost)}`;
+      const cleared = atMost === undefined ? measured >= (atLeast ?? 0) : measured <= atMost;
+      return [name, ratio(measured), limit, cleared ? 'cleared' : 'missed'];
+    }),
+  );
+}
