@@ -6,7 +6,7 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { tokenAccess } from '../auth/token-access.ts';
 import { tokenAuthenticator } from '../auth/token-authenticator.ts';
 import { everyoneAnonymous, openAccess, type Access, type Authenticate } from '../core/access.ts';
-import { systemClock } from '../core/clock.ts';
+import { randomId, systemClock } from '../core/clock.ts';
 import { Hub } from '../core/hub.ts';
 import { Rules } from '../core/rules.ts';
 import { createMetrics } from '../metrics/metrics.ts';
@@ -16,6 +16,7 @@ import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts
 import { Broadcast } from './broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
+import { joinNodes } from './join-nodes.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
 import { createServer, heartbeatInForce } from './server.ts';
@@ -50,7 +51,9 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   closing.add('metrics', () => metrics.close());
 
   const database = await openDatabase(settings, log, closing);
-  const adapter = createAdapter({ settings, database, observer: metrics, clock, log, closing });
+  // The sync layer tells its own messages from those of others by a name that is never used twice.
+  const incarnation = randomId(clock, 16);
+  const adapter = createAdapter({ settings, incarnation, database, observer: metrics, clock, log, closing });
   const { access, authenticate } = gatekeepers(settings);
   const hub = new Hub(
     {
@@ -80,6 +83,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
+  const nodes = await joinNodes({ settings, hub, incarnation, log, closing });
   const relaySources = await startRelay({ settings, database, adapter, rules, hub, metrics, log, closing });
 
   const shutdown = new Shutdown({
@@ -106,6 +110,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   const app = createServer({
     settings,
     hub,
+    cluster: nodes.cluster,
     adapter,
     events,
     metrics,

@@ -3,6 +3,7 @@
 import { Elysia } from 'elysia';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import { everyoneAnonymous, type Authenticate } from '../core/access.ts';
+import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import { apiRoutes } from '../transports/api.ts';
@@ -20,6 +21,7 @@ import type { Shutdown } from './shutdown.ts';
 export interface ServerParts {
   readonly settings: Settings;
   readonly hub: Hub;
+  readonly cluster: Cluster;
   readonly adapter: SyncAdapter;
   readonly events: EventFanout;
   readonly metrics: Metrics;
@@ -88,7 +90,9 @@ export function createServer(parts: ServerParts): Elysia {
       access: hub.access,
       takesTokens: parts.authenticate !== everyoneAnonymous,
     });
-    app.use(apiRoutes({ hub, serverAccess, isClosed: isShuttingDown })).use(swaggerRoutes(parts.version));
+    app
+      .use(apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown }))
+      .use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

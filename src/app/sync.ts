@@ -14,6 +14,8 @@ import type { Settings } from './settings.ts';
 
 export interface AdapterParts {
   readonly settings: Settings;
+  /** Of this process alone: even under a name that another one has, it would not take the other's messages for its own. */
+  readonly incarnation: string;
   readonly database: NodeDatabase;
   readonly observer: SyncObserver;
   readonly clock: Clock;
@@ -21,12 +23,12 @@ export interface AdapterParts {
   readonly closing: CloseStack;
 }
 
-function createPostgres({ settings, database, observer, clock, log }: AdapterParts): PostgresAdapter {
+function createPostgres({ incarnation, database, observer, clock, log }: AdapterParts): PostgresAdapter {
   const { sql, directUrl, applicationName } = database;
   return new PostgresAdapter({
     sql,
     connectDirect: () => connect(directUrl, { applicationName, max: 1 }),
-    nodeId: settings.nodeId,
+    nodeId: incarnation,
     applicationName,
     clock,
     observer,
@@ -34,12 +36,12 @@ function createPostgres({ settings, database, observer, clock, log }: AdapterPar
   });
 }
 
-function createRedis({ settings, observer, clock, log }: AdapterParts): RedisAdapter {
+function createRedis({ settings, incarnation, observer, clock, log }: AdapterParts): RedisAdapter {
   if (settings.redisUrl === undefined) throw new Error('SYNC=redis needs REDIS_URL');
   return new RedisAdapter({
     url: settings.redisUrl,
     prefix: settings.redisPrefix,
-    nodeId: settings.nodeId,
+    nodeId: incarnation,
     clock,
     observer,
     log: (message, error) => log.error({ err: error }, message),

@@ -7,8 +7,10 @@ import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Access, Authenticate, Identity } from './access.ts';
 import { Channel, type ChannelPorts } from './channel.ts';
+import { controlChannel, controlRule, refuseControl, type ChannelCount } from './cluster.ts';
 import { randomId, type Clock } from './clock.ts';
 import type { HubObserver } from './observer.ts';
+import { boundPage } from './history-page.ts';
 import type { HubOptions, HubPorts, PublishRequest } from './hub-ports.ts';
 import type { Fanout, Outlet } from './outlet.ts';
 import { isLagging, paceLimits, waitForPace } from './pace.ts';
@@ -40,6 +42,7 @@ export class Hub implements SyncEvents {
   readonly #subscriber: Subscriber;
   readonly #channelPorts: ChannelPorts;
   readonly #unsettled = new Set<Channel>();
+  #heardNode: ((data: string) => void) | undefined;
   #subscriptions = 0;
 
   constructor(options: HubOptions, ports: HubPorts) {
@@ -110,6 +113,7 @@ export class Hub implements SyncEvents {
   open(name: string): MaybePromise<Channel> {
     const known = this.channels.get(name);
     if (known !== undefined) return known.opening ?? known;
+    refuseControl(name);
     const rule = this.rules.for(name);
     const channel = new Channel(name, rule, this.#channelPorts, this.options.holdMax);
     this.channels.set(name, channel);
@@ -191,6 +195,7 @@ export class Hub implements SyncEvents {
     if (data.length * 3 > bytesMax && new TextEncoder().encode(data).length > bytesMax) {
       throw new RealtimeError('too_large', `The data is larger than ${bytesMax} bytes.`);
     }
+    refuseControl(channel);
     const local = this.channels.get(channel);
     const rule = local?.rule ?? this.rules.for(channel);
     const at = this.clock.now();
@@ -202,14 +207,18 @@ export class Hub implements SyncEvents {
   }
 
   history(channel: string, query: HistoryQuery): MaybePromise<HistoryPage> {
+    refuseControl(channel);
     const rule = this.channels.get(channel)?.rule ?? this.rules.for(channel);
     // An ephemeral channel keeps nothing, and that is all of it.
     if (!rule.recoverable) return { head: { epoch: '', offset: 0 }, publications: [], complete: true };
-    return this.adapter.history(channel, rule, query);
+    const page = this.adapter.history(channel, rule, query);
+    return page instanceof Promise ? page.then((read) => boundPage(read, query)) : boundPage(page, query);
   }
 
   publication(publication: Publication): void {
-    this.channels.get(publication.channel)?.accept(publication);
+    const channel = this.channels.get(publication.channel);
+    if (channel !== undefined) channel.accept(publication);
+    else if (publication.channel === controlChannel) this.#heardNode?.(publication.data);
   }
 
   head(channel: string, head: Position): void {
@@ -258,6 +267,19 @@ export class Hub implements SyncEvents {
     for (const fanout of this.#fanouts) fanout.gap({ channel: channel.name, position: channel.position, reason });
   }
 
+  // Between nodes
+
+  /** From now on `heard` is told what other nodes tell; it must not throw. Resolves when nothing can be missed. */
+  async listenToNodes(heard: (data: string) => void): Promise<void> {
+    this.#heardNode = heard;
+    await this.adapter.subscribe(controlChannel, controlRule);
+  }
+
+  /** Tells all other nodes; resolves when it is on its way. `data` is JSON text on one line. */
+  async tellNodes(data: string): Promise<void> {
+    await this.adapter.publish({ channel: controlChannel, rule: controlRule, data, at: this.clock.now() });
+  }
+
   // Errors and numbers
 
   /** An expected error as it is; any other is logged whole and becomes `internal`. */
@@ -270,7 +292,7 @@ export class Hub implements SyncEvents {
   }
 
   /** Channels with subscribers on this node. */
-  channelCounts(): { channel: string; subscribers: number }[] {
+  channelCounts(): ChannelCount[] {
     return [...this.channels.values()]
       .filter((channel) => channel.sessions.size > 0)
       .map((channel) => ({ channel: channel.name, subscribers: channel.sessions.size }));

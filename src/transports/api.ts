@@ -1,6 +1,8 @@
-// The HTTP API for backends: publish, list channels, read history. Translates requests into calls of the hub.
+// The HTTP API for backends: publish, list channels, read history, disconnect users. Translates requests into calls
+// of the hub and of the cluster.
 
 import { Elysia, t } from 'elysia';
+import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
 import { historyFrame } from '../protocol/frames.ts';
@@ -12,12 +14,14 @@ import type { ServerAccess } from './server-access.ts';
 
 export interface ApiOptions {
   readonly hub: Hub;
+  readonly cluster: Cluster;
   readonly serverAccess: ServerAccess;
   /** Publications are refused with `shutting_down` from then on: their publisher should reach another node. */
   readonly isClosed: () => boolean;
 }
 
 export const publishChannelsMax = 100;
+const userLengthMax = 1_024;
 /** What may stand around data of the largest size: names, keys, punctuation. */
 const envelopeBytes = 32 << 10;
 
@@ -50,7 +54,7 @@ interface Published {
   readonly offset?: number;
 }
 
-export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
+export function apiRoutes({ hub, cluster, serverAccess, isClosed }: ApiOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-api', prefix: '/realtime' })
     .post(
       '/publish',
@@ -84,13 +88,40 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
         detail: { summary: 'Publish to a user’s own channel', tags: ['api'] },
       },
     )
+    .post(
+      '/users/:user/disconnect',
+      async ({ request, params: { user } }) => {
+        serverAccess.requireServer(request);
+        if (user.length > userLengthMax) {
+          throw new RealtimeError('bad_request', `A user's name has at most ${userLengthMax} characters.`);
+        }
+        const { value: connections, incomplete } = await cluster.disconnect(user);
+        return { user, connections, ...namesOf(incomplete) };
+      },
+      {
+        // Nothing is expected of it, and what comes all the same is not read.
+        parse: () => ({}),
+        detail: {
+          summary: 'Close a user’s connections on all nodes',
+          description: 'Answers how many there were. incomplete: the nodes that did not confirm, if there are any.',
+          tags: ['api'],
+        },
+      },
+    )
     .get(
       '/channels',
-      ({ request }) => {
+      async ({ request }) => {
         serverAccess.requireServer(request);
-        return { channels: hub.channelCounts() };
+        const { value: channels, incomplete } = await cluster.channelCounts();
+        return { channels, ...namesOf(incomplete) };
       },
-      { detail: { summary: 'Channels with subscribers', tags: ['api'] } },
+      {
+        detail: {
+          summary: 'Channels with subscribers, over all nodes',
+          description: 'incomplete: the nodes that did not answer, or not in full, if there are any.',
+          tags: ['api'],
+        },
+      },
     )
     .get(
       '/channels/:channel/history',
@@ -113,6 +144,11 @@ export function apiRoutes({ hub, serverAccess, isClosed }: ApiOptions): Elysia {
       },
     );
   return app as unknown as Elysia;
+}
+
+/** Absent from an answer that is whole. */
+function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[] } {
+  return incomplete.length === 0 ? {} : { incomplete };
 }
 
 /**

@@ -12,6 +12,7 @@ export const floors: Readonly<Record<string, number>> = {
   transports: 2,
   sync: 2,
   changes: 2,
+  nodes: 2,
   presence: 2,
   auth: 2,
   metrics: 2,

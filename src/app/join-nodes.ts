@@ -1,0 +1,35 @@
+// Brings this node among the others, and turns a name that is taken into what it is: a fault of the settings.
+
+import type { Hub } from '../core/hub.ts';
+import { NodeIdTaken, Nodes } from '../nodes/nodes.ts';
+import type { CloseStack } from './close-stack.ts';
+import type { Logger } from './logger.ts';
+import { SettingsError, type Settings } from './settings.ts';
+
+export interface JoinParts {
+  readonly settings: Settings;
+  readonly hub: Hub;
+  /** Of this process, as the sync layer knows it. */
+  readonly incarnation: string;
+  readonly log: Logger;
+  readonly closing: CloseStack;
+}
+
+/** @throws SettingsError when another node of the cluster runs under this one's NODE_ID. */
+export async function joinNodes({ settings, hub, incarnation, log, closing }: JoinParts): Promise<Nodes> {
+  const nodes = new Nodes({
+    hub,
+    incarnation,
+    named: settings.nodeIdGiven,
+    log: (message, details) => log.warn(details, message),
+  });
+  closing.add('nodes', () => nodes.close());
+  try {
+    await nodes.start();
+  } catch (error) {
+    if (!(error instanceof NodeIdTaken)) throw error;
+    const fault = `NODE_ID: "${settings.nodeId}" is the name of another node that runs; each needs one of its own`;
+    throw new SettingsError([fault]);
+  }
+  return nodes;
+}

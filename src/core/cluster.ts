@@ -1,0 +1,41 @@
+// What this node may ask of all nodes together, and the channel on which nodes speak to each other.
+
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { ChannelRule } from './rules.ts';
+
+/** Never a client's: the hub refuses to open, publish to or read it, whoever asks. */
+export const controlChannel = '$control';
+
+/** Fixed, whatever the configuration says: nodes with different rules would not hear each other. */
+export const controlRule: ChannelRule = {
+  pattern: '^\\$control$',
+  recoverable: false,
+  historySize: 0,
+  historySeconds: 0,
+};
+
+export function refuseControl(channel: string): void {
+  if (channel === controlChannel) throw new RealtimeError('forbidden', `${controlChannel} is for nodes alone.`);
+}
+
+export interface ChannelCount {
+  readonly channel: string;
+  readonly subscribers: number;
+}
+
+/** An answer of many nodes. Empty `incomplete`: all of them; else the nodes of which all or some is missing. */
+export interface Gathered<Value> {
+  readonly value: Value;
+  readonly incomplete: readonly string[];
+}
+
+/** Both answer within about a second, with what was gathered until then. */
+export interface Cluster {
+  /** Channels with subscribers, summed over all nodes. Does not throw. */
+  channelCounts(): Promise<Gathered<readonly ChannelCount[]>>;
+  /**
+   * Closes the user's connections on every node and answers how many there were. Throws `unavailable` when the other
+   * nodes could not be told; this node's are closed all the same, and asking again does no harm.
+   */
+  disconnect(user: string): Promise<Gathered<number>>;
+}

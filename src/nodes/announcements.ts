@@ -1,0 +1,76 @@
+// The publications on `$nodes`: each change once, whichever nodes have seen it. All of them bring it under the same
+// idempotency key, and the log takes the first; where there is no log to do so, one node is chosen.
+
+import type { Hub } from '../core/hub.ts';
+
+export const nodesChannel = '$nodes';
+
+export interface NodeState {
+  readonly node: string;
+  readonly connections: number;
+  readonly since: number;
+}
+
+export interface Change {
+  readonly event: 'up' | 'down';
+  readonly node: string;
+  /** Names the change wherever it is seen. */
+  readonly key: string;
+  /** Without a log only this node or the chosen one publishes. */
+  readonly isOwn: boolean;
+}
+
+export interface AnnouncementPorts {
+  readonly hub: Hub;
+  /** All nodes that live, as they are when the change is published. */
+  readonly nodes: () => readonly NodeState[];
+  /** Whether this node is the one that publishes what several have seen. */
+  readonly isChosen: () => boolean;
+}
+
+/** What waits while the sync layer is away; the newest say all that is true by then. */
+const waitingMax = 100;
+
+export class Announcements {
+  readonly #ports: AnnouncementPorts;
+  #waiting: Change[] = [];
+  #flushing: Promise<boolean> | undefined;
+
+  constructor(ports: AnnouncementPorts) {
+    this.#ports = ports;
+  }
+
+  add(change: Change): void {
+    this.#waiting.push(change);
+    if (this.#waiting.length > waitingMax) this.#waiting.shift();
+    void this.flush();
+  }
+
+  /** Publishes what waits, in order; true when nothing waits any more. Never rejects: call it again later. */
+  flush(): Promise<boolean> {
+    this.#flushing ??= this.#flush().finally(() => {
+      this.#flushing = undefined;
+    });
+    return this.#flushing;
+  }
+
+  async #flush(): Promise<boolean> {
+    for (let change = this.#waiting[0]; change !== undefined; change = this.#waiting[0]) {
+      try {
+        await this.#publish(change);
+      } catch (error) {
+        this.#ports.hub.expected(error);
+        return false;
+      }
+      if (this.#waiting[0] === change) this.#waiting.shift();
+    }
+    return true;
+  }
+
+  async #publish({ event, node, key, isOwn }: Change): Promise<void> {
+    const { hub, nodes, isChosen } = this.#ports;
+    if (!isOwn && !hub.rules.for(nodesChannel).recoverable && !isChosen()) return;
+    const data = JSON.stringify({ event, node, at: hub.clock.now(), nodes: nodes() });
+    await hub.publish({ channel: nodesChannel, data, key, source: 'server' });
+  }
+}

@@ -1,0 +1,50 @@
+// What this node answers when another one asks: from what it holds itself, in parts that a sync layer can carry.
+
+import type { ChannelCount } from '../core/cluster.ts';
+import type { Hub } from '../core/hub.ts';
+import { closeCodes } from '../protocol/codes.ts';
+import { encodeControl, type Ask } from './control-message.ts';
+import { answerMsMax } from './inquiry.ts';
+
+/** Names of 128 characters make a part of about 45 KB. */
+const channelsPerPart = 300;
+/** A node with more answers with those that have the most subscribers, and says so. */
+export const channelsToldMax = 30_000;
+
+export interface AnswerPorts {
+  readonly hub: Hub;
+  readonly incarnation: string;
+  readonly tell: (data: string) => Promise<void>;
+}
+
+/** Closes the user's connections on this node and answers how many there were. */
+export function disconnectHere(hub: Hub, user: string): number {
+  const theirs = [...hub.sessions.values()].filter(({ identity }) => identity.user === user);
+  for (const { outlet } of theirs) outlet.disconnect(closeCodes.policyViolation, 'disconnected');
+  return theirs.length;
+}
+
+/** Rejects when the asking node cannot be told. */
+export async function answer(ask: Ask, { hub, incarnation, tell }: AnswerPorts): Promise<void> {
+  const common = { kind: 'answer', to: ask.from, id: ask.id, incarnation } as const;
+  if (ask.about === 'disconnect') {
+    const closed = ask.user === undefined ? 0 : disconnectHere(hub, ask.user);
+    await tell(encodeControl({ ...common, part: 0, parts: 1, cut: false, closed }));
+    return;
+  }
+  const { told, cut } = mostSubscribed(hub.channelCounts());
+  const parts = Math.max(1, Math.ceil(told.length / channelsPerPart));
+  const until = hub.clock.monotonic() + answerMsMax;
+  // Nobody reads an answer that comes later.
+  for (let part = 0; part < parts && hub.clock.monotonic() < until; part++) {
+    const slice = told.slice(part * channelsPerPart, (part + 1) * channelsPerPart);
+    const channels = slice.map(({ channel, subscribers }) => [channel, subscribers] as const);
+    await tell(encodeControl({ ...common, part, parts, cut, channels }));
+  }
+}
+
+function mostSubscribed(counts: ChannelCount[]): { told: readonly ChannelCount[]; cut: boolean } {
+  if (counts.length <= channelsToldMax) return { told: counts, cut: false };
+  counts.sort((a, b) => b.subscribers - a.subscribers);
+  return { told: counts.slice(0, channelsToldMax), cut: true };
+}

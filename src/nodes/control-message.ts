@@ -1,0 +1,123 @@
+// What nodes tell each other on the control channel, as JSON. Another node may run another version of this program:
+// unknown kinds and members are ignored, and nothing is believed to have the right shape until it was looked at.
+
+export interface Hello {
+  readonly kind: 'hello';
+  readonly node: string;
+  readonly incarnation: string;
+}
+
+/** A node that has joined tells so again and again. */
+export interface Beat {
+  readonly kind: 'beat';
+  readonly node: string;
+  /** Of one life of one process: a restart under the same name is another one. */
+  readonly incarnation: string;
+  /** Grows when the node was taken for dead and is not. */
+  readonly term: number;
+  /** Unix milliseconds at which it joined. */
+  readonly since: number;
+  readonly connections: number;
+}
+
+/** A clean leave, which the leaving node has published already. */
+export interface Bye {
+  readonly kind: 'bye';
+  readonly incarnation: string;
+}
+
+/** To a node that was taken for dead in this term. */
+export interface Doubt {
+  readonly kind: 'doubt';
+  readonly to: string;
+  readonly term: number;
+}
+
+export type Question = { readonly about: 'channels' } | { readonly about: 'disconnect'; readonly user: string };
+
+export interface Ask {
+  readonly kind: 'ask';
+  readonly from: string;
+  readonly id: number;
+  readonly about: Question['about'];
+  readonly user?: string;
+}
+
+/** One part of an answer. */
+export interface Answer {
+  readonly kind: 'answer';
+  readonly to: string;
+  readonly id: number;
+  readonly incarnation: string;
+  readonly part: number;
+  readonly parts: number;
+  /** There is more than the answer holds. */
+  readonly cut: boolean;
+  /** Channels and their subscribers. */
+  readonly channels?: readonly (readonly [string, number])[];
+  /** Connections that were closed. */
+  readonly closed?: number;
+}
+
+export type ControlMessage = Hello | Beat | Bye | Doubt | Ask | Answer;
+
+type Check = (value: unknown) => boolean;
+
+const text: Check = (value) => typeof value === 'string' && value !== '' && value.length <= 1_024;
+const count: Check = (value) => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+const truth: Check = (value) => typeof value === 'boolean';
+const counts: Check = (value) =>
+  Array.isArray(value) && value.every((pair) => Array.isArray(pair) && text(pair[0]) && count(pair[1]));
+const maybe =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
+
+const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<string, Check>> } = {
+  hello: { node: text, incarnation: text },
+  beat: { node: text, incarnation: text, term: count, since: count, connections: count },
+  bye: { incarnation: text },
+  doubt: { to: text, term: count },
+  ask: { from: text, id: count, about: text, user: maybe(text) },
+  answer: {
+    to: text,
+    id: count,
+    incarnation: text,
+    part: count,
+    parts: count,
+    cut: truth,
+    channels: maybe(counts),
+    closed: maybe(count),
+  },
+};
+
+/** What is meant for one node begins with its name, so that the others need not parse it: see `isForAnother`. */
+export function encodeControl(message: ControlMessage): string {
+  if (!('to' in message)) return JSON.stringify(message);
+  const { to, ...rest } = message;
+  return JSON.stringify({ to, ...rest });
+}
+
+const addressed = '{"to":"';
+
+/** Tells it of long texts at once; incarnations hold nothing that JSON escapes. */
+export function isForAnother(data: string, incarnation: string): boolean {
+  return data.startsWith(addressed) && !data.startsWith(`${incarnation}"`, addressed.length);
+}
+
+/** Undefined for what this version does not understand. */
+export function decodeControl(data: string): ControlMessage | undefined {
+  let message: unknown;
+  try {
+    message = JSON.parse(data);
+  } catch {
+    return undefined;
+  }
+  if (typeof message !== 'object' || message === null || !('kind' in message)) return undefined;
+  const { kind } = message;
+  if (typeof kind !== 'string' || !Object.hasOwn(shapes, kind)) return undefined;
+  const members = message as Record<string, unknown>;
+  const shape = shapes[kind as ControlMessage['kind']];
+  for (const [name, check] of Object.entries(shape)) if (!check(members[name])) return undefined;
+  return message as ControlMessage;
+}

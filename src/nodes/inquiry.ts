@@ -1,0 +1,77 @@
+// Asks all known nodes something and gathers their answers, which come in parts, until all have answered or the time
+// is up. Who has not answered in full by then is named.
+
+import type { Gathered } from '../core/cluster.ts';
+import { encodeControl, type Answer, type Question } from './control-message.ts';
+import type { Peer } from './peers.ts';
+
+export interface InquiryPorts {
+  /** This node's incarnation, to which answers are addressed. */
+  readonly incarnation: string;
+  readonly peers: () => readonly Peer[];
+  /** Rejects when the others cannot be told. */
+  readonly tell: (data: string) => Promise<void>;
+}
+
+export const answerMsMax = 1_000;
+
+interface Open {
+  /** Incarnations of whom the whole answer is still awaited. */
+  readonly awaited: Set<string>;
+  readonly cut: Set<string>;
+  readonly parts: Map<string, Set<number>>;
+  readonly take: (answer: Answer) => void;
+  readonly finish: () => void;
+}
+
+export class Inquiries {
+  readonly #ports: InquiryPorts;
+  readonly #open = new Map<number, Open>();
+  #count = 0;
+
+  constructor(ports: InquiryPorts) {
+    this.#ports = ports;
+  }
+
+  /** `take` is called once with each part of each answer. Rejects when the question could not be sent. */
+  async ask(question: Question, take: (answer: Answer) => void): Promise<Gathered<undefined>['incomplete']> {
+    const peers = this.#ports.peers();
+    if (peers.length === 0) return [];
+    const id = ++this.#count;
+    const { promise: finished, resolve: finish } = Promise.withResolvers<void>();
+    const awaited = new Set(peers.map(({ incarnation }) => incarnation));
+    const open: Open = { awaited, cut: new Set(), parts: new Map(), take, finish };
+    const timer = setTimeout(finish, answerMsMax);
+    this.#open.set(id, open);
+    try {
+      await this.#ports.tell(encodeControl({ kind: 'ask', from: this.#ports.incarnation, id, ...question }));
+      await finished;
+    } finally {
+      clearTimeout(timer);
+      this.#open.delete(id);
+    }
+    return peers
+      .filter(({ incarnation }) => awaited.has(incarnation) || open.cut.has(incarnation))
+      .map(({ node }) => node);
+  }
+
+  /** An answer to this node; one that comes too late is of no use. */
+  answered(answer: Answer): void {
+    const open = this.#open.get(answer.id);
+    if (open === undefined) return;
+    const { incarnation, part, parts, cut } = answer;
+    const had = open.parts.get(incarnation) ?? new Set();
+    if (had.has(part)) return;
+    open.parts.set(incarnation, had.add(part));
+    if (cut) open.cut.add(incarnation);
+    open.take(answer);
+    if (had.size < parts) return;
+    open.awaited.delete(incarnation);
+    if (open.awaited.size === 0) open.finish();
+  }
+
+  /** Who waits gets what there is. */
+  close(): void {
+    for (const open of this.#open.values()) open.finish();
+  }
+}

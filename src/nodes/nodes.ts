@@ -1,0 +1,271 @@
+// This node among the others: says that it lives, knows who else does, and asks them all together.
+//
+//   1. it listens on the control channel and says hello; every node answers with a beat
+//   2. if it was given a name, it waits for a beat under that name: two nodes of one name are refused
+//   3. it has joined: `up` is published, and it beats every few seconds
+//   4. a node that was silent for too long is dead, if this node can hear at all: `down` is published
+//   5. as it closes it publishes its own `down` and says goodbye
+//
+// What one node cannot hear, others may: one that was wrongly taken for dead is told so as soon as it is heard again,
+// and comes up anew in its next term. Over a sync layer of one process there is nobody to speak to.
+
+import type { Cluster } from '../core/cluster.ts';
+import type { Hub } from '../core/hub.ts';
+import { Announcements, type NodeState } from './announcements.ts';
+import { answer } from './answers.ts';
+import { decodeControl, encodeControl, isForAnother, type Beat, type Hello } from './control-message.ts';
+import { answerMsMax, Inquiries } from './inquiry.ts';
+import { Peers, type Peer } from './peers.ts';
+import { WholeCluster } from './whole-cluster.ts';
+
+export interface NodesOptions {
+  readonly hub: Hub;
+  /** Names this life of this process, as no other: letters and digits. */
+  readonly incarnation: string;
+  /** Somebody chose this node's name, so another may have it too; a random one is unique. */
+  readonly named: boolean;
+  readonly log: (message: string, details: Readonly<Record<string, unknown>>) => void;
+}
+
+/** Another node that lives has this node's name. */
+export class NodeIdTaken extends Error {
+  constructor(node: string) {
+    super(`another node runs as "${node}"`);
+    this.name = 'NodeIdTaken';
+  }
+}
+
+const tickMs = 1_000;
+const beatEveryMs = 3_000;
+const probeMsMax = 2_000;
+/** A process that was held up for this long has not heard what came meanwhile. */
+const heldUpMs = 4_000;
+
+export class Nodes {
+  readonly incarnation: string;
+  readonly cluster: Cluster;
+  readonly #options: NodesOptions;
+  readonly #peers = new Peers();
+  readonly #inquiries: Inquiries;
+  readonly #announcements: Announcements;
+  #term = 0;
+  #since = 0;
+  #state: 'new' | 'joining' | 'refused' | 'joined' | 'closed' = 'new';
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #tickedAt = 0;
+  #beatAt = 0;
+  #ticking = false;
+
+  constructor(options: NodesOptions) {
+    this.#options = options;
+    const { hub } = options;
+    this.incarnation = options.incarnation;
+    const tell = (data: string): Promise<void> => hub.tellNodes(data);
+    const peers = (): readonly Peer[] => this.#peers.live;
+    this.#inquiries = new Inquiries({ incarnation: this.incarnation, peers, tell });
+    this.cluster = new WholeCluster({ hub, inquiries: this.#inquiries, peers });
+    this.#announcements = new Announcements({ hub, nodes: () => this.nodes, isChosen: () => this.#isChosen() });
+  }
+
+  get #node(): string {
+    return this.#options.hub.options.nodeId;
+  }
+
+  /** All nodes known to live, this one among them once it has joined and until it leaves. */
+  get nodes(): readonly NodeState[] {
+    const { sessions } = this.#options.hub;
+    const own = { node: this.#node, connections: sessions.size, since: this.#since };
+    const others = this.#peers.live.map(({ node, connections, since }) => ({ node, connections, since }));
+    return (this.#state === 'joined' ? [own, ...others] : others).sort(byNode);
+  }
+
+  /** @throws NodeIdTaken when another node has this one's name; nothing of it has changed then. */
+  async start(): Promise<void> {
+    const { hub, named } = this.#options;
+    this.#state = 'joining';
+    if (hub.adapter.traits.shared) {
+      await hub.listenToNodes((data) => this.#heard(data));
+      await hub.tellNodes(this.#hello());
+      await this.#waitForNamesakes(named ? answerMsMax : 0);
+    }
+    this.#state = 'joined';
+    this.#since = hub.clock.now();
+    this.#tickedAt = hub.clock.monotonic();
+    this.#announceSelf();
+    this.#beat();
+    this.#timer = setInterval(() => void this.tick(), tickMs);
+  }
+
+  /** Leaves so that nobody has to wait for its silence. Idempotent; never rejects. */
+  async close(): Promise<void> {
+    const wasJoined = this.#state === 'joined';
+    this.#state = 'closed';
+    clearInterval(this.#timer);
+    this.#inquiries.close();
+    if (!wasJoined) return;
+    const key = `down:${this.incarnation}:${this.#term}`;
+    this.#announcements.add({ event: 'down', node: this.#node, key, isOwn: true });
+    // If it could not be published, the others find out by themselves, and publish it.
+    if (!(await this.#announcements.flush())) return;
+    await this.#tell(encodeControl({ kind: 'bye', incarnation: this.incarnation }));
+  }
+
+  /** Called every second; in tests by hand. */
+  async tick(): Promise<void> {
+    if (this.#ticking || this.#state !== 'joined') return;
+    this.#ticking = true;
+    try {
+      const { clock, adapter } = this.#options.hub;
+      const now = clock.monotonic();
+      if (now - this.#tickedAt > heldUpMs || !adapter.health().up) this.#peers.excuse(now);
+      this.#tickedAt = now;
+      if (now - this.#beatAt >= beatEveryMs) this.#beat();
+      void this.#announcements.flush();
+      await this.#bury();
+    } finally {
+      this.#ticking = false;
+    }
+  }
+
+  // What the others tell
+
+  #heard(data: string): void {
+    if (this.#state === 'closed' || isForAnother(data, this.incarnation)) return;
+    const message = decodeControl(data);
+    switch (message?.kind) {
+      case 'hello':
+        this.#heardHello(message);
+        return;
+      case 'beat':
+        this.#heardBeat(message);
+        return;
+      case 'bye':
+        this.#peers.remove(message.incarnation);
+        return;
+      case 'doubt':
+        this.#heardDoubt(message.term);
+        return;
+      case 'answer':
+        this.#inquiries.answered(message);
+        return;
+      case 'ask':
+        // A node that was refused has no connections, and nobody counts on it.
+        if (this.#state === 'joined') this.#answer(message);
+        return;
+      case undefined:
+        return;
+    }
+  }
+
+  #heardHello({ node, incarnation }: Hello): void {
+    if (this.#state === 'joined') this.#beat();
+    if (this.#state !== 'joining' || node !== this.#node || !this.#options.named) return;
+    // Both begin at once: one of them goes on. It says so again, since its own hello may have come too early.
+    if (incarnation > this.incarnation) void this.#tell(this.#hello());
+    else this.#state = 'refused';
+  }
+
+  #heardBeat(beat: Beat): void {
+    const { node, incarnation, term } = beat;
+    const heard = this.#peers.hear(beat, this.#options.hub.clock.monotonic());
+    if (heard === 'gone') void this.#tell(encodeControl({ kind: 'doubt', to: incarnation, term }));
+    if (node !== this.#node) return;
+    if (this.#state === 'joining' && this.#options.named) this.#state = 'refused';
+    // It was silent while this node asked for its name. Publications are not harmed; people who read names are.
+    if (this.#state === 'joined' && heard === 'new') {
+      this.#options.log('another node runs under the same NODE_ID: give each its own', { node, incarnation });
+    }
+  }
+
+  #heardDoubt(term: number): void {
+    if (this.#state !== 'joined' || term !== this.#term) return;
+    this.#term++;
+    this.#announceSelf();
+    this.#beat();
+  }
+
+  #answer(ask: Parameters<typeof answer>[0]): void {
+    const { hub } = this.#options;
+    // The asking node names who has not answered.
+    answer(ask, { hub, incarnation: this.incarnation, tell: (data) => hub.tellNodes(data) }).catch((error: unknown) =>
+      hub.expected(error),
+    );
+  }
+
+  // What this node tells
+
+  #hello(): string {
+    return encodeControl({ kind: 'hello', node: this.#node, incarnation: this.incarnation });
+  }
+
+  #beat(): void {
+    const { hub } = this.#options;
+    if (!hub.adapter.traits.shared) return;
+    this.#beatAt = hub.clock.monotonic();
+    void this.#tell(
+      encodeControl({
+        kind: 'beat',
+        node: this.#node,
+        incarnation: this.incarnation,
+        term: this.#term,
+        since: this.#since,
+        connections: hub.sessions.size,
+      }),
+    );
+  }
+
+  #announceSelf(): void {
+    const key = `up:${this.incarnation}:${this.#term}`;
+    this.#announcements.add({ event: 'up', node: this.#node, key, isOwn: true });
+  }
+
+  /** Never rejects: the sync layer reports by itself that it is away, and beats are repeated. */
+  async #tell(data: string): Promise<void> {
+    try {
+      await this.#options.hub.tellNodes(data);
+    } catch (error) {
+      this.#options.hub.expected(error);
+    }
+  }
+
+  // Who has died
+
+  async #bury(): Promise<void> {
+    const { adapter, clock } = this.#options.hub;
+    if (this.#peers.silent(clock.monotonic()).length === 0) return;
+    try {
+      await adapter.probe(probeMsMax);
+    } catch {
+      // It is this node that cannot hear.
+      this.#peers.excuse(clock.monotonic());
+      return;
+    }
+    if (this.#state !== 'joined') return;
+    for (const peer of this.#peers.silent(clock.monotonic())) this.#buryOne(peer);
+  }
+
+  #buryOne({ node, incarnation, term }: Peer): void {
+    this.#peers.remove(incarnation);
+    this.#options.log('a node is gone without a word', { node, incarnation });
+    this.#announcements.add({ event: 'down', node, key: `down:${incarnation}:${term}`, isOwn: false });
+  }
+
+  #isChosen(): boolean {
+    return this.#peers.live.every(({ incarnation }) => this.incarnation < incarnation);
+  }
+
+  async #waitForNamesakes(waitMs: number): Promise<void> {
+    const { clock } = this.#options.hub;
+    const until = clock.monotonic() + waitMs;
+    while (this.#isNotRefused() && clock.monotonic() < until) await clock.sleep(20);
+    if (!this.#isNotRefused()) throw new NodeIdTaken(this.#node);
+  }
+
+  #isNotRefused(): boolean {
+    return this.#state !== 'refused';
+  }
+}
+
+function byNode(a: NodeState, b: NodeState): number {
+  return a.node < b.node ? -1 : a.node > b.node ? 1 : a.since - b.since;
+}

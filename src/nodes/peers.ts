@@ -1,0 +1,72 @@
+// The other nodes as this one knows them: who lives, since when, and who was taken for dead. Judges by what was heard
+// alone; whether this node can hear at all is for the caller to know.
+
+import type { Beat } from './control-message.ts';
+
+export interface Peer {
+  readonly node: string;
+  readonly incarnation: string;
+  readonly since: number;
+  readonly term: number;
+  readonly connections: number;
+  /** Monotonic milliseconds. */
+  readonly heardAt: number;
+}
+
+/** A node is dead after this silence; with the beat before it and the proof after it, that is well under 15 seconds. */
+export const silentMsMax = 10_000;
+/** One beat was missed: enough for a node whose name a later one has taken. */
+const replacedSilentMsMax = 4_500;
+/** What is remembered of the dead; older ones can only be nodes that were silent for long. */
+const goneMax = 1_000;
+
+export class Peers {
+  readonly #live = new Map<string, Peer>();
+  /** Incarnation → the term in which it was taken for dead. */
+  readonly #gone = new Map<string, number>();
+
+  /** `gone`: it was taken for dead in this very term, and should hear of it. */
+  hear({ node, incarnation, since, term, connections }: Beat, now: number): 'new' | 'known' | 'gone' {
+    const goneTerm = this.#gone.get(incarnation);
+    if (goneTerm !== undefined && term <= goneTerm) return 'gone';
+    this.#gone.delete(incarnation);
+    const isKnown = this.#live.has(incarnation);
+    this.#live.set(incarnation, { node, incarnation, since, term, connections, heardAt: now });
+    return isKnown ? 'known' : 'new';
+  }
+
+  /** It has left, or is taken for dead. Answers who it was, the first time. */
+  remove(incarnation: string): Peer | undefined {
+    const peer = this.#live.get(incarnation);
+    if (peer === undefined) return undefined;
+    this.#live.delete(incarnation);
+    this.#gone.set(incarnation, peer.term);
+    const oldest = this.#gone.keys().next().value;
+    if (this.#gone.size > goneMax && oldest !== undefined) this.#gone.delete(oldest);
+    return peer;
+  }
+
+  get(incarnation: string): Peer | undefined {
+    return this.#live.get(incarnation);
+  }
+
+  get live(): readonly Peer[] {
+    return [...this.#live.values()];
+  }
+
+  /** Silent for too long. */
+  silent(now: number): readonly Peer[] {
+    return this.live.filter(
+      (peer) => now - peer.heardAt > (this.#isReplaced(peer) ? replacedSilentMsMax : silentMsMax),
+    );
+  }
+
+  /** This node could not hear: their silence so far says nothing. */
+  excuse(now: number): void {
+    for (const peer of this.#live.values()) this.#live.set(peer.incarnation, { ...peer, heardAt: now });
+  }
+
+  #isReplaced(peer: Peer): boolean {
+    return this.live.some((other) => other.node === peer.node && other.since > peer.since);
+  }
+}

@@ -1,0 +1,71 @@
+// Questions to all nodes together, this one among them.
+
+import type { ChannelCount, Cluster, Gathered } from '../core/cluster.ts';
+import type { Hub } from '../core/hub.ts';
+import { disconnectHere } from './answers.ts';
+import type { Inquiries } from './inquiry.ts';
+import type { Peer } from './peers.ts';
+
+type Counts = Gathered<readonly ChannelCount[]>;
+
+export interface WholeClusterPorts {
+  readonly hub: Hub;
+  readonly inquiries: Inquiries;
+  readonly peers: () => readonly Peer[];
+}
+
+export class WholeCluster implements Cluster {
+  readonly #ports: WholeClusterPorts;
+  #gathering: Promise<Counts> | undefined;
+  #next: Promise<Counts> | undefined;
+
+  constructor(ports: WholeClusterPorts) {
+    this.#ports = ports;
+  }
+
+  channelCounts(): Promise<Counts> {
+    if (this.#gathering === undefined) return this.#gather();
+    // However many ask meanwhile, the nodes are asked once more: what is under way may be older than their question.
+    this.#next ??= this.#gathering.then(() => {
+      this.#next = undefined;
+      return this.#gather();
+    });
+    return this.#next;
+  }
+
+  async disconnect(user: string): Promise<Gathered<number>> {
+    const { hub, inquiries } = this.#ports;
+    let closed = disconnectHere(hub, user);
+    const incomplete = await inquiries.ask({ about: 'disconnect', user }, (part) => {
+      closed += part.closed ?? 0;
+    });
+    return { value: closed, incomplete };
+  }
+
+  #gather(): Promise<Counts> {
+    this.#gathering = this.#askAll().finally(() => {
+      this.#gathering = undefined;
+    });
+    return this.#gathering;
+  }
+
+  async #askAll(): Promise<Counts> {
+    const { hub, inquiries, peers } = this.#ports;
+    const sums = new Map<string, number>();
+    const add = (channel: string, subscribers: number): void => {
+      sums.set(channel, (sums.get(channel) ?? 0) + subscribers);
+    };
+    let incomplete: readonly string[];
+    try {
+      incomplete = await inquiries.ask({ about: 'channels' }, ({ channels }) => {
+        for (const [channel, subscribers] of channels ?? []) add(channel, subscribers);
+      });
+    } catch (error) {
+      // Half an answer that says so helps an operator more than none.
+      hub.expected(error);
+      incomplete = peers().map(({ node }) => node);
+    }
+    for (const { channel, subscribers } of hub.channelCounts()) add(channel, subscribers);
+    return { value: Array.from(sums, ([channel, subscribers]) => ({ channel, subscribers })), incomplete };
+  }
+}
