@@ -9,7 +9,8 @@ import { Load } from '../support/load.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { spawnServer, startServer, type Environment, type RunningServer } from '../support/process.ts';
 import { seed } from '../support/random.ts';
-import { until } from '../support/tcp-client.ts';
+import { until, wait } from '../support/tcp-client.ts';
+import { sample } from '../wire/wire.ts';
 
 const quiet = { RATE_LIMIT_PER_MINUTE: '0', BROADCAST_INTERVAL: '0', LOG_FORMAT: 'json', NODE_ID: 'm', WORKERS: '2' };
 const servers = new Set<RunningServer>();
@@ -74,7 +75,7 @@ async function socketPerWorker(server: RunningServer): Promise<Map<string, WebSo
     () => `a connection to each worker; got ${[...found.keys()].join()}`,
     20_000,
   );
-  return new Map([...found].sort());
+  return new Map([...found].sort(([one], [other]) => one.localeCompare(other)));
 }
 
 async function gone(pids: readonly number[]): Promise<void> {
@@ -132,13 +133,15 @@ test('on a signal nobody new is let in, workers are drained one after another, a
   expect(deadline - Date.now()).toBeLessThanOrEqual(900_000);
   await until(async () => (await fetch(`${server.url}/health/ready`)).status === 503, 'ready has turned 503');
   const late = await WebSocketClient.open(server.url);
-  expect((await late.closed).code).toBe(1001);
+  expect((await wait(late.closed, 10_000, 'the farewell')).code).toBe(1001);
   expect((await second.settle()).map(({ type }) => type)).toEqual([]);
   await first.close();
   await second.next('drain', 20_000);
   expect(await second.request({ type: 'ping' })).toMatchObject({ type: 'pong' });
+  // Signals within half a second are one.
+  await until(async () => (await sample(server, 'sobranie_shutdown_duration_seconds')) > 0.8, 'they are two');
   process.kill(server.pid, 'SIGTERM');
-  expect((await second.closed).code).toBe(1001);
+  expect((await wait(second.closed, 10_000, 'the farewell')).code).toBe(1001);
   expect(await server.waitForExit(20_000)).toBe(0);
   await gone(pids);
 }, 60_000);
@@ -176,7 +179,7 @@ test('workers end by themselves when the main process is killed -9, and the port
   const pids = workersOf(server);
   servers.delete(server);
   await server.kill9();
-  for (const socket of sockets.values()) expect((await socket.closed).code).toBe(1001);
+  for (const socket of sockets.values()) expect((await wait(socket.closed, 10_000, 'the farewell')).code).toBe(1001);
   await start({ DATABASE_URL: database.url, PORT: String(server.port) });
   await gone(pids);
 }, 90_000);
