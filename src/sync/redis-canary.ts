@@ -1,74 +1,159 @@
-// Proof that messages travel: the node publishes to a topic of its own and must hear it on the listening connection.
-// A connection can be open, answer pings, and be deaf all the same.
+// Proof that messages travel: over each listening connection the node publishes to a topic of its own and must hear it.
+// A connection can be open, answer pings, and be deaf all the same. Beside it a mark is read that belongs to no channel:
+// when its epoch changes, this server's logs were lost or come from another history, also those where nothing happens.
 
-import type { Redis } from 'ioredis';
-import type { Clock } from '../core/clock.ts';
+import { randomId, type Clock } from '../core/clock.ts';
+import type { RedisCommands, RedisTopology } from './redis-commands.ts';
+import { within } from './redis-within.ts';
 
 export interface RedisCanaryOptions {
-  /** Heard by this node alone. */
-  readonly topic: string;
+  readonly prefix: string;
+  readonly nodeId: string;
   readonly clock: Clock;
-  readonly commands: Redis;
-  /** Nothing was heard for `deafAfterMs` although it was sent. */
-  readonly deaf: () => void;
+  readonly commands: RedisCommands;
+  /** The listening connection to this master took nothing for `deafAfterMs` although it was sent. */
+  readonly deaf: (key: string) => void;
+  /** Logs of this server are not what they were. */
+  readonly logsChanged: () => void;
+  /** After each round. */
+  readonly beat: () => void;
   readonly everyMs?: number;
   readonly deafAfterMs?: number;
 }
 
-export class RedisCanary {
+interface Lane {
+  readonly key: string;
+  readonly tag: string;
   readonly topic: string;
+  heardAt: number;
+  epoch: string | undefined;
+}
+
+const markKeptMs = 24 * 3_600_000;
+/** After as many unanswered rounds the connection for commands is taken for dead. */
+const silentRoundsMax = 2;
+
+export class RedisCanary {
   readonly #options: RedisCanaryOptions;
   readonly #waiting = new Map<string, () => void>();
+  #lanes: readonly Lane[] = [];
+  #byTopic = new Map<string, Lane>();
   #count = 0;
-  #heardAt: number;
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #silentRounds = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
 
   constructor(options: RedisCanaryOptions) {
-    this.topic = options.topic;
     this.#options = options;
-    this.#heardAt = options.clock.monotonic();
   }
 
-  start(): void {
-    const { everyMs = 3_000 } = this.#options;
-    this.#heardAt = this.#options.clock.monotonic();
-    this.#timer = setInterval(() => void this.#beat(everyMs), everyMs);
+  /** Topics that lead over each of the listening connections. */
+  route(topology: RedisTopology): string[] {
+    const known = new Map(this.#lanes.map((lane) => [lane.topic, lane]));
+    this.#lanes = topology.keys.map((key) => {
+      const lane = this.#createLane(key, topology);
+      return { ...lane, epoch: known.get(lane.topic)?.epoch };
+    });
+    this.#byTopic = new Map(this.#lanes.map((lane) => [lane.topic, lane]));
+    return [...this.#byTopic.keys()];
+  }
+
+  /** Resolves when the marks are known. */
+  async start(): Promise<void> {
+    await Promise.all(this.#lanes.map((lane) => this.#readMark(lane)));
+    this.#schedule();
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#closed = true;
+    clearTimeout(this.#timer);
   }
 
-  heard(message: string): void {
-    this.#heardAt = this.#options.clock.monotonic();
+  /** Every connection was heard over lately. */
+  get hears(): boolean {
+    const { clock, deafAfterMs = 8_000 } = this.#options;
+    return this.#lanes.every(({ heardAt }) => clock.monotonic() - heardAt < deafAfterMs);
+  }
+
+  /** Whether the topic is one of the canary's own. */
+  heard(topic: string, message: string): boolean {
+    const lane = this.#byTopic.get(topic);
+    if (lane === undefined) return false;
+    lane.heardAt = this.#options.clock.monotonic();
     this.#waiting.get(message)?.();
+    return true;
   }
 
-  /** Resolves when a message sent now was heard; rejects after `timeoutMs`. */
+  /** Resolves when messages sent now were heard over every connection; rejects after `timeoutMs`. */
   async probe(timeoutMs: number): Promise<void> {
+    if (this.#closed || this.#lanes.length === 0) throw new Error('not connected');
+    await Promise.all(this.#lanes.map((lane) => this.#travel(lane, timeoutMs)));
+  }
+
+  async #travel({ topic }: Lane, timeoutMs: number): Promise<void> {
     const message = String(++this.#count);
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const heard = new Promise<void>((resolve, reject) => {
-      timer = setTimeout(() => reject(new Error('the message did not come back in time')), timeoutMs);
-      this.#waiting.set(message, resolve);
-    });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.set(message, resolve);
     try {
-      await Promise.all([heard, this.#options.commands.publish(this.topic, message)]);
+      await within(Promise.all([promise, this.#options.commands.publish(topic, message)]), timeoutMs, 'the message');
     } finally {
-      clearTimeout(timer);
       this.#waiting.delete(message);
     }
   }
 
-  async #beat(timeoutMs: number): Promise<void> {
-    const { clock, deaf, deafAfterMs = 10_000 } = this.#options;
+  #schedule(): void {
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => void this.#round(), this.#options.everyMs ?? 3_000);
+  }
+
+  async #round(): Promise<void> {
+    const { commands, beat } = this.#options;
+    const answered = await Promise.all(this.#lanes.map((lane) => this.#check(lane)));
+    // Redis that is away is told by the connections themselves; one that swallows shows by nothing else.
+    this.#silentRounds = answered.includes(true) || !commands.ready ? 0 : this.#silentRounds + 1;
+    if (this.#silentRounds >= silentRoundsMax) {
+      this.#silentRounds = 0;
+      commands.rebuild();
+    }
+    beat();
+    this.#schedule();
+  }
+
+  /** True when Redis answered, heard or not. */
+  async #check(lane: Lane): Promise<boolean> {
+    const { clock, deaf, deafAfterMs = 8_000, logsChanged, everyMs = 3_000 } = this.#options;
+    let answered = false;
     try {
-      await this.probe(timeoutMs);
+      const known = lane.epoch;
+      await this.#readMark(lane);
+      answered = true;
+      if (known !== undefined && known !== lane.epoch) logsChanged();
+      await this.#travel(lane, everyMs);
     } catch {
-      // Redis away is told by the connections themselves; deafness shows by nothing else.
-      if (clock.monotonic() - this.#heardAt < deafAfterMs) return;
-      this.#heardAt = clock.monotonic();
-      deaf();
+      // The next rounds will tell whether it lasts.
+      if (answered && clock.monotonic() - lane.heardAt >= deafAfterMs) {
+        lane.heardAt = clock.monotonic();
+        deaf(lane.key);
+      }
+    }
+    return answered;
+  }
+
+  async #readMark(lane: Lane): Promise<void> {
+    const { prefix, clock, commands } = this.#options;
+    const mark = `${prefix}:l:{${lane.tag}}`;
+    // Its log is always empty: only the epoch counts.
+    const [epoch] = await commands.read(mark, `${mark}:s`, randomId(clock, 6), '', 0, markKeptMs, 0);
+    lane.epoch = epoch;
+  }
+
+  #createLane(key: string, topology: RedisTopology): Lane {
+    const { prefix, nodeId, clock } = this.#options;
+    for (let count = 0; ; count++) {
+      const tag = count === 0 ? nodeId : `${nodeId}-${count}`;
+      const topic = `${prefix}:n:{${tag}}`;
+      if (topology.keyOf(topic) === key) return { key, tag, topic, heardAt: clock.monotonic(), epoch: undefined };
+      if (count > 100_000) throw new Error('a master of the Redis Cluster serves no slot');
     }
   }
 }

@@ -1,54 +1,73 @@
 // The Lua scripts of the Redis adapter, and the form in which publications travel and are stored. Each script touches
 // the keys of one channel alone, which share a hash tag, so that they work in a cluster too.
 //
-//   m:{channel}   hash: e = epoch, o = offset of the head
+//   m:{channel}   hash: e = epoch, o = offset of the head, r = the server's history that they were counted in
 //   s:{channel}   stream: one entry per publication, whose id is its offset: d = data, m = sender, a = unix ms
 //   k:{channel}:… the position that an idempotency key was used at
+//
+// A log may lose its tail: a server restarted from a file that was not written to the end, a replica promoted before it
+// had everything. Counting on would give out offsets a second time, and nobody who has seen the first ones could know.
+// Redis names each history of its data (`master_replid`, another after each restart and promotion, never stored), so the
+// first touch of a channel in another history begins another epoch, and all who hold a position are told of a gap. Only
+// a server that writes its file before it answers (`appendfsync always`) and was not promoted keeps its epochs.
+// What is left of the log stays readable and the count goes on; keys stay used, for what was appended under a surviving
+// one survived as well. An epoch is therefore the log's name, which keys go by, then, after the first change, `-` and
+// the history's.
+
+const openLog = `
+local head = redis.call('HMGET', KEYS[1], 'e', 'r', 'o')
+local epoch, offset = head[1], head[3]
+local info = redis.pcall('INFO', 'replication')
+local history = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
+if not epoch then
+  epoch, offset = ARGV[1], '0'
+  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0, 'r', history)
+  redis.call('DEL', KEYS[2])
+elseif head[2] ~= history then
+  local promoted = history ~= '' and string.find(info, 'master_replid2:0*[1-9a-f]')
+  if durable ~= '1' or promoted then epoch = string.match(epoch, '^%w+') .. '-' .. ARGV[1] end
+  redis.call('HSET', KEYS[1], 'e', epoch, 'r', history)
+end
+`;
 
 /**
  * One atomic step: key check, epoch, offset, append, trim, publish. Answers {epoch, offset}.
  * The head outlives the stream, so that a quiet channel keeps counting. Without a head what is left of the stream
- * belongs to an earlier log, and goes.
+ * belongs to an earlier log, and goes. The first write is one that a full Redis refuses, so nothing is done by half.
  */
 export const appendScript = `
-local epoch = redis.call('HGET', KEYS[1], 'e')
-if epoch and ARGV[9] ~= '' then
+local durable = ARGV[10]
+${openLog}
+if ARGV[9] ~= '' then
   local seen = redis.call('GET', KEYS[3])
   if seen then
     local at = string.find(seen, ' ', 1, true)
-    local kept = tonumber(string.sub(seen, at + 1)) > redis.call('HGET', KEYS[1], 'o') - ARGV[4]
-    if kept and string.sub(seen, 1, at - 1) == epoch then return {epoch, string.sub(seen, at + 1)} end
+    local kept = tonumber(string.sub(seen, at + 1)) > offset - ARGV[4]
+    if kept and string.sub(seen, 1, at - 1) == string.match(epoch, '^%w+') then
+      return {epoch, string.sub(seen, at + 1)}
+    end
   end
 end
-if not epoch then
-  epoch = ARGV[1]
-  redis.call('DEL', KEYS[2])
-  redis.call('HSET', KEYS[1], 'e', epoch)
-end
-local offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
+offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
 local time = redis.call('TIME')
 local at = string.format('%d%03d', time[1], math.floor(time[2] / 1000))
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], offset .. '-0', 'd', ARGV[2], 'm', ARGV[3], 'a', at)
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
-if ARGV[9] ~= '' then redis.call('SET', KEYS[3], epoch .. ' ' .. offset, 'PX', ARGV[5]) end
+if ARGV[9] ~= '' then redis.call('SET', KEYS[3], string.match(epoch, '^%w+') .. ' ' .. offset, 'PX', ARGV[5]) end
 redis.call(ARGV[7], ARGV[8], epoch .. ' ' .. offset .. ' ' .. at .. '\\n' .. ARGV[3] .. '\\n' .. ARGV[2])
 return {epoch, offset}
 `;
 
 /**
- * The head, and a stretch of the stream: after an offset (but not past the rule's size), or the newest. Answers {epoch, offset, now, entries}. A channel
- * without a head gets one, since subscribers must be told an epoch that still holds at the first publication.
+ * The head, and a stretch of the stream: after an offset (but not past the rule's size), or the newest. Answers
+ * {epoch, offset, now, entries}. A channel without a head gets one, since subscribers must be told an epoch that still
+ * holds at the first publication.
  */
 export const readScript = `
-local epoch = redis.call('HGET', KEYS[1], 'e')
-if not epoch then
-  epoch = ARGV[1]
-  redis.call('DEL', KEYS[2])
-  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
-  redis.call('PEXPIRE', KEYS[1], ARGV[4])
-end
-local offset = redis.call('HGET', KEYS[1], 'o')
+local durable = ARGV[6]
+${openLog}
+if not head[1] then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 local entries = {}
 if ARGV[3] ~= '0' then
   if ARGV[2] == '' then

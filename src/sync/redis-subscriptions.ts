@@ -1,9 +1,8 @@
-// Which Redis channels this node hears. Subscribes in batches, leaves late to spare churn, and after each loss of the
-// connection subscribes to everything anew before it says so: the driver's own way would not tell when that is done.
+// Which Redis channels this node hears. Subscribes in batches and leaves late, to spare churn.
 
-import type { Redis } from 'ioredis';
+import type { RedisListeners } from './redis-listeners.ts';
 
-/** Names per SUBSCRIBE. */
+/** Those asked for in one moment go together, but no more than this wait for each other. */
 const batchMax = 500;
 /** A channel whose last subscriber left is kept this long: page loads leave and come back. */
 const lingerMs = 3_000;
@@ -15,26 +14,27 @@ interface Waiting {
 }
 
 export class RedisSubscriptions {
-  readonly #redis: Redis;
+  readonly #listeners: RedisListeners;
   /** Wanted, or left a moment ago. */
   readonly #names = new Set<string>();
   readonly #leaving = new Map<string, ReturnType<typeof setTimeout>>();
   #waiting: Waiting[] = [];
   #scheduled = false;
 
-  constructor(redis: Redis) {
-    this.#redis = redis;
+  constructor(listeners: RedisListeners) {
+    this.#listeners = listeners;
   }
 
-  get size(): number {
-    return this.#names.size;
+  /** All that the listening connections shall hear. */
+  get names(): readonly string[] {
+    return [...this.#names];
   }
 
   /** Resolves when messages of the name arrive. */
   add(name: string): Promise<void> | undefined {
     clearTimeout(this.#leaving.get(name));
-    // Still subscribed from before: but only if the connection was not lost since, which `renew` looks after.
-    if (this.#leaving.delete(name) && this.#redis.status === 'ready') return undefined;
+    // Still heard from before, unless the connections are being renewed just now.
+    if (this.#leaving.delete(name) && this.#listeners.up) return undefined;
     this.#names.add(name);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ name, resolve, reject });
@@ -56,21 +56,6 @@ export class RedisSubscriptions {
     this.#leaving.set(name, timer);
   }
 
-  /** Subscribes to all names on a new connection. Resolves when all of them are heard again. */
-  async renew(): Promise<void> {
-    for (const [name, timer] of this.#leaving) {
-      clearTimeout(timer);
-      this.#names.delete(name);
-    }
-    this.#leaving.clear();
-    const names = [...this.#names];
-    const batches: Promise<unknown>[] = [];
-    for (let at = 0; at < names.length; at += batchMax) {
-      batches.push(this.#redis.subscribe(...names.slice(at, at + batchMax)));
-    }
-    await Promise.all(batches);
-  }
-
   close(): void {
     for (const timer of this.#leaving.values()) clearTimeout(timer);
     this.#leaving.clear();
@@ -79,7 +64,7 @@ export class RedisSubscriptions {
 
   async #subscribe(waiting: readonly Waiting[]): Promise<void> {
     try {
-      await this.#redis.subscribe(...waiting.map(({ name }) => name));
+      await this.#listeners.subscribe(waiting.map(({ name }) => name));
       for (const { resolve } of waiting) resolve();
     } catch (error) {
       for (const { reject } of waiting) reject(error);
@@ -89,7 +74,6 @@ export class RedisSubscriptions {
   #leave(name: string): void {
     this.#leaving.delete(name);
     this.#names.delete(name);
-    // On a lost connection there is nothing to leave.
-    if (this.#redis.status === 'ready') this.#redis.unsubscribe(name).catch(() => undefined);
+    this.#listeners.unsubscribe(name);
   }
 }

@@ -1,13 +1,13 @@
 // The sync adapter over Redis: a stream and a head per recoverable channel, one Lua script that numbers, appends and
-// publishes in one step, and Pub/Sub to reach the nodes that have subscribers.
+// publishes in one step, and Pub/Sub to reach the nodes that have subscribers; in a cluster, sharded Pub/Sub.
 //
-//   two connections   one for commands, which fails at once while Redis is away, and one that listens
-//   publish           recoverable: the script; ephemeral: PUBLISH, marked with the node that has delivered it already
-//   subscribe         SUBSCRIBE first, then the head: every publication after it will be heard
-//   reconnect         Pub/Sub forgets what was missed, so all channels are subscribed anew and their heads told
-//   canary            each node publishes to itself; silence for too long means a deaf connection, which is rebuilt
+//   commands     one connection (`redis-commands.ts`), which fails at once while Redis is away
+//   listeners    one, or one to each master of a cluster (`redis-listeners.ts`)
+//   publish      recoverable: the script; ephemeral: PUBLISH, marked with the node that has delivered it already
+//   subscribe    SUBSCRIBE first, then the head: every publication after it will be heard
+//   reconnect    Pub/Sub forgets what was missed, so all channels are subscribed anew and their heads told
+//   canary       each node publishes to itself; silence for too long means a deaf connection, which is rebuilt
 
-import { Redis } from 'ioredis';
 import { randomId, type Clock } from '../core/clock.ts';
 import type { SyncObserver } from '../core/observer.ts';
 import { Publication } from '../core/publication.ts';
@@ -24,20 +24,16 @@ import type {
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { RedisCanary } from './redis-canary.ts';
+import { RedisCommands } from './redis-commands.ts';
+import { RedisHeads } from './redis-heads.ts';
 import { readPage, type ReadReply } from './redis-history.ts';
-import {
-  appendScript,
-  decodeSender,
-  emptyHeadKeptMs,
-  encodeSender,
-  headKeptMs,
-  readScript,
-  splitMessage,
-} from './redis-scripts.ts';
+import { RedisListeners } from './redis-listeners.ts';
+import { decodeSender, emptyHeadKeptMs, encodeSender, headKeptMs, splitMessage } from './redis-scripts.ts';
 import { RedisSubscriptions } from './redis-subscriptions.ts';
+import { parseRedisUrl, type RedisTarget } from './redis-target.ts';
 
 export interface RedisAdapterOptions {
-  /** `redis://` or `rediss://`, with password and database number if there are any. */
+  /** As `redis-target.ts` describes. */
   readonly url: string;
   /** Before every key and channel, so that several servers can share one Redis. */
   readonly prefix: string;
@@ -47,65 +43,86 @@ export interface RedisAdapterOptions {
   readonly log: (message: string, error: unknown) => void;
 }
 
-/** The scripts as the driver adds them to its client. */
-interface Scripted {
-  sobranieAppend(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]>;
-  sobranieRead(...args: (string | number)[]): Promise<ReadReply>;
+/** What there is between start and close. */
+interface Connected {
+  readonly commands: RedisCommands;
+  readonly listeners: RedisListeners;
+  readonly subscriptions: RedisSubscriptions;
+  readonly canary: RedisCanary;
+  readonly heads: RedisHeads;
 }
-
-const answerTimeoutMs = 1_000;
-const headsAtOnceMax = 1_000;
 
 export class RedisAdapter implements SyncAdapter {
   readonly name = 'redis';
   readonly traits: SyncTraits = { shared: true, durable: true };
   readonly #options: RedisAdapterOptions;
-  readonly #commands: Redis & Scripted;
-  readonly #listener: Redis;
-  readonly #subscriptions: RedisSubscriptions;
-  readonly #canary: RedisCanary;
+  readonly #target: RedisTarget;
   readonly #channels = new Map<string, ChannelRule>();
+  #connected: Connected | undefined;
   #events: SyncEvents | undefined;
-  #started = false;
+  #closed = false;
 
+  /** Throws when the URL is none. */
   constructor(options: RedisAdapterOptions) {
     this.#options = options;
-    const common = {
-      lazyConnect: true,
-      // A command that waits for a lost connection would be sent before the subscribers are back, or hang.
-      enableOfflineQueue: false,
-      maxRetriesPerRequest: 0,
-      connectTimeout: 5_000,
-      keepAlive: 5_000,
-      // For ever, with full jitter: all nodes lose Redis in the same instant.
-      retryStrategy: (times: number) => options.clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6)),
-    };
-    const commands = new Redis(options.url, { ...common, commandTimeout: answerTimeoutMs, enableAutoPipelining: true });
-    commands.defineCommand('sobranieAppend', { numberOfKeys: 3, lua: appendScript });
-    commands.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
-    this.#commands = commands as unknown as Redis & Scripted;
-    this.#listener = new Redis(options.url, { ...common, autoResubscribe: false });
-    this.#subscriptions = new RedisSubscriptions(this.#listener);
-    this.#canary = new RedisCanary({
-      topic: `${options.prefix}:n:${options.nodeId}`,
-      clock: options.clock,
-      commands,
-      deaf: () => this.#rebuild(),
-    });
-    // The driver reconnects by itself; an error without a listener would end the process.
-    for (const client of [this.#commands, this.#listener]) client.on('error', (error: unknown) => this.#failed(error));
-    this.#listener.on('message', (topic: string, message: string) => this.#heard(topic, message));
-    this.#listener.on('ready', () => this.#started && void this.#renew());
-    this.#listener.on('close', () => this.#options.observer.up(this.name, false));
+    this.#target = parseRedisUrl(options.url);
   }
 
   async start(events: SyncEvents): Promise<void> {
+    const { clock, prefix, nodeId } = this.#options;
+    const failed = (error: unknown): void => this.#failed(error);
+    const commands = await RedisCommands.open({
+      target: this.#target,
+      clock,
+      failed,
+      changed: () => this.#tellHealth(),
+    });
+    const heads = new RedisHeads({
+      clock,
+      channels: () => [...this.#channels].filter(([, rule]) => rule.recoverable).map(([channel]) => channel),
+      read: async (channel) => {
+        const [epoch, offset] = await this.#read(channel, undefined, 0);
+        return { epoch, offset: Number(offset) };
+      },
+      tell: (channel, head) => this.#events?.head(channel, head),
+    });
+    const canary = new RedisCanary({
+      prefix,
+      nodeId,
+      clock,
+      commands,
+      deaf: (key) => listeners.rebuild(key),
+      logsChanged: () => heads.tellAll(),
+      beat: () => {
+        heads.tellFew();
+        this.#tellHealth();
+      },
+    });
+    const listeners = new RedisListeners({
+      sharded: commands.isCluster,
+      clock,
+      topology: () => commands.topology(),
+      topics: (topology) => [...canary.route(topology), ...subscriptions.names],
+      message: (topic, message) => this.#heard(topic, message),
+      renewed: () => {
+        this.#tellHealth();
+        this.#options.observer.reconnected(this.name);
+        heads.tellAll();
+      },
+      lost: () => this.#tellHealth(),
+      failed,
+    });
+    const subscriptions = new RedisSubscriptions(listeners);
     this.#events = events;
-    await Promise.all([this.#commands.connect(), this.#listener.connect()]);
-    await this.#listener.subscribe(this.#canary.topic);
-    this.#started = true;
-    this.#canary.start();
-    this.#options.observer.up(this.name, true);
+    this.#connected = { commands, listeners, subscriptions, canary, heads };
+    try {
+      await listeners.start();
+      await canary.start();
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+    this.#tellHealth();
   }
 
   publish(outgoing: Outgoing): Promise<Position | undefined> {
@@ -120,7 +137,7 @@ export class RedisAdapter implements SyncAdapter {
 
   unsubscribe(channel: string): void {
     this.#channels.delete(channel);
-    this.#subscriptions.remove(this.#topicOf(channel));
+    this.#connected?.subscriptions.remove(this.#topicOf(channel));
   }
 
   history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
@@ -128,21 +145,26 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   health(): SyncHealth {
-    return { up: this.#started && this.#listener.status === 'ready' && this.#commands.status === 'ready' };
+    if (this.#connected === undefined || this.#closed) return { up: false };
+    const { commands, listeners, canary } = this.#connected;
+    if (!commands.ready) return { up: false, detail: 'Redis is away' };
+    if (!listeners.up) return { up: false, detail: 'subscribing anew' };
+    return canary.hears ? { up: true } : { up: false, detail: 'nothing is heard' };
   }
 
   async probe(timeoutMs: number): Promise<void> {
-    await this.#canary.probe(timeoutMs);
+    await this.#live.canary.probe(timeoutMs);
   }
 
   close(): Promise<void> {
+    this.#closed = true;
     this.#events = undefined;
-    this.#started = false;
-    this.#canary.close();
-    this.#subscriptions.close();
-    // Not QUIT: everything that was answered is in Redis, and a Redis that is away would not answer it.
-    this.#commands.disconnect();
-    this.#listener.disconnect();
+    const connected = this.#connected;
+    connected?.canary.close();
+    connected?.heads.close();
+    connected?.subscriptions.close();
+    connected?.listeners.close();
+    connected?.commands.close();
     this.#options.observer.up(this.name, false);
     return Promise.resolve();
   }
@@ -150,7 +172,7 @@ export class RedisAdapter implements SyncAdapter {
   // Commands
 
   async #append({ channel, rule, data, from, except, key }: Outgoing): Promise<Position> {
-    const [epoch, offset] = await this.#commands.sobranieAppend(
+    const [epoch, offset] = await this.#live.commands.append(
       this.#key('m', channel),
       this.#key('s', channel),
       `${this.#key('k', channel)}:${key ?? ''}`,
@@ -160,7 +182,7 @@ export class RedisAdapter implements SyncAdapter {
       rule.historySize,
       rule.historySeconds * 1_000,
       Math.max(headKeptMs, rule.historySeconds * 1_000),
-      'PUBLISH',
+      this.#live.commands.publishCommand,
       this.#topicOf(channel),
       key ?? '',
     );
@@ -169,12 +191,12 @@ export class RedisAdapter implements SyncAdapter {
 
   async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {
     const head = `- 0 ${at} ${this.#options.nodeId}`;
-    await this.#commands.publish(this.#topicOf(channel), `${head}\n${encodeSender({ from, except })}\n${data}`);
+    await this.#live.commands.publish(this.#topicOf(channel), `${head}\n${encodeSender({ from, except })}\n${data}`);
     return undefined;
   }
 
   async #subscribe(channel: string, rule: ChannelRule): Promise<Position | undefined> {
-    await this.#subscriptions.add(this.#topicOf(channel));
+    await this.#live.subscriptions.add(this.#topicOf(channel));
     if (!rule.recoverable) return undefined;
     const [epoch, offset] = await this.#read(channel, undefined, 0);
     return { epoch, offset: Number(offset) };
@@ -193,7 +215,7 @@ export class RedisAdapter implements SyncAdapter {
 
   #read(channel: string, after: number | undefined, count: number, size = 0): Promise<ReadReply> {
     const keys = [this.#key('m', channel), this.#key('s', channel)];
-    return this.#commands.sobranieRead(...keys, this.#newEpoch(), after ?? '', count, emptyHeadKeptMs, size);
+    return this.#live.commands.read(...keys, this.#newEpoch(), after ?? '', count, emptyHeadKeptMs, size);
   }
 
   /** What the driver says becomes `unavailable`, and within its time limit. */
@@ -209,10 +231,7 @@ export class RedisAdapter implements SyncAdapter {
   // Messages
 
   #heard(topic: string, message: string): void {
-    if (topic === this.#canary.topic) {
-      this.#canary.heard(message);
-      return;
-    }
+    if (this.#connected?.canary.heard(topic, message) === true) return;
     const channel = topic.slice(this.#options.prefix.length + 4, -1);
     const rule = this.#channels.get(channel);
     const parts = splitMessage(message);
@@ -243,42 +262,13 @@ export class RedisAdapter implements SyncAdapter {
 
   // Connection
 
-  /** The listening connection is new: everything is subscribed again, then every channel's head is told. */
-  async #renew(): Promise<void> {
-    const { observer } = this.#options;
-    try {
-      await this.#listener.subscribe(this.#canary.topic);
-      await this.#subscriptions.renew();
-      observer.up(this.name, true);
-      observer.reconnected(this.name);
-      await this.#tellHeads();
-    } catch (error) {
-      this.#failed(error);
-      // Half renewed is deaf on some channels: start over on another connection.
-      this.#rebuild();
-    }
+  get #live(): Connected {
+    if (this.#connected === undefined || this.#closed) throw new RealtimeError('unavailable');
+    return this.#connected;
   }
 
-  async #tellHeads(): Promise<void> {
-    const channels = [...this.#channels].filter(([, rule]) => rule.recoverable).map(([channel]) => channel);
-    for (let at = 0; at < channels.length; at += headsAtOnceMax) {
-      const batch = channels.slice(at, at + headsAtOnceMax);
-      const heads = await Promise.all(batch.map((channel) => this.#readWhenReady(channel)));
-      heads.forEach(([epoch, offset], index) => {
-        const channel = batch[index];
-        if (channel !== undefined) this.#events?.head(channel, { epoch, offset: Number(offset) });
-      });
-    }
-  }
-
-  /** The two connections come back one after the other. */
-  async #readWhenReady(channel: string): Promise<ReadReply> {
-    for (let tries = 0; this.#commands.status !== 'ready' && tries < 100; tries++) await this.#options.clock.sleep(20);
-    return this.#read(channel, undefined, 0);
-  }
-
-  #rebuild(): void {
-    if (this.#started) this.#listener.disconnect(true);
+  #tellHealth(): void {
+    if (!this.#closed) this.#options.observer.up(this.name, this.health().up);
   }
 
   #failed(error: unknown): void {

@@ -1,9 +1,11 @@
-// The Redis adapter as the contract's tests want it: a server, and any number of nodes on it.
+// The Redis adapter as the contract's tests want it: a server or a cluster, and any number of nodes on it.
 
+import { Redis } from 'ioredis';
 import { systemClock } from '../../src/core/clock.ts';
 import { silentObserver } from '../../src/core/observer.ts';
 import { RedisAdapter } from '../../src/sync/redis.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
+import { startRedisCluster } from './redis-cluster.ts';
 import { startRedis } from './redis.ts';
 
 /** The server's clock cannot be turned, so what it has stored grows older: the streams are written anew. */
@@ -26,6 +28,15 @@ end
 
 export async function redisHarness(): Promise<SyncHarness> {
   const redis = await startRedis();
+  return harnessOf(redis.url, [redis.port], () => redis.close());
+}
+
+export async function redisClusterHarness(): Promise<SyncHarness> {
+  const cluster = await startRedisCluster();
+  return harnessOf(cluster.url, cluster.ports, () => cluster.close());
+}
+
+function harnessOf(url: string, ports: readonly number[], close: () => Promise<void>): SyncHarness {
   const prefix = 'contract';
   let adapters: RedisAdapter[] = [];
   let nodes = 0;
@@ -36,7 +47,7 @@ export async function redisHarness(): Promise<SyncHarness> {
   return {
     createNode: async (events) => {
       const adapter = new RedisAdapter({
-        url: redis.url,
+        url,
         prefix,
         nodeId: `node${++nodes}`,
         clock: systemClock,
@@ -51,12 +62,16 @@ export async function redisHarness(): Promise<SyncHarness> {
     clock: {
       now: () => Date.now(),
       advance: async (milliseconds) => {
-        await redis.admin.eval(ageScript, 0, prefix, milliseconds);
+        for (const port of ports) {
+          const admin = new Redis(port, '127.0.0.1');
+          await admin.eval(ageScript, 0, prefix, milliseconds);
+          admin.disconnect();
+        }
       },
     },
     close: async () => {
       await closeNodes();
-      await redis.close();
+      await close();
     },
   };
 }

@@ -1,0 +1,223 @@
+// The connection for commands: to one server, to the master that Sentinels name, or to all masters of a cluster. It
+// fails at once while Redis is away: a command that waits for a lost connection would be sent before the listeners are
+// back, or hang. Reconnects by itself for ever, with full jitter, since all nodes lose Redis in the same instant.
+
+import { Cluster, Redis } from 'ioredis';
+import type { Clock } from '../core/clock.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { ReadReply } from './redis-history.ts';
+import { appendScript, readScript } from './redis-scripts.ts';
+import { slotCount, slotOf } from './redis-slot.ts';
+import { createListener, type RedisClientOptions, type RedisTarget } from './redis-target.ts';
+import { within } from './redis-within.ts';
+
+/** The scripts as the driver adds them to its client. */
+interface Scripted {
+  sobranieAppend(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]>;
+  sobranieRead(...args: (string | number)[]): Promise<ReadReply>;
+}
+
+/** Who has to be listened to for what. */
+export interface RedisTopology {
+  /** The masters, by address. */
+  readonly keys: readonly string[];
+  /** The master that publishes a topic; undefined while none serves its slot. */
+  keyOf(topic: string): string | undefined;
+  createListener(key: string): Redis;
+}
+
+export interface RedisCommandsOptions {
+  readonly target: RedisTarget;
+  readonly clock: Clock;
+  readonly failed: (error: unknown) => void;
+  readonly changed: () => void;
+}
+
+const answerTimeoutMs = 1_000;
+const onlyMaster = 'redis';
+
+export class RedisCommands {
+  readonly isCluster: boolean;
+  readonly #options: RedisCommandsOptions;
+  readonly #client: (Redis | Cluster) & Scripted;
+  /** A restart loses nothing that was answered; undefined while that is not known of the present connection. */
+  #durable: boolean | undefined;
+
+  private constructor(client: Redis | Cluster, options: RedisCommandsOptions, durable: boolean) {
+    this.#options = options;
+    this.isCluster = client instanceof Cluster;
+    client.defineCommand('sobranieAppend', { numberOfKeys: 3, lua: appendScript });
+    client.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
+    this.#client = client as (Redis | Cluster) & Scripted;
+    this.#durable = durable;
+    client.on('ready', () => void this.#learn());
+    client.on('close', () => {
+      if (!this.isCluster) this.#durable = undefined;
+      options.changed();
+    });
+  }
+
+  /** Connects and finds out whether it is a cluster. Rejects when Redis cannot be reached. */
+  static async open(options: RedisCommandsOptions): Promise<RedisCommands> {
+    const { target, failed } = options;
+    const first = new Redis(commandOptions(options));
+    let last: unknown;
+    first.on('error', (error: unknown) => {
+      last = error;
+      failed(error);
+    });
+    try {
+      await within(first.connect(), 5_000, 'connecting to Redis');
+      // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
+      const info = await first.info('cluster').catch(() => '');
+      if (!/cluster_enabled:1/.test(info)) {
+        return new RedisCommands(first, options, !target.sentinel && (await writesFirst(first)));
+      }
+      const slots = parseSlots(await first.cluster('SLOTS'));
+      const cluster = createCluster(options, slots.keys);
+      cluster.on('error', failed);
+      first.disconnect();
+      try {
+        await within(cluster.connect(), 5_000, 'connecting to the Redis Cluster');
+      } catch (error) {
+        cluster.disconnect();
+        throw error;
+      }
+      return new RedisCommands(cluster, options, false);
+    } catch (error) {
+      first.disconnect();
+      throw new Error('Redis could not be reached', { cause: last ?? error });
+    }
+  }
+
+  get ready(): boolean {
+    return this.#client.status === 'ready' && this.#durable !== undefined;
+  }
+
+  get publishCommand(): 'PUBLISH' | 'SPUBLISH' {
+    return this.isCluster ? 'SPUBLISH' : 'PUBLISH';
+  }
+
+  append(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]> {
+    return this.#run(() => this.#client.sobranieAppend(...args, this.#durable === true ? '1' : ''));
+  }
+
+  read(...args: (string | number)[]): Promise<ReadReply> {
+    return this.#run(() => this.#client.sobranieRead(...args, this.#durable === true ? '1' : ''));
+  }
+
+  async publish(topic: string, message: string): Promise<void> {
+    await this.#run(() =>
+      this.isCluster ? this.#client.spublish(topic, message) : this.#client.publish(topic, message),
+    );
+  }
+
+  async topology(): Promise<RedisTopology> {
+    const { options } = this.#options.target;
+    if (!(this.#client instanceof Cluster)) {
+      return { keys: [onlyMaster], keyOf: () => onlyMaster, createListener: () => createListener(options) };
+    }
+    const cluster = this.#client;
+    const slots = parseSlots(await this.#run(() => cluster.cluster('SLOTS')));
+    return {
+      keys: slots.keys,
+      keyOf: (topic) => slots.bySlot[slotOf(topic)],
+      createListener: (key) => createListener({ ...options, ...addressOf(key) }),
+    };
+  }
+
+  /** A connection can be open and dead: another one takes its place. */
+  rebuild(): void {
+    this.#client.disconnect(true);
+  }
+
+  close(): void {
+    // Not QUIT: everything that was answered is in Redis, and a Redis that is away would not answer it.
+    this.#client.disconnect();
+  }
+
+  async #run<Value>(command: () => Promise<Value>): Promise<Value> {
+    if (!this.ready) throw new RealtimeError('unavailable');
+    // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
+    return await (this.isCluster ? within(command(), answerTimeoutMs, 'a command to the Redis Cluster') : command());
+  }
+
+  /** Another connection may lead to another server, or to the same with other settings. */
+  async #learn(): Promise<void> {
+    if (this.#client instanceof Redis) {
+      const durable = !this.#options.target.sentinel && (await writesFirst(this.#client));
+      if (this.#client.status !== 'ready') return;
+      this.#durable = durable;
+    }
+    this.#options.changed();
+  }
+}
+
+/** Whether all that it answers is in its file before. One that does not tell is taken for one that does not. */
+async function writesFirst(client: Redis): Promise<boolean> {
+  try {
+    const [[, appendOnly], [, fsync]] = await Promise.all([
+      client.config('GET', 'appendonly'),
+      client.config('GET', 'appendfsync'),
+    ]);
+    return appendOnly === 'yes' && fsync === 'always';
+  } catch {
+    return false;
+  }
+}
+
+function commandOptions({ clock, target }: RedisCommandsOptions): RedisClientOptions {
+  const delay = (times: number): number => clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6));
+  return {
+    ...target.options,
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    enableAutoPipelining: true,
+    maxRetriesPerRequest: 0,
+    connectTimeout: 5_000,
+    keepAlive: 5_000,
+    commandTimeout: answerTimeoutMs,
+    retryStrategy: delay,
+    sentinelRetryStrategy: delay,
+    // A master that became a replica keeps its connections: another one leads to the present master.
+    reconnectOnError: (error) => error.message.startsWith('READONLY'),
+  };
+}
+
+function createCluster(options: RedisCommandsOptions, keys: readonly string[]): Cluster {
+  const { clock, target } = options;
+  const { host, port, username, password, tls, family } = target.options;
+  const seed = host === undefined || port === undefined ? [] : [{ host, port }];
+  const account = {
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password }),
+    ...(tls === undefined ? {} : { tls }),
+    ...(family === undefined ? {} : { family }),
+  };
+  return new Cluster([...keys.map(addressOf), ...seed], {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    enableAutoPipelining: true,
+    slotsRefreshInterval: 2_000,
+    clusterRetryStrategy: (times) => clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6)),
+    redisOptions: { ...account, connectTimeout: 5_000, keepAlive: 5_000, commandTimeout: answerTimeoutMs },
+  });
+}
+
+function addressOf(key: string): { host: string; port: number } {
+  const colon = key.lastIndexOf(':');
+  return { host: key.slice(0, colon), port: Number(key.slice(colon + 1)) };
+}
+
+/** The answer to CLUSTER SLOTS: stretches of slots, each with its master first. */
+function parseSlots(reply: unknown): { keys: string[]; bySlot: (string | undefined)[] } {
+  const keys = new Set<string>();
+  const bySlot: (string | undefined)[] = Array.from({ length: slotCount });
+  for (const [from, to, master] of reply as [number, number, [host: string, port: number]][]) {
+    const key = `${master[0]}:${master[1]}`;
+    keys.add(key);
+    bySlot.fill(key, from, to + 1);
+  }
+  if (keys.size === 0) throw new Error('the Redis Cluster has no masters yet');
+  return { keys: [...keys], bySlot };
+}
