@@ -10,6 +10,8 @@ export interface ConnectOptions {
   readonly applicationName: string;
   /** Connections at most. Default: 4. */
   readonly max?: number;
+  /** A query unanswered for this long ends its connection, which may be half open; 0 waits for ever. Default: 10. */
+  readonly answerSeconds?: number;
 }
 
 /** Offsets and times stay far below 2^53, so they are numbers here, not strings. */
@@ -21,15 +23,25 @@ export type Database = postgres.Sql<{ bigint: number }>;
 
 /** A pool. Its queries reject with the driver's errors: `unavailable` below wraps them at the edge. */
 export function connect(url: string, options: ConnectOptions): Database {
-  return postgres(url, {
+  const settings = {
     max: options.max ?? 4,
     connect_timeout: connectSeconds,
+    backoff,
     connection: { application_name: options.applicationName },
     // Array types are not used, and asking for them costs each new connection a round trip.
     fetch_types: false,
     types,
     onnotice: ignoreNotice,
-  });
+    // Ours, by the patch that this project applies to the driver: a socket whose other end is gone without a word
+    // takes queries for a quarter of an hour before the system gives it up.
+    answer_timeout: options.answerSeconds ?? 10,
+  };
+  return postgres(url, settings);
+}
+
+/** Seconds before the next try. Full jitter: a database that comes back is not met by all of its clients at once. */
+function backoff(retries: number): number {
+  return Math.random() * Math.min(1, 0.05 * 2 ** retries);
 }
 
 export interface DirectOptions {
@@ -45,6 +57,7 @@ export function connectDirect(url: string, options: DirectOptions): Database {
     max_lifetime: null,
     idle_timeout: 0,
     connect_timeout: connectSeconds,
+    backoff,
     connection: { application_name: options.applicationName },
     fetch_types: false,
     types,

@@ -18,7 +18,7 @@ const lock = '1937006946, 4';
  * database was migrated by a newer version.
  */
 export async function migrate(url: string): Promise<void> {
-  const sql = connect(url, { applicationName: 'sobranie migrate', max: 1 });
+  const sql = connect(url, { applicationName: 'sobranie migrate', max: 1, answerSeconds: 0 });
   try {
     await migrateWith(sql);
   } finally {

@@ -10,6 +10,8 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 interface Waiting {
   readonly outgoing: Outgoing;
   readonly bytes: number;
+  /** Its publisher was told that it was not taken: it must not be appended after all. */
+  late: boolean;
   resolve(position: Position): void;
   reject(error: unknown): void;
 }
@@ -19,7 +21,7 @@ const batchBytesMax = 1 << 20;
 /** Publications that wait for the database; past this it cannot keep up and says so at once. */
 const waitingMax = 10_000;
 const waitingBytesMax = 64 << 20;
-/** A publisher never waits longer; whether the database took it is then unknown, and a key makes the retry safe. */
+/** A publisher never waits longer; whether the database took what was under way is then unknown: a key makes it safe. */
 const answerTimeoutMs = 1_000;
 
 export class PostgresAppender {
@@ -43,17 +45,18 @@ export class PostgresAppender {
       throw new RealtimeError('unavailable', 'The database cannot keep up; retry.');
     }
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(
-        () => reject(new RealtimeError('unavailable', 'The database did not answer in time; retry with a key.')),
-        answerTimeoutMs,
-      );
+      const timer = setTimeout(() => {
+        entry.late = true;
+        reject(new RealtimeError('unavailable', 'The database did not answer in time; retry with a key.'));
+      }, answerTimeoutMs);
       const settle =
         <Value>(then: (value: Value) => void) =>
         (value: Value) => {
           clearTimeout(timer);
           then(value);
         };
-      this.#waiting.push({ outgoing, bytes, resolve: settle(resolve), reject: settle(reject) });
+      const entry: Waiting = { outgoing, bytes, late: false, resolve: settle(resolve), reject: settle(reject) };
+      this.#waiting.push(entry);
       this.#waitingBytes += bytes;
       this.#running ??= this.#run();
     });
@@ -67,7 +70,10 @@ export class PostgresAppender {
   async #run(): Promise<void> {
     // What the same tick publishes goes into the first batch.
     await Promise.resolve();
-    while (this.#waiting.length > 0) await this.#appendBatch(this.#takeBatch());
+    while (this.#waiting.length > 0) {
+      const batch = this.#takeBatch().filter(({ late }) => !late);
+      if (batch.length > 0) await this.#appendBatch(batch);
+    }
     // In the same step as the last look: what comes a moment later must start anew, not wait for a loop that has ended.
     this.#running = undefined;
   }

@@ -15,7 +15,9 @@ export interface ListenerOptions {
   readonly sql: Database;
   readonly nodeId: string;
   readonly clock: Clock;
+  /** Default: 3,000. */
   readonly canaryEveryMs?: number | undefined;
+  /** With a canary every so often and as long to come back, a deaf session is found in 12 s. Default: 8,000. */
   readonly deafAfterMs?: number | undefined;
 }
 
@@ -58,7 +60,7 @@ export class PostgresListener {
   /** Resolves when it listens; rejects when the database cannot be reached. */
   async start(): Promise<void> {
     await this.#open();
-    const every = this.#options.canaryEveryMs ?? 5_000;
+    const every = this.#options.canaryEveryMs ?? 3_000;
     this.#timer = setInterval(() => this.#beat(), every);
   }
 
@@ -116,7 +118,7 @@ export class PostgresListener {
   }
 
   #beat(): void {
-    const { clock, canaryEveryMs = 5_000, deafAfterMs = 15_000 } = this.#options;
+    const { clock, canaryEveryMs = 3_000, deafAfterMs = 8_000 } = this.#options;
     this.probe(canaryEveryMs).catch((error: unknown) => {
       if (this.#closed) return;
       const silentMs = clock.monotonic() - this.#heardAt;

@@ -24,6 +24,7 @@ import type { LogRow } from '../database/log-row.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { PostgresAppender } from './postgres-appender.ts';
+import { headsAtOnceMax, PostgresHeads } from './postgres-heads.ts';
 import { PostgresListener } from './postgres-listener.ts';
 import { readHeads, readHistory, readLogState } from './postgres-queries.ts';
 import { PostgresReader } from './postgres-reader.ts';
@@ -42,13 +43,10 @@ export interface PostgresAdapterOptions {
 }
 
 const answerTimeoutMs = 1_000;
-const headsAtOnceMax = 5_000;
 const safetyReadEveryMs = 5_000;
-
-interface AskedHead {
-  readonly resolve: (head: Position) => void;
-  readonly reject: (error: unknown) => void;
-}
+const resumeRetryMs = 500;
+/** Ephemeral publications on their way to other nodes; while the database does not answer, more are not worth keeping. */
+const ephemeralMax = 1_000;
 
 export class PostgresAdapter implements SyncAdapter {
   readonly name = 'postgres';
@@ -56,13 +54,15 @@ export class PostgresAdapter implements SyncAdapter {
   readonly #options: PostgresAdapterOptions;
   readonly #listener: PostgresListener;
   readonly #appender: PostgresAppender;
+  readonly #heads: PostgresHeads;
   #events: SyncEvents | undefined;
   #reader: PostgresReader | undefined;
   #logEpoch = '';
   #connections = 0;
-  #resuming: Promise<void> | undefined;
-  #asked = new Map<string, AskedHead[]>();
-  #asking = false;
+  #resuming = false;
+  /** Another connection came while the log was caught up with. */
+  #resumeAgain = false;
+  #ephemeral = 0;
   #safety: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: PostgresAdapterOptions) {
@@ -80,6 +80,7 @@ export class PostgresAdapter implements SyncAdapter {
       },
     );
     const { connectDirect: connect, sql, nodeId, clock } = options;
+    this.#heads = new PostgresHeads(sql, (error) => this.#failed('heads could not be read', error));
     this.#listener = new PostgresListener(
       { connect, sql, nodeId, clock },
       {
@@ -99,7 +100,7 @@ export class PostgresAdapter implements SyncAdapter {
     this.#reader = new PostgresReader({ sql, clock, observer, log, name: this.name }, events, state.seq);
     await this.#listener.start();
     // Correctness never rests on a notification or a hand-over alone.
-    this.#safety = setInterval(() => this.#reader?.catchUp(), safetyReadEveryMs);
+    this.#safety = setInterval(() => void this.#checkLog(), safetyReadEveryMs);
   }
 
   /** What the relay of this process has committed: see PostgresReader. Resolves when it may go on. */
@@ -120,7 +121,7 @@ export class PostgresAdapter implements SyncAdapter {
   subscribe(channel: string, rule: ChannelRule): Promise<Position> | undefined {
     this.#requireReader().add(channel);
     if (!rule.recoverable) return undefined;
-    return inTime(this.#askHead(channel));
+    return inTime(this.#heads.ask(channel));
   }
 
   unsubscribe(channel: string): void {
@@ -148,40 +149,6 @@ export class PostgresAdapter implements SyncAdapter {
     this.#options.observer.up(this.name, false);
   }
 
-  // Heads: what one tick asks for is one query
-
-  #askHead(channel: string): Promise<Position> {
-    return new Promise((resolve, reject) => {
-      const asked = this.#asked.get(channel) ?? [];
-      asked.push({ resolve, reject });
-      this.#asked.set(channel, asked);
-      if (this.#asking) return;
-      this.#asking = true;
-      queueMicrotask(() => void this.#answerHeads());
-    });
-  }
-
-  async #answerHeads(): Promise<void> {
-    while (this.#asked.size > 0) {
-      const asked = new Map([...this.#asked].slice(0, headsAtOnceMax));
-      for (const channel of asked.keys()) this.#asked.delete(channel);
-      try {
-        const heads = await readHeads(this.#options.sql, [...asked.keys()]);
-        for (const [channel, waiting] of asked) {
-          const head = heads.get(channel);
-          for (const { resolve, reject } of waiting) {
-            if (head === undefined) reject(new Error('the database left a channel out'));
-            else resolve(head);
-          }
-        }
-      } catch (error) {
-        this.#failed('heads could not be read', error);
-        for (const waiting of asked.values()) for (const { reject } of waiting) reject(unavailable(error));
-      }
-    }
-    this.#asking = false;
-  }
-
   // Notifications
 
   /** `<seq> <application name>`: what this node has written itself is handed over without a detour. */
@@ -197,26 +164,53 @@ export class PostgresAdapter implements SyncAdapter {
     observer.up(this.name, true);
     if (this.#connections++ === 0) return;
     observer.reconnected(this.name);
-    // One at a time; a connection that comes meanwhile repeats it.
-    this.#resuming = (this.#resuming ?? Promise.resolve()).then(() => this.#resume());
+    this.#resume();
+  }
+
+  /** One at a time; a connection that comes meanwhile repeats it. */
+  #resume(): void {
+    this.#resumeAgain = true;
+    if (!this.#resuming) void this.#keepResuming();
+  }
+
+  /** Goes on until it worked: of a log that was lost nobody else would tell. */
+  async #keepResuming(): Promise<void> {
+    const { clock } = this.#options;
+    this.#resuming = true;
+    while (this.#resumeAgain && this.#events !== undefined) {
+      this.#resumeAgain = false;
+      try {
+        await this.#catchUpAll();
+      } catch (error) {
+        this.#failed('could not catch up after a reconnect; trying again', error);
+        this.#resumeAgain = true;
+        await clock.sleep(resumeRetryMs * (0.5 + clock.random()));
+      }
+    }
+    this.#resuming = false;
   }
 
   /** Reads what was missed, then tells the hub where every channel stands: also those whose rows are trimmed by now. */
-  async #resume(): Promise<void> {
+  async #catchUpAll(): Promise<void> {
     const reader = this.#reader;
     if (reader === undefined) return;
+    const state = await readLogState(this.#options.sql);
+    // A database that was set up anew or put back to an earlier state has less than was read already.
+    if (state.epoch !== this.#logEpoch || state.seq < reader.last) reader.restart(state.seq);
+    this.#logEpoch = state.epoch;
+    reader.catchUp();
+    await reader.idle();
+    await this.#tellHeads([...reader.interest]);
+  }
+
+  /** Behind the same address there may be another database, though no connection of the listener was lost. */
+  async #checkLog(): Promise<void> {
     try {
-      const state = await readLogState(this.#options.sql);
-      // A database that was set up anew or put back to an earlier state has less than was read already.
-      if (state.epoch !== this.#logEpoch || state.seq < reader.last) reader.restart(state.seq);
-      this.#logEpoch = state.epoch;
-      reader.catchUp();
-      await reader.idle();
-      await this.#tellHeads([...reader.interest]);
+      const { epoch } = await inTime(readLogState(this.#options.sql));
+      if (epoch === this.#logEpoch) this.#reader?.catchUp();
+      else this.#resume();
     } catch (error) {
-      this.#failed('could not catch up after a reconnect', error);
-      // The next canary that comes back, or the next reconnect, tries again; holes are found by the hub as well.
-      reader.catchUp();
+      this.#failed('the log could not be looked at', error);
     }
   }
 
@@ -235,12 +229,10 @@ export class PostgresAdapter implements SyncAdapter {
   // Ephemeral publications
 
   async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {
+    if (this.#ephemeral >= ephemeralMax) throw new RealtimeError('unavailable');
     const head = JSON.stringify({ channel, at, from, except });
-    try {
-      await inTime(this.#listener.send(`${head}\n${data}`));
-    } catch (error) {
-      throw unavailable(error);
-    }
+    this.#ephemeral++;
+    await inTime(this.#listener.send(`${head}\n${data}`).finally(() => this.#ephemeral--));
     this.#options.observer.message(this.name, 'out', 1);
     return undefined;
   }

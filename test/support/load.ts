@@ -45,7 +45,7 @@ export interface FinishOptions {
   readonly gaps?: 'none' | 'allowed';
 }
 
-const rooms = ['rows:a', 'rows:b'] as const;
+let loads = 0;
 /** Longer than the second that a node has to say `unavailable`, as the machine is shared. */
 const answerTimeoutMs = 10_000;
 
@@ -60,14 +60,16 @@ export class Load {
   /** Reading ended and went on elsewhere so often. */
   moves = 0;
   readonly #options: LoadOptions;
+  /** Ids of several loads on one database differ. */
+  readonly #name = `${++loads}`;
+  readonly #rooms = [`${this.#name}a`, `${this.#name}b`] as const;
   readonly #random: Random;
   readonly #readers: Reader[] = [];
   readonly #lives: Promise<void>[] = [];
   readonly #publishing: Promise<void>[] = [];
   readonly #clients = new Set<{ cut(): unknown }>();
   #table: postgres.Sql | undefined;
-  #writing = true;
-  #reading = true;
+  readonly #on = { writing: true, reading: true };
 
   constructor(options: LoadOptions) {
     this.#options = options;
@@ -77,7 +79,7 @@ export class Load {
   async start(): Promise<void> {
     const { publishers = 2, writers = 2, readers = 2, databaseUrl, channels } = this.#options;
     if (databaseUrl !== undefined) await this.#createTable(databaseUrl);
-    const read = databaseUrl === undefined ? channels : [...channels, ...rooms];
+    const read = databaseUrl === undefined ? channels : [...channels, ...this.#rooms.map((room) => `rows:${room}`)];
     for (let index = 0; index < readers; index++) {
       this.#readers.push(this.#socketReader(`socket ${index}`, read), this.#eventReader(`stream ${index}`, read));
     }
@@ -88,10 +90,13 @@ export class Load {
       20_000,
     );
     for (let index = 0; index < publishers; index++) {
-      this.#publishing.push(this.#publishBySocket(`s${index}`), this.#publishByHttp(`h${index}`));
+      this.#publishing.push(
+        this.#publishBySocket(`${this.#name}s${index}`),
+        this.#publishByHttp(`${this.#name}h${index}`),
+      );
     }
     for (let index = 0; databaseUrl !== undefined && index < writers; index++) {
-      this.#publishing.push(this.#writeRows(`w${index}`, databaseUrl));
+      this.#publishing.push(this.#writeRows(`${this.#name}w${index}`, databaseUrl));
     }
   }
 
@@ -124,7 +129,7 @@ export class Load {
 
   /** Stops the traffic, waits for what is on its way, and fails unless every message is accounted for. */
   async finish({ timeoutMs = 20_000, gaps = 'none' }: FinishOptions = {}): Promise<void> {
-    this.#writing = false;
+    this.#on.writing = false;
     await wait(Promise.all(this.#publishing), timeoutMs, 'the last publications');
     await this.#countRows();
     await until(
@@ -140,8 +145,8 @@ export class Load {
 
   /** Ends whatever still runs. Idempotent. */
   async end(): Promise<void> {
-    this.#writing = false;
-    this.#reading = false;
+    this.#on.writing = false;
+    this.#on.reading = false;
     for (const client of this.#clients) client.cut();
     await wait(Promise.allSettled([...this.#publishing, ...this.#lives]), 15_000, 'the end of the load');
     await this.#table?.end({ timeout: 1 });
@@ -157,7 +162,7 @@ export class Load {
         socket.send({ type: 'subscribe', channel, since: ledger.positions.get(channel), id: channel });
       const onText = (text: string): void => {
         const frame = JSON.parse(text) as Frame;
-        if (frame.type === 'error' && frame.retryable === true && this.#reading) {
+        if (frame.type === 'error' && frame.retryable === true && this.#on.reading) {
           setTimeout(() => subscribe(String(frame.id)), 50 + this.#random() * 100);
         } else takeFrame(ledger, frame);
       };
@@ -195,12 +200,12 @@ export class Load {
   #keep(reader: Reader, client: { cut(): unknown }): void {
     this.#clients.add(client);
     reader.cut = () => void client.cut();
-    if (!this.#reading) client.cut();
+    if (!this.#on.reading) client.cut();
   }
 
   async #keepReading(reader: Reader): Promise<void> {
     let before: LoadNode | undefined;
-    while (this.#reading) {
+    while (this.#on.reading) {
       const nodes = this.#options.nodes();
       const others = nodes.filter((node) => node !== before);
       before = pick(others.length === 0 ? nodes : others, this.#random);
@@ -210,7 +215,7 @@ export class Load {
         if (error instanceof Refused && error.status !== 503) this.account.faults.push(error.message);
       }
       this.moves++;
-      if (this.#reading) await Bun.sleep(this.#random() * 100);
+      if (this.#on.reading) await Bun.sleep(this.#random() * 100);
     }
   }
 
@@ -249,7 +254,7 @@ export class Load {
   }
 
   async #publishAll(name: string, publish: (channel: string, id: string) => Promise<Frame>): Promise<void> {
-    for (let number = 0; this.#writing; number++) {
+    for (let number = 0; this.#on.writing; number++) {
       const id = `${name}-${number}`;
       const channel = pick(this.#options.channels, this.#random);
       this.account.attempt(id);
@@ -259,7 +264,7 @@ export class Load {
   }
 
   async #repeat(channel: string, id: string, publish: (channel: string, id: string) => Promise<Frame>): Promise<void> {
-    while (this.#reading) {
+    while (this.#on.reading) {
       const startedAt = performance.now();
       try {
         const answer = await publish(channel, id);
@@ -273,7 +278,7 @@ export class Load {
       } catch (error) {
         // A node that dies takes its connections along; one that only says nothing hangs.
         const tookMs = performance.now() - startedAt;
-        if (tookMs >= answerTimeoutMs && this.#reading) this.account.faults.push(`${id}: ${String(error)}`);
+        if (tookMs >= answerTimeoutMs && this.#on.reading) this.account.faults.push(`${id}: ${String(error)}`);
       }
       await Bun.sleep(50 + this.#random() * 100);
     }
@@ -298,13 +303,13 @@ export class Load {
 
   async #writeRows(name: string, url: string): Promise<void> {
     const sql = openTable(url);
-    for (let number = 0; this.#writing; number++) {
+    for (let number = 0; this.#on.writing; number++) {
       const count = this.#random() < 0.2 ? 1 + Math.floor(this.#random() * 10) : 1;
       const filling = 'é'.repeat(this.#random() < 0.05 ? 6_000 : 5);
       const rollsBack = this.#random() < 0.1;
       const rows = Array.from({ length: count }, (_, index) => {
         const id = `${name}-${number}.${index}`;
-        return { id, room: pick(rooms, this.#random).slice('rows:'.length), filling };
+        return { id, room: pick(this.#rooms, this.#random), filling };
       });
       if (!rollsBack) for (const { id } of rows) this.account.attempt(id);
       const startedAt = performance.now();
@@ -327,17 +332,21 @@ export class Load {
   /** The table says what was committed, also where the answer to the commit was lost. */
   async #countRows(): Promise<void> {
     if (this.#table === undefined) return;
-    const rows = await this.#table<{ id: string; room: string }[]>`SELECT id, room FROM load_rows`;
+    const rows = await this.#table<{ id: string; room: string }[]>`
+      SELECT id, room FROM load_rows WHERE room = ANY (${this.#table.array([...this.#rooms])})`;
     for (const { id, room } of rows) this.account.accept(id, `rows:${room}`);
   }
 
   async #publishLast(timeoutMs: number): Promise<void> {
-    const last = new Map(this.#options.channels.map((channel) => [channel, `last ${channel}`]));
+    const last = new Map(this.#options.channels.map((channel) => [channel, `last ${this.#name} ${channel}`]));
     for (const [channel, id] of last) {
       this.account.attempt(id);
       await this.#repeat(channel, id, async () => {
         const socket = await WebSocketClient.open(this.#anyNode().url);
-        const answer = await socket.request({ type: 'publish', channel, data: { id }, key: 'last' }, answerTimeoutMs);
+        const answer = await socket.request(
+          { type: 'publish', channel, data: { id }, key: `last ${this.#name}` },
+          answerTimeoutMs,
+        );
         await socket.cut();
         return answer;
       });
