@@ -94,7 +94,10 @@ function openWebSocket(
   const query = queryOf(request);
   const channels = channelList(query);
   const refusal = refusalOf(options);
-  if (refusal !== undefined) return upgrade(request, server, { hub, identity: anonymous, channels, refusal });
+  if (refusal !== undefined) {
+    if (isRetriedElsewhere(request)) return errorResponse(new RealtimeError(refusal.reason), 503);
+    return upgrade(request, server, { hub, identity: anonymous, channels, refusal });
+  }
   const refuse = (error: unknown) => {
     hub.observer.connection('websocket', 'refused');
     return upgrade(request, server, {
@@ -135,6 +138,14 @@ function refusalOf({ hub, connectionsMax, isShuttingDown }: RealtimeOptions): Re
     return { code: closeCodes.tryAgainLater, reason: 'limit_exceeded' };
   }
   return undefined;
+}
+
+/**
+ * A browser learns nothing of a failed handshake, so it is upgraded and told by a close code. A proxy that has other
+ * nodes to ask says so, and is answered what it understands.
+ */
+function isRetriedElsewhere(request: Request): boolean {
+  return request.headers.get('x-retry-on') === '503';
 }
 
 function refusalFor(error: RealtimeError): Refusal {

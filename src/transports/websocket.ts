@@ -7,14 +7,14 @@ import type { Hub } from '../core/hub.ts';
 import type { Fanout, Gap, Outlet } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
-import { closeCodes } from '../protocol/codes.ts';
+import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import { gapFrame } from './gap-frame.ts';
 
 /** Why a connection is closed as soon as it has opened: a browser cannot see the status of a refused upgrade. */
 export interface Refusal {
   readonly code: number;
-  readonly reason: string;
+  readonly reason: ErrorCode;
 }
 
 export interface ConnectionStart {
