@@ -26,6 +26,7 @@ export interface AnnouncementPorts {
   readonly nodes: () => readonly NodeState[];
   /** Whether this node is the one that publishes what several have seen. */
   readonly isChosen: () => boolean;
+  readonly failed: (error: unknown) => void;
 }
 
 /** What waits while the sync layer is away; the newest say all that is true by then. */
@@ -48,23 +49,24 @@ export class Announcements {
 
   /** Publishes what waits, in order; true when nothing waits any more. Never rejects: call it again later. */
   flush(): Promise<boolean> {
-    this.#flushing ??= this.#flush().finally(() => {
-      this.#flushing = undefined;
-    });
-    return this.#flushing;
+    if (this.#waiting.length === 0) return Promise.resolve(true);
+    return (this.#flushing ??= this.#flush());
   }
 
   async #flush(): Promise<boolean> {
-    for (let change = this.#waiting[0]; change !== undefined; change = this.#waiting[0]) {
-      try {
+    try {
+      for (let change = this.#waiting[0]; change !== undefined; change = this.#waiting[0]) {
         await this.#publish(change);
-      } catch (error) {
-        this.#ports.hub.expected(error);
-        return false;
+        if (this.#waiting[0] === change) this.#waiting.shift();
       }
-      if (this.#waiting[0] === change) this.#waiting.shift();
+      return true;
+    } catch (error) {
+      this.#ports.failed(error);
+      return false;
+    } finally {
+      // In the same step as the last look: what is added after it finds nobody at work and begins anew.
+      this.#flushing = undefined;
     }
-    return true;
   }
 
   async #publish({ event, node, key, isOwn }: Change): Promise<void> {

@@ -11,11 +11,13 @@
 
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import { Announcements, type NodeState } from './announcements.ts';
 import { answer } from './answers.ts';
 import { decodeControl, encodeControl, isForAnother, type Beat, type Hello } from './control-message.ts';
 import { answerMsMax, Inquiries } from './inquiry.ts';
 import { Peers, type Peer } from './peers.ts';
+import { Silence } from './silence.ts';
 import { WholeCluster } from './whole-cluster.ts';
 
 export interface NodesOptions {
@@ -37,9 +39,6 @@ export class NodeIdTaken extends Error {
 
 const tickMs = 1_000;
 const beatEveryMs = 3_000;
-const probeMsMax = 2_000;
-/** A process that was held up for this long has not heard what came meanwhile. */
-const heldUpMs = 4_000;
 
 export class Nodes {
   readonly incarnation: string;
@@ -52,9 +51,11 @@ export class Nodes {
   #since = 0;
   #state: 'new' | 'joining' | 'refused' | 'joined' | 'closed' = 'new';
   #timer: ReturnType<typeof setInterval> | undefined;
-  #tickedAt = 0;
+  #refuse: () => void = () => undefined;
   #beatAt = 0;
+  #silence: Silence | undefined;
   #ticking = false;
+  #isAnnounced = false;
 
   constructor(options: NodesOptions) {
     this.#options = options;
@@ -64,7 +65,12 @@ export class Nodes {
     const peers = (): readonly Peer[] => this.#peers.live;
     this.#inquiries = new Inquiries({ incarnation: this.incarnation, peers, tell });
     this.cluster = new WholeCluster({ hub, inquiries: this.#inquiries, peers });
-    this.#announcements = new Announcements({ hub, nodes: () => this.nodes, isChosen: () => this.#isChosen() });
+    this.#announcements = new Announcements({
+      hub,
+      nodes: () => this.nodes,
+      isChosen: () => this.#isChosen(),
+      failed: (error) => this.#failed(error),
+    });
   }
 
   get #node(): string {
@@ -85,24 +91,25 @@ export class Nodes {
     this.#state = 'joining';
     if (hub.adapter.traits.shared) {
       await hub.listenToNodes((data) => this.#heard(data));
-      await hub.tellNodes(this.#hello());
-      await this.#waitForNamesakes(named ? answerMsMax : 0);
+      if (named) await this.#askForNamesakes();
+      else void this.#tell(this.#hello());
     }
     this.#state = 'joined';
     this.#since = hub.clock.now();
-    this.#tickedAt = hub.clock.monotonic();
-    this.#announceSelf();
+    this.#silence = new Silence(hub, this.#peers);
     this.#beat();
+    // Who did not wait for namesakes has not heard yet who else lives.
+    if (named || !hub.adapter.traits.shared) this.#announceSelf();
     this.#timer = setInterval(() => void this.tick(), tickMs);
   }
 
   /** Leaves so that nobody has to wait for its silence. Idempotent; never rejects. */
   async close(): Promise<void> {
-    const wasJoined = this.#state === 'joined';
+    const wasAnnounced = this.#state === 'joined' && this.#isAnnounced;
     this.#state = 'closed';
     clearInterval(this.#timer);
     this.#inquiries.close();
-    if (!wasJoined) return;
+    if (!wasAnnounced) return;
     const key = `down:${this.incarnation}:${this.#term}`;
     this.#announcements.add({ event: 'down', node: this.#node, key, isOwn: true });
     // If it could not be published, the others find out by themselves, and publish it.
@@ -115,13 +122,12 @@ export class Nodes {
     if (this.#ticking || this.#state !== 'joined') return;
     this.#ticking = true;
     try {
-      const { clock, adapter } = this.#options.hub;
-      const now = clock.monotonic();
-      if (now - this.#tickedAt > heldUpMs || !adapter.health().up) this.#peers.excuse(now);
-      this.#tickedAt = now;
-      if (now - this.#beatAt >= beatEveryMs) this.#beat();
+      const { clock } = this.#options.hub;
+      if (clock.monotonic() - this.#beatAt >= beatEveryMs) this.#beat();
+      if (!this.#isAnnounced) this.#announceSelf();
       void this.#announcements.flush();
-      await this.#bury();
+      const dead = (await this.#silence?.dead()) ?? [];
+      if (this.#isJoined()) for (const peer of dead) this.#bury(peer);
     } finally {
       this.#ticking = false;
     }
@@ -159,10 +165,10 @@ export class Nodes {
 
   #heardHello({ node, incarnation }: Hello): void {
     if (this.#state === 'joined') this.#beat();
-    if (this.#state !== 'joining' || node !== this.#node || !this.#options.named) return;
+    if (this.#state !== 'joining' || node !== this.#node) return;
     // Both begin at once: one of them goes on. It says so again, since its own hello may have come too early.
     if (incarnation > this.incarnation) void this.#tell(this.#hello());
-    else this.#state = 'refused';
+    else this.#refuse();
   }
 
   #heardBeat(beat: Beat): void {
@@ -170,7 +176,7 @@ export class Nodes {
     const heard = this.#peers.hear(beat, this.#options.hub.clock.monotonic());
     if (heard === 'gone') void this.#tell(encodeControl({ kind: 'doubt', to: incarnation, term }));
     if (node !== this.#node) return;
-    if (this.#state === 'joining' && this.#options.named) this.#state = 'refused';
+    if (this.#state === 'joining') this.#refuse();
     // It was silent while this node asked for its name. Publications are not harmed; people who read names are.
     if (this.#state === 'joined' && heard === 'new') {
       this.#options.log('another node runs under the same NODE_ID: give each its own', { node, incarnation });
@@ -186,10 +192,9 @@ export class Nodes {
 
   #answer(ask: Parameters<typeof answer>[0]): void {
     const { hub } = this.#options;
-    // The asking node names who has not answered.
-    answer(ask, { hub, incarnation: this.incarnation, tell: (data) => hub.tellNodes(data) }).catch((error: unknown) =>
-      hub.expected(error),
-    );
+    answer(ask, { hub, incarnation: this.incarnation, tell: (data) => hub.tellNodes(data) }).catch((error: unknown) => {
+      this.#failed(error);
+    });
   }
 
   // What this node tells
@@ -215,54 +220,50 @@ export class Nodes {
   }
 
   #announceSelf(): void {
+    this.#isAnnounced = true;
     const key = `up:${this.incarnation}:${this.#term}`;
     this.#announcements.add({ event: 'up', node: this.#node, key, isOwn: true });
   }
 
-  /** Never rejects: the sync layer reports by itself that it is away, and beats are repeated. */
+  /** Never rejects: beats are repeated, and what answers a question is missed by who asked. */
   async #tell(data: string): Promise<void> {
     try {
       await this.#options.hub.tellNodes(data);
     } catch (error) {
-      this.#options.hub.expected(error);
+      this.#failed(error);
     }
+  }
+
+  /** That the sync layer is away, it reports by itself. */
+  #failed(error: unknown): void {
+    if (error instanceof RealtimeError && error.code === 'unavailable') return;
+    this.#options.log('nodes: an unexpected failure', { err: error });
   }
 
   // Who has died
 
-  async #bury(): Promise<void> {
-    const { adapter, clock } = this.#options.hub;
-    if (this.#peers.silent(clock.monotonic()).length === 0) return;
-    try {
-      await adapter.probe(probeMsMax);
-    } catch {
-      // It is this node that cannot hear.
-      this.#peers.excuse(clock.monotonic());
-      return;
-    }
-    if (this.#state !== 'joined') return;
-    for (const peer of this.#peers.silent(clock.monotonic())) this.#buryOne(peer);
-  }
-
-  #buryOne({ node, incarnation, term }: Peer): void {
+  #bury({ node, incarnation, term }: Peer): void {
     this.#peers.remove(incarnation);
     this.#options.log('a node is gone without a word', { node, incarnation });
     this.#announcements.add({ event: 'down', node, key: `down:${incarnation}:${term}`, isOwn: false });
+  }
+
+  #isJoined(): boolean {
+    return this.#state === 'joined';
   }
 
   #isChosen(): boolean {
     return this.#peers.live.every(({ incarnation }) => this.incarnation < incarnation);
   }
 
-  async #waitForNamesakes(waitMs: number): Promise<void> {
-    const { clock } = this.#options.hub;
-    const until = clock.monotonic() + waitMs;
-    while (this.#isNotRefused() && clock.monotonic() < until) await clock.sleep(20);
-    if (!this.#isNotRefused()) throw new NodeIdTaken(this.#node);
-  }
-
-  #isNotRefused(): boolean {
-    return this.#state !== 'refused';
+  async #askForNamesakes(): Promise<void> {
+    const { hub } = this.#options;
+    const refusal = Promise.withResolvers<'refused'>();
+    this.#refuse = () => refusal.resolve('refused');
+    await hub.tellNodes(this.#hello());
+    if ((await Promise.race([refusal.promise, hub.clock.sleep(answerMsMax)])) !== 'refused') return;
+    this.#state = 'refused';
+    throw new NodeIdTaken(this.#node);
   }
 }
 

@@ -13,10 +13,6 @@ export interface Peer {
   readonly heardAt: number;
 }
 
-/** A node is dead after this silence; with the beat before it and the proof after it, that is well under 15 seconds. */
-export const silentMsMax = 10_000;
-/** One beat was missed: enough for a node whose name a later one has taken. */
-const replacedSilentMsMax = 4_500;
 /** What is remembered of the dead; older ones can only be nodes that were silent for long. */
 const goneMax = 1_000;
 
@@ -54,19 +50,12 @@ export class Peers {
     return [...this.#live.values()];
   }
 
-  /** Silent for too long. */
-  silent(now: number): readonly Peer[] {
-    return this.live.filter(
-      (peer) => now - peer.heardAt > (this.#isReplaced(peer) ? replacedSilentMsMax : silentMsMax),
-    );
+  silentFor(milliseconds: number, now: number): readonly Peer[] {
+    return this.live.filter(({ heardAt }) => now - heardAt > milliseconds);
   }
 
   /** This node could not hear: their silence so far says nothing. */
   excuse(now: number): void {
     for (const peer of this.#live.values()) this.#live.set(peer.incarnation, { ...peer, heardAt: now });
-  }
-
-  #isReplaced(peer: Peer): boolean {
-    return this.live.some((other) => other.node === peer.node && other.since > peer.since);
   }
 }

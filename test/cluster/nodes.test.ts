@@ -146,7 +146,7 @@ describe.each(environments)('Nodes, SYNC=$name', (environment) => {
     wire.forget(before);
     await before.kill9();
     await wire.start({ NODE_ID: 'again' });
-    const changes = [await changeOf(watcher, 'again', 15_000), await changeOf(watcher, 'again', 15_000)];
+    const changes = [await changeOf(watcher, 'again', 20_000), await changeOf(watcher, 'again', 20_000)];
     // The old life ends and the new one begins, in whichever order they are seen.
     expect(changes.map(({ event }) => event).sort()).toEqual(['down', 'up']);
   }, 60_000);
@@ -183,11 +183,31 @@ describe.each(environments)('Nodes, SYNC=$name', (environment) => {
     await expectSoon(async () => subscribersOf(await counted(one), channel), 2);
   }, 60_000);
 
+  if (process.env['LONG'] === '1') {
+    test('one that was held up for long is told gone, and up when it is heard again', async () => {
+      const watcher = await watch();
+      const held = await wire.start({ NODE_ID: 'held' });
+      expect((await changeOf(watcher, 'held', 15_000)).event).toBe('up');
+      process.kill(held.pid, 'SIGSTOP');
+      const down = await changeOf(watcher, 'held', 30_000);
+      process.kill(held.pid, 'SIGCONT');
+      expect(names(down)).not.toContain('held');
+      const up = await changeOf(watcher, 'held', 15_000);
+      expect(names(up)).toContain('held');
+      expect([down.event, up.event]).toEqual(['down', 'up']);
+      // It could not hear the others meanwhile, and does not take them for dead.
+      expect(await historyOf(watcher, 'first')).toEqual(['up']);
+      expect((await counted(held)).incomplete).toBeUndefined();
+    }, 90_000);
+  }
+
   test('a user is disconnected from every node, and nobody else', async () => {
     const keys: Environment = { JWT_SECRET: secret, API_KEY: apiKey };
     const [one, two] = [await wire.start(keys), await wire.start(keys)];
+    const user = 'ann/ж & co';
+    const path = `/realtime/users/${encodeURIComponent(user)}/disconnect`;
     const channels = { posts: ['subscribe'] };
-    const [ann, bob] = [await tokenOf('ann', channels), await tokenOf('bob', channels)];
+    const [ann, bob] = [await tokenOf(user, channels), await tokenOf('bob', channels)];
     const sockets = [
       await wire.socket(one, { query: `token=${ann}` }),
       await wire.socket(two, { query: `token=${ann}` }),
@@ -202,17 +222,17 @@ describe.each(environments)('Nodes, SYNC=$name', (environment) => {
     // Once a count holds the stream, the nodes know of each other.
     await expectSoon(async () => subscribersOf(await counted(one, backend), 'posts'), 1);
 
-    const refused = await post(one, '/realtime/users/ann/disconnect', {}, { authorization: `Bearer ${ann}` });
+    const refused = await post(one, path, {}, { authorization: `Bearer ${ann}` });
     expect(refused.status).toBe(401);
-    const answer = await post(one, '/realtime/users/ann/disconnect', '', backend);
-    expect(answer.body).toEqual({ user: 'ann', connections: 3 });
+    const answer = await post(one, path, '', backend);
+    expect(answer.body).toEqual({ user, connections: 3 });
     for (const socket of sockets) {
       expect(await wait(socket.closed, 5_000, 'the close')).toEqual({ code: 1008, reason: 'disconnected' });
     }
     await wait(stream.closed, 5_000, 'the end of the stream');
     for (const socket of others) expect((await socket.request({ type: 'ping' })).type).toBe('pong');
-    const again = await call(one, '/realtime/users/ann/disconnect', { method: 'POST', headers: backend });
-    expect(again.body).toEqual({ user: 'ann', connections: 0 });
+    const again = await call(one, path, { method: 'POST', headers: backend });
+    expect(again.body).toEqual({ user, connections: 0 });
   }, 60_000);
 });
 

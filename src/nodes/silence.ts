@@ -1,0 +1,62 @@
+// Who is silent because it is dead. A node that hears nobody may itself be the one that is cut off or held up: it
+// judges only after it has proved, for longer than a beat takes, that messages reach it.
+
+import type { Hub } from '../core/hub.ts';
+import type { Peer, Peers } from './peers.ts';
+
+/** A beat is late: time to see whether this node hears at all. */
+const lateMs = 3_500;
+/** A node is dead after this silence. */
+export const silentMsMax = 10_000;
+/** This node must have heard for that long at the end of it. */
+const provedMsMin = 4_000;
+const probeMsMax = 2_000;
+/** A process that was held up for this long has not heard what came meanwhile. */
+const heldUpMs = 4_000;
+
+export class Silence {
+  readonly #hub: Hub;
+  readonly #peers: Peers;
+  #lookedAt: number;
+  /** Proved so since then, while somebody's beat is late. */
+  #hearsSince: number | undefined;
+
+  constructor(hub: Hub, peers: Peers) {
+    this.#hub = hub;
+    this.#peers = peers;
+    this.#lookedAt = hub.clock.monotonic();
+  }
+
+  /** Those that are dead now. Call it every second, one call at a time. */
+  async dead(): Promise<readonly Peer[]> {
+    const { clock, adapter } = this.#hub;
+    const startedAt = clock.monotonic();
+    const isHeldUp = startedAt - this.#lookedAt > heldUpMs;
+    this.#lookedAt = startedAt;
+    if (isHeldUp || !adapter.health().up) return this.#excuseAll();
+    if (this.#peers.silentFor(lateMs, startedAt).length === 0) {
+      this.#hearsSince = undefined;
+      return [];
+    }
+    const hears = await this.#hears();
+    const now = clock.monotonic();
+    if (!hears || now - startedAt > heldUpMs) return this.#excuseAll();
+    this.#hearsSince ??= startedAt;
+    return now - this.#hearsSince < provedMsMin ? [] : this.#peers.silentFor(silentMsMax, now);
+  }
+
+  #excuseAll(): readonly Peer[] {
+    this.#hearsSince = undefined;
+    this.#peers.excuse(this.#hub.clock.monotonic());
+    return [];
+  }
+
+  async #hears(): Promise<boolean> {
+    try {
+      await this.#hub.adapter.probe(probeMsMax);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}

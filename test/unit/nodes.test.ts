@@ -1,0 +1,386 @@
+// Nodes by hand-turned time: who is taken for dead and when, who is not, and what several of them tell together. The
+// sync layer is a log in memory that several hubs share, so that deafness and silence can be had at will.
+
+import { afterEach, describe, expect, test } from 'bun:test';
+import type { ChannelRule } from '../../src/core/rules.ts';
+import { Publication } from '../../src/core/publication.ts';
+import type {
+  HistoryPage,
+  HistoryQuery,
+  MaybePromise,
+  Outgoing,
+  SyncAdapter,
+  SyncEvents,
+} from '../../src/core/sync-adapter.ts';
+import { RealtimeError } from '../../src/protocol/realtime-error.ts';
+import type { Position } from '../../src/protocol/position.ts';
+import {
+  decodeControl,
+  encodeControl,
+  isForAnother,
+  type Beat,
+  type ControlMessage,
+} from '../../src/nodes/control-message.ts';
+import { channelsToldMax } from '../../src/nodes/answers.ts';
+import { NodeIdTaken, Nodes } from '../../src/nodes/nodes.ts';
+import { Peers } from '../../src/nodes/peers.ts';
+import { silentMsMax } from '../../src/nodes/silence.ts';
+import type { MemoryAdapter } from '../../src/sync/memory.ts';
+import { createHub, HandClock, idle, memoryAdapter, type HubHarness } from '../support/hub.ts';
+
+/** One node's end of the shared layer. */
+class SharedEnd implements SyncAdapter {
+  readonly name = 'memory';
+  readonly traits = { shared: true, durable: false };
+  readonly #layer: SharedLayer;
+  events: SyncEvents | undefined;
+  /** Hears nothing, and does not know it. */
+  deaf = false;
+  /** Cannot send either. */
+  away = false;
+
+  constructor(layer: SharedLayer) {
+    this.#layer = layer;
+  }
+
+  start(events: SyncEvents): Promise<void> {
+    this.events = events;
+    return Promise.resolve();
+  }
+
+  publish(outgoing: Outgoing): MaybePromise<Position | undefined> {
+    if (this.away) throw new RealtimeError('unavailable');
+    return this.#layer.publish(outgoing, this);
+  }
+
+  subscribe(channel: string, rule: ChannelRule): MaybePromise<Position | undefined> {
+    return this.#layer.log.subscribe(channel, rule);
+  }
+
+  unsubscribe(): void {
+    // Others may be subscribed.
+  }
+
+  history(channel: string, rule: ChannelRule, query: HistoryQuery): MaybePromise<HistoryPage> {
+    return this.#layer.log.history(channel, rule, query);
+  }
+
+  health(): { up: boolean } {
+    return { up: !this.away };
+  }
+
+  probe(): Promise<void> {
+    return this.deaf || this.away ? Promise.reject(new Error('nothing came back')) : Promise.resolve();
+  }
+
+  close(): Promise<void> {
+    this.events = undefined;
+    return Promise.resolve();
+  }
+}
+
+class SharedLayer {
+  readonly log: MemoryAdapter;
+  readonly #ends: SharedEnd[] = [];
+
+  constructor(clock: HandClock) {
+    this.log = memoryAdapter(clock);
+    const everyone = (tell: (events: SyncEvents) => void): void => this.#tell(this.#ends, tell);
+    void this.log.start({
+      publication: (publication) => everyone((events) => events.publication(publication)),
+      head: (channel, head) => everyone((events) => events.head(channel, head)),
+      settled: () => undefined,
+    });
+  }
+
+  end(): SharedEnd {
+    const end = new SharedEnd(this);
+    this.#ends.push(end);
+    return end;
+  }
+
+  publish(outgoing: Outgoing, sender: SharedEnd): MaybePromise<Position | undefined> {
+    if (outgoing.rule.recoverable) return this.log.publish(outgoing);
+    const publication = new Publication({ ...outgoing, offset: 0, epoch: '' });
+    this.#tell(
+      this.#ends.filter((end) => end !== sender),
+      (events) => events.publication(publication),
+    );
+    return undefined;
+  }
+
+  #tell(ends: readonly SharedEnd[], tell: (events: SyncEvents) => void): void {
+    for (const end of ends) if (end.events !== undefined && !end.deaf && !end.away) tell(end.events);
+  }
+}
+
+interface TestNode extends HubHarness {
+  readonly nodes: Nodes;
+  readonly end: SharedEnd;
+  readonly said: string[];
+}
+
+class TestCluster {
+  readonly clock = new HandClock();
+  readonly layer = new SharedLayer(this.clock);
+  readonly all: TestNode[] = [];
+  #count = 0;
+
+  create(
+    nodeId: string,
+    { named = false, rules = [{ channels: '*' }] as { channels: string; recoverable?: boolean }[] } = {},
+  ): TestNode {
+    const end = this.layer.end();
+    const harness = createHub({
+      clock: this.clock,
+      adapter: end,
+      rules,
+      limits: { nodeId, channelsPerConnectionMax: 1e6 },
+    });
+    const said: string[] = [];
+    const incarnation = `incarnation${++this.#count}`;
+    const nodes = new Nodes({ hub: harness.hub, incarnation, named, log: (message) => said.push(message) });
+    const node = { ...harness, nodes, end, said };
+    this.all.push(node);
+    return node;
+  }
+
+  async start(...nodeIds: string[]): Promise<TestNode[]> {
+    const started = nodeIds.map((nodeId) => this.create(nodeId));
+    for (const { nodes } of started) await nodes.start();
+    await this.pass(1_000);
+    return started;
+  }
+
+  /** Second by second, each node ticking; those in `frozen` do nothing. */
+  async pass(milliseconds: number, frozen: readonly TestNode[] = []): Promise<void> {
+    for (let passed = 0; passed < milliseconds; passed += 1_000) {
+      this.clock.advance(1_000);
+      for (const node of this.all) if (!frozen.includes(node)) await node.nodes.tick();
+      await idle();
+    }
+  }
+
+  /** What `$nodes` holds. */
+  async changes(): Promise<string[]> {
+    const page = await this.layer.log.history('$nodes', this.all[0]!.hub.rules.for('$nodes'), { limit: 1_000 });
+    return page.publications.map(({ data }) => {
+      const { event, node, nodes } = JSON.parse(data) as { event: string; node: string; nodes: { node: string }[] };
+      return `${event} ${node}: ${nodes.map((each) => each.node).join(' ')}`;
+    });
+  }
+}
+
+const names = ({ nodes }: TestNode): string[] => nodes.nodes.map(({ node }) => node);
+
+describe('Nodes', () => {
+  let cluster = new TestCluster();
+  afterEach(async () => {
+    for (const { nodes } of cluster.all) await nodes.close();
+    cluster = new TestCluster();
+  });
+
+  test('know each other, and tell each coming and each leaving once', async () => {
+    const [a, b] = await cluster.start('a', 'b');
+    const [c] = await cluster.start('c');
+    for (const node of [a!, b!, c!]) expect(names(node)).toEqual(['a', 'b', 'c']);
+    await b!.nodes.close();
+    expect(names(a!)).toEqual(['a', 'c']);
+    expect(await cluster.changes()).toEqual(['up a: a b', 'up b: a b', 'up c: a b c', 'down b: a c']);
+  });
+
+  test('take a silent one for dead after a while, and tell it once', async () => {
+    const [a, b, c] = await cluster.start('a', 'b', 'c');
+    await cluster.pass(silentMsMax - 2_000, [c!]);
+    expect(names(a!)).toEqual(['a', 'b', 'c']);
+    await cluster.pass(5_000, [c!]);
+    expect(names(a!)).toEqual(['a', 'b']);
+    expect(names(b!)).toEqual(['a', 'b']);
+    expect((await cluster.changes()).slice(3)).toEqual(['down c: a b']);
+  });
+
+  test('bring back one that was only held up', async () => {
+    const [a, , c] = await cluster.start('a', 'b', 'c');
+    await cluster.pass(15_000, [c!]);
+    await cluster.pass(5_000);
+    expect(names(a!)).toEqual(['a', 'b', 'c']);
+    // It has heard none of them meanwhile, and blames itself.
+    expect(names(c!)).toEqual(['a', 'b', 'c']);
+    expect((await cluster.changes()).slice(3)).toEqual(['down c: a b', 'up c: a b c']);
+    await cluster.pass(15_000, [c!]);
+    await cluster.pass(5_000);
+    expect((await cluster.changes()).slice(5)).toEqual(['down c: a b', 'up c: a b c']);
+  });
+
+  const faults = [1, 5, 10, 11, 12, 13, 17, 30].flatMap((seconds) => [
+    ['deaf', seconds] as const,
+    ['away', seconds] as const,
+  ]);
+  test.each(faults)('one that is %s for %i s takes nobody for dead', async (fault, seconds) => {
+    const [a, b] = await cluster.start('a', 'b');
+    a!.end[fault] = true;
+    await cluster.pass(seconds * 1_000);
+    expect(names(a!)).toEqual(['a', 'b']);
+    a!.end[fault] = false;
+    await cluster.pass(5_000);
+    for (const node of [a!, b!]) expect(names(node)).toEqual(['a', 'b']);
+    const later = (await cluster.changes()).slice(2);
+    // One that could not speak was taken for dead, and came up again; one that could not hear was not.
+    const isMissed = fault === 'away' && seconds > 5;
+    expect(later).toEqual(isMissed ? ['down a: b', 'up a: a b'] : []);
+  });
+
+  test('tell what happened while the layer was away, when it is back', async () => {
+    const [a] = await cluster.start('a');
+    const b = cluster.create('b');
+    await b.nodes.start();
+    b.end.away = true;
+    await cluster.pass(3_000);
+    expect(await cluster.changes()).toEqual(['up a: a']);
+    b.end.away = false;
+    await cluster.pass(4_000);
+    expect((await cluster.changes()).at(-1)).toBe('up b: a b');
+    expect(names(a!)).toEqual(['a', 'b']);
+  });
+
+  test('choose one of them where no log takes only the first', async () => {
+    const rules = [{ channels: '*', recoverable: false }];
+    const [a, b, c] = ['a', 'b', 'c'].map((nodeId) => cluster.create(nodeId, { rules }));
+    for (const { nodes } of cluster.all) await nodes.start();
+    await cluster.pass(1_000);
+    const watcher = b!.connect();
+    await watcher.send({ type: 'subscribe', channel: '$nodes' });
+    await cluster.pass(15_000, [c!]);
+    expect(watcher.outlet.told.filter(({ kind }) => kind === 'message')).toHaveLength(1);
+    expect(names(a!)).toEqual(['a', 'b']);
+  });
+
+  test('refuse a name that is taken, also when two begin at once', async () => {
+    const [a] = await cluster.start('a');
+    const late = cluster.create('a', { named: true });
+    await expect(late.nodes.start()).rejects.toBeInstanceOf(NodeIdTaken);
+    const pair = [cluster.create('b', { named: true }), cluster.create('b', { named: true })];
+    const outcomes = Promise.allSettled(pair.map(({ nodes }) => nodes.start()));
+    await idle();
+    cluster.clock.advance(1_000);
+    expect((await outcomes).map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    await cluster.pass(1_000);
+    expect(names(a!)).toEqual(['a', 'b']);
+    expect(a!.said).toEqual([]);
+  });
+
+  test('let a name return at once after a death, and say that it is shared when both live', async () => {
+    const [a, b] = await cluster.start('a', 'b');
+    await cluster.pass(2_000, [b!]);
+    b!.end.away = true;
+    const again = cluster.create('b', { named: true });
+    const started = again.nodes.start();
+    await idle();
+    cluster.clock.advance(1_000);
+    await started;
+    await cluster.pass(12_000, [b!]);
+    expect(names(a!)).toEqual(['a', 'b']);
+    expect((await cluster.changes()).slice(2).sort()).toEqual(['down b: a b', 'up b: a b']);
+    expect(again.said).toEqual([]);
+    await cluster.start('b');
+    expect(again.said).toEqual(['another node runs under the same NODE_ID: give each its own']);
+  });
+
+  test('count channels over all of them, and name one whose answer is cut', async () => {
+    const [a, b] = await cluster.start('a', 'b');
+    const [here, there] = [a!.connect(), b!.connect()];
+    await here.send({ type: 'subscribe', channel: 'both' });
+    await there.send({ type: 'subscribe', channel: 'both' });
+    expect(await a!.nodes.cluster.channelCounts()).toEqual({
+      value: [{ channel: 'both', subscribers: 2 }],
+      incomplete: [],
+    });
+    const other = b!.connect();
+    await other.send({ type: 'subscribe', channel: 'both' });
+    for (let index = 0; index < channelsToldMax; index++) {
+      other.session.receive(JSON.stringify({ type: 'subscribe', channel: `many:${index}` }));
+      if (index % 1_000 === 0) await idle();
+    }
+    while (other.session.subscriptionCount <= channelsToldMax) await idle();
+    const { value, incomplete } = await a!.nodes.cluster.channelCounts();
+    expect(incomplete).toEqual(['b']);
+    expect(value).toHaveLength(channelsToldMax);
+    expect(value).toContainEqual({ channel: 'both', subscribers: 3 });
+  }, 30_000);
+
+  test('answer with what they have when the others cannot be asked, but never claim a disconnect', async () => {
+    const [a] = await cluster.start('a', 'b');
+    const own = a!.connect('websocket', { user: 'ann' });
+    await own.send({ type: 'subscribe', channel: 'here' });
+    a!.end.away = true;
+    expect(await a!.nodes.cluster.channelCounts()).toEqual({
+      value: [{ channel: 'here', subscribers: 1 }],
+      incomplete: ['b'],
+    });
+    await expect(a!.nodes.cluster.disconnect('ann')).rejects.toMatchObject({ code: 'unavailable' });
+    expect(a!.hub.sessions.size).toBe(0);
+  });
+});
+
+describe('Peers', () => {
+  const beat = (incarnation: string, term = 0, since = 1): Beat => ({
+    kind: 'beat',
+    node: 'n',
+    incarnation,
+    term,
+    since,
+    connections: 0,
+  });
+
+  test('one that was removed is heard again in a later term only', () => {
+    const peers = new Peers();
+    expect(peers.hear(beat('x'), 0)).toBe('new');
+    expect(peers.hear(beat('x'), 1)).toBe('known');
+    expect(peers.remove('x')?.incarnation).toBe('x');
+    expect(peers.remove('x')).toBeUndefined();
+    expect(peers.hear(beat('x'), 2)).toBe('gone');
+    expect(peers.hear(beat('x', 1), 3)).toBe('new');
+  });
+
+  test('what is remembered of the dead is bounded', () => {
+    const peers = new Peers();
+    for (let index = 0; index < 3_000; index++) {
+      peers.hear(beat(`x${index}`), 0);
+      peers.remove(`x${index}`);
+    }
+    expect(peers.hear(beat('x2999'), 0)).toBe('gone');
+    expect(peers.hear(beat('x0'), 0)).toBe('new');
+  });
+});
+
+describe('Control messages', () => {
+  const messages: readonly ControlMessage[] = [
+    { kind: 'hello', node: 'a', incarnation: 'x' },
+    { kind: 'beat', node: 'a', incarnation: 'x', term: 0, since: 1, connections: 2 },
+    { kind: 'bye', incarnation: 'x' },
+    { kind: 'doubt', to: 'x', term: 1 },
+    { kind: 'ask', from: 'x', id: 1, about: 'channels' },
+    { kind: 'ask', from: 'x', id: 2, about: 'disconnect', user: 'ж"' },
+    { kind: 'answer', to: 'x', id: 1, incarnation: 'y', part: 0, parts: 1, cut: false, channels: [['a', 1]] },
+    { kind: 'answer', to: 'x', id: 2, incarnation: 'y', part: 0, parts: 1, cut: false, closed: 3 },
+  ];
+
+  test.each(messages)('travel as they are: %j', (message) => {
+    const text = encodeControl(message);
+    expect(text).not.toContain('\n');
+    expect(decodeControl(text)).toEqual(message);
+    expect(isForAnother(text, 'x')).toBe(false);
+    expect(isForAnother(text, 'xy')).toBe('to' in message);
+  });
+
+  test('of another shape are ignored', () => {
+    const others = ['', '{', '1', 'null', '[]', '{}', '{"kind":"later"}', '{"kind":"toString"}', '{"kind":1}'];
+    for (const text of others) expect(decodeControl(text)).toBeUndefined();
+    for (const message of messages) {
+      for (const name of Object.keys(message)) {
+        const broken = { ...message, [name]: {} };
+        expect(decodeControl(JSON.stringify(broken))).toBeUndefined();
+      }
+    }
+  });
+});
