@@ -120,8 +120,36 @@ test(`both serve; one that is killed -9 is replaced, and nobody misses anything 
   expect(server.stdout() + server.stderr()).not.toMatch(/not handled|not caught|failed unexpectedly/);
 }, 120_000);
 
+/** Waits half an hour for clients to leave; shared by two tests, of which the second ends it. */
+let waiting: Promise<RunningServer> | undefined;
+const patient = (): Promise<RunningServer> => (waiting ??= start({ SHUTDOWN_TIMEOUT: '1800' }));
+
+test('a worker that is signalled alone is drained and replaced; new clients come to the other meanwhile', async () => {
+  const server = await patient();
+  const sockets = await socketPerWorker(server);
+  const [pid = 0] = workersOf(server);
+  process.kill(pid, 'SIGTERM');
+  const drained = await Promise.race(
+    Array.from(sockets, async ([node, socket]) => {
+      await socket.next('drain', 20_000);
+      return node;
+    }),
+  );
+  for (let index = 0; index < 10; index++) {
+    const stream = await EventClient.open(server.url, { query: 'channels=a' });
+    clients.add(stream);
+    expect((await stream.next('welcome')).frame.node).not.toBe(drained);
+  }
+  const leaving = sockets.get(drained);
+  expect(await leaving?.request({ type: 'ping' })).toMatchObject({ type: 'pong' });
+  await leaving?.close();
+  await server.waitForOutput(/a worker is back/, 30_000);
+  expect(isAlive(pid)).toBe(false);
+  expect([...(await socketPerWorker(server)).keys()]).toEqual(['m-1', 'm-2']);
+}, 90_000);
+
 test('on a signal nobody new is let in, workers are drained one after another, a second signal ends it', async () => {
-  const server = await start({ SHUTDOWN_TIMEOUT: '1800' });
+  const server = await patient();
   const [[, first], [, second]] = [...(await socketPerWorker(server))] as [
     [string, WebSocketClient],
     [string, WebSocketClient],
@@ -145,32 +173,6 @@ test('on a signal nobody new is let in, workers are drained one after another, a
   expect(await server.waitForExit(20_000)).toBe(0);
   await gone(pids);
 }, 60_000);
-
-test('a worker that is signalled alone is drained and replaced; new clients come to the other meanwhile', async () => {
-  const server = await start({ SHUTDOWN_TIMEOUT: '1800' });
-  const sockets = await socketPerWorker(server);
-  const [pid = 0] = workersOf(server);
-  process.kill(pid, 'SIGTERM');
-  const drained = await Promise.race(
-    Array.from(sockets, async ([node, socket]) => {
-      await socket.next('drain', 20_000);
-      return node;
-    }),
-  );
-  for (let index = 0; index < 10; index++) {
-    const stream = await EventClient.open(server.url, { query: 'channels=a' });
-    clients.add(stream);
-    expect((await stream.next('welcome')).frame.node).not.toBe(drained);
-  }
-  const leaving = sockets.get(drained);
-  expect(await leaving?.request({ type: 'ping' })).toMatchObject({ type: 'pong' });
-  await leaving?.close();
-  await server.waitForOutput(/a worker is back/, 30_000);
-  expect(isAlive(pid)).toBe(false);
-  expect([...(await socketPerWorker(server)).keys()]).toEqual(['m-1', 'm-2']);
-  for (const client of clients) client.cut();
-  expect(await server.stop()).toBe(0);
-}, 90_000);
 
 test('workers end by themselves when the main process is killed -9, and the port is free for the next start', async () => {
   const database = await createDatabase({ migrated: true });
@@ -205,12 +207,15 @@ test('workers share the embedded database, which ends after them', async () => {
 }, 90_000);
 
 if (process.env['LONG'] === '1') {
-  test('a stranger does not get onto the port, and a crash loop is told and does not end the server', async () => {
+  test('a stranger gets neither the port nor the name, and a crash loop is told and does not end the server', async () => {
     const database = await createDatabase({ migrated: true });
     const server = await start({ DATABASE_URL: database.url });
     const stranger = spawnServer({ ...quiet, DATABASE_URL: database.url, PORT: String(server.port), NODE_ID: 's' });
     expect(await stranger.waitForExit()).toBe(1);
     expect(stranger.stdout() + stranger.stderr()).toContain('EADDRINUSE');
+    const namesake = spawnServer({ ...quiet, DATABASE_URL: database.url });
+    expect(await namesake.waitForExit()).toBe(78);
+    expect(namesake.stderr()).toContain('NODE_ID');
     const [, doomed] = workersOf(server);
     let victim = doomed ?? 0;
     for (let death = 1; death <= 5; death++) {
