@@ -3,18 +3,17 @@
 
 import { afterAll, afterEach, describe, expect, test } from 'bun:test';
 import { EventClient, WebSocketClient } from '../support/clients.ts';
-import { Load } from '../support/load.ts';
+import { Load, type LoadOptions } from '../support/load.ts';
 import { startNginx, type Nginx, type NginxOptions } from '../support/nginx.ts';
 import { createDatabase, freePort } from '../support/postgres.ts';
-import { startServer, type Environment, type RunningServer } from '../support/process.ts';
+import { startServer, type RunningServer } from '../support/process.ts';
 import { seed } from '../support/random.ts';
+import { startRedis } from '../support/redis.ts';
 import { until } from '../support/tcp-client.ts';
 import { sample } from '../wire/wire.ts';
 
 const clients = new Set<{ cut(): unknown }>();
 const proxies = new Set<Nginx>();
-const nodes = new Map<string, RunningServer>();
-let database: Promise<{ url: string }> | undefined;
 let load: Load | undefined;
 
 afterEach(async () => {
@@ -26,36 +25,62 @@ afterEach(async () => {
   proxies.clear();
 }, 60_000);
 
-afterAll(async () => {
-  for (const node of nodes.values()) await node.stop();
-}, 60_000);
+/** Two nodes over one sync layer, each started when it is first asked for. */
+class Pair {
+  readonly #sync: string;
+  readonly #nodes = new Map<string, RunningServer>();
+  #settings: Promise<{ DATABASE_URL: string; REDIS_URL?: string }> | undefined;
 
-/** A node by its name, which keeps its port over restarts. */
-async function startNode(name: string, given: Environment = {}): Promise<RunningServer> {
-  const { url } = await (database ??= createDatabase({ migrated: true }));
-  const node = await startServer({
-    RATE_LIMIT_PER_MINUTE: '0',
-    BROADCAST_INTERVAL: '0',
-    LOG_FORMAT: 'json',
-    NODE_ID: name,
-    DATABASE_URL: url,
-    SHUTDOWN_TIMEOUT: '3',
-    PORT: String(nodes.get(name)?.port ?? (await freePort())),
-    ...given,
-  });
-  nodes.set(name, node);
-  return node;
-}
+  constructor(sync: string) {
+    this.#sync = sync;
+  }
 
-async function node(name: string): Promise<RunningServer> {
-  return nodes.get(name) ?? startNode(name);
-}
+  settings(): Promise<{ DATABASE_URL: string; REDIS_URL?: string }> {
+    return (this.#settings ??= this.#prepare());
+  }
 
-async function startProxy(options: Partial<NginxOptions> = {}): Promise<Nginx> {
-  const running = [await node('a'), await node('b')];
-  const nginx = await startNginx({ ports: running.map(({ port }) => port), ...options });
-  proxies.add(nginx);
-  return nginx;
+  async node(name: string): Promise<RunningServer> {
+    return this.#nodes.get(name) ?? this.start(name);
+  }
+
+  /** Keeps its port over restarts. */
+  async start(name: string): Promise<RunningServer> {
+    const port = this.#nodes.get(name)?.port ?? (await freePort());
+    const quiet = { RATE_LIMIT_PER_MINUTE: '0', BROADCAST_INTERVAL: '0', LOG_FORMAT: 'json', SHUTDOWN_TIMEOUT: '3' };
+    const own = { NODE_ID: name, PORT: String(port), SYNC: this.#sync };
+    const node = await startServer({ ...quiet, ...own, ...(await this.settings()) }, 40_000);
+    this.#nodes.set(name, node);
+    return node;
+  }
+
+  async stop(): Promise<void> {
+    for (const node of this.#nodes.values()) await node.stop();
+  }
+
+  async startProxy(options: Partial<NginxOptions> = {}): Promise<Nginx> {
+    const running = [await this.node('a'), await this.node('b')];
+    const nginx = await startNginx({ ports: running.map(({ port }) => port), ...options });
+    proxies.add(nginx);
+    return nginx;
+  }
+
+  async startLoad(nginx: Nginx, options: Partial<LoadOptions>): Promise<Load> {
+    const { DATABASE_URL: databaseUrl } = await this.settings();
+    load = new Load({ seed, nodes: () => [nginx], channels: ['load:a', 'load:b'], databaseUrl, ...options });
+    await load.start();
+    return load;
+  }
+
+  /** Connections that each node has taken. */
+  async accepted(): Promise<number[]> {
+    const count = async (name: string): Promise<number> => sample(await this.node(name), 'sobranie_connections_total');
+    return [await count('a'), await count('b')];
+  }
+
+  async #prepare(): Promise<{ DATABASE_URL: string; REDIS_URL?: string }> {
+    const { url } = await createDatabase({ migrated: true });
+    return this.#sync === 'redis' ? { DATABASE_URL: url, REDIS_URL: (await startRedis()).url } : { DATABASE_URL: url };
+  }
 }
 
 async function openSocket({ url }: { url: string }): Promise<{ socket: WebSocketClient; node: string }> {
@@ -79,11 +104,17 @@ function publish({ url }: { url: string }, channel: string, data: unknown, key?:
   });
 }
 
-describe('through nginx', () => {
+/** The same a second time over Redis: for the long form. */
+const syncs = ['postgres', ...(process.env['LONG'] === '1' ? ['redis'] : [])];
+
+describe.each(syncs)('nginx before two nodes, SYNC=%s', (sync) => {
+  const pair = new Pair(sync);
+  afterAll(() => pair.stop(), 60_000);
+
   test.each(['upstream.conf', 'upstream-ip-hash.conf', 'upstream-random.conf'])(
     '%s: both transports pass, and what one node takes comes out of the other at once',
     async (upstream) => {
-      const nginx = await startProxy({ upstream });
+      const nginx = await pair.startProxy({ upstream });
       const channel = `pass:${upstream}`;
       const { socket } = await openSocket(nginx);
       expect(await socket.request({ type: 'subscribe', channel })).toMatchObject({ type: 'subscribed' });
@@ -109,79 +140,62 @@ describe('through nginx', () => {
   );
 
   test(`each connection at random at another node: every message once, in order (SEED=${seed})`, async () => {
-    const nginx = await startProxy({ upstream: 'upstream-random.conf' });
-    const before = await acceptedPerNode();
-    load = new Load({
-      seed,
-      nodes: () => [nginx],
-      channels: ['random:a', 'random:b'],
-      databaseUrl: await databaseUrl(),
-    });
-    await load.start();
+    const nginx = await pair.startProxy({ upstream: 'upstream-random.conf' });
+    const before = await pair.accepted();
+    const traffic = await pair.startLoad(nginx, {});
     for (let moves = 0; moves < 25; moves++) {
-      load.moveSome();
-      await load.arrives(5);
+      traffic.moveSome();
+      await traffic.arrives(5);
     }
-    await load.finish();
-    const counts = (await acceptedPerNode()).map((count, index) => count - (before[index] ?? 0));
+    await traffic.finish();
+    const counts = (await pair.accepted()).map((count, index) => count - (before[index] ?? 0));
     expect(Math.min(...counts)).toBeGreaterThan(5);
   }, 90_000);
-});
 
-async function databaseUrl(): Promise<string> {
-  return (await (database ??= createDatabase({ migrated: true }))).url;
-}
+  test(`a node that drains: new clients come to the other, and nobody misses anything (SEED=${seed})`, async () => {
+    const nginx = await pair.startProxy();
+    const leaving = await pair.node('a');
+    const traffic = await pair.startLoad(nginx, { readers: 4 });
+    await traffic.arrives(20);
+    // One that stays: while it does, the node is there to be asked.
+    const { socket: last } = await openSocket(leaving);
+    process.kill(leaving.pid, 'SIGTERM');
+    await last.next('drain', 10_000);
+    for (let attempt = 0; attempt < 20; attempt++) {
+      expect((await openSocket(nginx)).node).toBe('b');
+      expect((await openStream(nginx, 'drain:b')).node).toBe('b');
+      expect((await publish(nginx, 'drain:b', attempt, `key ${attempt}`)).status).toBe(200);
+    }
+    expect(await leaving.waitForExit(20_000)).toBe(0);
+    await traffic.arrives(20);
+    await pair.start('a');
+    await until(async () => (await openSocket(nginx)).node === 'a', 'the node is used again', 20_000);
+    await traffic.arrives(20);
+    await traffic.finish();
+    expect(nginx.errors()).not.toContain('no live upstreams');
+  }, 90_000);
 
-async function acceptedPerNode(): Promise<number[]> {
-  const name = 'sobranie_connections_total';
-  return Promise.all(['a', 'b'].map(async (each) => sample(await node(each), name)));
-}
+  test(`a node that is killed -9: the other goes on, and nobody misses anything (SEED=${seed})`, async () => {
+    const nginx = await pair.startProxy();
+    const doomed = await pair.node('a');
+    const traffic = await pair.startLoad(nginx, { readers: 4 });
+    await traffic.arrives(20);
+    await doomed.kill9();
+    for (let attempt = 0; attempt < 10; attempt++) {
+      expect((await openSocket(nginx)).node).toBe('b');
+      expect((await openStream(nginx, 'kill:b')).node).toBe('b');
+    }
+    await traffic.arrives(20);
+    await pair.start('a');
+    await until(async () => (await openSocket(nginx)).node === 'a', 'the node is used again', 20_000);
+    await traffic.arrives(20);
+    await traffic.finish();
+  }, 90_000);
 
-test(`a node that drains: new clients come to the other, and nobody misses anything (SEED=${seed})`, async () => {
-  const nginx = await startProxy();
-  const leaving = await node('a');
-  load = new Load({ seed, nodes: () => [nginx], channels: ['drain:a'], databaseUrl: await databaseUrl(), readers: 4 });
-  await load.start();
-  await load.arrives(20);
-  // One that stays: while it does, the node is there to be asked.
-  const { socket: last } = await openSocket(leaving);
-  process.kill(leaving.pid, 'SIGTERM');
-  await last.next('drain', 10_000);
-  for (let attempt = 0; attempt < 20; attempt++) {
-    expect((await openSocket(nginx)).node).toBe('b');
-    expect((await openStream(nginx, 'drain:b')).node).toBe('b');
-    expect((await publish(nginx, 'drain:b', attempt, `key ${attempt}`)).status).toBe(200);
-  }
-  expect(await leaving.waitForExit(20_000)).toBe(0);
-  await load.arrives(20);
-  await startNode('a');
-  await until(async () => (await openSocket(nginx)).node === 'a', 'the node is used again', 20_000);
-  await load.arrives(20);
-  await load.finish();
-  expect(nginx.errors()).not.toContain('no live upstreams');
-}, 90_000);
+  if (process.env['LONG'] !== '1') return;
 
-test(`a node that is killed -9: the other goes on, and nobody misses anything (SEED=${seed})`, async () => {
-  const nginx = await startProxy();
-  const doomed = await node('a');
-  load = new Load({ seed, nodes: () => [nginx], channels: ['kill:a'], databaseUrl: await databaseUrl(), readers: 4 });
-  await load.start();
-  await load.arrives(20);
-  await doomed.kill9();
-  for (let attempt = 0; attempt < 10; attempt++) {
-    expect((await openSocket(nginx)).node).toBe('b');
-    expect((await openStream(nginx, 'kill:b')).node).toBe('b');
-  }
-  await load.arrives(20);
-  await startNode('a');
-  await until(async () => (await openSocket(nginx)).node === 'a', 'the node is used again', 20_000);
-  await load.arrives(20);
-  await load.finish();
-}, 90_000);
-
-if (process.env['LONG'] === '1') {
   test('connections on which nothing happens outlive the proxy and still work', async () => {
-    const nginx = await startProxy();
+    const nginx = await pair.startProxy();
     const { socket } = await openSocket(nginx);
     await socket.request({ type: 'subscribe', channel: 'quiet:a' });
     const { stream } = await openStream(nginx, 'quiet:a');
@@ -193,4 +207,4 @@ if (process.env['LONG'] === '1') {
     expect(await socket.next('message')).toMatchObject({ data: 'still here' });
     expect((await stream.next('message')).frame).toMatchObject({ data: 'still here' });
   }, 200_000);
-}
+});
