@@ -33,7 +33,7 @@ export interface RelayOptions {
   readonly safetyMs?: number;
   /** Between two tries for the leader's lock. Default: 1,000. */
   readonly standbyMs?: number;
-  /** A query unanswered for this long ends the connection. Default: 15. */
+  /** A query unanswered for this long ends the connection. Default: 10. */
   readonly answerSeconds?: number;
 }
 
@@ -45,12 +45,12 @@ export interface RelayHealth {
 }
 
 // A session whose client is gone without a word, or stopped, still holds the leader's lock. So the server looks after it
-// as well: a peer that answers no more is found in 15 s, a session that asks nothing (this one asks every second) ends
-// after 30 s, where the server knows that setting.
+// as well: a peer that answers no more is found in 12 s, a session that asks nothing (this one asks every second) ends
+// after 12 s, where the server knows that setting.
 const abandonment = `
   select set_config(v.name, v.value, false)
-  from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '3'),
-    ('tcp_user_timeout', '15000'), ('idle_session_timeout', '30000')) v (name, value)
+  from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '2'),
+    ('tcp_user_timeout', '12000'), ('idle_session_timeout', '12000')) v (name, value)
   where exists (select from pg_settings s where s.name = v.name)`;
 
 const backoffMinMs = 100;

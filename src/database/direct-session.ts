@@ -12,7 +12,7 @@ export type Row = Readonly<Record<string, unknown>>;
 export interface DirectSessionOptions {
   readonly url: string;
   readonly applicationName: string;
-  /** A query unanswered for this long ends the session: the connection may be half-open. Default: 15. */
+  /** A query unanswered for this long ends the session: the connection may be half-open. Default: 10. */
   readonly answerSeconds?: number | undefined;
   /** Ends the session when aborted, also while it is being opened. */
   readonly signal?: AbortSignal;
@@ -71,7 +71,7 @@ export class DirectSession {
     // The driver would open a new connection in silence.
     if (this.#closed) throw unavailable(new Error('the database session is over'));
     const pending = this.#sql.unsafe(text).simple();
-    const seconds = this.#options.answerSeconds ?? 15;
+    const seconds = this.#options.answerSeconds ?? 10;
     const timer = setTimeout(() => void this.close(), seconds * 1000);
     try {
       const result: readonly unknown[] = await pending;

@@ -35,6 +35,8 @@ export class PostgresReader {
   /** Counts additions: a read that did not know a channel must not move past its rows. */
   #interestVersion = 0;
   #last: number;
+  /** Counts restarts: what was read from the log before is not of this one. */
+  #restarts = 0;
   #handed: (readonly LogRow[])[] = [];
   #backlog = 0;
   #behind = false;
@@ -60,6 +62,7 @@ export class PostgresReader {
   /** A fresh copy of the database counts anew: go on from there. */
   restart(last: number): void {
     this.#last = last;
+    this.#restarts++;
     this.#handed = [];
     this.#settleBacklog(-this.#backlog);
   }
@@ -150,11 +153,13 @@ export class PostgresReader {
     // Cleared before the read: a call that comes during it wants another.
     this.#behind = false;
     const version = this.#interestVersion;
+    const restarts = this.#restarts;
     const filter = this.#interest.size <= filterChannelsMax ? [...this.#interest] : undefined;
     try {
       const page = await readLog(this.#options.sql, this.#last, filter, pageRows);
       if (this.#closed) return undefined;
-      if (filter !== undefined && version !== this.#interestVersion) this.#behind = true;
+      const outdated = filter !== undefined && version !== this.#interestVersion;
+      if (outdated || restarts !== this.#restarts) this.#behind = true;
       else this.#takePage(page.rows, page.seq);
     } catch (error) {
       this.#options.log('the log could not be read; trying again', error);

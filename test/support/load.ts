@@ -34,7 +34,7 @@ export interface LoadOptions {
   readonly publishers?: number;
   readonly writers?: number;
   readonly readers?: number;
-  /** Of one publisher or writer, on average. Default: 10. */
+  /** Of one publisher or writer, on average. Default: 20. */
   readonly pauseMs?: number;
 }
 
@@ -130,7 +130,10 @@ export class Load {
   /** Stops the traffic, waits for what is on its way, and fails unless every message is accounted for. */
   async finish({ timeoutMs = 20_000, gaps = 'none' }: FinishOptions = {}): Promise<void> {
     this.#on.writing = false;
-    await wait(Promise.all(this.#publishing), timeoutMs, 'the last publications');
+    const stopped = wait(Promise.all(this.#publishing), timeoutMs, 'the last publications');
+    await stopped.catch((error: unknown) => {
+      throw new Error(`${String(error)}; ${this.account.wrong().slice(0, 10).join('\n')}`);
+    });
     await this.#countRows();
     await until(
       () => this.account.missing().length === 0,
@@ -289,7 +292,7 @@ export class Load {
   }
 
   #pause(): Promise<void> {
-    return Bun.sleep(this.#random() * 2 * (this.#options.pauseMs ?? 10));
+    return Bun.sleep(this.#random() * 2 * (this.#options.pauseMs ?? 20));
   }
 
   // Writers
