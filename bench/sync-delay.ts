@@ -4,7 +4,7 @@
 import { onNodes, type Contender } from './contenders.ts';
 import { runLoad } from './load-client.ts';
 import type { Bar } from './sync.ts';
-import { BareHop } from './sync-hop.ts';
+import { BareHop, type HopKind } from './sync-hop.ts';
 import type { Nodes } from './sync-nodes.ts';
 import { median, percentile, printTable, ratio, ratios } from './table.ts';
 
@@ -24,42 +24,69 @@ export interface DelayRace {
   readonly seconds: number;
 }
 
-const bareNames = { redis: 'bare ioredis, PUBLISH to message', postgres: 'bare NOTIFY to LISTEN' };
+const bareHops: Readonly<Record<'redis' | 'postgres', readonly { name: string; kind: HopKind }[]>> = {
+  redis: [{ name: 'bare ioredis, PUBLISH to message', kind: 'redis' }],
+  postgres: [
+    { name: 'bare NOTIFY to LISTEN', kind: 'postgres' },
+    { name: 'the same, the message kept in a table', kind: 'row' },
+  ],
+};
 const ratioMax = 2;
 
+interface Lane {
+  readonly name: string;
+  readonly ours: boolean;
+  readonly delays: Delay[];
+  readonly once: (seconds: number) => Promise<Delay>;
+}
+
 export async function raceDelay({ layer, url, nodes, rounds, seconds }: DelayRace): Promise<Bar[]> {
-  const hop = await BareHop.open(layer, url);
+  const hops: BareHop[] = [];
   try {
-    const bare = async (length: number): Promise<Delay> => {
-      const delays = await hop.run(rate, length, dataBytes);
-      return { p50: percentile(delays, 0.5), p99: percentile(delays, 0.99) };
-    };
-    const ours = (contender: Contender) => async (length: number) => {
-      if (!nodes) throw new Error('there are no nodes to measure');
-      const load = { connections: 1, rate, seconds: length, publishTo: nodes[0] };
-      const { p50Ms, p99Ms } = await runLoad(contender, nodes[1], load);
-      return { p50: p50Ms, p99: p99Ms };
-    };
-    const lanes = [{ name: bareNames[layer], once: bare }];
-    if (nodes) for (const contender of onNodes) lanes.push({ name: contender.name, once: ours(contender) });
-    for (const { once } of lanes) await once(1);
-    const figures = lanes.map(({ name }) => ({ name, delays: [] as Delay[] }));
-    for (let round = 0; round < rounds; round++) {
-      for (const [index, { once }] of lanes.entries()) figures[index]?.delays.push(await once(seconds));
+    const lanes: Lane[] = [];
+    for (const { name, kind } of bareHops[layer]) {
+      const hop = await BareHop.open(kind, url);
+      hops.push(hop);
+      lanes.push({ name, ours: false, delays: [], once: (length) => bare(hop, length) });
     }
-    return report(layer, figures);
+    for (const contender of nodes ? contenders(layer) : []) {
+      lanes.push({ name: contender.name, ours: true, delays: [], once: (length) => ours(contender, nodes, length) });
+    }
+    for (const { once } of lanes) await once(1);
+    for (let round = 0; round < rounds; round++) {
+      for (const { once, delays } of lanes) delays.push(await once(seconds));
+    }
+    return report(layer, lanes);
   } finally {
-    await hop.close();
+    await Promise.all(hops.map((hop) => hop.close()));
   }
 }
 
-function report(layer: string, figures: readonly { name: string; delays: readonly Delay[] }[]): Bar[] {
-  const reference = figures[0]?.delays ?? [];
+async function bare(hop: BareHop, seconds: number): Promise<Delay> {
+  const delays = await hop.run(rate, seconds, dataBytes);
+  return { p50: percentile(delays, 0.5), p99: percentile(delays, 0.99) };
+}
+
+async function ours(contender: Contender, nodes: Nodes | undefined, seconds: number): Promise<Delay> {
+  if (!nodes) throw new Error('there are no nodes to measure');
+  const load = { connections: 1, rate, seconds, publishTo: nodes[0] };
+  const { p50Ms, p99Ms } = await runLoad(contender, nodes[1], load);
+  return { p50: p50Ms, p99: p99Ms };
+}
+
+// Ephemeral publications travel over PostgreSQL on several sessions at once and may overtake one another, which the
+// load client cannot tell from loss.
+function contenders(layer: string): readonly Contender[] {
+  return layer === 'redis' ? onNodes : onNodes.filter(({ channel }) => !channel.startsWith('ephemeral:'));
+}
+
+function report(layer: string, lanes: readonly Lane[]): Bar[] {
+  const reference = lanes[0]?.delays ?? [];
   const bars: Bar[] = [];
-  const rows = figures.map(({ name, delays }, index) => {
+  const rows = lanes.map(({ name, ours: isOurs, delays }) => {
     const p50 = delays.map((delay) => delay.p50);
     const perRound = p50.map((value, round) => value / (reference[round]?.p50 ?? Number.NaN));
-    if (index > 0) bars.push({ name: `${layer}: delay of ${name}`, measured: median(perRound), atMost: ratioMax });
+    if (isOurs) bars.push({ name: `${layer}: delay of ${name}`, measured: median(perRound), atMost: ratioMax });
     const p99 = median(delays.map((delay) => delay.p99));
     return [name, ratio(median(p50)), ratio(p99), ratio(median(perRound)), ratios(p50)];
   });

@@ -2,6 +2,8 @@
 // (baselines/sync-hop.ts), keeps them up between runs so that they are as warm as a server, and asks them.
 import { BenchError, endWithBench, repositoryRoot } from './server-process.ts';
 
+export type HopKind = 'redis' | 'postgres' | 'row';
+
 export interface HopQuestion {
   readonly rate: number;
   readonly seconds: number;
@@ -23,15 +25,15 @@ class Half {
   // The first word is that it is connected.
   readonly ready: Promise<HopAnswer> = this.#waiting.promise;
 
-  constructor(layer: string, half: string, url: string) {
-    this.#child = Bun.spawn([process.execPath, 'bench/baselines/sync-hop.ts', layer, half, url], {
+  constructor(kind: HopKind, half: string, url: string) {
+    this.#child = Bun.spawn([process.execPath, 'bench/baselines/sync-hop.ts', kind, half, url], {
       cwd: repositoryRoot,
       stdio: ['ignore', 'inherit', 'inherit'],
       ipc: (told: HopAnswer) => this.#waiting.resolve(told),
     });
     endWithBench(this.#child);
     void this.#child.exited.then((code) => {
-      this.#waiting.reject(new BenchError(`the bare ${half} process over ${layer} ended with ${code}`));
+      this.#waiting.reject(new BenchError(`the bare ${half} process over ${kind} ended with ${code}`));
     });
     this.#waiting.promise.catch(() => undefined);
   }
@@ -53,12 +55,12 @@ class Half {
 export class BareHop {
   readonly #halves: readonly [publisher: Half, receiver: Half];
 
-  private constructor(layer: 'redis' | 'postgres', url: string) {
-    this.#halves = [new Half(layer, 'publish', url), new Half(layer, 'receive', url)];
+  private constructor(kind: HopKind, url: string) {
+    this.#halves = [new Half(kind, 'publish', url), new Half(kind, 'receive', url)];
   }
 
-  static async open(layer: 'redis' | 'postgres', url: string): Promise<BareHop> {
-    const hop = new BareHop(layer, url);
+  static async open(kind: HopKind, url: string): Promise<BareHop> {
+    const hop = new BareHop(kind, url);
     try {
       await Promise.all(hop.#halves.map(({ ready }) => ready));
     } catch (error) {

@@ -1,14 +1,15 @@
 // One half of a bare hop between two processes: publishes at a steady rate, or receives and keeps how long each message
-// took from the call that published it. Over Redis ioredis' PUBLISH to `message`, over PostgreSQL NOTIFY to LISTEN.
-// Arguments: redis | postgres, publish | receive, url. The parent asks over IPC, and is answered once per question.
+// took from the call that published it. Over Redis ioredis' PUBLISH to `message`, over PostgreSQL NOTIFY to LISTEN, in
+// the `row` kind by a statement that also keeps the message in a table, and so waits for the disk.
+// Arguments: redis | postgres | row, publish | receive, url. The parent asks over IPC, and is answered once per question.
 import { Redis } from 'ioredis';
 import postgres from 'postgres';
 import type { HopAnswer, HopQuestion } from '../sync-hop.ts';
 import { wallClockMs } from '../wall-clock.ts';
 
 const [layer, half, url] = process.argv.slice(2);
-if (!url) throw new Error('usage: sync-hop.ts redis|postgres publish|receive <url>');
-const topic = 'bench';
+if (!url) throw new Error('usage: sync-hop.ts redis|postgres|row publish|receive <url>');
+const topic = `bench_${layer}`;
 
 const send = await (layer === 'redis' ? openRedis(url) : openPostgres(url));
 let delays: number[] = [];
@@ -27,10 +28,13 @@ async function openRedis(address: string): Promise<(text: string) => Promise<unk
 }
 
 async function openPostgres(address: string): Promise<(text: string) => Promise<unknown>> {
-  const sql = postgres(address, { max: 1 });
+  const sql = postgres(address, { max: 1, onnotice: () => undefined });
   if (half === 'receive') await sql.listen(topic, received);
-  else await sql`select 1`;
-  return (text) => sql.notify(topic, text);
+  if (layer === 'postgres' || half === 'receive') return (text) => sql.notify(topic, text);
+  await sql`create table if not exists public.bench_hop (text text not null)`;
+  const statement = `with kept as (insert into public.bench_hop values ($1)) select pg_notify('${topic}', $1)`;
+  // A query of this driver is sent when somebody waits for it, so it is sent at once by hand.
+  return (text) => sql.unsafe(statement, [text], { prepare: true }).execute();
 }
 
 async function publish({ rate, seconds, bytes }: HopQuestion): Promise<number> {
