@@ -1,6 +1,7 @@
 // Puts the node together: the only place that knows every adapter. Each part is closed in the reverse order of its
 // start, also when a later one fails to start.
 
+import type { Elysia } from 'elysia';
 import config from '../../realtime.config.ts';
 import packageJson from '../../package.json' with { type: 'json' };
 import { tokenAccess } from '../auth/token-access.ts';
@@ -20,7 +21,7 @@ import { joinNodes } from './join-nodes.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
 import { createServer, heartbeatInForce } from './server.ts';
-import type { Settings } from './settings.ts';
+import { SettingsError, type Settings } from './settings.ts';
 import { Shutdown } from './shutdown.ts';
 import { createAdapter } from './sync.ts';
 import { listeningUrl } from './banner.ts';
@@ -120,9 +121,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     pages,
     version: packageJson.version,
   });
-  app.listen(settings.port);
-  const server = app.server;
-  if (server === null) throw new Error('the HTTP server did not start');
+  const server = listen(app, settings.port);
   publisher = server;
   closing.add('HTTP server', async () => {
     await server.stop(true);
@@ -141,6 +140,17 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     // Resolves only when the last connection is gone, which the shutdown waits for by itself.
     stopListening: () => void server.stop(),
   };
+}
+
+function listen(app: Elysia, port: number): NonNullable<Elysia['server']> {
+  try {
+    app.listen(port);
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'EADDRINUSE') throw error;
+    throw new SettingsError([`PORT: ${port} is taken by another program; set another one`]);
+  }
+  if (app.server === null) throw new Error('the HTTP server did not start');
+  return app.server;
 }
 
 /** With a key to check tokens by, nothing is allowed that no token grants; without one, everyone may do nearly all. */

@@ -8,6 +8,7 @@ import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } 
 import { historyFrame } from '../protocol/frames.ts';
 import { isNestedTooDeeply, memberText, nestingMax, singleLine } from '../protocol/json-text.ts';
 import { isPosition, type Position } from '../protocol/position.ts';
+import { isServerChannel } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { queryOf, requireChannel } from './request.ts';
 import type { ServerAccess } from './server-access.ts';
@@ -198,7 +199,10 @@ function publishTargets(body: { channel?: string; channels?: string[] }): string
   if ((channel === undefined) === (channels === undefined)) {
     throw new RealtimeError('bad_request', 'Give either "channel" or "channels".');
   }
-  return (channels ?? [channel]).map(requireChannel);
+  const targets = (channels ?? [channel]).map(requireChannel);
+  if (targets.some(isServerChannel))
+    throw new RealtimeError('forbidden', 'Channels that begin with $ are the server’s.');
+  return targets;
 }
 
 function idempotencyKey(request: Request, key: string | undefined): string | undefined {

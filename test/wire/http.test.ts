@@ -85,6 +85,12 @@ describeWire('HTTP', (wire) => {
     expect(history.body).toMatchObject({ offset: 0, messages: [], complete: true });
   });
 
+  test('nobody but the server publishes to its own channels', async () => {
+    const server = await wire.server();
+    const answer = await post(server, '/realtime/publish', { channel: '$system', data: 1 });
+    expect([answer.status, errorOf(answer.text).code]).toEqual([403, 'forbidden']);
+  });
+
   test('only JSON is a body', async () => {
     const server = await wire.server();
     const body = JSON.stringify({ channel: wire.channel(), data: 1 });
