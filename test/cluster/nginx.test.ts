@@ -2,7 +2,7 @@
 // clients may come back at any node, and a node that drains or dies is noticed by nobody.
 
 import { afterAll, afterEach, describe, expect, test } from 'bun:test';
-import { EventClient, WebSocketClient } from '../support/clients.ts';
+import { EventClient, WebSocketClient, type Frame } from '../support/clients.ts';
 import { Load, type LoadOptions } from '../support/load.ts';
 import { startNginx, type Nginx, type NginxOptions } from '../support/nginx.ts';
 import { createDatabase, freePort } from '../support/postgres.ts';
@@ -95,6 +95,15 @@ async function openStream({ url }: { url: string }, channels: string): Promise<{
   return { stream, node: (await stream.next('welcome')).frame.node ?? '' };
 }
 
+/** Opens again until it is another node's: the kind of reconnect that sticky sessions would avoid. */
+async function elsewhere<T extends { readonly node: string }>(open: () => Promise<T>, before: string): Promise<T> {
+  for (let attempt = 0; attempt < 50; attempt++) {
+    const opened = await open();
+    if (opened.node !== before) return opened;
+  }
+  throw new Error(`nginx gave 50 connections in a row to ${before}`);
+}
+
 function publish({ url }: { url: string }, channel: string, data: unknown, key?: string): Promise<Response> {
   return fetch(`${url}/realtime/publish`, {
     method: 'POST',
@@ -151,6 +160,44 @@ describe.each(syncs)('nginx before two nodes, SYNC=%s', (sync) => {
     const counts = (await pair.accepted()).map((count, index) => count - (before[index] ?? 0));
     expect(Math.min(...counts)).toBeGreaterThan(5);
   }, 90_000);
+
+  test('clients that land on another node each time read one sequence, over either transport', async () => {
+    const nginx = await pair.startProxy({ upstream: 'upstream-random.conf' });
+    const channel = 'walk:a';
+    const { epoch, offset } = (await (await publish(nginx, channel, 0)).json()) as Frame;
+    const read: { socket: unknown[]; stream: unknown[] } = { socket: [], stream: [] };
+    let position = { epoch, offset };
+    let [socketNode, streamNode, lastEventId] = ['', '', ''];
+    const open = { query: `channels=${channel}` };
+    const { stream: first } = await openStream(nginx, channel);
+    lastEventId = first.lastEventId;
+    await first.cut();
+    for (let round = 0; round < 10; round++) {
+      // Half of them before the clients are back, half of them after.
+      for (let each = 1; each <= 5; each++) await publish(nginx, channel, round * 10 + each);
+      const { socket, node: node1 } = await elsewhere(() => openSocket(nginx), socketNode);
+      const { stream, node: node2 } = await elsewhere(async () => {
+        const opened = await EventClient.open(nginx.url, { ...open, lastEventId });
+        clients.add(opened);
+        return { stream: opened, node: (await opened.next('welcome')).frame.node ?? '' };
+      }, streamNode);
+      [socketNode, streamNode] = [node1, node2];
+      expect(await socket.request({ type: 'subscribe', channel, since: position })).toMatchObject({ recovered: true });
+      for (let each = 6; each <= 10; each++) await publish(nginx, channel, round * 10 + each);
+      for (let each = 1; each <= 10; each++) {
+        const message = await socket.next('message');
+        position = { epoch: position.epoch, offset: message.offset };
+        read.socket.push(message.data);
+        const event = await stream.next('message');
+        lastEventId = event.lastEventId;
+        read.stream.push(event.frame.data);
+      }
+      await socket.cut();
+      await stream.cut();
+    }
+    const all = Array.from({ length: 100 }, (_, index) => index + 1);
+    expect(read).toEqual({ socket: all, stream: all });
+  }, 60_000);
 
   test(`a node that drains: new clients come to the other, and nobody misses anything (SEED=${seed})`, async () => {
     const nginx = await pair.startProxy();

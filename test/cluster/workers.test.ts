@@ -127,6 +127,7 @@ const patient = (): Promise<RunningServer> => (waiting ??= start({ SHUTDOWN_TIME
 test('a worker that is signalled alone is drained and replaced; new clients come to the other meanwhile', async () => {
   const server = await patient();
   const sockets = await socketPerWorker(server);
+  for (const socket of sockets.values()) await socket.request({ type: 'subscribe', channel: 'a' });
   const [pid = 0] = workersOf(server);
   process.kill(pid, 'SIGTERM');
   const drained = await Promise.race(
@@ -141,7 +142,8 @@ test('a worker that is signalled alone is drained and replaced; new clients come
     expect((await stream.next('welcome')).frame.node).not.toBe(drained);
   }
   const leaving = sockets.get(drained);
-  expect(await leaving?.request({ type: 'ping' })).toMatchObject({ type: 'pong' });
+  expect(await leaving?.request({ type: 'publish', channel: 'a', data: 1 })).toMatchObject({ type: 'published' });
+  for (const socket of sockets.values()) expect(await socket.next('message', 10_000)).toMatchObject({ data: 1 });
   await leaving?.close();
   await server.waitForOutput(/a worker is back/, 30_000);
   expect(isAlive(pid)).toBe(false);
