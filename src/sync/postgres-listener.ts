@@ -32,6 +32,20 @@ export interface ListenerEvents {
   envelope(payload: string): void;
 }
 
+interface Unsent {
+  readonly payloads: readonly string[];
+  readonly characters: number;
+  /** Its sender was told by then that it is not on its way. */
+  readonly lateAt: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+const unsentMax = 10_000;
+const unsentCharactersMax = 32 << 20;
+const sentAtOnceMax = 200;
+const lateAfterMs = 1_000;
+
 const logTopic = 'realtime_log';
 const nodesTopic = 'realtime_nodes';
 const canaryMark = 'canary';
@@ -44,6 +58,9 @@ export class PostgresListener {
   #heardAt: number;
   #canaries = 0;
   readonly #expected = new Map<number, () => void>();
+  readonly #unsent: Unsent[] = [];
+  #unsentCharacters = 0;
+  #sending = false;
   #up = false;
   #closed = false;
 
@@ -64,13 +81,48 @@ export class PostgresListener {
     this.#timer = setInterval(() => this.#beat(), every);
   }
 
-  /** Sends an envelope to all other nodes, in as many parts as its size needs, all of them or none. */
-  async send(envelope: string): Promise<void> {
-    const { sql, nodeId } = this.#options;
+  /**
+   * Sends an envelope to all other nodes, after those before it, in as many parts as its size needs, all of them or
+   * none. What gathers while others are on their way goes together. What could not be sent for a second is not sent.
+   */
+  send(envelope: string): Promise<void> {
+    const { nodeId, clock } = this.#options;
+    if (this.#unsent.length >= unsentMax || this.#unsentCharacters + envelope.length > unsentCharactersMax) {
+      throw new Error('too much waits to be sent to the other nodes');
+    }
     const parts = split(envelope);
     const id = `${nodeId}.${++this.#canaries}`;
     const payloads = parts.map((part, index) => `${id} ${index} ${parts.length} ${part}`);
-    await sql`SELECT pg_notify(${nodesTopic}, payload) FROM unnest(${textArray(payloads)}::text[]) AS payload`;
+    this.#unsentCharacters += envelope.length;
+    return new Promise((resolve, reject) => {
+      const lateAt = clock.monotonic() + lateAfterMs;
+      this.#unsent.push({ payloads, characters: envelope.length, lateAt, resolve, reject });
+      if (!this.#sending) void this.#sendAll();
+    });
+  }
+
+  async #sendAll(): Promise<void> {
+    const { sql, clock } = this.#options;
+    this.#sending = true;
+    // What the same tick sends goes into the first batch.
+    await Promise.resolve();
+    while (this.#unsent.length > 0) {
+      const taken = this.#unsent.splice(0, sentAtOnceMax);
+      for (const { characters } of taken) this.#unsentCharacters -= characters;
+      const now = clock.monotonic();
+      const late = taken.filter(({ lateAt }) => now > lateAt);
+      for (const { reject } of late) reject(new Error('it could not be sent in time'));
+      const batch = taken.filter(({ lateAt }) => now <= lateAt);
+      if (batch.length === 0) continue;
+      const payloads = textArray(batch.flatMap((unsent) => unsent.payloads));
+      try {
+        await sql`SELECT pg_notify(${nodesTopic}, payload) FROM unnest(${payloads}::text[]) AS payload`;
+        for (const { resolve } of batch) resolve();
+      } catch (error) {
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#sending = false;
   }
 
   /** Resolves when a message sent now came back on the listening session; rejects after `timeoutMs`. */

@@ -45,8 +45,6 @@ export interface PostgresAdapterOptions {
 const answerTimeoutMs = 1_000;
 const safetyReadEveryMs = 5_000;
 const resumeRetryMs = 500;
-/** Ephemeral publications on their way to other nodes; while the database does not answer, more are not worth keeping. */
-const ephemeralMax = 1_000;
 
 export class PostgresAdapter implements SyncAdapter {
   readonly name = 'postgres';
@@ -62,7 +60,6 @@ export class PostgresAdapter implements SyncAdapter {
   #resuming = false;
   /** Another connection came while the log was caught up with. */
   #resumeAgain = false;
-  #ephemeral = 0;
   #safety: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: PostgresAdapterOptions) {
@@ -229,10 +226,12 @@ export class PostgresAdapter implements SyncAdapter {
   // Ephemeral publications
 
   async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {
-    if (this.#ephemeral >= ephemeralMax) throw new RealtimeError('unavailable');
     const head = JSON.stringify({ channel, at, from, except });
-    this.#ephemeral++;
-    await inTime(this.#listener.send(`${head}\n${data}`).finally(() => this.#ephemeral--));
+    try {
+      await inTime(this.#listener.send(`${head}\n${data}`));
+    } catch (error) {
+      throw unavailable(error);
+    }
     this.#options.observer.message(this.name, 'out', 1);
     return undefined;
   }
