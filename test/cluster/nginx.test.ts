@@ -2,7 +2,7 @@
 // clients may come back at any node, and a node that drains or dies is noticed by nobody.
 
 import { afterAll, afterEach, describe, expect, test } from 'bun:test';
-import { EventClient, WebSocketClient, type Frame } from '../support/clients.ts';
+import { EventClient, Refused, WebSocketClient, type Frame } from '../support/clients.ts';
 import { Load, type LoadOptions } from '../support/load.ts';
 import { startNginx, type Nginx, type NginxOptions } from '../support/nginx.ts';
 import { createDatabase, freePort } from '../support/postgres.ts';
@@ -239,19 +239,38 @@ describe.each(syncs)('nginx before two nodes, SYNC=%s', (sync) => {
     await traffic.finish();
   }, 90_000);
 
-  if (process.env['LONG'] !== '1') return;
+  if (process.env['LONG'] === '1') {
+    test('connections on which nothing happens outlive the proxy and still work', async () => {
+      const nginx = await pair.startProxy();
+      const { socket } = await openSocket(nginx);
+      await socket.request({ type: 'subscribe', channel: 'quiet:a' });
+      const { stream } = await openStream(nginx, 'quiet:a');
+      const startedAt = performance.now();
+      const past = (): boolean => performance.now() - startedAt > 100_000;
+      await until(() => past() && stream.comments.length >= 5, 'five comments', 150_000, 200);
+      expect(socket.pings.length).toBeGreaterThanOrEqual(3);
+      await publish(nginx, 'quiet:a', 'still here');
+      expect(await socket.next('message')).toMatchObject({ data: 'still here' });
+      expect((await stream.next('message')).frame).toMatchObject({ data: 'still here' });
+    }, 200_000);
+  }
 
-  test('connections on which nothing happens outlive the proxy and still work', async () => {
+  test('nodes that all refuse are asked again at once, and their refusals reach the client', async () => {
     const nginx = await pair.startProxy();
-    const { socket } = await openSocket(nginx);
-    await socket.request({ type: 'subscribe', channel: 'quiet:a' });
-    const { stream } = await openStream(nginx, 'quiet:a');
-    const startedAt = performance.now();
-    const past = (): boolean => performance.now() - startedAt > 100_000;
-    await until(() => past() && stream.comments.length >= 5, 'five comments', 150_000, 200);
-    expect(socket.pings.length).toBeGreaterThanOrEqual(3);
-    await publish(nginx, 'quiet:a', 'still here');
-    expect(await socket.next('message')).toMatchObject({ data: 'still here' });
-    expect((await stream.next('message')).frame).toMatchObject({ data: 'still here' });
-  }, 200_000);
+    const both = [await pair.node('a'), await pair.node('b')];
+    for (const each of both) {
+      const { socket } = await openSocket(each);
+      process.kill(each.pid, 'SIGTERM');
+      await socket.next('drain', 10_000);
+    }
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const socket = await WebSocketClient.open(nginx.url).catch((error: unknown) => error);
+      const stream = await EventClient.open(nginx.url, { query: 'channels=a' }).catch((error: unknown) => error);
+      for (const refused of [socket, stream]) {
+        if (!(refused instanceof Refused)) throw new Error(`not refused: ${String(refused)}`);
+        expect(refused.status).toBe(503);
+        expect(refused.body).toContain('shutting_down');
+      }
+    }
+  });
 });

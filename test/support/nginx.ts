@@ -75,8 +75,10 @@ function globals(folder: string): string {
 function writeConfiguration(folder: string, port: number, options: NginxOptions): void {
   const { ports, upstream = 'upstream.conf', edits = {} } = options;
   const texts = new Map(readdirSync(shipped).map((name) => [name, readFileSync(join(shipped, name), 'utf8')]));
-  const servers = ports.map((each) => `  server 127.0.0.1:${each} max_fails=1 fail_timeout=5s;\n`).join('');
-  const balancing = (texts.get(upstream) ?? '').replace(/( {2}server node\d\.internal:3000 [^\n]*\n)+/, servers);
+  const lines = /(?: {2}server node\d\.internal:3000( [^\n]*\n))+/;
+  const balancing = (texts.get(upstream) ?? '').replace(lines, (_all, rest: string) =>
+    ports.map((each) => `  server 127.0.0.1:${each}${rest}`).join(''),
+  );
   const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `  ${kind}_temp_path ${kind};\n`);
   let main = (texts.get('nginx.conf') ?? '')
     .replace('http {\n', `http {\n${paths.join('')}`)
