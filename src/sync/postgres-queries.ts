@@ -143,18 +143,28 @@ export async function readHistory(
   if (first === undefined) throw new Error('the table realtime.log is empty');
   const head = { epoch: first.head_epoch, offset: first.head };
   const found = rows.filter((row) => row.seq !== null);
-  const publications = found.slice(0, limit).map((row) => toPublication(toLogRow(row)));
+  const read = found.slice(0, limit).map((row) => toPublication(toLogRow(row)));
   if (since === undefined) {
-    publications.reverse();
+    const publications = afterLastHole(read.reverse());
     return { head, publications, complete: found.length <= limit && publications[0]?.offset !== head.offset + 1 };
   }
-  return pageSince(since, head, publications);
+  return pageSince(since, head, read);
 }
 
-function pageSince(since: Position, head: Position, publications: readonly Publication[]): HistoryPage {
+/** A clock that went back and came forward again leaves some in the middle that look too old, and they are trimmed. */
+function afterLastHole(publications: readonly Publication[]): readonly Publication[] {
+  const hole = publications.findLastIndex(({ offset }, index) => {
+    const before = publications[index - 1];
+    return before !== undefined && offset !== before.offset + 1;
+  });
+  return hole === -1 ? publications : publications.slice(hole);
+}
+
+function pageSince(since: Position, head: Position, read: readonly Publication[]): HistoryPage {
   if (since.epoch !== head.epoch || since.offset > head.offset) {
     return { head, publications: [], complete: false, gap: 'epoch_changed' };
   }
+  const publications = afterLastHole(read);
   const first = publications[0]?.offset ?? head.offset + 1;
   if (first > since.offset + 1) return { head, publications, complete: false, gap: 'trimmed' };
   const last = publications.at(-1)?.offset ?? since.offset;
