@@ -73,7 +73,11 @@ export function errorResponse(
   status: number = error.status,
   more: Readonly<Record<string, string>> = {},
 ): Response {
-  const headers = new Headers({ ...more, 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' });
+  const headers = new Headers({
+    ...more,
+    'content-type': 'application/json; charset=utf-8',
+    'cache-control': 'no-store',
+  });
   if (error.retryable || error.retryAfter !== undefined) {
     headers.set('retry-after', String(Math.ceil(error.retryAfter ?? 1)));
   }
