@@ -41,7 +41,7 @@ async function overRedis(options: BenchOptions): Promise<Bar[]> {
       nodes = await startNodes({ SYNC: 'redis', REDIS_URL: redis.url, DATABASE_URL: database.url });
     }
     const seconds = options.quick ? 2 : 3;
-    const cluster = { connections: 1000, windows: [1, 8, 32], rounds, seconds: options.quick ? 0.7 : 1.5 };
+    const cluster = { connections: 1000, windows: [1, 8], rounds, seconds: options.quick ? 0.7 : 1.2 };
     return [
       ...(await raceDelay({ layer: 'redis', url: redis.url, nodes, rounds, seconds })),
       ...(await raceScript({ redis, node: nodes?.[0], rounds, seconds })),
