@@ -59,7 +59,7 @@ describe('One statement of 100,000 rows', () => {
     holder.release();
     expect(idOf(await socket.next('message', 30_000))).toBe(0);
     expect(idOf((await stream.next('message', 30_000)).frame)).toBe(0);
-    socket.cut();
+    await socket.cut();
     await stream.cut();
   }, 120_000);
 });

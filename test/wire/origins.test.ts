@@ -20,10 +20,10 @@ describeWire('Origins', (wire) => {
     await expect(open('https://app.example.evil.example')).rejects.toThrow();
     const own = await open(server.url);
     expect((await own.next('welcome')).type).toBe('welcome');
-    own.cut();
+    await own.cut();
     const listed = await open('https://app.example');
     expect((await listed.next('welcome')).type).toBe('welcome');
-    listed.cut();
+    await listed.cut();
   });
 
   test('pages of a listed origin may read the stream, with credentials', async () => {
