@@ -1,6 +1,6 @@
 // The bench's own PostgreSQL: the one the server brings along, in a folder of its own that goes when the bench goes,
 // with fsync on and everything else as it comes. Also pgbench, which is the load where speed counts, and waiting.
-import { rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,6 +27,13 @@ export async function startDatabase(): Promise<BenchDatabase> {
   try {
     const server = await startEmbeddedPostgres({ directory, log });
     const sql = postgres(server.url, { max: 1, onnotice: () => undefined });
+    // Its processes outlive a bench that leaves without waiting, as it does on a second signal.
+    const postmaster = Number.parseInt(readFileSync(join(directory, 'postgres/postmaster.pid'), 'utf8'), 10);
+    const endAtOnce = (): void => {
+      process.kill(postmaster, 'SIGQUIT');
+      remove();
+    };
+    process.on('exit', endAtOnce);
     return {
       url: server.url,
       sql,
@@ -34,6 +41,7 @@ export async function startDatabase(): Promise<BenchDatabase> {
       close: async () => {
         await sql.end({ timeout: 2 });
         await server.stop();
+        process.off('exit', endAtOnce);
         remove();
       },
     };
