@@ -77,7 +77,7 @@ describe(`PostgreSQL breaks under load (SEED=${seed})`, () => {
     await underLoad(async () => {
       await cluster.kill9();
       await Promise.all(nodes.map((node) => becomesUnready(node)));
-      await Promise.all(nodes.map(servesAlone));
+      await Promise.all(nodes.map((node) => servesAlone(node)));
       await cluster.startServer();
     });
   }, 60_000);
@@ -100,7 +100,7 @@ describe(`PostgreSQL breaks under load (SEED=${seed})`, () => {
       const continued = stopProcesses(cluster.pid);
       try {
         await Promise.all(nodes.map((node) => becomesUnready(node)));
-        await Promise.all(nodes.map(servesAlone));
+        await Promise.all(nodes.map((node) => servesAlone(node)));
         await Bun.sleep(long ? 10_000 : 3_000);
       } finally {
         continued();
@@ -113,7 +113,7 @@ describe(`PostgreSQL breaks under load (SEED=${seed})`, () => {
       proxy.mode = 'refuse';
       proxy.cut();
       await Promise.all(nodes.map((node) => becomesUnready(node)));
-      await Promise.all(nodes.map(servesAlone));
+      await Promise.all(nodes.map((node) => servesAlone(node)));
       // Writers, who reach the database, feel nothing.
       await flowing.flows(100);
       proxy.mode = 'forward';
@@ -125,7 +125,7 @@ describe(`PostgreSQL breaks under load (SEED=${seed})`, () => {
       const swallowedAt = performance.now();
       expect(proxy.swallow()).toBeGreaterThan(4);
       await Promise.all(nodes.map((node) => becomesUnready(node)));
-      await Promise.all(nodes.map(servesAlone));
+      await Promise.all(nodes.map((node) => servesAlone(node, true)));
       await Promise.all(nodes.map((node) => becomesReady(node, 30_000)));
       expect(performance.now() - swallowedAt).toBeLessThan(long ? 15_000 : 25_000);
     });
@@ -155,7 +155,7 @@ describe(`PostgreSQL breaks under load (SEED=${seed})`, () => {
         );
         for (let index = 0; index < 5; index++) await Promise.all(Array.from({ length: 20 }, takeOne));
         await Promise.all(nodes.map((node) => becomesUnready(node)));
-        await Promise.all(nodes.map(servesAlone));
+        await Promise.all(nodes.map((node) => servesAlone(node, true)));
       } finally {
         await Promise.all(others.map((sql) => sql.end({ timeout: 1 })));
       }
