@@ -55,23 +55,24 @@ describe(`The relay (SEED=${seed})`, () => {
     const lead = async (): Promise<void> => {
       while (!closing) {
         const bell = new Bell();
-        const session = await DirectSession.open({
-          url: database.url,
-          applicationName: 'racing',
-          onNotification: () => bell.ring(),
-          onClosed: () => bell.ring(),
-        });
-        await session.query('listen realtime_wake; select 1');
-        const observer = { leader: ignore, batch: ignore, waiting: ignore, error: ignore };
-        const drain = new DrainLog({ kind: 'log', delivered: ignore }, observer, rules, 50);
-        const options = { session, drain, bell, clock: systemClock, safetyMs: 100, moved: ignore };
+        let session: DirectSession | undefined;
         try {
+          session = await DirectSession.open({
+            url: database.url,
+            applicationName: 'racing',
+            onNotification: () => bell.ring(),
+            onClosed: () => bell.ring(),
+          });
+          await session.query('listen realtime_wake; select 1');
+          const observer = { leader: ignore, batch: ignore, waiting: ignore, error: ignore };
+          const drain = new DrainLog({ kind: 'log', delivered: ignore }, observer, rules, 50);
+          const options = { session, drain, bell, clock: systemClock, safetyMs: 100, moved: ignore };
           await new Leader({ ...options, closing: () => closing }).lead();
         } catch (error) {
-          // The session was ended under it, as it should be able to bear.
+          // The session was ended under it, as it should be able to bear at any moment, also while it is set up.
           errors.push(error);
         }
-        await session.close();
+        await session?.close();
       }
     };
     const leaders = [lead(), lead(), lead()];
