@@ -21,6 +21,9 @@ export const byteStrategy: QueuingStrategy<Uint8Array> = {
   size: (chunk) => chunk?.byteLength ?? 0,
 };
 
+/** A reader may lag by this much more than the limit before it is cut off. */
+const lookEveryBytes = 16 << 10;
+
 /** Also the underlying source of its ReadableStream, whose methods `start` and `cancel` are. */
 export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
   readonly transport = 'sse';
@@ -35,6 +38,8 @@ export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
   /** Where the client stood in channels that it recovers: its cursor must not run ahead of what it is sent. */
   #resumed: Map<string, Position> | undefined;
   #joined = 0;
+  /** Written since it was last asked how far the reader lags: asking costs, and few bytes change little. */
+  #unseenBytes = 0;
   #session: Session | undefined;
   #ended = false;
 
@@ -91,6 +96,9 @@ export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
       this.end(1006);
       return;
     }
+    this.#unseenBytes += chunk.byteLength;
+    if (this.#unseenBytes < lookEveryBytes) return;
+    this.#unseenBytes = 0;
     if (this.bufferedBytes() > this.#fanout.bufferedBytesMax) this.terminate();
   }
 
