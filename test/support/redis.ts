@@ -13,6 +13,11 @@ export interface TestRedis {
   start(): Promise<void>;
   /** SIGKILL; resolves when the process is gone. Data is lost, unless `persist` was asked for. */
   kill9(): Promise<void>;
+  /** Ends it in order and starts it anew on what it has kept. */
+  restart(): Promise<void>;
+  /** SIGSTOP: connections stand, and nobody answers. */
+  pause(): void;
+  resume(): void;
   close(): Promise<void>;
 }
 
@@ -53,8 +58,15 @@ export async function startRedis({ persist = false, args = [] }: TestRedisOption
     pid: () => child?.pid ?? 0,
     start,
     kill9: () => end('SIGKILL'),
+    restart: async () => {
+      await end('SIGTERM');
+      await start();
+    },
+    pause: () => child?.kill('SIGSTOP'),
+    resume: () => child?.kill('SIGCONT'),
     close: async () => {
       admin.disconnect();
+      // A stopped process takes no signal but this one, which needs no waking.
       await end('SIGKILL');
     },
   };

@@ -1,0 +1,98 @@
+// Two or more real servers over a Redis of their own, with a proxy in between if asked for, and loads on them: what the
+// tests of faults and of clusters share. At the end no server may have logged what nobody handles.
+
+import { expect } from 'bun:test';
+import { Load, type LoadOptions } from './load.ts';
+import { createDatabase } from './postgres.ts';
+import { startServer, type Environment, type RunningServer } from './process.ts';
+import { startProxy, type Proxy } from './proxy.ts';
+import { startRedis, type TestRedis, type TestRedisOptions } from './redis.ts';
+
+export interface RedisStageOptions extends TestRedisOptions {
+  readonly nodes?: number;
+  readonly proxied?: boolean;
+  /** With a database, table changes are relayed as well. */
+  readonly database?: boolean;
+}
+
+export class RedisStage {
+  readonly redis: TestRedis;
+  readonly nodes: RunningServer[] = [];
+  readonly seed: number;
+  /** Only there if it was asked for. */
+  readonly proxy: Proxy | undefined;
+  readonly databaseUrl: string | undefined;
+  readonly #loads: Load[] = [];
+  #names = 0;
+
+  private constructor(redis: TestRedis, proxy: Proxy | undefined, databaseUrl: string | undefined) {
+    this.redis = redis;
+    this.proxy = proxy;
+    this.databaseUrl = databaseUrl;
+    this.seed = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
+    console.log(`SEED=${this.seed}`);
+  }
+
+  static async open({ nodes = 2, proxied = false, database = false, ...rest }: RedisStageOptions): Promise<RedisStage> {
+    const redis = await startRedis(rest);
+    const proxy = proxied ? await startProxy({ port: redis.port }) : undefined;
+    const databaseUrl = database ? (await createDatabase({ migrated: true })).url : undefined;
+    const stage = new RedisStage(redis, proxy, databaseUrl);
+    await Promise.all(Array.from({ length: nodes }, () => stage.startNode()));
+    return stage;
+  }
+
+  async startNode(given: Environment = {}): Promise<RunningServer> {
+    const server = await startServer({
+      SYNC: 'redis',
+      REDIS_URL: this.proxy?.through(this.redis.url) ?? this.redis.url,
+      RATE_LIMIT_PER_MINUTE: '0',
+      BROADCAST_INTERVAL: '0',
+      SHUTDOWN_TIMEOUT: '0',
+      LOG_FORMAT: 'json',
+      ...(this.databaseUrl === undefined ? { ROLE: 'ws,sse,api' } : { DATABASE_URL: this.databaseUrl }),
+      ...given,
+    });
+    this.nodes.push(server);
+    return server;
+  }
+
+  /** SIGKILL, and nobody turns to it any more. */
+  async killNode(node: RunningServer): Promise<void> {
+    this.nodes.splice(this.nodes.indexOf(node), 1);
+    await node.kill9();
+  }
+
+  /** Channels that no other load uses. */
+  channels(count: number): string[] {
+    const name = `fault-${++this.#names}`;
+    return Array.from({ length: count }, (_, index) => `${name}:${index}`);
+  }
+
+  /** A load that flows over all nodes. */
+  async load(options: Partial<LoadOptions> = {}): Promise<Load> {
+    const load = new Load({ seed: this.seed, nodes: () => this.nodes, channels: this.channels(4), ...options });
+    this.#loads.push(load);
+    await load.start();
+    await load.arrives(20);
+    return load;
+  }
+
+  async endLoads(): Promise<void> {
+    await Promise.all(this.#loads.splice(0).map((load) => load.end()));
+  }
+
+  async close(): Promise<void> {
+    await this.endLoads();
+    this.redis.resume();
+    const printed = await Promise.all(
+      this.nodes.map(async (node) => {
+        await node.stop();
+        return node.stdout() + node.stderr();
+      }),
+    );
+    await this.proxy?.close();
+    await this.redis.close();
+    for (const text of printed) expect(text).not.toMatch(/not handled|not caught|failed unexpectedly|"level":"fatal"/);
+  }
+}
