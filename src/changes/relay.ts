@@ -135,6 +135,8 @@ export class Relay {
         if (!this.#closing) this.#options.observer.error(error);
       }
       await this.#session?.close();
+      // The end of a session rings too; left standing, it would cut the wait short and make each try follow at once.
+      this.#bell.hush();
       if (!this.#closing) await this.#bell.wait(this.#backoff());
     }
   }
