@@ -38,10 +38,6 @@ const ringRate = 0.16;
 const ringsMax = 8;
 /** Awake because of more, it tries no sleep before the outbox was empty for this long. */
 const restlessMs = 10;
-/** From this rate on batches are let grow, to about so many rows, for at most so long. */
-const gatherFromRowsPerMs = 3;
-const gatherRows = 100;
-const gatherMsMax = 10;
 const pauseMinMs = 1;
 const pauseMaxMs = 5;
 
@@ -59,10 +55,6 @@ export class Leader {
   #restlessUntil = 0;
   #sweptAt: number;
   #sweepMs = 0;
-  /** How fast rows come, smoothed over some reads; how long the last one took, and when it began. */
-  #rowsPerMs = 0;
-  #readMs = 0;
-  #readAt = 0;
 
   constructor(options: LeaderOptions) {
     this.#options = options;
@@ -77,7 +69,6 @@ export class Leader {
       if (outcome === 'found') {
         this.#pauseMs = pauseMinMs;
         if (this.#restlessUntil > 0) this.#restlessUntil = this.#options.clock.monotonic() + restlessMs;
-        await this.#gather();
       } else if (outcome === 'rest') {
         await this.#rest();
       }
@@ -110,26 +101,12 @@ export class Leader {
       this.#sweepMs = elapsed;
     }
     this.#idle = batch.ids.length === 0;
-    this.#readMs = elapsed;
-    const sinceMs = Math.max(0.1, startedAt - this.#readAt);
-    this.#rowsPerMs += (batch.ids.length / sinceMs - this.#rowsPerMs) / 8;
-    this.#readAt = startedAt;
     if (!this.#idle) {
       moved(batch.ids.length, batch.dropped, elapsed / 1000);
       return 'found';
     }
     const untried = !takeLock && !this.#holding && clock.monotonic() >= this.#restlessUntil;
     return untried ? 'again' : 'rest';
-  }
-
-  /**
-   * Under a stream of writers each batch would take what came during the one before, which is little: its commit would
-   * cost them more than it moves. A few milliseconds let more rows come together.
-   */
-  async #gather(): Promise<void> {
-    const { clock } = this.#options;
-    const waitMs = this.#rowsPerMs < gatherFromRowsPerMs ? 0 : gatherRows / this.#rowsPerMs - this.#readMs;
-    if (waitMs >= 1) await clock.sleep(Math.min(gatherMsMax, waitMs));
   }
 
   async #rest(): Promise<void> {
