@@ -9,6 +9,8 @@ import { tokenAuthenticator } from '../auth/token-authenticator.ts';
 import { everyoneAnonymous, openAccess, type Access, type Authenticate } from '../core/access.ts';
 import { randomId, systemClock } from '../core/clock.ts';
 import { Hub } from '../core/hub.ts';
+import { unlimited } from '../core/limits.ts';
+import { expireTokens } from '../core/reauthorization.ts';
 import { Rules } from '../core/rules.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { demoPages } from '../pages/demo.ts';
@@ -69,6 +71,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
       adapter,
       rules,
       access,
+      limits: unlimited,
       authenticate,
       observer: metrics,
       clock,
@@ -126,7 +129,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   closing.add('HTTP server', async () => {
     await server.stop(true);
   });
-  const expiry = setInterval(() => hub.expireTokens(), 1_000);
+  const expiry = setInterval(() => expireTokens(hub), 1_000);
   closing.add('token expiry', () => clearInterval(expiry));
   const broadcast = new Broadcast(hub, settings.broadcastInterval);
   broadcast.start();

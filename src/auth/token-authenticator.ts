@@ -57,7 +57,7 @@ async function identityOf(verify: Verify, token: string): Promise<Identity> {
   if (typeof sub !== 'string' || sub === '' || sub.length > userLengthMax) {
     throw new RealtimeError('unauthorized', 'The token names no user in "sub".');
   }
-  return { user: sub, expiresAt: exp, grants: readGrants(claims['channels']) };
+  return { user: sub, expiresAt: exp, grants: readGrants(claims['channels']), claims };
 }
 
 async function verifyOrRefuse(verify: Verify, token: string): Promise<JWTPayload> {

@@ -12,6 +12,8 @@ export interface Identity {
   /** Unix seconds at which the token ends, and the connection with it. */
   readonly expiresAt?: number | undefined;
   readonly grants?: readonly Grant[] | undefined;
+  /** All that the token says, as it says it. */
+  readonly claims?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** Actions on the channels whose names match. */
@@ -21,8 +23,13 @@ export interface Grant {
 }
 
 export interface Access {
-  /** Whether the identity may. Must not throw; a check that fails to answer is a no. */
+  /**
+   * Whether the identity may. Throws, or rejects with, a RealtimeError when whoever decides cannot be asked: that is a
+   * no as well, but worth a retry.
+   */
   may(identity: Identity, action: Action, channel: string): MaybePromise<boolean>;
+  /** Forgets what it remembers of earlier answers: of one user, or of all and of the rules as well. Never rejects. */
+  renew(user: string | undefined): Promise<void>;
 }
 
 export const anonymous: Identity = { user: null };
@@ -30,6 +37,7 @@ export const anonymous: Identity = { user: null };
 /** Everyone may do everything, but the server's own channels are written by the server alone. */
 export const openAccess: Access = {
   may: (_identity, action, channel) => action !== 'publish' || !isServerChannel(channel),
+  renew: () => Promise.resolve(),
 };
 
 /** Turns a connection's token, if it has one, into who it is. Throws `unauthorized` or `token_expired`. */

@@ -29,7 +29,7 @@ export interface Gathered<Value> {
   readonly incomplete: readonly string[];
 }
 
-/** Both answer within about a second, with what was gathered until then. */
+/** All answer within about a second, with what was gathered until then. */
 export interface Cluster {
   /** Channels with subscribers, summed over all nodes. Does not throw. */
   channelCounts(): Promise<Gathered<readonly ChannelCount[]>>;
@@ -38,4 +38,13 @@ export interface Cluster {
    * nodes could not be told; this node's are closed all the same, and asking again does no harm.
    */
   disconnect(user: string): Promise<Gathered<number>>;
+  /**
+   * Asks anew, on every node, what the user may, or everyone; the rules are read anew for everyone. Answers how many
+   * subscriptions ended. Throws as `disconnect` does.
+   */
+  reauthorize(user: string | undefined): Promise<Gathered<number>>;
+  /** Open connections counted under this key, on all nodes. Throws `unavailable` when the others could not be asked. */
+  connections(of: string): Promise<Gathered<number>>;
+  /** Connections subscribed to the channel, on all nodes. Throws as `connections` does. */
+  subscribers(channel: string): Promise<Gathered<number>>;
 }

@@ -2,6 +2,7 @@
 
 import type { Access, Authenticate } from './access.ts';
 import type { Clock } from './clock.ts';
+import type { Limits } from './limits.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Sender } from './publication.ts';
 import type { RecoveryLimits } from './recovery.ts';
@@ -32,6 +33,7 @@ export interface HubPorts {
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
   readonly access: Access;
+  readonly limits: Limits;
   /** Checks the tokens of `refresh` commands. */
   readonly authenticate: Authenticate;
   readonly observer: HubObserver;

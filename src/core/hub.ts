@@ -9,9 +9,11 @@ import type { Access, Authenticate, Identity } from './access.ts';
 import { Channel, type ChannelPorts } from './channel.ts';
 import { controlChannel, controlRule, refuseControl, type ChannelCount } from './cluster.ts';
 import { randomId, type Clock } from './clock.ts';
+import { CommandRunner } from './command-runner.ts';
 import type { HubObserver } from './observer.ts';
 import { boundPage } from './history-page.ts';
 import type { HubOptions, HubPorts, PublishRequest } from './hub-ports.ts';
+import type { Limits } from './limits.ts';
 import type { Fanout, Outlet } from './outlet.ts';
 import { isLagging, paceLimits, waitForPace } from './pace.ts';
 import { Publication } from './publication.ts';
@@ -31,10 +33,12 @@ export class Hub implements SyncEvents {
   readonly options: HubOptions;
   readonly observer: HubObserver;
   readonly access: Access;
+  readonly limits: Limits;
   readonly authenticate: Authenticate;
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
   readonly clock: Clock;
+  readonly commands = new CommandRunner(this);
   readonly sessions = new Map<string, Session>();
   readonly channels = new Map<string, Channel>();
   readonly #log: HubPorts['log'];
@@ -49,6 +53,7 @@ export class Hub implements SyncEvents {
     this.options = options;
     this.observer = ports.observer;
     this.access = ports.access;
+    this.limits = ports.limits;
     this.authenticate = ports.authenticate;
     this.adapter = ports.adapter;
     this.rules = ports.rules;
@@ -82,16 +87,11 @@ export class Hub implements SyncEvents {
     return session;
   }
 
-  /** Closes the connections whose tokens have ended; call it every second or so. */
-  expireTokens(): void {
-    const nowSeconds = this.clock.now() / 1_000;
-    for (const session of [...this.sessions.values()]) session.expire(nowSeconds);
-  }
-
   /** Called by the session as it ends. */
   leave(session: Session, code: number): void {
     this.sessions.delete(session.id);
     for (const subscription of session.subscriptions) this.#drop(session, subscription);
+    this.limits.left(session);
     this.observer.disconnection(session.outlet.transport, code);
   }
 

@@ -25,6 +25,8 @@ export interface HubObserver {
   lost(reason: GapReason, count: number): void;
   recovery(outcome: RecoveryOutcome): void;
   error(code: ErrorCode): void;
+  /** Something was refused by a limit; `kind` is one of a few fixed words. */
+  rateLimited(kind: string): void;
 }
 
 export interface SyncObserver {
@@ -49,6 +51,7 @@ export const silentObserver: HubObserver & SyncObserver = {
   lost: nothing,
   recovery: nothing,
   error: nothing,
+  rateLimited: nothing,
   up: nothing,
   message: nothing,
   delay: nothing,

@@ -1,26 +1,23 @@
-// One connection as the hub sees it: who it is, what it is subscribed to, and its commands, one at a time in order.
+// One connection as the hub sees it: who it is, what it is subscribed to, and the queue of its commands, which run one
+// at a time, in order. What a command does is the command runner's affair.
 
-import { closeCodes } from '../protocol/codes.ts';
+import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { commandTypes, decodeCommand, isRefused, type Command, type RefusedCommand } from '../protocol/commands.ts';
-import {
-  encodeFrame,
-  historyFrame,
-  publishedFrame,
-  type CommandId,
-  type ErrorFrame,
-  type WelcomeFrame,
-} from '../protocol/frames.ts';
-import type { Position } from '../protocol/position.ts';
+import { encodeFrame, type CommandId, type ErrorFrame, type WelcomeFrame } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
 import type { Hub } from './hub.ts';
+import type { Refusal } from './limits.ts';
 import type { Outlet } from './outlet.ts';
 import { Subscription } from './subscription.ts';
 
+/** A frame as it came, or what was read from one. */
+type Entry = string | Command | RefusedCommand;
+
 /** What a connection has under way. */
 interface Work {
-  /** Frames that wait for a command. */
-  readonly queue: string[];
+  /** What waits for a command. */
+  readonly queue: Entry[];
   /** A command runs that the following ones wait for. */
   busy: boolean;
   /** Publications on their way to the log. */
@@ -101,30 +98,67 @@ export class Session {
 
   /** A text frame from the peer. Never throws. */
   receive(text: string): void {
+    this.#take(text);
+  }
+
+  /** A command that the connection came with; it counts against no limit of commands. Never throws. */
+  begin(command: Command | RefusedCommand): void {
+    this.#take(command);
+  }
+
+  #take(entry: Entry): void {
     if (this.closed) return;
     const work = this.#work;
     if (work?.busy !== true) {
-      this.#start(text);
+      this.#start(entry);
       return;
     }
-    work.queue.push(text);
+    work.queue.push(entry);
     if (work.queue.length === queuePauseAt) this.outlet.pause();
     if (work.queue.length > queueMax) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
   }
 
   /** Commands that answer at once run at once; only one that waits makes the next ones wait. */
-  #start(text: string): void {
+  #start(entry: Entry): void {
+    if (typeof entry !== 'string') {
+      this.#startCommand(entry);
+      return;
+    }
+    const verdict = this.#hub.limits.command(this);
+    if (!(verdict instanceof Promise)) {
+      this.#startCommand(this.#admitted(entry, verdict));
+      return;
+    }
+    const work = this.#working();
+    work.busy = true;
+    void verdict.then((refusal) => {
+      if (this.closed) return;
+      work.queue.unshift(this.#admitted(entry, refusal));
+      this.#next(work);
+    });
+  }
+
+  #admitted(text: string, refusal: Refusal | undefined): Command | RefusedCommand {
     const command = decodeCommand(text);
+    if (refusal === undefined) return command;
+    this.#hub.observer.rateLimited('commands');
+    if (refusal.isAbuse) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
+    const { id } = command;
+    const channel = 'channel' in command ? command.channel : undefined;
+    return { error: new RealtimeError('rate_limited', undefined, { retryAfter: refusal.retryAfter }), id, channel };
+  }
+
+  #startCommand(command: Command | RefusedCommand): void {
     const isPublish = !isRefused(command) && command.type === 'publish';
     if (this.#work !== undefined && this.#work.publishing > 0 && !isPublish) {
       // It must find what was published before it, and be answered after it.
       this.#work.busy = true;
-      this.#work.queue.unshift(text);
+      this.#work.queue.unshift(command);
       return;
     }
     const running = isRefused(command) ? this.#refuse(command) : this.#execute(command);
     if (running === undefined) return;
-    const work = (this.#work ??= { queue: [], busy: false, publishing: 0 });
+    const work = this.#working();
     if (isPublish) {
       // Handed over in order, they are numbered in order: waiting for each answer would only make each commit small.
       work.busy = ++work.publishing >= publishingMax;
@@ -133,6 +167,10 @@ export class Session {
       work.busy = true;
       void running.then(() => this.#next(work));
     }
+  }
+
+  #working(): Work {
+    return (this.#work ??= { queue: [], busy: false, publishing: 0 });
   }
 
   #published(work: Work): void {
@@ -144,9 +182,9 @@ export class Session {
     const waited = work.queue.length > 0;
     work.busy = false;
     while (!this.closed && !work.busy) {
-      const text = work.queue.shift();
-      if (text === undefined) break;
-      this.#start(text);
+      const entry = work.queue.shift();
+      if (entry === undefined) break;
+      this.#start(entry);
     }
     if (waited && work.queue.length === 0) this.outlet.resume();
     if (!work.busy && work.publishing === 0) this.#work = undefined;
@@ -161,7 +199,7 @@ export class Session {
   #execute(command: Command): Promise<void> | undefined {
     this.#hub.observer.received(command.type);
     try {
-      const running = this.#run(command);
+      const running = this.#hub.commands.run(this, command);
       return running?.catch((error: unknown) => this.#failCommand(error, command));
     } catch (error) {
       this.#failCommand(error, command);
@@ -173,81 +211,6 @@ export class Session {
     this.fail(error, command.id, 'channel' in command ? command.channel : undefined);
   }
 
-  #run(command: Command): Promise<void> | undefined {
-    switch (command.type) {
-      case 'ping':
-        this.outlet.send('pong', encodeFrame({ type: 'pong', ...withId(command.id) }));
-        return undefined;
-      case 'publish':
-        return this.#publish(command);
-      case 'subscribe':
-        return this.#subscribe(command);
-      case 'unsubscribe':
-        return this.#unsubscribe(command);
-      case 'history':
-        return this.#history(command);
-      case 'refresh':
-        return this.#refresh(command);
-      case 'presence':
-        throw new RealtimeError('bad_request', `This server does not offer "${command.type}".`);
-    }
-  }
-
-  #publish(command: Command & { type: 'publish' }): Promise<void> | undefined {
-    const { id, channel, data, echo, key } = command;
-    const allowed = this.#hub.access.may(this.identity, 'publish', channel);
-    if (allowed === false) throw new RealtimeError('forbidden');
-    const publish = () =>
-      this.#hub.publish({
-        channel,
-        data,
-        key,
-        from: { user: this.identity.user, connection: this.id },
-        except: echo ? undefined : this.id,
-        source: 'client',
-      });
-    const reply = (position: Position | undefined) =>
-      this.outlet.send('published', publishedFrame(id, channel, position));
-    if (allowed !== true) {
-      return allowed.then(async (yes) => {
-        if (!yes) throw new RealtimeError('forbidden');
-        reply(await publish());
-      });
-    }
-    const position = publish();
-    if (position instanceof Promise) return position.then(reply);
-    reply(position);
-    return undefined;
-  }
-
-  async #subscribe(command: Command & { type: 'subscribe' }): Promise<void> {
-    const { id, channel, since } = command;
-    await this.#hub.subscribe(this, [{ channel, resume: since && (() => since) }], id);
-  }
-
-  #unsubscribe({ id, channel }: Command & { type: 'unsubscribe' }): undefined {
-    if (this.subscription(channel) === undefined) throw new RealtimeError('not_subscribed');
-    this.#hub.unsubscribe(this, channel);
-    this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', ...withId(id), channel }));
-    return undefined;
-  }
-
-  /** A fresh token for the same user extends the connection; what it grants no more is left. */
-  async #refresh({ id, token }: Command & { type: 'refresh' }): Promise<void> {
-    const identity = await this.#hub.authenticate(token);
-    if (identity.user !== this.identity.user) throw new RealtimeError('unauthorized', 'The token is another user’s.');
-    this.identity = identity;
-    const { expiresAt } = identity;
-    const expires = expiresAt === undefined ? {} : { expires: expiresAt };
-    this.outlet.send('refreshed', encodeFrame({ type: 'refreshed', ...withId(id), ...expires }));
-    for (const { channel } of this.subscriptions) {
-      if (await this.#hub.access.may(identity, 'subscribe', channel.name)) continue;
-      this.#hub.unsubscribe(this, channel.name);
-      const frame = { type: 'unsubscribed', channel: channel.name, reason: 'forbidden' } as const;
-      this.outlet.send('unsubscribed', encodeFrame(frame));
-    }
-  }
-
   /** Closes the connection once its token has ended. */
   expire(nowSeconds: number): void {
     const { expiresAt } = this.identity;
@@ -256,11 +219,26 @@ export class Session {
     }
   }
 
-  async #history({ id, channel, since, limit }: Command & { type: 'history' }): Promise<void> {
-    if (!(await this.#hub.access.may(this.identity, 'history', channel))) throw new RealtimeError('forbidden');
-    const page = await this.#hub.history(channel, { since, limit });
-    const messages = page.publications.map((publication) => publication.frame);
-    this.outlet.send('history', historyFrame(id, channel, page.head, messages, page.complete));
+  /** Leaves the channels that its rules no longer allow; answers how many. */
+  async reauthorize(): Promise<number> {
+    let left = 0;
+    for (const { channel } of this.subscriptions) {
+      const reason = await this.#denial(channel.name);
+      if (reason === undefined || this.subscription(channel.name) === undefined) continue;
+      left++;
+      this.#hub.unsubscribe(this, channel.name);
+      this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel: channel.name, reason }));
+    }
+    return left;
+  }
+
+  async #denial(channel: string): Promise<ErrorCode | undefined> {
+    try {
+      return (await this.#hub.access.may(this.identity, 'subscribe', channel)) ? undefined : 'forbidden';
+    } catch (error) {
+      // Whoever decides cannot be asked: nobody may stay on a guess.
+      return this.#hub.expected(error).code;
+    }
   }
 
   /** Replies with an error; what was not expected is logged and told as `internal`. */
@@ -284,7 +262,8 @@ export class Session {
   }
 }
 
-function withId(id: CommandId | undefined): { id?: CommandId } {
+/** For frames that repeat the command's id. */
+export function withId(id: CommandId | undefined): { id?: CommandId } {
   return id === undefined ? {} : { id };
 }
 

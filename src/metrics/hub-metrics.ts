@@ -11,8 +11,6 @@ import { Children, NamespaceLabels } from './namespace-labels.ts';
 export const delayBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1];
 
 export interface HubMetrics extends HubObserver {
-  /** A request was refused by a limit; `kind` is one of a few fixed words. */
-  rateLimited(kind: string): void;
   /** Frames other than publications that were delivered, such as `join`: `count` connections got it. */
   sent(type: string, channel: string, count: number): void;
 }

@@ -2,6 +2,8 @@
 
 import type { ChannelCount } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
+import { reauthorize } from '../core/reauthorization.ts';
+import type { MaybePromise } from '../core/sync-adapter.ts';
 import { closeCodes } from '../protocol/codes.ts';
 import { encodeControl, type Ask } from './control-message.ts';
 import { answerMsMax } from './inquiry.ts';
@@ -17,8 +19,26 @@ export interface AnswerPorts {
   readonly tell: (data: string) => Promise<void>;
 }
 
-/** Closes the user's connections on this node and answers how many there were. */
-export function disconnectHere(hub: Hub, user: string): number {
+/** What this node answers for itself to a question about a number; undefined to one that it does not understand. */
+export function countHere(
+  hub: Hub,
+  { about, user, of, channel }: Omit<Ask, 'kind' | 'from' | 'id'>,
+): MaybePromise<number> | undefined {
+  switch (about) {
+    case 'disconnect':
+      return user === undefined ? undefined : disconnectHere(hub, user);
+    case 'reauthorize':
+      return reauthorize(hub, user);
+    case 'connections':
+      return of === undefined ? undefined : hub.limits.connectionsOf(of);
+    case 'subscribers':
+      return channel === undefined ? undefined : (hub.channels.get(channel)?.sessions.size ?? 0);
+    case 'channels':
+      return undefined;
+  }
+}
+
+function disconnectHere(hub: Hub, user: string): number {
   const theirs = [...hub.sessions.values()].filter(({ identity }) => identity.user === user);
   for (const { outlet } of theirs) outlet.disconnect(closeCodes.policyViolation, 'disconnected');
   return theirs.length;
@@ -27,9 +47,9 @@ export function disconnectHere(hub: Hub, user: string): number {
 /** Rejects when the asking node cannot be told. */
 export async function answer(ask: Ask, { hub, incarnation, tell }: AnswerPorts): Promise<void> {
   const common = { kind: 'answer', to: ask.from, id: ask.id, incarnation } as const;
-  if (ask.about === 'disconnect') {
-    const closed = ask.user === undefined ? 0 : disconnectHere(hub, ask.user);
-    await tell(encodeControl({ ...common, part: 0, parts: 1, cut: false, closed }));
+  if (ask.about !== 'channels') {
+    const count = await countHere(hub, ask);
+    if (count !== undefined) await tell(encodeControl({ ...common, part: 0, parts: 1, cut: false, count }));
     return;
   }
   const { told, cut } = mostSubscribed(hub.channelCounts());

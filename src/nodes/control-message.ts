@@ -33,7 +33,17 @@ export interface Doubt {
   readonly term: number;
 }
 
-export type Question = { readonly about: 'channels' } | { readonly about: 'disconnect'; readonly user: string };
+/** What is answered with one number, of the node alone. */
+export type CountQuestion =
+  /** Closes the user's connections: how many there were. */
+  | { readonly about: 'disconnect'; readonly user: string }
+  /** Asks anew what the user, or everyone, may: how many subscriptions ended. */
+  | { readonly about: 'reauthorize'; readonly user?: string }
+  /** How many connections somebody has: a key of the node's own count, see core/cluster.ts. */
+  | { readonly about: 'connections'; readonly of: string }
+  | { readonly about: 'subscribers'; readonly channel: string };
+
+export type Question = { readonly about: 'channels' } | CountQuestion;
 
 export interface Ask {
   readonly kind: 'ask';
@@ -41,6 +51,8 @@ export interface Ask {
   readonly id: number;
   readonly about: Question['about'];
   readonly user?: string;
+  readonly of?: string;
+  readonly channel?: string;
 }
 
 /** One part of an answer. */
@@ -55,8 +67,8 @@ export interface Answer {
   readonly cut: boolean;
   /** Channels and their subscribers. */
   readonly channels?: readonly (readonly [string, number])[];
-  /** Connections that were closed. */
-  readonly closed?: number;
+  /** To a question that is answered with a number. */
+  readonly count?: number;
 }
 
 export type ControlMessage = Hello | Beat | Bye | Doubt | Ask | Answer;
@@ -78,7 +90,7 @@ const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<strin
   beat: { node: text, incarnation: text, term: count, since: count, connections: count },
   bye: { incarnation: text },
   doubt: { to: text, term: count },
-  ask: { from: text, id: count, about: text, user: maybe(text) },
+  ask: { from: text, id: count, about: text, user: maybe(text), of: maybe(text), channel: maybe(text) },
   answer: {
     to: text,
     id: count,
@@ -87,7 +99,7 @@ const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<strin
     parts: count,
     cut: truth,
     channels: maybe(counts),
-    closed: maybe(count),
+    count: maybe(count),
   },
 };
 

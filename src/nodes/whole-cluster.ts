@@ -2,7 +2,8 @@
 
 import type { ChannelCount, Cluster, Gathered } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
-import { disconnectHere } from './answers.ts';
+import { countHere } from './answers.ts';
+import type { CountQuestion } from './control-message.ts';
 import type { Inquiries } from './inquiry.ts';
 import type { Peer } from './peers.ts';
 
@@ -33,13 +34,31 @@ export class WholeCluster implements Cluster {
     return this.#next;
   }
 
-  async disconnect(user: string): Promise<Gathered<number>> {
+  disconnect(user: string): Promise<Gathered<number>> {
+    return this.#sum({ about: 'disconnect', user });
+  }
+
+  reauthorize(user: string | undefined): Promise<Gathered<number>> {
+    return this.#sum(user === undefined ? { about: 'reauthorize' } : { about: 'reauthorize', user });
+  }
+
+  connections(of: string): Promise<Gathered<number>> {
+    return this.#sum({ about: 'connections', of });
+  }
+
+  subscribers(channel: string): Promise<Gathered<number>> {
+    return this.#sum({ about: 'subscribers', channel });
+  }
+
+  /** This node does its part whether or not the others can be told. */
+  async #sum(question: CountQuestion): Promise<Gathered<number>> {
     const { hub, inquiries } = this.#ports;
-    let closed = disconnectHere(hub, user);
-    const incomplete = await inquiries.ask({ about: 'disconnect', user }, (part) => {
-      closed += part.closed ?? 0;
+    const own = countHere(hub, question);
+    let others = 0;
+    const incomplete = await inquiries.ask(question, ({ count }) => {
+      others += count ?? 0;
     });
-    return { value: closed, incomplete };
+    return { value: ((await own) ?? 0) + others, incomplete };
   }
 
   #gather(): Promise<Counts> {

@@ -5,10 +5,12 @@
 import { Cluster, Redis } from 'ioredis';
 import type { Clock } from '../core/clock.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { withoutArguments } from './redis-error.ts';
 import type { ReadReply } from './redis-history.ts';
 import { appendScript, readScript } from './redis-scripts.ts';
 import { slotCount, slotOf } from './redis-slot.ts';
 import { createListener, type RedisClientOptions, type RedisTarget } from './redis-target.ts';
+import type { RedisHost } from './redis-url.ts';
 import { within } from './redis-within.ts';
 
 /** The scripts as the driver adds them to its client. */
@@ -24,6 +26,8 @@ export interface RedisTopology {
   /** The master that publishes a topic; undefined while none serves its slot. */
   keyOf(topic: string): string | undefined;
   createListener(key: string): Redis;
+  /** Whether a listener that has connected did so to this master; where there are Sentinels, that is not certain. */
+  leadsTo(client: Redis, key: string): boolean;
 }
 
 export interface RedisCommandsOptions {
@@ -31,24 +35,32 @@ export interface RedisCommandsOptions {
   readonly clock: Clock;
   readonly failed: (error: unknown) => void;
   readonly changed: () => void;
+  /** Reconnected, and to another server than before. */
+  readonly moved: () => void;
 }
 
 const answerTimeoutMs = 1_000;
-const onlyMaster = 'redis';
+const onlyServer = 'redis';
 
 export class RedisCommands {
   readonly isCluster: boolean;
   readonly #options: RedisCommandsOptions;
   readonly #client: (Redis | Cluster) & Scripted;
+  /** The one of the URL's that it was entered by. */
+  readonly #host: RedisHost;
+  /** Address of the server that it is connected to, or was at last. */
+  #peer: string;
   /** A restart loses nothing that was answered; undefined while that is not known of the present connection. */
   #durable: boolean | undefined;
 
-  private constructor(client: Redis | Cluster, options: RedisCommandsOptions, durable: boolean) {
+  private constructor(client: Redis | Cluster, options: RedisCommandsOptions, host: RedisHost, durable: boolean) {
     this.#options = options;
+    this.#host = host;
     this.isCluster = client instanceof Cluster;
     client.defineCommand('sobranieAppend', { numberOfKeys: 3, lua: appendScript });
     client.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
     this.#client = client as (Redis | Cluster) & Scripted;
+    this.#peer = client instanceof Redis ? peerOf(client) : '';
     this.#durable = durable;
     client.on('ready', () => void this.#learn());
     client.on('close', () => {
@@ -59,22 +71,38 @@ export class RedisCommands {
 
   /** Connects and finds out whether it is a cluster. Rejects when Redis cannot be reached. */
   static async open(options: RedisCommandsOptions): Promise<RedisCommands> {
+    const { kind, hosts } = options.target;
+    let last: unknown;
+    // A cluster is entered by any of its nodes that answers; Sentinels are asked one after the other by the driver.
+    for (const host of kind === 'cluster' ? hosts : hosts.slice(0, 1)) {
+      try {
+        return await RedisCommands.#openThrough(host, options);
+      } catch (error) {
+        last = error;
+      }
+    }
+    const reason = last instanceof Error ? last.message : String(last);
+    throw new Error(`Redis could not be reached: ${reason}`, { cause: last });
+  }
+
+  static async #openThrough(host: RedisHost, options: RedisCommandsOptions): Promise<RedisCommands> {
     const { target, failed } = options;
-    const first = new Redis(commandOptions(options));
+    const first = new Redis(commandOptions(options, host));
     let last: unknown;
     first.on('error', (error: unknown) => {
-      last = error;
+      last = withoutArguments(error);
       failed(error);
     });
     try {
       await within(first.connect(), 5_000, 'connecting to Redis');
+      // The driver goes on where the database could not be selected: with another one.
+      if (last !== undefined) throw last;
       // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
       const info = await first.info('cluster').catch(() => '');
-      if (!/cluster_enabled:1/.test(info)) {
-        return new RedisCommands(first, options, !target.sentinel && (await writesFirst(first)));
+      if (target.kind !== 'cluster' && !info.includes('cluster_enabled:1')) {
+        return new RedisCommands(first, options, host, await keepsAll(first, target));
       }
-      const slots = parseSlots(await first.cluster('SLOTS'));
-      const cluster = createCluster(options, slots.keys);
+      const cluster = createCluster(options, host, parseSlots(await first.cluster('SLOTS'), host).keys);
       cluster.on('error', failed);
       first.disconnect();
       try {
@@ -83,10 +111,10 @@ export class RedisCommands {
         cluster.disconnect();
         throw error;
       }
-      return new RedisCommands(cluster, options, false);
+      return new RedisCommands(cluster, options, host, false);
     } catch (error) {
       first.disconnect();
-      throw new Error('Redis could not be reached', { cause: last ?? error });
+      throw last ?? withoutArguments(error);
     }
   }
 
@@ -113,16 +141,24 @@ export class RedisCommands {
   }
 
   async topology(): Promise<RedisTopology> {
-    const { options } = this.#options.target;
+    const { target } = this.#options;
     if (!(this.#client instanceof Cluster)) {
-      return { keys: [onlyMaster], keyOf: () => onlyMaster, createListener: () => createListener(options) };
+      // Sentinels name another master in time, and not to everyone at once: what is published is heard at the same one.
+      const key = target.kind === 'sentinel' ? this.#peer : onlyServer;
+      return {
+        keys: [key],
+        keyOf: () => key,
+        createListener: () => createListener(target.optionsFor(this.#host)),
+        leadsTo: (client) => target.kind !== 'sentinel' || peerOf(client) === key,
+      };
     }
     const cluster = this.#client;
-    const slots = parseSlots(await this.#run(() => cluster.cluster('SLOTS')));
+    const slots = parseSlots(await this.#run(() => cluster.cluster('SLOTS')), this.#host);
     return {
       keys: slots.keys,
       keyOf: (topic) => slots.bySlot[slotOf(topic)],
-      createListener: (key) => createListener({ ...options, ...addressOf(key) }),
+      createListener: (key) => createListener(target.optionsFor(addressOf(key))),
+      leadsTo: () => true,
     };
   }
 
@@ -144,17 +180,29 @@ export class RedisCommands {
 
   /** Another connection may lead to another server, or to the same with other settings. */
   async #learn(): Promise<void> {
-    if (this.#client instanceof Redis) {
-      const durable = !this.#options.target.sentinel && (await writesFirst(this.#client));
-      if (this.#client.status !== 'ready') return;
+    const client = this.#client;
+    if (client instanceof Redis) {
+      const durable = await keepsAll(client, this.#options.target);
+      if (client.status !== 'ready') return;
       this.#durable = durable;
+      const peer = peerOf(client);
+      if (peer !== this.#peer) {
+        this.#peer = peer;
+        this.#options.moved();
+      }
     }
     this.#options.changed();
   }
 }
 
+function peerOf({ stream }: Redis): string {
+  return 'remoteAddress' in stream ? `${stream.remoteAddress}:${stream.remotePort}` : '';
+}
+
 /** Whether all that it answers is in its file before. One that does not tell is taken for one that does not. */
-async function writesFirst(client: Redis): Promise<boolean> {
+async function keepsAll(client: Redis, { kind }: RedisTarget): Promise<boolean> {
+  // A master that replaces another has what had reached it by then.
+  if (kind === 'sentinel') return false;
   try {
     const [[, appendOnly], [, fsync]] = await Promise.all([
       client.config('GET', 'appendonly'),
@@ -166,10 +214,10 @@ async function writesFirst(client: Redis): Promise<boolean> {
   }
 }
 
-function commandOptions({ clock, target }: RedisCommandsOptions): RedisClientOptions {
+function commandOptions({ clock, target }: RedisCommandsOptions, host: RedisHost): RedisClientOptions {
   const delay = (times: number): number => clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6));
   return {
-    ...target.options,
+    ...target.optionsFor(host),
     lazyConnect: true,
     enableOfflineQueue: false,
     enableAutoPipelining: true,
@@ -184,17 +232,10 @@ function commandOptions({ clock, target }: RedisCommandsOptions): RedisClientOpt
   };
 }
 
-function createCluster(options: RedisCommandsOptions, keys: readonly string[]): Cluster {
+function createCluster(options: RedisCommandsOptions, host: RedisHost, keys: readonly string[]): Cluster {
   const { clock, target } = options;
-  const { host, port, username, password, tls, family } = target.options;
-  const seed = host === undefined || port === undefined ? [] : [{ host, port }];
-  const account = {
-    ...(username === undefined ? {} : { username }),
-    ...(password === undefined ? {} : { password }),
-    ...(tls === undefined ? {} : { tls }),
-    ...(family === undefined ? {} : { family }),
-  };
-  return new Cluster([...keys.map(addressOf), ...seed], {
+  const { host: _host, port: _port, ...account } = target.optionsFor(host);
+  return new Cluster([...keys.map(addressOf), ...target.hosts], {
     lazyConnect: true,
     enableOfflineQueue: false,
     enableAutoPipelining: true,
@@ -209,12 +250,12 @@ function addressOf(key: string): { host: string; port: number } {
   return { host: key.slice(0, colon), port: Number(key.slice(colon + 1)) };
 }
 
-/** The answer to CLUSTER SLOTS: stretches of slots, each with its master first. */
-function parseSlots(reply: unknown): { keys: string[]; bySlot: (string | undefined)[] } {
+/** The answer to CLUSTER SLOTS: stretches of slots, each with its master first; one without a host is the one asked. */
+function parseSlots(reply: unknown, asked: RedisHost): { keys: string[]; bySlot: (string | undefined)[] } {
   const keys = new Set<string>();
   const bySlot: (string | undefined)[] = Array.from({ length: slotCount });
-  for (const [from, to, master] of reply as [number, number, [host: string, port: number]][]) {
-    const key = `${master[0]}:${master[1]}`;
+  for (const [from, to, master] of reply as [number, number, [host: string | null, port: number]][]) {
+    const key = `${master[0] || asked.host}:${master[1]}`;
     keys.add(key);
     bySlot.fill(key, from, to + 1);
   }

@@ -1,54 +1,50 @@
-// Where Redis is, as REDIS_URL says it, and how this server connects there:
-//
-//   redis://user:password@host:6379/2                 one server, or any node of a Redis Cluster; rediss:// with TLS
-//   redis+sentinel://password@a:26379,b:26379/main    the master that these Sentinels name; ?db=2, rediss+sentinel://
+// How this server connects to what REDIS_URL names: the driver's options.
 
-import { Redis, type RedisOptions } from 'ioredis';
+import { Redis, type ClusterNode, type RedisOptions } from 'ioredis';
+import { parseRedisUrl, type RedisHost, type RedisUrl } from './redis-url.ts';
 
 /** The shape of replies stays the driver's own. */
 export type RedisClientOptions = Omit<RedisOptions, 'replyMapping'>;
 
 /** Options that lead to the server, without any about behaviour. */
 export interface RedisTarget {
-  readonly options: RedisClientOptions;
-  readonly sentinel: boolean;
+  readonly kind: RedisUrl['kind'];
+  /** Any of them answers for all: one server, or nodes of a cluster, or Sentinels. */
+  readonly hosts: readonly RedisHost[];
+  /** For a connection to this host; where there are Sentinels, to the master that they name. */
+  optionsFor(host: RedisHost): RedisClientOptions;
 }
 
-const hostPattern = /^(\[[0-9A-Fa-f:.]+\]|[^:[\]]+)(?::(\d{1,5}))?$/;
+export interface RedisTargetOptions {
+  /** As `redis-url.ts` describes. */
+  readonly url: string;
+  /** Certificates in PEM form of those who may have signed the server's; the system's if undefined. */
+  readonly tlsCa?: string | undefined;
+}
 
-/** Throws when the text is no such URL; the message never shows it, for it may hold a password. */
-export function parseRedisUrl(url: string): RedisTarget {
-  const match = /^(rediss?)(\+sentinel)?:\/\/(?:([^@/]*)@)?([^/?#@]+)(?:\/([^?#]*))?(?:\?([^#]*))?$/.exec(url);
-  if (match === null) throw new Error('the Redis URL is not of the form redis://user:password@host:port/database');
-  const [, scheme, sentinelPart, account = '', hostList = '', path = '', queryText = ''] = match;
-  const query = new URLSearchParams(queryText);
-  const sentinel = sentinelPart !== undefined;
-  const hosts = hostList.split(',').map((text) => parseHost(text, sentinel ? 26_379 : 6_379));
-  const [first] = hosts;
-  if (first === undefined || (!sentinel && hosts.length > 1)) {
-    throw new Error('a Redis URL names one host; those of Sentinels begin with redis+sentinel://');
-  }
-  const tls = scheme === 'rediss';
-  const family = query.get('family');
+/** Throws when the URL is none. */
+export function redisTarget({ url, tlsCa }: RedisTargetOptions): RedisTarget {
+  const { kind, hosts, tls, account, database, family, master, sentinelAccount } = parseRedisUrl(url);
+  const security = tls ? { ...(tlsCa === undefined ? {} : { ca: tlsCa }) } : undefined;
   const common: RedisClientOptions = {
-    ...credentials(account, sentinel),
-    db: databaseNumber(query.get('db') ?? (sentinel ? '' : path)),
-    ...(family === null ? {} : { family: Number(family) }),
+    ...(account.username === undefined ? {} : { username: account.username }),
+    ...(account.password === undefined ? {} : { password: account.password }),
+    ...(family === undefined ? {} : { family }),
+    ...(security === undefined ? {} : { tls: security }),
+    db: database,
   };
-  if (!sentinel) return { sentinel, options: { ...common, ...first, ...(tls ? { tls: {} } : {}) } };
-  const name = decodeURIComponent(path);
-  if (name === '') throw new Error('a Sentinel URL names the master after the hosts: redis+sentinel://host:26379/main');
-  const sentinelPassword = query.get('sentinelPassword');
-  return {
-    sentinel,
-    options: {
-      ...common,
-      sentinels: hosts,
-      name,
-      ...(tls ? { tls: {}, sentinelTLS: {}, enableTLSForSentinelMode: true } : {}),
-      ...(sentinelPassword === null ? {} : { sentinelPassword }),
-    },
+  if (kind !== 'sentinel') return { kind, hosts, optionsFor: (host) => ({ ...common, ...host }) };
+  const { username, password } = sentinelAccount;
+  const options: RedisClientOptions = {
+    ...common,
+    sentinels: [...hosts],
+    name: master,
+    sentinelCommandTimeout: 1_000,
+    ...(security === undefined ? {} : { sentinelTLS: security, enableTLSForSentinelMode: true }),
+    ...(username === undefined ? {} : { sentinelUsername: username }),
+    ...(password === undefined ? {} : { sentinelPassword: password }),
   };
+  return { kind, hosts, optionsFor: () => options };
 }
 
 /** One that never connects by itself again: who holds it makes another, when the time has come. */
@@ -65,28 +61,4 @@ export function createListener(options: RedisClientOptions): Redis {
     keepAlive: 5_000,
   };
   return new Redis(once);
-}
-
-function parseHost(text: string, portDefault: number): { host: string; port: number } {
-  const match = hostPattern.exec(text);
-  const port = Number(match?.[2] ?? portDefault);
-  if (match?.[1] === undefined || port > 65_535) throw new Error('the Redis URL has a host that is none');
-  return { host: match[1].replace(/^\[|\]$/g, ''), port };
-}
-
-function credentials(account: string, passwordAlone: boolean): RedisClientOptions {
-  if (account === '') return {};
-  const at = account.indexOf(':');
-  // Sentinel URLs are often written with a password alone.
-  if (at === -1) {
-    return passwordAlone ? { password: decodeURIComponent(account) } : { username: decodeURIComponent(account) };
-  }
-  const username = decodeURIComponent(account.slice(0, at));
-  return { password: decodeURIComponent(account.slice(at + 1)), ...(username === '' ? {} : { username }) };
-}
-
-function databaseNumber(text: string): number {
-  if (text === '') return 0;
-  if (!/^\d{1,5}$/.test(text)) throw new Error('the Redis URL ends with a database number that is none');
-  return Number(text);
 }

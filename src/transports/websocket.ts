@@ -8,6 +8,7 @@ import type { Fanout, Gap, Outlet } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
+import { decodeCommand } from '../protocol/commands.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import { gapFrame } from './gap-frame.ts';
 
@@ -58,7 +59,7 @@ export class WebSocketConnection implements Outlet {
     const session = start.hub.connect(start.identity, this);
     this.#session = session;
     socket.sendText(encodeFrame(session.welcome()));
-    for (const channel of start.channels) session.receive(JSON.stringify({ type: 'subscribe', channel }));
+    for (const channel of start.channels) session.begin(decodeCommand(JSON.stringify({ type: 'subscribe', channel })));
   }
 
   message(socket: Socket, message: string | Buffer): void {

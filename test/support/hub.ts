@@ -12,6 +12,7 @@ import {
 import type { Clock } from '../../src/core/clock.ts';
 import { Hub } from '../../src/core/hub.ts';
 import type { HubOptions } from '../../src/core/hub-ports.ts';
+import { unlimited, type Limits } from '../../src/core/limits.ts';
 import { silentObserver, type HubObserver, type TransportName } from '../../src/core/observer.ts';
 import type { Fanout, Gap, Outlet } from '../../src/core/outlet.ts';
 import type { Publication } from '../../src/core/publication.ts';
@@ -220,7 +221,8 @@ export interface HubHarnessOptions {
   readonly clock?: HandClock;
   /** Without it, a memory adapter. */
   readonly adapter?: SyncAdapter;
-  readonly access?: Access;
+  readonly access?: Pick<Access, 'may'>;
+  readonly commandLimits?: Limits;
   readonly authenticate?: Authenticate;
   readonly observer?: HubObserver;
   readonly limits?: Partial<HubOptions>;
@@ -269,7 +271,8 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
     {
       adapter,
       rules: new Rules({ rules: options.rules ?? defaultRules }),
-      access: options.access ?? openAccess,
+      access: { ...openAccess, ...options.access },
+      limits: options.commandLimits ?? unlimited,
       authenticate: options.authenticate ?? everyoneAnonymous,
       observer: options.observer ?? silentObserver,
       clock,

@@ -362,7 +362,7 @@ describe('Control messages', () => {
     { kind: 'ask', from: 'x', id: 1, about: 'channels' },
     { kind: 'ask', from: 'x', id: 2, about: 'disconnect', user: 'ж"' },
     { kind: 'answer', to: 'x', id: 1, incarnation: 'y', part: 0, parts: 1, cut: false, channels: [['a', 1]] },
-    { kind: 'answer', to: 'x', id: 2, incarnation: 'y', part: 0, parts: 1, cut: false, closed: 3 },
+    { kind: 'answer', to: 'x', id: 2, incarnation: 'y', part: 0, parts: 1, cut: false, count: 3 },
   ];
 
   test.each(messages)('travel as they are: %j', (message) => {

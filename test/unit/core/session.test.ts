@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from 'bun:test';
 import { openAccess, type Access, type Authenticate } from '../../../src/core/access.ts';
+import { expireTokens } from '../../../src/core/reauthorization.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import { createHub, HandClock, idle, type Connected, type HubHarness } from '../../support/hub.ts';
 import { RoughLog } from '../../support/rough-link.ts';
@@ -110,7 +111,7 @@ describe('refresh', () => {
     const matches = new RegExp(`^(${channels.join('|')})$`);
     return { user, expiresAt: Number(end), grants: [{ matches, actions: new Set(['subscribe']) }] };
   };
-  const access: Access = {
+  const access: Pick<Access, 'may'> = {
     may: (identity, _action, channel) => identity.grants?.some(({ matches }) => matches.test(channel)) === true,
   };
   async function connected(harness = createHub({ authenticate, access })): Promise<HubHarness & Connected> {
@@ -123,10 +124,10 @@ describe('refresh', () => {
     await send({ type: 'refresh', id: 1, token: `ann ${soon + 100} a` });
     expect(outlet.frames('refreshed')).toEqual([{ type: 'refreshed', id: 1, expires: soon + 100 }]);
     clock.advance(61_000);
-    hub.expireTokens();
+    expireTokens(hub);
     expect(outlet.ended).toBeUndefined();
     clock.advance(100_000);
-    hub.expireTokens();
+    expireTokens(hub);
     expect(outlet.ended).toEqual({ code: 1008, reason: 'token_expired' });
     expect(hub.sessions.size).toBe(0);
   });
@@ -178,7 +179,7 @@ test('publications of one connection go out together, and other commands find th
 
 test('what no rule allows is forbidden, also when the answer takes a while', async () => {
   for (const slow of [false, true]) {
-    const access: Access = {
+    const access: Pick<Access, 'may'> = {
       may: (_identity, _action, channel) => {
         const allowed = channel === 'open';
         return slow ? Promise.resolve(allowed) : allowed;
@@ -221,7 +222,9 @@ test('a failure that nobody expected is internal to the client and told whole to
 test('commands behind a slow one wait, keep their order, and pause the peer before they pile up', async () => {
   let allow = (): void => undefined;
   const asked = new Promise<void>((resolve) => (allow = resolve));
-  const access: Access = { may: (_identity, _action, channel) => channel !== 'slow' || asked.then(() => true) };
+  const access: Pick<Access, 'may'> = {
+    may: (_identity, _action, channel) => channel !== 'slow' || asked.then(() => true),
+  };
   const { session, outlet } = createHub({ access }).connect();
   session.receive('{"type":"publish","id":0,"channel":"slow","data":0}');
   for (let id = 1; id <= 40; id++) session.receive(`{"type":"ping","id":${id}}`);
@@ -235,7 +238,7 @@ test('commands behind a slow one wait, keep their order, and pause the peer befo
 });
 
 test('a peer that goes on in spite of the pause is disconnected', () => {
-  const access: Access = { may: () => new Promise(() => undefined) };
+  const access: Pick<Access, 'may'> = { may: () => new Promise(() => undefined) };
   const { session, outlet } = createHub({ access }).connect();
   session.receive('{"type":"subscribe","channel":"a"}');
   for (let sent = 0; sent <= 10_001 && outlet.ended === undefined; sent++) session.receive('{"type":"ping"}');
@@ -270,6 +273,7 @@ test('metrics hear what happened', async () => {
     lost: note('lost'),
     recovery: note('recovery'),
     error: note('error'),
+    rateLimited: note('rateLimited'),
   };
   const { connect } = createHub({ observer, access: openAccess });
   const { session, send } = connect();

@@ -1,0 +1,97 @@
+// What each command of a connection does. One runner serves all sessions, which hand it one command at a time.
+
+import type { Command } from '../protocol/commands.ts';
+import { encodeFrame, historyFrame, publishedFrame } from '../protocol/frames.ts';
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Hub } from './hub.ts';
+import { withId, type Session } from './session.ts';
+
+type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
+
+export class CommandRunner {
+  readonly #hub: Hub;
+
+  constructor(hub: Hub) {
+    this.#hub = hub;
+  }
+
+  /** Undefined when it is done already. Throws, or rejects with, what the client is to be told. */
+  run(session: Session, command: Command): Promise<void> | undefined {
+    switch (command.type) {
+      case 'ping':
+        session.outlet.send('pong', encodeFrame({ type: 'pong', ...withId(command.id) }));
+        return undefined;
+      case 'publish':
+        return this.#publish(session, command);
+      case 'subscribe':
+        return this.#subscribe(session, command);
+      case 'unsubscribe':
+        return this.#unsubscribe(session, command);
+      case 'history':
+        return this.#history(session, command);
+      case 'refresh':
+        return this.#refresh(session, command);
+      case 'presence':
+        throw new RealtimeError('bad_request', `This server does not offer "${command.type}".`);
+    }
+  }
+
+  #publish(session: Session, command: Of<'publish'>): Promise<void> | undefined {
+    const { id, channel, data, echo, key } = command;
+    const { identity, outlet } = session;
+    const allowed = this.#hub.access.may(identity, 'publish', channel);
+    if (allowed === false) throw new RealtimeError('forbidden');
+    const publish = () =>
+      this.#hub.publish({
+        channel,
+        data,
+        key,
+        from: { user: identity.user, connection: session.id },
+        except: echo ? undefined : session.id,
+        source: 'client',
+      });
+    const reply = (position: Position | undefined) => outlet.send('published', publishedFrame(id, channel, position));
+    if (allowed !== true) {
+      return allowed.then(async (yes) => {
+        if (!yes) throw new RealtimeError('forbidden');
+        reply(await publish());
+      });
+    }
+    const position = publish();
+    if (position instanceof Promise) return position.then(reply);
+    reply(position);
+    return undefined;
+  }
+
+  async #subscribe(session: Session, { id, channel, since }: Of<'subscribe'>): Promise<void> {
+    await this.#hub.subscribe(session, [{ channel, resume: since && (() => since) }], id);
+  }
+
+  #unsubscribe(session: Session, { id, channel }: Of<'unsubscribe'>): undefined {
+    if (session.subscription(channel) === undefined) throw new RealtimeError('not_subscribed');
+    this.#hub.unsubscribe(session, channel);
+    session.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', ...withId(id), channel }));
+    return undefined;
+  }
+
+  /** A fresh token for the same user extends the connection; what it grants no more is left. */
+  async #refresh(session: Session, { id, token }: Of<'refresh'>): Promise<void> {
+    const identity = await this.#hub.authenticate(token);
+    if (identity.user !== session.identity.user) {
+      throw new RealtimeError('unauthorized', 'The token is another user’s.');
+    }
+    session.identity = identity;
+    const { expiresAt } = identity;
+    const expires = expiresAt === undefined ? {} : { expires: expiresAt };
+    session.outlet.send('refreshed', encodeFrame({ type: 'refreshed', ...withId(id), ...expires }));
+    await session.reauthorize();
+  }
+
+  async #history(session: Session, { id, channel, since, limit }: Of<'history'>): Promise<void> {
+    if (!(await this.#hub.access.may(session.identity, 'history', channel))) throw new RealtimeError('forbidden');
+    const page = await this.#hub.history(channel, { since, limit });
+    const messages = page.publications.map((publication) => publication.frame);
+    session.outlet.send('history', historyFrame(id, channel, page.head, messages, page.complete));
+  }
+}
