@@ -1,7 +1,7 @@
 // One publication to 1,000 WebSocket subscribers: ours, ephemeral and recoverable, beside the bare native topic and the
 // `ws` package's loop of send, with 1, 8 and 32 publications in flight.
 import { bareWebSocket, oursEphemeral, oursRecoverable, wsLoop } from './contenders.ts';
-import type { BenchOptions } from './main.ts';
+import type { BenchOptions } from './options.ts';
 import { runRace } from './race.ts';
 
 export function fanout(options: BenchOptions): Promise<void> {

@@ -7,16 +7,9 @@ import { rows } from './rows.ts';
 import { BenchError } from './server-process.ts';
 import { sse } from './sse.ts';
 import { sync, syncPostgres, syncRedis } from './sync.ts';
+import type { BenchOptions } from './options.ts';
 import { machineFacts } from './table.ts';
 import { writers } from './writers.ts';
-
-export interface BenchOptions {
-  // Fewer and shorter rounds: to see that it runs, not to quote.
-  readonly quick: boolean;
-  // Without our own server: what the machine and the runtime give.
-  readonly baselinesOnly: boolean;
-  takes(contender: Contender): boolean;
-}
 
 const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>> = {
   fanout,

@@ -1,7 +1,7 @@
 // What an idle connection with one subscription costs in resident memory. Every figure comes from a fresh process, and
 // is the growth from the first 500 connections to the last, so that code and arenas paid for once are left out.
 import { bareWebSocket, eventsJoined, oursEventsRecoverable, oursRecoverable, wsLoop } from './contenders.ts';
-import type { BenchOptions } from './main.ts';
+import type { BenchOptions } from './options.ts';
 import { runLoad } from './load-client.ts';
 import { median, printTable, ratio, ratios } from './table.ts';
 

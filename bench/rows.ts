@@ -1,7 +1,7 @@
 // From a row to a browser, ours beside the plain row trigger in the same database, in three parts: how long a row takes
 // at a steady rate, what 16 writers at full speed get through, and one statement of 100,000 rows. Loss, repeats,
 // disorder or a `gap` end the bench.
-import type { BenchOptions } from './main.ts';
+import type { BenchOptions } from './options.ts';
 import { runPgbench, startDatabase, until, type BenchDatabase } from './postgres.ts';
 import { oursPath, plainPath, type RowPath } from './row-paths.ts';
 import { RowSubscriber } from './row-subscriber.ts';

@@ -1,7 +1,7 @@
 // One publication to 1,000 event streams: ours, ephemeral and recoverable, beside the two ways of writing bare streams
 // on Bun, with 8 and 32 publications in flight.
 import { eventsEach, eventsJoined, oursEventsEphemeral, oursEventsRecoverable } from './contenders.ts';
-import type { BenchOptions } from './main.ts';
+import type { BenchOptions } from './options.ts';
 import { runRace } from './race.ts';
 
 export function sse(options: BenchOptions): Promise<void> {

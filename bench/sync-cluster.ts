@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { onNodes, type Contender } from './contenders.ts';
 import { runLoad, type LoadResult } from './load-client.ts';
 import { BenchError, repositoryRoot, startServer } from './server-process.ts';
-import type { Bar } from './sync.ts';
+import type { Bar } from './options.ts';
 import { stopNodes, type BenchRedis, type Nodes } from './sync-nodes.ts';
 import { median, printTable, ratio, ratios, thousands } from './table.ts';
 

@@ -3,7 +3,7 @@
 // node A, the way through the server, and the WebSocket from node B. A load client at both ends reads one clock.
 import { onNodes, type Contender } from './contenders.ts';
 import { runLoad } from './load-client.ts';
-import type { Bar } from './sync.ts';
+import type { Bar } from './options.ts';
 import { BareHop, type HopKind } from './sync-hop.ts';
 import type { Nodes } from './sync-nodes.ts';
 import { median, percentile, printTable, ratio, ratios } from './table.ts';

@@ -2,7 +2,7 @@
 // pipelined by ioredis in a process of its own: as many channels, as many in flight, the same data.
 import { buildLoadClient } from './load-client.ts';
 import { BenchError, endWithBench, repositoryRoot, type ServerProcess } from './server-process.ts';
-import type { Bar } from './sync.ts';
+import type { Bar } from './options.ts';
 import type { BenchRedis } from './sync-nodes.ts';
 import { median, printTable, ratio, ratios, thousands } from './table.ts';
 

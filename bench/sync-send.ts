@@ -4,7 +4,7 @@ import { runPgbench, until, type BenchDatabase } from './postgres.ts';
 import { oursPath } from './row-paths.ts';
 import { RowSubscriber } from './row-subscriber.ts';
 import { BenchError } from './server-process.ts';
-import type { Bar } from './sync.ts';
+import type { Bar } from './options.ts';
 import { relays, type Nodes } from './sync-nodes.ts';
 import { median, printTable, ratio, ratios, thousands } from './table.ts';
 import { wallClockMs } from './wall-clock.ts';

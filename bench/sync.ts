@@ -1,7 +1,7 @@
 // Between nodes: what the way over Redis and over PostgreSQL costs beside the bare thing and beside Socket.IO, each as
 // ratios taken inside rounds. The last table holds every ratio against the bar that it is meant to clear; a bar missed
 // is told and not failed, since a busy machine may miss one.
-import type { BenchOptions } from './main.ts';
+import type { Bar, BenchOptions } from './options.ts';
 import { startDatabase } from './postgres.ts';
 import { raceCluster } from './sync-cluster.ts';
 import { raceDelay } from './sync-delay.ts';
@@ -9,14 +9,6 @@ import { startNodes, startRedis, stopNodes, type BenchRedis, type Nodes } from '
 import { raceScript } from './sync-script.ts';
 import { raceSend } from './sync-send.ts';
 import { printTable, ratio } from './table.ts';
-
-// One of the two limits is there.
-export interface Bar {
-  readonly name: string;
-  readonly measured: number;
-  readonly atMost?: number;
-  readonly atLeast?: number;
-}
 
 export async function sync(options: BenchOptions): Promise<void> {
   printBars([...(await overRedis(options)), ...(await overPostgres(options))]);

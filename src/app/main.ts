@@ -4,7 +4,7 @@
 
 import { announce } from './banner.ts';
 import { startNode } from './compose.ts';
-import { EmbeddedPostgresError } from './embedded-error.ts';
+import { EmbeddedPostgresError } from './embedded/embedded-error.ts';
 import { createLogger, type Logger } from './logger.ts';
 import type { Running } from './running.ts';
 import { readSettings, SettingsError, settingsWarnings, type Settings } from './settings.ts';

@@ -3,7 +3,7 @@
 // while anyone listens, and given up for the workers.
 
 import { createServer } from 'node:net';
-import { systemErrorCode } from './embedded-error.ts';
+import { systemErrorCode } from './embedded/embedded-error.ts';
 
 /** Workers whose main process was killed need a moment to leave. */
 const waitMs = 5_000;

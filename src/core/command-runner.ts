@@ -1,11 +1,11 @@
 // What each command of a connection does. One runner serves all sessions, which hand it one command at a time.
 
 import type { Command } from '../protocol/commands.ts';
-import { encodeFrame, historyFrame, publishedFrame } from '../protocol/frames.ts';
+import { encodeFrame, historyFrame, publishedFrame, withId } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Hub } from './hub.ts';
-import { withId, type Session } from './session.ts';
+import type { Session } from './session.ts';
 
 type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
 

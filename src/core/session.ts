@@ -3,7 +3,7 @@
 
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { commandTypes, decodeCommand, isRefused, type Command, type RefusedCommand } from '../protocol/commands.ts';
-import { encodeFrame, type CommandId, type ErrorFrame, type WelcomeFrame } from '../protocol/frames.ts';
+import { encodeFrame, withId, type CommandId, type ErrorFrame, type WelcomeFrame } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
 import type { Hub } from './hub.ts';
@@ -260,11 +260,6 @@ export class Session {
     this.#work = undefined;
     this.#hub.leave(this, code);
   }
-}
-
-/** For frames that repeat the command's id. */
-export function withId(id: CommandId | undefined): { id?: CommandId } {
-  return id === undefined ? {} : { id };
 }
 
 /** The labels under which commands are counted; anything else counts as `invalid`. */

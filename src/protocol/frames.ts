@@ -175,3 +175,8 @@ function idMember(id: CommandId | undefined): string {
   if (id === undefined) return '';
   return typeof id === 'number' ? `,"id":${id}` : `,"id":${JSON.stringify(id)}`;
 }
+
+/** For frames that repeat the command's id. */
+export function withId(id: CommandId | undefined): { id?: CommandId } {
+  return id === undefined ? {} : { id };
+}

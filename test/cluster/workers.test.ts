@@ -3,7 +3,7 @@
 import { afterAll, afterEach, expect, test } from 'bun:test';
 import { readdirSync, readFileSync } from 'node:fs';
 import postgres from 'postgres';
-import { isAlive } from '../../src/app/data-lock.ts';
+import { isAlive } from '../../src/app/embedded/data-lock.ts';
 import { EventClient, WebSocketClient } from '../support/clients.ts';
 import { Load } from '../support/load.ts';
 import { createDatabase } from '../support/postgres.ts';

