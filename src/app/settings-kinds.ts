@@ -1,6 +1,9 @@
 // Kinds of settings: how the text of an environment variable becomes a value, and the words that say what is allowed.
 // Knows no setting by name.
 
+import { X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { parseRedisUrl } from '../sync/redis-url.ts';
 import { redactUrl } from './redact.ts';
 
 export interface Kind<T> {
@@ -10,6 +13,8 @@ export interface Kind<T> {
   parse(text: string): T | undefined;
   /** The text as a list of faults may show it; undefined when it may not be shown at all. */
   show(text: string): string | undefined;
+  /** What exactly is wrong with a text that is not of this kind, without showing any of it. */
+  why?(text: string): string | undefined;
 }
 
 const shownLengthMax = 60;
@@ -80,6 +85,56 @@ export function urlOf(...schemes: readonly string[]): Kind<string> {
     show: (text) => shorten(redactUrl(text)),
   };
 }
+
+/** One of the forms that `redis-url.ts` tells. */
+export const redisUrl: Kind<string> = {
+  allowed:
+    'a Redis URL: `redis://user:password@host:6379/0`, `redis+cluster://host:6379,host:6379` or' +
+    ' `redis+sentinel://host:26379,host:26379/master/0`; with TLS `rediss://`, `rediss+cluster://`, `rediss+sentinel://`',
+  parse: (text) => (redisUrlFault(text) === undefined ? text : undefined),
+  // What is not sure to be a host may be a password that lost its `@`.
+  show: (text) => {
+    const [, scheme, account = '', hosts = '', path = ''] =
+      /^(rediss?[a-z+]*:\/\/)([^]*@)?([^/?]*)(\/[\w/-]*)?/.exec(text) ?? [];
+    if (scheme === undefined) return '***';
+    const areHosts = hosts.split(',').every((host) => /^([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?$/i.test(host));
+    return `${scheme}${account && '***@'}${areHosts ? shorten(hosts + path) : '***'}`;
+  },
+  why: (text) => (/^rediss?(\+sentinel|\+cluster)?:\/\//.test(text) ? redisUrlFault(text) : undefined),
+};
+
+function redisUrlFault(text: string): string | undefined {
+  try {
+    parseRedisUrl(text);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** Certificates in PEM form, or the path of a file that holds them. The value is the PEM text. */
+export const certificates: Kind<string> = {
+  allowed:
+    'the path of a file with certificates in PEM form, or these themselves (line breaks may be written as `\\n`)',
+  parse: (text) => {
+    try {
+      const pem = text.startsWith('-----') ? text.replaceAll('\\n', '\n') : readFileSync(text, 'utf8');
+      return new X509Certificate(pem).ca ? pem : undefined;
+    } catch {
+      return undefined;
+    }
+  },
+  show: (text) => shorten(text),
+  why: (text) => {
+    if (text.startsWith('-----')) return undefined;
+    try {
+      readFileSync(text);
+      return 'the file holds no certificate of an authority';
+    } catch {
+      return 'the file cannot be read';
+    }
+  },
+};
 
 /** Origins as browsers send them, or the single word `*`. */
 export const origins: Kind<readonly string[]> = plain(

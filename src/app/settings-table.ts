@@ -3,10 +3,12 @@
 
 import {
   bearerKey,
+  certificates,
   matching,
   oneOf,
   origins,
   publicKey,
+  redisUrl,
   secretText,
   seconds,
   setOf,
@@ -69,7 +71,19 @@ export const settingsByKey = {
     'as `DATABASE_URL`',
     'For the relay and the listener, which need a session of their own: set it when `DATABASE_URL` leads to a pooler.',
   ),
-  redisUrl: optional('REDIS_URL', urlOf('redis', 'rediss'), 'no Redis', 'Redis 6.2 or newer.'),
+  redisUrl: optional(
+    'REDIS_URL',
+    redisUrl,
+    'no Redis',
+    'Redis 6.2 or newer, or Valkey. A cluster is found to be one by `redis://` too. `?sentinelPassword=` is that of' +
+      ' the Sentinels themselves.',
+  ),
+  redisTlsCa: optional(
+    'REDIS_TLS_CA',
+    certificates,
+    'the authorities that this system trusts',
+    'Who may have signed the certificate of a Redis with TLS.',
+  ),
   redisPrefix: defaulted(
     'REDIS_PREFIX',
     matching(/^[A-Za-z0-9._:-]{1,32}$/, '1 to 32 characters of `A-Z a-z 0-9 . _ : -`'),

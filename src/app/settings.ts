@@ -1,5 +1,5 @@
-// Reads the settings from the environment: every fault at once, or a value for every setting. Opens nothing and
-// connects to nothing; what the values mean to each part is that part's affair.
+// Reads the settings from the environment: every fault at once, or a value for every setting. Opens no more than files
+// that a setting names, and connects to nothing; what the values mean to each part is that part's affair.
 
 import { similarName } from './settings-similar.ts';
 import { allSettings, settingsByKey, type Role, type Setting } from './settings-table.ts';
@@ -95,7 +95,11 @@ function readValue(setting: Setting<unknown>, env: Environment, faults: string[]
     const value = kind.parse(given);
     if (value !== undefined) return value;
     const shown = kind.show(given);
-    faults.push(`${name}: ${shown === undefined ? 'the value (not shown)' : `"${shown}"`} is not ${kind.allowed}`);
+    const why = kind.why?.(given);
+    faults.push(
+      `${name}: ${shown === undefined ? 'the value (not shown)' : `"${shown}"`} is not ${kind.allowed}` +
+        (why === undefined ? '' : `: ${why}`),
+    );
   }
   return setting.default === undefined ? undefined : kind.parse(setting.default);
 }
@@ -119,6 +123,9 @@ function relationFaults(values: ReadValues, sync: SyncName, given: (name: string
     );
   }
   if (sync === 'redis' && !given('REDIS_URL')) faults.push('SYNC=redis needs REDIS_URL');
+  if (values.redisTlsCa !== undefined && !values.redisUrl?.startsWith('rediss')) {
+    faults.push('REDIS_TLS_CA needs a REDIS_URL with TLS: rediss://, rediss+cluster:// or rediss+sentinel://');
+  }
   if (given('DATABASE_URL_DIRECT') && !given('DATABASE_URL')) {
     faults.push('DATABASE_URL_DIRECT needs DATABASE_URL: it is another way to the same database');
   }

@@ -40,6 +40,7 @@ function createRedis({ settings, incarnation, observer, clock, log }: AdapterPar
   if (settings.redisUrl === undefined) throw new Error('SYNC=redis needs REDIS_URL');
   return new RedisAdapter({
     url: settings.redisUrl,
+    tlsCa: settings.redisTlsCa,
     prefix: settings.redisPrefix,
     nodeId: incarnation,
     clock,

@@ -41,9 +41,12 @@ export interface RedisCommandsOptions {
 
 const answerTimeoutMs = 1_000;
 const onlyServer = 'redis';
+/** Version of Redis. */
+const shardedSince = 7;
 
 export class RedisCommands {
-  readonly isCluster: boolean;
+  /** In a cluster before version 7 messages go to all of its nodes, and any of them is listened to. */
+  readonly sharded: boolean;
   readonly #options: RedisCommandsOptions;
   readonly #client: (Redis | Cluster) & Scripted;
   /** The one of the URL's that it was entered by. */
@@ -53,10 +56,16 @@ export class RedisCommands {
   /** A restart loses nothing that was answered; undefined while that is not known of the present connection. */
   #durable: boolean | undefined;
 
-  private constructor(client: Redis | Cluster, options: RedisCommandsOptions, host: RedisHost, durable: boolean) {
+  private constructor(
+    client: Redis | Cluster,
+    options: RedisCommandsOptions,
+    host: RedisHost,
+    durable: boolean,
+    sharded = false,
+  ) {
     this.#options = options;
     this.#host = host;
-    this.isCluster = client instanceof Cluster;
+    this.sharded = sharded;
     client.defineCommand('sobranieAppend', { numberOfKeys: 3, lua: appendScript });
     client.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
     this.#client = client as (Redis | Cluster) & Scripted;
@@ -64,7 +73,7 @@ export class RedisCommands {
     this.#durable = durable;
     client.on('ready', () => void this.#learn());
     client.on('close', () => {
-      if (!this.isCluster) this.#durable = undefined;
+      if (!(client instanceof Cluster)) this.#durable = undefined;
       options.changed();
     });
   }
@@ -90,15 +99,15 @@ export class RedisCommands {
     const first = new Redis(commandOptions(options, host));
     let last: unknown;
     first.on('error', (error: unknown) => {
-      last = withoutArguments(error);
       failed(error);
+      last = withoutArguments(error);
     });
     try {
       await within(first.connect(), 5_000, 'connecting to Redis');
       // The driver goes on where the database could not be selected: with another one.
-      if (last !== undefined) throw last;
+      if (last instanceof Error && 'command' in last && last.command === 'select') throw last;
       // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
-      const info = await first.info('cluster').catch(() => '');
+      const info = await first.info().catch(() => '');
       if (target.kind !== 'cluster' && !info.includes('cluster_enabled:1')) {
         return new RedisCommands(first, options, host, await keepsAll(first, target));
       }
@@ -111,7 +120,8 @@ export class RedisCommands {
         cluster.disconnect();
         throw error;
       }
-      return new RedisCommands(cluster, options, host, false);
+      const version = Number(/^redis_version:(\d+)/m.exec(info)?.[1] ?? shardedSince);
+      return new RedisCommands(cluster, options, host, false, version >= shardedSince);
     } catch (error) {
       first.disconnect();
       throw last ?? withoutArguments(error);
@@ -123,7 +133,7 @@ export class RedisCommands {
   }
 
   get publishCommand(): 'PUBLISH' | 'SPUBLISH' {
-    return this.isCluster ? 'SPUBLISH' : 'PUBLISH';
+    return this.sharded ? 'SPUBLISH' : 'PUBLISH';
   }
 
   append(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]> {
@@ -136,12 +146,12 @@ export class RedisCommands {
 
   async publish(topic: string, message: string): Promise<void> {
     await this.#run(() =>
-      this.isCluster ? this.#client.spublish(topic, message) : this.#client.publish(topic, message),
+      this.sharded ? this.#client.spublish(topic, message) : this.#client.publish(topic, message),
     );
   }
 
   async topology(): Promise<RedisTopology> {
-    const { target } = this.#options;
+    const { target, clock } = this.#options;
     if (!(this.#client instanceof Cluster)) {
       // Sentinels name another master in time, and not to everyone at once: what is published is heard at the same one.
       const key = target.kind === 'sentinel' ? this.#peer : onlyServer;
@@ -154,9 +164,10 @@ export class RedisCommands {
     }
     const cluster = this.#client;
     const slots = parseSlots(await this.#run(() => cluster.cluster('SLOTS')), this.#host);
+    const picked = slots.keys[Math.floor(clock.random() * slots.keys.length)] ?? onlyServer;
     return {
-      keys: slots.keys,
-      keyOf: (topic) => slots.bySlot[slotOf(topic)],
+      keys: this.sharded ? slots.keys : [picked],
+      keyOf: (topic) => (this.sharded ? slots.bySlot[slotOf(topic)] : picked),
       createListener: (key) => createListener(target.optionsFor(addressOf(key))),
       leadsTo: () => true,
     };
@@ -175,7 +186,9 @@ export class RedisCommands {
   async #run<Value>(command: () => Promise<Value>): Promise<Value> {
     if (!this.ready) throw new RealtimeError('unavailable');
     // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
-    return await (this.isCluster ? within(command(), answerTimeoutMs, 'a command to the Redis Cluster') : command());
+    return await (this.#client instanceof Cluster
+      ? within(command(), answerTimeoutMs, 'a command to the Redis Cluster')
+      : command());
   }
 
   /** Another connection may lead to another server, or to the same with other settings. */

@@ -85,6 +85,12 @@ export class RedisListeners {
     this.#renew();
   }
 
+  /** To be called when the masters may be others than before. */
+  async follow(): Promise<void> {
+    const { keys } = await this.#options.topology();
+    if (!keys.every((key) => this.#clients.has(key))) this.#renew();
+  }
+
   close(): void {
     this.#closed = true;
     this.#up = false;
@@ -145,6 +151,7 @@ export class RedisListeners {
     client.on('end', () => isCurrent() && this.#renew());
     client.on('moved', () => isCurrent() && this.#renew());
     await client.connect();
+    if (!topology.leadsTo(client, key)) throw new Error('listening connected to another Redis than commands go to');
   }
 
   #drop(key: string): void {

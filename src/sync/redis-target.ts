@@ -1,6 +1,6 @@
 // How this server connects to what REDIS_URL names: the driver's options.
 
-import { Redis, type ClusterNode, type RedisOptions } from 'ioredis';
+import { Redis, type RedisOptions } from 'ioredis';
 import { parseRedisUrl, type RedisHost, type RedisUrl } from './redis-url.ts';
 
 /** The shape of replies stays the driver's own. */
@@ -11,6 +11,7 @@ export interface RedisTarget {
   readonly kind: RedisUrl['kind'];
   /** Any of them answers for all: one server, or nodes of a cluster, or Sentinels. */
   readonly hosts: readonly RedisHost[];
+  readonly database: number;
   /** For a connection to this host; where there are Sentinels, to the master that they name. */
   optionsFor(host: RedisHost): RedisClientOptions;
 }
@@ -33,7 +34,7 @@ export function redisTarget({ url, tlsCa }: RedisTargetOptions): RedisTarget {
     ...(security === undefined ? {} : { tls: security }),
     db: database,
   };
-  if (kind !== 'sentinel') return { kind, hosts, optionsFor: (host) => ({ ...common, ...host }) };
+  if (kind !== 'sentinel') return { kind, hosts, database, optionsFor: (host) => ({ ...common, ...host }) };
   const { username, password } = sentinelAccount;
   const options: RedisClientOptions = {
     ...common,
@@ -44,7 +45,7 @@ export function redisTarget({ url, tlsCa }: RedisTargetOptions): RedisTarget {
     ...(username === undefined ? {} : { sentinelUsername: username }),
     ...(password === undefined ? {} : { sentinelPassword: password }),
   };
-  return { kind, hosts, optionsFor: () => options };
+  return { kind, hosts, database, optionsFor: () => options };
 }
 
 /** One that never connects by itself again: who holds it makes another, when the time has come. */

@@ -25,16 +25,15 @@ import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { RedisCanary } from './redis-canary.ts';
 import { RedisCommands } from './redis-commands.ts';
+import { withoutArguments } from './redis-error.ts';
 import { RedisHeads } from './redis-heads.ts';
 import { readPage, type ReadReply } from './redis-history.ts';
 import { RedisListeners } from './redis-listeners.ts';
 import { decodeSender, emptyHeadKeptMs, encodeSender, headKeptMs, splitMessage } from './redis-scripts.ts';
 import { RedisSubscriptions } from './redis-subscriptions.ts';
-import { parseRedisUrl, type RedisTarget } from './redis-target.ts';
+import { redisTarget, type RedisTarget, type RedisTargetOptions } from './redis-target.ts';
 
-export interface RedisAdapterOptions {
-  /** As `redis-target.ts` describes. */
-  readonly url: string;
+export interface RedisAdapterOptions extends RedisTargetOptions {
   /** Before every key and channel, so that several servers can share one Redis. */
   readonly prefix: string;
   readonly nodeId: string;
@@ -57,6 +56,8 @@ export class RedisAdapter implements SyncAdapter {
   readonly traits: SyncTraits = { shared: true, durable: true };
   readonly #options: RedisAdapterOptions;
   readonly #target: RedisTarget;
+  /** Begins the topics. Databases of one server share its Pub/Sub, so the number tells them apart. */
+  readonly #topicPrefix: string;
   readonly #channels = new Map<string, ChannelRule>();
   #connected: Connected | undefined;
   #events: SyncEvents | undefined;
@@ -65,7 +66,9 @@ export class RedisAdapter implements SyncAdapter {
   /** Throws when the URL is none. */
   constructor(options: RedisAdapterOptions) {
     this.#options = options;
-    this.#target = parseRedisUrl(options.url);
+    this.#target = redisTarget(options);
+    const { database } = this.#target;
+    this.#topicPrefix = `${options.prefix}${database === 0 ? '' : `/${database}`}:c:{`;
   }
 
   async start(events: SyncEvents): Promise<void> {
@@ -76,6 +79,7 @@ export class RedisAdapter implements SyncAdapter {
       clock,
       failed,
       changed: () => this.#tellHealth(),
+      moved: () => void this.#connected?.listeners.follow().catch(failed),
     });
     const heads = new RedisHeads({
       clock,
@@ -99,7 +103,7 @@ export class RedisAdapter implements SyncAdapter {
       },
     });
     const listeners = new RedisListeners({
-      sharded: commands.isCluster,
+      sharded: commands.sharded,
       clock,
       topology: () => commands.topology(),
       topics: (topology) => [...canary.route(topology), ...subscriptions.names],
@@ -175,7 +179,8 @@ export class RedisAdapter implements SyncAdapter {
     const [epoch, offset] = await this.#live.commands.append(
       this.#key('m', channel),
       this.#key('s', channel),
-      `${this.#key('k', channel)}:${key ?? ''}`,
+      // In a cluster a key that is not there holds up the script for as long as its slot moves.
+      key === undefined ? this.#key('m', channel) : `${this.#key('k', channel)}:${key}`,
       this.#newEpoch(),
       data,
       encodeSender({ from, except }),
@@ -232,7 +237,7 @@ export class RedisAdapter implements SyncAdapter {
 
   #heard(topic: string, message: string): void {
     if (this.#connected?.canary.heard(topic, message) === true) return;
-    const channel = topic.slice(this.#options.prefix.length + 4, -1);
+    const channel = topic.slice(this.#topicPrefix.length, -1);
     const rule = this.#channels.get(channel);
     const parts = splitMessage(message);
     if (rule === undefined || parts === undefined) return;
@@ -273,7 +278,7 @@ export class RedisAdapter implements SyncAdapter {
 
   #failed(error: unknown): void {
     this.#options.observer.failed(this.name);
-    this.#options.log('Redis: an error', error);
+    this.#options.log('Redis: an error', withoutArguments(error));
   }
 
   #key(kind: string, channel: string): string {
@@ -281,7 +286,7 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   #topicOf(channel: string): string {
-    return this.#key('c', channel);
+    return `${this.#topicPrefix}${channel}}`;
   }
 
   #newEpoch(): string {

@@ -2,45 +2,106 @@
 
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
+import { redisBinary } from './redis.ts';
 
 export interface TestRedisCluster {
   /** Leads to the first node. */
   readonly url: string;
+  /** The masters first, as they were created. */
   readonly ports: readonly number[];
+  /** SIGKILL; resolves when the process is gone. */
+  kill9(port: number): Promise<void>;
+  /** What `redis-cli --cluster` does; throws unless it succeeds. */
+  manage(...args: readonly string[]): Promise<string>;
+  /** The port of the master that serves this key. */
+  masterOf(key: string): number;
   close(): Promise<void>;
 }
 
-export async function startRedisCluster(): Promise<TestRedisCluster> {
-  const ports = await Promise.all([freePort(), freePort(), freePort()]);
-  const nodes = await Promise.all(
-    ports.map(async (port) => {
-      const bus = await freePort();
-      const folder = temporaryFolder('redis-cluster');
-      const listen = ['--port', String(port), '--cluster-port', String(bus), '--bind', '127.0.0.1', '--dir', folder];
-      const cluster = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000'];
-      const nothingKept = ['--save', '', '--appendonly', 'no'];
-      const child = Bun.spawn(['redis-server', ...listen, ...cluster, ...nothingKept], {
-        stdin: 'ignore',
-        stdout: 'ignore',
-        stderr: 'ignore',
-      });
-      endAfterTests(child);
-      return child;
-    }),
-  );
+export interface TestRedisClusterOptions {
+  /** Of each master. */
+  readonly replicas?: number;
+}
+
+const masters = 3;
+
+export async function startRedisCluster({ replicas = 0 }: TestRedisClusterOptions = {}): Promise<TestRedisCluster> {
+  const ports: number[] = [];
+  while (ports.length < masters * (1 + replicas)) ports.push(await clusterPort(ports));
+  const nodes = new Map(ports.map((port) => [port, startNode(port)]));
   for (const port of ports) await untilAnswered(port, ['PING'], /PONG/);
   const addresses = ports.map((port) => `127.0.0.1:${port}`);
-  const created = cli(['--cluster', 'create', ...addresses, '--cluster-yes']);
-  if (!/All 16384 slots covered/.test(created)) throw new Error(`no cluster was created:\n${created}`);
-  for (const port of ports) await untilAnswered(port, ['CLUSTER', 'INFO'], /cluster_state:ok/);
+  await manage('create', ...addresses, '--cluster-replicas', String(replicas), '--cluster-yes');
+  for (const port of ports) await untilAnswered(port, ['CLUSTER', 'INFO'], /cluster_state:ok[^]*known_nodes:/);
+  // A replica that has not had everything once is no candidate when its master dies.
+  for (const port of ports.slice(masters)) await untilAnswered(port, ['INFO', 'replication'], /master_link_status:up/);
+  const living = (): number => ports.find((port) => nodes.has(port)) ?? 0;
   return {
     url: `redis://127.0.0.1:${ports[0] ?? 0}`,
     ports,
+    kill9: async (port) => {
+      const node = nodes.get(port);
+      nodes.delete(port);
+      node?.kill('SIGKILL');
+      await node?.exited;
+    },
+    manage,
+    masterOf: (key) => {
+      const slot = Number(cli(['-p', String(living()), 'CLUSTER', 'KEYSLOT', key]));
+      for (const line of cli(['-p', String(living()), 'CLUSTER', 'NODES']).split('\n')) {
+        const [, address = '', flags = '', , , , , , ...stretches] = line.split(' ');
+        const serves = stretches.some((stretch) => {
+          const [from = Number.NaN, to = from] = stretch.split('-').map(Number);
+          return slot >= from && slot <= to;
+        });
+        if (flags.includes('master') && serves) return Number(/:(\d+)@/.exec(address)?.[1]);
+      }
+      throw new Error(`no master serves ${key}`);
+    },
     close: async () => {
-      for (const node of nodes) node.kill('SIGKILL');
-      await Promise.all(nodes.map(({ exited }) => exited));
+      for (const node of nodes.values()) node.kill('SIGKILL');
+      await Promise.all([...nodes.values()].map(({ exited }) => exited));
     },
   };
+}
+
+function startNode(port: number): Bun.Subprocess {
+  const listen = ['--port', String(port), '--bind', '127.0.0.1', '--dir', temporaryFolder('redis-cluster')];
+  const cluster = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000'];
+  const nothingKept = ['--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0'];
+  const child = Bun.spawn([redisBinary, ...listen, ...cluster, ...nothingKept], {
+    stdin: 'ignore',
+    stdout: 'ignore',
+    stderr: 'ignore',
+  });
+  endAfterTests(child);
+  return child;
+}
+
+/** One that leaves room for the bus that nodes talk over, at 10,000 above. */
+async function clusterPort(taken: readonly number[]): Promise<number> {
+  for (;;) {
+    const port = await freePort();
+    if (port <= 55_535 && !taken.includes(port) && (await isFree(port + 10_000))) return port;
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
+  try {
+    const listener = Bun.listen({ hostname: '127.0.0.1', port, socket: { data: () => undefined } });
+    listener.stop(true);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function manage(...args: readonly string[]): Promise<string> {
+  const child = Bun.spawn(['redis-cli', '--cluster', ...args], { stdin: 'ignore', stdout: 'pipe', stderr: 'ignore' });
+  endAfterTests(child);
+  const [printed, code] = await Promise.all([child.stdout.text(), child.exited]);
+  if (code !== 0) throw new Error(`redis-cli --cluster ${args[0] ?? ''} failed:\n${printed}`);
+  return printed;
 }
 
 function cli(args: readonly string[]): string {
@@ -48,7 +109,7 @@ function cli(args: readonly string[]): string {
 }
 
 async function untilAnswered(port: number, command: readonly string[], pattern: RegExp): Promise<void> {
-  const deadline = performance.now() + 15_000;
+  const deadline = performance.now() + 20_000;
   while (!pattern.test(cli(['-p', String(port), ...command]))) {
     if (performance.now() > deadline) throw new Error(`the Redis on port ${port} is not ready in time`);
     await Bun.sleep(50);

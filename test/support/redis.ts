@@ -4,6 +4,9 @@ import { Redis } from 'ioredis';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
 
+/** Another version's, or another program that is one, such as Valkey. */
+export const redisBinary = process.env['SOBRANIE_TEST_REDIS_BIN'] ?? 'redis-server';
+
 export interface TestRedis {
   readonly url: string;
   readonly port: number;
@@ -39,7 +42,7 @@ export async function startRedis({ persist = false, args = [] }: TestRedisOption
     const durability = persist
       ? ['--appendonly', 'yes', '--appendfsync', 'always']
       : ['--save', '', '--appendonly', 'no'];
-    const command = ['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--dir', folder];
+    const command = [redisBinary, '--port', String(port), '--bind', '127.0.0.1', '--dir', folder];
     child = Bun.spawn([...command, ...durability, ...args], { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' });
     endAfterTests(child);
     if (admin.status === 'wait') await admin.connect().catch(() => undefined);
