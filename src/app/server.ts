@@ -7,6 +7,7 @@ import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import { apiRoutes } from '../transports/api.ts';
+import { apiOrigins, preflightRoutes } from '../transports/cross-origin.ts';
 import type { EventFanout } from '../transports/event-fanout.ts';
 import { httpErrors } from '../transports/http-errors.ts';
 import { Origins } from '../transports/origins.ts';
@@ -47,6 +48,7 @@ function idleTimeoutFor(heartbeatSeconds: number): number {
 export function createServer(parts: ServerParts): Elysia {
   const { settings, hub, shutdown } = parts;
   const isShuttingDown = () => shutdown.started;
+  const origins = new Origins(settings.allowedOrigins);
   const app = new Elysia({
     // Host names of one to three letters, as containers have them, break the router's shortcut.
     handler: { standardHostname: false },
@@ -69,19 +71,25 @@ export function createServer(parts: ServerParts): Elysia {
   });
   // Before the general answers to errors: the demo's are more telling.
   app.use(parts.pages);
-  app.use(httpErrors((error) => hub.expected(error)));
+  app.use(
+    httpErrors({
+      expected: (error) => hub.expected(error),
+      headers: (request) => origins.apiHeaders(request),
+    }),
+  );
   app.use(
     realtimeRoutes({
       hub,
       events: parts.events,
       authenticate: parts.authenticate,
-      origins: new Origins(settings.allowedOrigins),
+      origins,
       connectionsMax: settings.maxConnections,
       retryMs: settings.sseRetry,
       transports: { websocket: settings.role.has('ws'), sse: settings.role.has('sse') },
       isShuttingDown,
     }),
   );
+  app.use(preflightRoutes(origins));
   if (settings.role.has('api')) {
     const serverAccess = new ServerAccess({
       apiKey: settings.apiKey,
@@ -90,9 +98,8 @@ export function createServer(parts: ServerParts): Elysia {
       access: hub.access,
       takesTokens: parts.authenticate !== everyoneAnonymous,
     });
-    app
-      .use(apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown }))
-      .use(swaggerRoutes(parts.version));
+    const api = apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown });
+    app.use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api)).use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

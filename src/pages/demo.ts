@@ -38,13 +38,14 @@ const files = [
   })),
 ];
 
-const fileHeaders = {
-  'cache-control': 'no-cache',
+const answerHeaders = {
   'content-security-policy':
     "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+  'cross-origin-resource-policy': 'same-origin',
   'referrer-policy': 'no-referrer',
   'x-content-type-options': 'nosniff',
 };
+const fileHeaders = { ...answerHeaders, 'cache-control': 'no-cache' };
 
 // Postgres text cannot hold U+0000: refused here, it is the sender's fault and not the database's.
 const titleSchema = t.String({
@@ -73,7 +74,8 @@ export function demoPages(options: DemoPagesOptions): Elysia {
     });
   }
   const { sql, psql, node, sync } = options;
-  plugin.get('/demo/info', () => ({ node, sync, psql: psql ?? null, database: sql !== undefined }), {
+  const info = { node, sync, psql: psql ?? null, database: sql !== undefined };
+  plugin.get('/demo/info', () => Response.json(info, { headers: answerHeaders }), {
     detail: { tags: ['demo'], summary: 'What the demo page shows of this server' },
   });
   if (sql !== undefined) plugin.use(postsApi(createPosts(sql), options));
@@ -86,9 +88,13 @@ function postsApi(posts: Posts, { onFailure }: DemoPagesOptions) {
       const failure = toRealtimeError(error, String(code));
       if (failure.status >= 500) onFailure?.(failure);
       set.status = failure.status;
+      Object.assign(set.headers, answerHeaders);
       return { error: failure.body() };
     })
-    .onTransform(({ request }) => refuseBody(request.headers))
+    .onTransform(({ request, set }) => {
+      Object.assign(set.headers, answerHeaders);
+      refuseBody(request.headers);
+    })
     .get('', async () => ({ posts: await posts.newest() }), {
       detail: { summary: 'The newest rows of public.posts' },
     })

@@ -5,17 +5,22 @@ import { Elysia } from 'elysia';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { errorResponse } from './request.ts';
 
-/** `expected` logs what nobody expected and turns it into `internal`. */
-export function httpErrors(expected: (error: unknown) => RealtimeError): Elysia {
+export interface HttpErrorsOptions {
+  /** Logs what nobody expected and turns it into `internal`. */
+  readonly expected: (error: unknown) => RealtimeError;
+  /** Lets a page of another origin that may call read what went wrong. */
+  readonly headers: (request: Request) => Readonly<Record<string, string>>;
+}
+
+export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
-    if (code === 'NOT_FOUND') {
-      return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
-    }
+    const answer = (told: RealtimeError, status?: number) => errorResponse(told, status, headers(request));
+    if (code === 'NOT_FOUND') return answer(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
     // What a parser of ours refuses comes wrapped.
-    if (code === 'PARSE' && error.cause instanceof RealtimeError) return errorResponse(error.cause);
-    if (code === 'PARSE') return errorResponse(new RealtimeError('bad_request', 'The body is not valid JSON.'));
-    if (code === 'VALIDATION' || code === 'INVALID_COOKIE_SIGNATURE') return errorResponse(validationError(request));
-    return errorResponse(expected(error));
+    if (code === 'PARSE' && error.cause instanceof RealtimeError) return answer(error.cause);
+    if (code === 'PARSE') return answer(new RealtimeError('bad_request', 'The body is not valid JSON.'));
+    if (code === 'VALIDATION' || code === 'INVALID_COOKIE_SIGNATURE') return answer(validationError(request));
+    return answer(expected(error));
   });
   return app as unknown as Elysia;
 }

@@ -1,6 +1,7 @@
 // What operators and orchestrators ask: health and metrics.
 
 import { Elysia } from 'elysia';
+import { answerHeaders } from './answer-headers.ts';
 
 export interface Check {
   readonly ok: boolean;
@@ -30,7 +31,8 @@ export function operationsRoutes({ ready, live, metrics }: OperationsOptions): E
       '/metrics',
       async () => {
         const { contentType, body } = await metrics();
-        return new Response(body, { headers: { 'content-type': contentType, 'cache-control': 'no-store' } });
+        const headers = { ...answerHeaders, 'content-type': contentType, 'cache-control': 'no-store' };
+        return new Response(body, { headers });
       },
       { detail: { summary: 'Metrics in the Prometheus text format', tags: ['operations'] } },
     );
@@ -40,6 +42,10 @@ export function operationsRoutes({ ready, live, metrics }: OperationsOptions): E
 function healthResponse(checks: Readonly<Record<string, Check>>): Response {
   const ok = Object.values(checks).every((check) => check.ok);
   const body = JSON.stringify({ status: ok ? 'ok' : 'unavailable', checks });
-  const headers = { 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' };
+  const headers = {
+    ...answerHeaders,
+    'content-type': 'application/json; charset=utf-8',
+    'cache-control': 'no-store',
+  };
   return new Response(body, { status: ok ? 200 : 503, headers });
 }

@@ -5,17 +5,19 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 
 export class Origins {
   readonly #allowed: ReadonlySet<string> | undefined;
+  /** Somebody chose who may, be it everyone. */
+  readonly #chosen: boolean;
 
   /** Undefined or `*` lets every page in, but then cookies count from this server's own pages alone. */
   constructor(allowed: readonly string[] | undefined) {
     this.#allowed = allowed === undefined || allowed.includes('*') ? undefined : new Set(allowed);
+    this.#chosen = allowed !== undefined;
   }
 
   /** Throws `forbidden` for a page of another origin than the allowed ones. Programs name no origin and pass. */
   check(request: Request): void {
     const origin = originOf(request);
-    if (origin === undefined || this.#allowed === undefined || this.#allowed.has(origin)) return;
-    if (isOwn(request, origin)) return;
+    if (origin === undefined || this.#allows(origin) || isOwn(request, origin)) return;
     throw new RealtimeError('forbidden', 'Pages of this origin may not connect.');
   }
 
@@ -25,6 +27,26 @@ export class Origins {
     return origin === undefined || isOwn(request, origin) || this.#allowed?.has(origin) === true;
   }
 
+  /**
+   * Throws `forbidden` for an API call that a page of another origin made, unless that origin was chosen. A server
+   * without an API key believes every caller, so any site could otherwise act through whoever visits it.
+   */
+  checkCaller(request: Request): void {
+    const origin = originOf(request);
+    // Behind a proxy that changes the host, the browser still knows its own page.
+    if (origin === undefined || request.headers.get('sec-fetch-site') === 'same-origin') return;
+    if (isOwn(request, origin) || (this.#chosen && this.#allows(origin))) return;
+    throw new RealtimeError(
+      'forbidden',
+      'Pages of this origin may not call the API; ALLOWED_ORIGINS names those that may.',
+    );
+  }
+
+  /** As `headers`, for the API: it writes, so no page of another origin may use it unless somebody chose so. */
+  apiHeaders(request: Request): Record<string, string> {
+    return this.#chosen ? this.headers(request) : {};
+  }
+
   /** Lets pages of allowed origins read an answer. */
   headers(request: Request): Record<string, string> {
     const origin = originOf(request);
@@ -32,6 +54,10 @@ export class Origins {
     if (this.#allowed === undefined) return { 'access-control-allow-origin': '*' };
     if (!this.#allowed.has(origin)) return { vary: 'origin' };
     return { 'access-control-allow-origin': origin, 'access-control-allow-credentials': 'true', vary: 'origin' };
+  }
+
+  #allows(origin: string): boolean {
+    return this.#allowed === undefined || this.#allowed.has(origin);
   }
 }
 

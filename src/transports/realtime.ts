@@ -10,6 +10,7 @@ import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
+import { answerHeaders } from './answer-headers.ts';
 import type { Origins } from './origins.ts';
 import {
   channelList,
@@ -190,6 +191,7 @@ async function openEvents(
 }
 
 const streamHeaders = {
+  ...answerHeaders,
   'content-type': 'text/event-stream; charset=utf-8',
   'cache-control': 'no-cache, no-transform',
   'x-accel-buffering': 'no',

@@ -2,6 +2,7 @@
 
 import { isChannelName } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { answerHeaders } from './answer-headers.ts';
 
 export const subprotocol = 'sobranie';
 export const bearerProtocol = 'bearer.';
@@ -74,6 +75,7 @@ export function errorResponse(
   more: Readonly<Record<string, string>> = {},
 ): Response {
   const headers = new Headers({
+    ...answerHeaders,
     ...more,
     'content-type': 'application/json; charset=utf-8',
     'cache-control': 'no-store',

@@ -3,6 +3,7 @@
 import { swagger } from '@elysiajs/swagger';
 import { Elysia } from 'elysia';
 import { absolutePath } from 'swagger-ui-dist';
+import { answerHeaders } from './answer-headers.ts';
 
 const assets: Readonly<Record<string, string>> = {
   'swagger-ui.css': 'text/css; charset=utf-8',
@@ -26,6 +27,14 @@ const page = `<!doctype html>
 </html>
 `;
 
+/** The page's styles stand in attributes, and its icons in data URLs. */
+const pageHeaders = {
+  ...answerHeaders,
+  'content-security-policy':
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none';" +
+    " form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+};
+
 const startScript = `SwaggerUIBundle({ url: '/swagger/json', dom_id: '#swagger-ui' });\n`;
 
 export function swaggerRoutes(version: string): Elysia {
@@ -38,7 +47,11 @@ export function swaggerRoutes(version: string): Elysia {
       detail: { hide: true },
     })
     // The plugin's own page loads its assets from elsewhere: this answer comes before it.
-    .onBeforeHandle(({ path }) => (path === '/swagger' ? textResponse(page, 'text/html; charset=utf-8') : undefined))
+    .onBeforeHandle(({ path, set }) => {
+      if (path === '/swagger') return textResponse(page, 'text/html; charset=utf-8');
+      Object.assign(set.headers, answerHeaders);
+      return undefined;
+    })
     .use(
       swagger({
         path: '/swagger',
@@ -59,10 +72,10 @@ export function swaggerRoutes(version: string): Elysia {
 
 function fileResponse(name: string, type: string): Response {
   return new Response(Bun.file(`${absolutePath()}/${name}`), {
-    headers: { 'content-type': type, 'cache-control': 'public, max-age=3600' },
+    headers: { ...pageHeaders, 'content-type': type, 'cache-control': 'public, max-age=3600' },
   });
 }
 
 function textResponse(text: string, type: string): Response {
-  return new Response(text, { headers: { 'content-type': type, 'cache-control': 'no-cache' } });
+  return new Response(text, { headers: { ...pageHeaders, 'content-type': type, 'cache-control': 'no-cache' } });
 }
