@@ -1,10 +1,10 @@
 // The relay on a real PostgreSQL: nothing lost, nothing twice, in order, whatever happens to transactions and sessions.
 
-import { createServer, connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'bun:test';
 import { Relay } from '../../src/changes/relay.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
 import type { OutboxRow } from '../../src/database/outbox-row.ts';
+import { startProxy } from '../support/proxy.ts';
 import { database, expectConsecutive, rules, startRelay, until, type TestRelay } from './support.ts';
 
 const { sql, superuser, url } = await database();
@@ -250,46 +250,27 @@ describe('faults', () => {
     expect(beside).toBeLessThan(alone * 2 + 1_000);
   }, 120_000);
 
+  // Under load a statement was under way when the connection fell silent, and moved the second row into the log all the
+  // same: a row of which nobody was told, and for which the test waited in vain.
   test('a connection that is half-open is found and replaced', async () => {
-    const target = new URL(url);
-    // Lets everything through until it falls silent: then bytes vanish, and nobody is told.
-    let silent = false;
-    const sockets = new Set<Socket>();
-    const proxy = createServer((near) => {
-      const deaf = silent;
-      const far = connect(Number(target.port), target.hostname);
-      for (const [from, to] of [
-        [near, far],
-        [far, near],
-      ] as const) {
-        sockets.add(from);
-        from.on('data', (data) => {
-          if (deaf || !silent) to.write(data);
-        });
-        from.on('close', () => to.destroy());
-        from.on('error', () => to.destroy());
-      }
-    });
-    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
-    const { port } = proxy.address() as { port: number };
-    const through = new URL(url);
-    through.port = String(port);
-    const { rows, relay } = await startRelay(through.href, { answerSeconds: 0.5, safetyMs: 200 });
-    started.push(relay);
+    const proxy = await startProxy({ port: Number(new URL(url).port) });
+    const { rows, relay } = await startRelay(proxy.through(url), { answerSeconds: 0.5, safetyMs: 200 });
+    started.push(relay, proxy);
     await sql`insert into item values (1)`;
     await until(() => rows.length === 1);
-    // Connections made from now on are served: `deaf` keeps them apart from those that fell silent.
-    silent = true;
+    expect(proxy.swallow()).toBeGreaterThan(0);
     const held = await relayPids();
     await sql`insert into item values (2)`;
     await until(() => !relay.health().leader);
     // The server still believes in the old session, whose lock it holds: in life its own keepalive ends it.
     for (const pid of held) await superuser`select pg_terminate_backend(${pid})`;
-    await until(() => rows.length === 2);
-    expect(relay.health().leader).toBe(true);
-    for (const socket of sockets) socket.destroy();
-    proxy.close();
-  }, 20_000);
+    await until(() => relay.health().leader);
+    await sql`insert into item values (3)`;
+    await until(() => rows.some(({ offset }) => offset === 3));
+    const stored = await sql<LogRow[]>`select "offset"::float8, data from realtime.publications order by seq`;
+    expectConsecutive(stored);
+    expect(changes(stored).map(({ id }) => id)).toEqual([1, 2, 3]);
+  }, 40_000);
 
   test('a database that is not there fails the start, in words', async () => {
     const relay = new Relay({
