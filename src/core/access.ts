@@ -11,6 +11,8 @@ export interface Identity {
   readonly user: string | null;
   /** Unix seconds at which the token ends, and the connection with it. */
   readonly expiresAt?: number | undefined;
+  /** Unix seconds from which the connection should be told that its end is near. */
+  readonly warnAt?: number | undefined;
   readonly grants?: readonly Grant[] | undefined;
   /** All that the token says, as it says it. */
   readonly claims?: Readonly<Record<string, unknown>> | undefined;

@@ -113,6 +113,8 @@ export interface ErrorFrame {
   readonly retryable: boolean;
   /** Seconds. */
   readonly retryAfter?: number;
+  /** Unix seconds: the token has not ended yet, and will then. */
+  readonly expires?: number;
 }
 
 export type ServerFrame =
