@@ -5,8 +5,7 @@ import type { Elysia } from 'elysia';
 import config from '../../realtime.config.ts';
 import packageJson from '../../package.json' with { type: 'json' };
 import { tokenAccess } from '../auth/token-access.ts';
-import { tokenAuthenticator } from '../auth/token-authenticator.ts';
-import { everyoneAnonymous, openAccess, type Access, type Authenticate } from '../core/access.ts';
+import { openAccess } from '../core/access.ts';
 import { randomId, systemClock } from '../core/clock.ts';
 import { Hub } from '../core/hub.ts';
 import { unlimited } from '../core/limits.ts';
@@ -19,6 +18,7 @@ import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts
 import { Broadcast } from './broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
+import { openIdentity } from './identity.ts';
 import { joinNodes } from './join-nodes.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
@@ -57,7 +57,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   // The sync layer tells its own messages from those of others by a name that is never used twice.
   const incarnation = randomId(clock, 16);
   const adapter = createAdapter({ settings, incarnation, database, observer: metrics, clock, log, closing });
-  const { access, authenticate } = gatekeepers(settings);
+  const { authenticate, takesTokens } = openIdentity({ settings, clock, log, closing });
   const hub = new Hub(
     {
       nodeId: settings.nodeId,
@@ -70,7 +70,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     {
       adapter,
       rules,
-      access,
+      // With a key to check tokens by, nothing is allowed that no token grants; without one, everyone may do nearly all.
+      access: takesTokens ? tokenAccess : openAccess,
       limits: unlimited,
       authenticate,
       observer: metrics,
@@ -119,6 +120,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     events,
     metrics,
     authenticate,
+    takesTokens,
     database: () => database.sql`SELECT 1`,
     shutdown,
     pages,
@@ -154,16 +156,4 @@ function listen(app: Elysia, port: number): NonNullable<Elysia['server']> {
   }
   if (app.server === null) throw new Error('the HTTP server did not start');
   return app.server;
-}
-
-/** With a key to check tokens by, nothing is allowed that no token grants; without one, everyone may do nearly all. */
-function gatekeepers(settings: Settings): { access: Access; authenticate: Authenticate } {
-  const authenticate = tokenAuthenticator({
-    secret: settings.jwtSecret,
-    publicKey: settings.jwtPublicKey,
-    jwksUrl: settings.jwksUrl,
-    anonymousAllowed: settings.allowAnonymous,
-  });
-  if (authenticate === undefined) return { access: openAccess, authenticate: everyoneAnonymous };
-  return { access: tokenAccess, authenticate };
 }

@@ -2,7 +2,7 @@
 
 import { Elysia } from 'elysia';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
-import { everyoneAnonymous, type Authenticate } from '../core/access.ts';
+import type { Authenticate } from '../core/access.ts';
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
@@ -27,6 +27,8 @@ export interface ServerParts {
   readonly events: EventFanout;
   readonly metrics: Metrics;
   readonly authenticate: Authenticate;
+  /** Whether there is a key to check tokens by. */
+  readonly takesTokens: boolean;
   readonly database: (() => Promise<unknown>) | undefined;
   readonly shutdown: Shutdown;
   /** Routes of the demo; an empty app in production. */
@@ -96,7 +98,7 @@ export function createServer(parts: ServerParts): Elysia {
       openWithoutKey: !settings.production,
       authenticate: parts.authenticate,
       access: hub.access,
-      takesTokens: parts.authenticate !== everyoneAnonymous,
+      takesTokens: parts.takesTokens,
     });
     const api = apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown });
     app.use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api)).use(swaggerRoutes(parts.version));

@@ -146,6 +146,12 @@ export const origins: Kind<readonly string[]> = plain(
   },
 );
 
+/** Names or URLs, none of which holds a comma. */
+export const textList: Kind<readonly string[]> = plain('a comma-separated list', (text) => {
+  const parts = splitList(text);
+  return parts.length > 0 ? parts : undefined;
+});
+
 /** Any text, never shown. */
 export const secretText: Kind<string> = { allowed: 'a text', parse: (text) => text, show: () => undefined };
 

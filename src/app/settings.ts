@@ -3,6 +3,7 @@
 
 import { similarName } from './settings-similar.ts';
 import { allSettings, settingsByKey, type Role, type Setting } from './settings-table.ts';
+import { tokenFaults, tokenWarnings } from './settings-tokens.ts';
 
 export { settingsTable, type Role } from './settings-table.ts';
 
@@ -67,9 +68,7 @@ export function settingsWarnings(settings: Settings): string[] {
   if (settings.apiKey === undefined && !settings.production) {
     warnings.push('API_KEY is not set: server-side calls are open to everyone.');
   }
-  if (settings.jwtSecret !== undefined && settings.jwtSecret.length < 32) {
-    warnings.push('JWT_SECRET has fewer than 32 characters: such a key can be guessed from any token.');
-  }
+  warnings.push(...tokenWarnings(settings));
   if (settings.production && settings.databaseUrl === undefined) {
     warnings.push('DATABASE_URL is not set: this production server keeps its data in an embedded PostgreSQL.');
   }
@@ -122,6 +121,7 @@ function relationFaults(values: ReadValues, sync: SyncName, given: (name: string
         ' everyone in',
     );
   }
+  faults.push(...tokenFaults({ ...values, production: values.nodeEnv === 'production' }, keys.length > 0));
   if (sync === 'redis' && !given('REDIS_URL')) faults.push('SYNC=redis needs REDIS_URL');
   if (values.redisTlsCa !== undefined && !values.redisUrl?.startsWith('rediss')) {
     faults.push('REDIS_TLS_CA needs a REDIS_URL with TLS: rediss://, rediss+cluster:// or rediss+sentinel://');

@@ -42,6 +42,6 @@ describeWire('Origins', (wire) => {
     const foreign = await fetch(url, { headers: { cookie, origin: 'https://evil.example' } });
     expect(await foreign.json()).toMatchObject({ error: { message: 'A valid token is needed.' } });
     const own = await fetch(url, { headers: { cookie, origin: server.url } });
-    expect(await own.json()).toMatchObject({ error: { message: 'The token is not valid.' } });
+    expect(await own.json()).toMatchObject({ error: { message: 'The token’s signature does not fit this server’s key.' } });
   });
 });
