@@ -4,6 +4,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parseRedisUrl } from '../sync/redis-url.ts';
+import { TrustedProxies } from '../transports/client-address.ts';
 import { redactUrl } from './redact.ts';
 
 export interface Kind<T> {
@@ -151,6 +152,12 @@ export const textList: Kind<readonly string[]> = plain('a comma-separated list',
   const parts = splitList(text);
   return parts.length > 0 ? parts : undefined;
 });
+
+/** Whose word about a client's address counts. */
+export const addressRanges: Kind<TrustedProxies> = plain(
+  'a comma-separated list of addresses, ranges such as `10.0.0.0/8`, `loopback` and `private`',
+  (text) => TrustedProxies.parse(text),
+);
 
 /** Any text, never shown. */
 export const secretText: Kind<string> = { allowed: 'a text', parse: (text) => text, show: () => undefined };

@@ -2,6 +2,7 @@
 // mistyped names all come from here, so a new setting is one row.
 
 import {
+  addressRanges,
   bearerKey,
   certificates,
   matching,
@@ -148,6 +149,40 @@ export const settingsByKey = {
     '15000',
     'WebSocket and SSE connections of this process. Each takes one open file: keep `ulimit -n` well above.',
   ),
+  maxConnectionsPerUser: defaulted(
+    'MAX_CONNECTIONS_PER_USER',
+    wholeNumber(0, 1_000_000),
+    '1000',
+    'Connections of one user over all nodes; `0` sets no limit. Anonymous connections are no user’s.',
+  ),
+  maxConnectionsPerAddress: defaulted(
+    'MAX_CONNECTIONS_PER_ADDRESS',
+    wholeNumber(0, 1_000_000),
+    '0',
+    'Connections of one client address (of IPv6, of a /64) over all nodes; `0` sets no limit. Behind a proxy, set' +
+      ' `TRUSTED_PROXIES` first.',
+  ),
+  connectsPerSecondPerAddress: defaulted(
+    'CONNECTS_PER_SECOND_PER_ADDRESS',
+    wholeNumber(0, 1_000_000),
+    '0',
+    'Attempts to connect of one client address over all nodes, those of 5 seconds at once if they come so; `0` sets no' +
+      ' limit.',
+  ),
+  authFailuresPerMinutePerAddress: defaulted(
+    'AUTH_FAILURES_PER_MINUTE_PER_ADDRESS',
+    wholeNumber(0, 1_000_000),
+    '0',
+    'Tokens and keys of one client address that may fail; from then on it is refused, whatever it shows, until the' +
+      ' minute is over. `0` sets no limit.',
+  ),
+  trustedProxies: optional(
+    'TRUSTED_PROXIES',
+    addressRanges,
+    'none',
+    'Proxies whose `X-Forwarded-For` is believed; from anyone else it is not looked at. `loopback` and `private` stand' +
+      ' for those ranges.',
+  ),
   maxMessageBytes: defaulted(
     'MAX_MESSAGE_BYTES',
     wholeNumber(kibibyte, 16 * mebibyte),
@@ -182,7 +217,7 @@ export const settingsByKey = {
     'RATE_LIMIT_PER_MINUTE',
     wholeNumber(0, 1_000_000_000),
     '100',
-    'Commands per user and minute; `0` sets no limit.',
+    'Commands per user and minute over all nodes, of anonymous connections each by itself; `0` sets no limit.',
   ),
   heartbeat: defaulted(
     'HEARTBEAT',
