@@ -18,6 +18,8 @@ export interface RedisCanaryOptions {
   /** After each round. */
   readonly beat: () => void;
   readonly everyMs?: number;
+  /** Where nothing was answered. */
+  readonly againAfterMs?: number;
   readonly deafAfterMs?: number;
 }
 
@@ -103,7 +105,8 @@ export class RedisCanary {
 
   #schedule(): void {
     if (this.#closed) return;
-    this.#timer = setTimeout(() => void this.#round(), this.#options.everyMs ?? 3_000);
+    const { everyMs = 2_000, againAfterMs = 500 } = this.#options;
+    this.#timer = setTimeout(() => void this.#round(), this.#silentRounds === 0 ? everyMs : againAfterMs);
   }
 
   async #round(): Promise<void> {
@@ -121,7 +124,7 @@ export class RedisCanary {
 
   /** True when Redis answered, heard or not. */
   async #check(lane: Lane): Promise<boolean> {
-    const { clock, deaf, deafAfterMs = 8_000, logsChanged, everyMs = 3_000 } = this.#options;
+    const { clock, deaf, deafAfterMs = 8_000, logsChanged, everyMs = 2_000 } = this.#options;
     let answered = false;
     try {
       const known = lane.epoch;

@@ -9,7 +9,7 @@ import { withoutArguments } from './redis-error.ts';
 import type { ReadReply } from './redis-history.ts';
 import { appendScript, readScript } from './redis-scripts.ts';
 import { slotCount, slotOf } from './redis-slot.ts';
-import { createListener, type RedisClientOptions, type RedisTarget } from './redis-target.ts';
+import { createListener, disconnectTimeout, type RedisClientOptions, type RedisTarget } from './redis-target.ts';
 import type { RedisHost } from './redis-url.ts';
 import { within } from './redis-within.ts';
 
@@ -90,8 +90,7 @@ export class RedisCommands {
         last = error;
       }
     }
-    const reason = last instanceof Error ? last.message : String(last);
-    throw new Error(`Redis could not be reached: ${reason}`, { cause: last });
+    throw new Error('Redis could not be reached', { cause: last });
   }
 
   static async #openThrough(host: RedisHost, options: RedisCommandsOptions): Promise<RedisCommands> {
@@ -236,6 +235,7 @@ function commandOptions({ clock, target }: RedisCommandsOptions, host: RedisHost
     enableAutoPipelining: true,
     maxRetriesPerRequest: 0,
     connectTimeout: 5_000,
+    disconnectTimeout,
     keepAlive: 5_000,
     commandTimeout: answerTimeoutMs,
     retryStrategy: delay,
@@ -254,7 +254,13 @@ function createCluster(options: RedisCommandsOptions, host: RedisHost, keys: rea
     enableAutoPipelining: true,
     slotsRefreshInterval: 2_000,
     clusterRetryStrategy: (times) => clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6)),
-    redisOptions: { ...account, connectTimeout: 5_000, keepAlive: 5_000, commandTimeout: answerTimeoutMs },
+    redisOptions: {
+      ...account,
+      connectTimeout: 5_000,
+      disconnectTimeout,
+      keepAlive: 5_000,
+      commandTimeout: answerTimeoutMs,
+    },
   });
 }
 

@@ -48,6 +48,9 @@ export function redisTarget({ url, tlsCa }: RedisTargetOptions): RedisTarget {
   return { kind, hosts, database, optionsFor: () => options };
 }
 
+/** Milliseconds for the other end to take leave; one that is given up often hangs, and another cannot take its place. */
+export const disconnectTimeout = 100;
+
 /** One that never connects by itself again: who holds it makes another, when the time has come. */
 export function createListener(options: RedisClientOptions): Redis {
   const once: RedisClientOptions = {
@@ -58,6 +61,7 @@ export function createListener(options: RedisClientOptions): Redis {
     retryStrategy: () => null,
     sentinelRetryStrategy: () => null,
     connectTimeout: 5_000,
+    disconnectTimeout,
     commandTimeout: 5_000,
     keepAlive: 5_000,
   };

@@ -8,15 +8,27 @@ import { startServer, type Environment, type RunningServer } from './process.ts'
 import { startProxy, type Proxy } from './proxy.ts';
 import { startRedis, type TestRedis, type TestRedisOptions } from './redis.ts';
 
-export interface RedisStageOptions extends TestRedisOptions {
+/** A server, or several that are one. */
+export interface RedisPlace {
+  readonly url: string;
+  resume?(): void;
+  close(): Promise<void>;
+}
+
+export interface StageOptions {
   readonly nodes?: number;
-  readonly proxied?: boolean;
+  /** Of every node. */
+  readonly environment?: Environment;
   /** With a database, table changes are relayed as well. */
   readonly database?: boolean;
 }
 
-export class RedisStage {
-  readonly redis: TestRedis;
+export interface RedisStageOptions extends StageOptions, TestRedisOptions {
+  readonly proxied?: boolean;
+}
+
+export class RedisStage<Place extends RedisPlace = TestRedis> {
+  readonly redis: Place;
   readonly nodes: RunningServer[] = [];
   readonly seed: number;
   /** Only there if it was asked for. */
@@ -25,20 +37,37 @@ export class RedisStage {
   readonly #loads: Load[] = [];
   #names = 0;
 
-  private constructor(redis: TestRedis, proxy: Proxy | undefined, databaseUrl: string | undefined) {
+  readonly #environment: Environment;
+
+  private constructor(redis: Place, proxy: Proxy | undefined, databaseUrl: string | undefined, given: Environment) {
     this.redis = redis;
     this.proxy = proxy;
     this.databaseUrl = databaseUrl;
+    this.#environment = given;
     this.seed = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
     console.log(`SEED=${this.seed}`);
   }
 
-  static async open({ nodes = 2, proxied = false, database = false, ...rest }: RedisStageOptions): Promise<RedisStage> {
+  /** Over a server of its own. */
+  static async open({ proxied = false, ...rest }: RedisStageOptions): Promise<RedisStage> {
     const redis = await startRedis(rest);
-    const proxy = proxied ? await startProxy({ port: redis.port }) : undefined;
+    return RedisStage.on(redis, rest, proxied ? await startProxy({ port: redis.port }) : undefined);
+  }
+
+  /** Over what was started for it, which ends with the stage. */
+  static async on<Place extends RedisPlace>(
+    redis: Place,
+    { nodes = 2, environment = {}, database = false }: StageOptions = {},
+    proxy?: Proxy,
+  ): Promise<RedisStage<Place>> {
     const databaseUrl = database ? (await createDatabase({ migrated: true })).url : undefined;
-    const stage = new RedisStage(redis, proxy, databaseUrl);
-    await Promise.all(Array.from({ length: nodes }, () => stage.startNode()));
+    const stage = new RedisStage(redis, proxy, databaseUrl, environment);
+    try {
+      await Promise.all(Array.from({ length: nodes }, () => stage.startNode()));
+    } catch (error) {
+      await stage.close();
+      throw error;
+    }
     return stage;
   }
 
@@ -51,6 +80,7 @@ export class RedisStage {
       SHUTDOWN_TIMEOUT: '0',
       LOG_FORMAT: 'json',
       ...(this.databaseUrl === undefined ? { ROLE: 'ws,sse,api' } : { DATABASE_URL: this.databaseUrl }),
+      ...this.#environment,
       ...given,
     });
     this.nodes.push(server);
@@ -84,7 +114,7 @@ export class RedisStage {
 
   async close(): Promise<void> {
     await this.endLoads();
-    this.redis.resume();
+    this.redis.resume?.();
     const printed = await Promise.all(
       this.nodes.map(async (node) => {
         await node.stop();

@@ -1,8 +1,10 @@
 // A real redis-server of the tests' own, on a free port, with nothing kept on disk. Ends with the test process.
 
 import { Redis } from 'ioredis';
+import { readFileSync } from 'node:fs';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
+import type { TestCertificates } from './redis-certificates.ts';
 
 /** Another version's, or another program that is one, such as Valkey. */
 export const redisBinary = process.env['SOBRANIE_TEST_REDIS_BIN'] ?? 'redis-server';
@@ -27,23 +29,31 @@ export interface TestRedis {
 export interface TestRedisOptions {
   /** Keeps an append-only file, so that data outlives a restart. */
   readonly persist?: boolean;
+  /** Speaks TLS alone. */
+  readonly tls?: TestCertificates;
   readonly args?: readonly string[];
 }
 
-export async function startRedis({ persist = false, args = [] }: TestRedisOptions = {}): Promise<TestRedis> {
+export async function startRedis({ persist = false, tls, args = [] }: TestRedisOptions = {}): Promise<TestRedis> {
   const port = await freePort();
   const folder = await temporaryFolder('redis');
-  const url = `redis://127.0.0.1:${port}`;
+  const url = `${tls === undefined ? 'redis' : 'rediss'}://127.0.0.1:${port}`;
   let child: Bun.Subprocess | undefined;
-  const admin = new Redis(url, { lazyConnect: true, retryStrategy: () => 20, maxRetriesPerRequest: null });
+  const admin = new Redis(url, {
+    lazyConnect: true,
+    retryStrategy: () => 20,
+    maxRetriesPerRequest: null,
+    ...(tls === undefined ? {} : { tls: { ca: readFileSync(tls.authority) } }),
+  });
   admin.on('error', () => undefined);
 
   const start = async (): Promise<void> => {
     const durability = persist
       ? ['--appendonly', 'yes', '--appendfsync', 'always']
       : ['--save', '', '--appendonly', 'no'];
-    const command = [redisBinary, '--port', String(port), '--bind', '127.0.0.1', '--dir', folder];
-    child = Bun.spawn([...command, ...durability, ...args], { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' });
+    const listen = tls === undefined ? ['--port', String(port)] : ['--port', '0', ...tlsArguments(port, tls)];
+    const command = [redisBinary, ...listen, '--bind', '127.0.0.1', '--dir', folder, ...durability, ...args];
+    child = Bun.spawn(command, { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' });
     endAfterTests(child);
     if (admin.status === 'wait') await admin.connect().catch(() => undefined);
     await admin.ping();
@@ -73,4 +83,9 @@ export async function startRedis({ persist = false, args = [] }: TestRedisOption
       await end('SIGKILL');
     },
   };
+}
+
+function tlsArguments(port: number, { authority, certificate, key }: TestCertificates): string[] {
+  const files = ['--tls-cert-file', certificate, '--tls-key-file', key, '--tls-ca-cert-file', authority];
+  return ['--tls-port', String(port), '--tls-auth-clients', 'no', ...files];
 }
