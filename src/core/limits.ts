@@ -1,11 +1,32 @@
-// What a session asks before it runs a command: whether its user may send one more. The port, and the answer of a
-// server without limits.
+// What a node asks before it lets somebody in or runs a command: whether that is one too many. The port, and the
+// answer of a server without limits.
 
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
 import type { MaybePromise } from './sync-adapter.ts';
 
+/** What is limited, as the metric's label says it. */
+export const limitKinds = [
+  /** A user's commands and HTTP calls, or those of an anonymous connection. */
+  'commands',
+  /** Open connections: of this process, of a user, of an address. */
+  'connections',
+  /** Connections per second of an address. */
+  'connects',
+  /** Tokens and keys from an address that did not hold. */
+  'authentications',
+  /** A frame over the size limit. */
+  'frames',
+  /** Commands that came on and on behind a slow one. */
+  'queue',
+] as const;
+
+export type LimitKind = (typeof limitKinds)[number];
+
 export interface Refusal {
-  /** Seconds after which one more would be let through. */
+  readonly kind: LimitKind;
+  readonly code: 'rate_limited' | 'limit_exceeded';
+  /** Seconds after which one more would be let through; of connections, after which to try again. */
   readonly retryAfter: number;
   /** The user goes on in spite of many refusals: the connection is closed. */
   readonly isAbuse: boolean;
@@ -17,13 +38,53 @@ export interface Commander {
   readonly identity: Identity;
 }
 
+/**
+ * Nothing here throws or rejects, and what cannot be asked about is let through. An address is what clients are told
+ * apart by, see `transports/client-address.ts`; it is undefined where addresses are not limited.
+ */
 export interface Limits {
-  /** Counts one command; undefined lets it run. Synchronous wherever it can be; never throws, never rejects. */
-  command(commander: Commander): MaybePromise<Refusal | undefined>;
-  /** The session has ended: it counts no more among its user's. */
+  /** Counts commands; undefined lets them run. Synchronous wherever it can be. */
+  command(commander: Commander, count?: number): MaybePromise<Refusal | undefined>;
+
+  /** Somebody asks for a connection; counts it. */
+  arrival(address: string | undefined): MaybePromise<Refusal | undefined>;
+  /** Whether the address may show a token or a key at all. */
+  authentication(address: string | undefined): Refusal | undefined;
+  /** What it showed did not hold. */
+  authenticationFailed(address: string | undefined): void;
+
+  /** To be waited for before `room` is asked; undefined if what this node knows will do. */
+  askForRoom(identity: Identity, address: string | undefined): Promise<void> | undefined;
+  /** Whether one more connection may open, by what is known now; it counts once it has `joined`. */
+  room(identity: Identity, address: string | undefined): Refusal | undefined;
+  /** A connection has opened. */
+  joined(commander: Commander, address: string | undefined): void;
+  /** It has ended. Of one that never joined, nothing is known. */
   left(commander: Commander): void;
   /** Open connections of this node under a key of the limiter's own, which another node asks by. */
   connectionsOf(key: string): number;
 }
 
-export const unlimited: Limits = { command: () => undefined, left: () => undefined, connectionsOf: () => 0 };
+const never = (): undefined => undefined;
+
+export const unlimited: Limits = {
+  command: never,
+  arrival: never,
+  authentication: never,
+  authenticationFailed: never,
+  askForRoom: never,
+  room: never,
+  joined: never,
+  left: never,
+  connectionsOf: () => 0,
+};
+
+const messages: { readonly [Kind in LimitKind]?: string } = {
+  connections: 'There are too many connections.',
+  connects: 'This address connects too often.',
+  authentications: 'Too many tokens or keys of this address did not hold.',
+};
+
+export function refusalError({ kind, code, retryAfter }: Refusal): RealtimeError {
+  return new RealtimeError(code, messages[kind], { retryAfter });
+}

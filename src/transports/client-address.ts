@@ -27,7 +27,8 @@ export class TrustedProxies {
     const isV4 = isIPv4(address);
     const bitsMax = isV4 ? 32 : 128;
     // Of an address that was written as a mapped one, the bits would count from elsewhere.
-    if (bits !== undefined && (!/^\d{1,3}$/.test(bits) || Number(bits) > bitsMax || isIPv4(text) !== isV4)) return false;
+    if (bits !== undefined && (!/^\d{1,3}$/.test(bits) || Number(bits) > bitsMax || isIPv4(text) !== isV4))
+      return false;
     this.#list.addSubnet(address, bits === undefined ? bitsMax : Number(bits), isV4 ? 'ipv4' : 'ipv6');
     return true;
   }

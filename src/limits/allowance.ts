@@ -1,0 +1,141 @@
+// So much in so much time, per key. What may still be spent is fetched in slices from wherever it is counted for all
+// nodes, and spent here without asking: most answers need no round trip, and all nodes together never give out more
+// than the limit. What a node has fetched and not spent by the window's end is lost: a user whose commands go to several
+// nodes may be refused that much sooner, a slice less one per node.
+//
+// A window begins with the first that is spent in it. Time is measured, not read from a clock that may be set.
+
+import type { Clock } from '../core/clock.ts';
+import type { MaybePromise } from '../core/sync-adapter.ts';
+
+export interface Slice {
+  /** As much as was asked for, or what was left. */
+  readonly granted: number;
+  /** Until the window ends. */
+  readonly milliseconds: number;
+}
+
+export interface AllowanceOptions {
+  readonly limit: number;
+  readonly windowMs: number;
+  /** Never rejects. Undefined where no other node counts: then the slice is the limit, taken once per window. */
+  readonly fetch: ((key: string, points: number) => Promise<Slice>) | undefined;
+  readonly clock: Clock;
+}
+
+export interface Exhausted {
+  /** Whole seconds until one more is let through. */
+  readonly retryAfter: number;
+  /** How many were refused in this window. */
+  readonly refused: number;
+}
+
+const slices = 10;
+
+interface Account {
+  credits: number;
+  creditsUntil: number;
+  /** Nothing is left anywhere: nobody is asked before. */
+  emptyUntil: number;
+  refused: number;
+  fetching: Promise<void> | undefined;
+}
+
+export class Allowance {
+  readonly #options: AllowanceOptions;
+  readonly #slice: number;
+  readonly #accounts = new Map<string, Account>();
+
+  constructor(options: AllowanceOptions) {
+    this.#options = options;
+    this.#slice = Math.max(1, Math.floor(options.limit / slices));
+  }
+
+  get size(): number {
+    return this.#accounts.size;
+  }
+
+  /** Undefined when it was spent. */
+  spend(key: string, count = 1): MaybePromise<Exhausted | undefined> {
+    // What is more than the limit could never be spent.
+    const points = Math.min(count, this.#options.limit);
+    const account = this.#accounts.get(key) ?? this.#open(key);
+    const now = this.#options.clock.monotonic();
+    if (now < account.creditsUntil && account.credits >= points) {
+      account.credits -= points;
+      return undefined;
+    }
+    if (now < account.emptyUntil) {
+      account.refused++;
+      return refusalOf(account, now);
+    }
+    const fetched = this.#replenish(key, account, points, now);
+    // Whoever waited for the same slice may have spent it: each comes a step further.
+    return fetched === undefined ? this.spend(key, count) : fetched.then(() => this.spend(key, count));
+  }
+
+  /** Whether one more would be refused, as far as this node knows. */
+  exhausted(key: string): Exhausted | undefined {
+    const account = this.#accounts.get(key);
+    const now = this.#options.clock.monotonic();
+    if (account === undefined || now >= account.emptyUntil) return undefined;
+    return account.credits > 0 && now < account.creditsUntil ? undefined : refusalOf(account, now);
+  }
+
+  /** What will not come back. */
+  forget(key: string): void {
+    this.#accounts.delete(key);
+  }
+
+  /** Drops what a new window would say anew. */
+  sweep(): void {
+    const now = this.#options.clock.monotonic();
+    for (const [key, { fetching, creditsUntil, emptyUntil }] of this.#accounts) {
+      if (fetching === undefined && now >= creditsUntil && now >= emptyUntil) this.#accounts.delete(key);
+    }
+  }
+
+  #open(key: string): Account {
+    const account: Account = { credits: 0, creditsUntil: 0, emptyUntil: 0, refused: 0, fetching: undefined };
+    this.#accounts.set(key, account);
+    return account;
+  }
+
+  #replenish(key: string, account: Account, points: number, now: number): Promise<void> | undefined {
+    if (account.fetching !== undefined) return account.fetching;
+    if (now >= account.creditsUntil) account.credits = 0;
+    account.refused = 0;
+    const { fetch, limit, windowMs } = this.#options;
+    if (fetch === undefined) {
+      const granted = now < account.creditsUntil ? 0 : limit;
+      this.#credit(
+        account,
+        { granted, milliseconds: granted === 0 ? account.creditsUntil - now : windowMs },
+        limit,
+        now,
+      );
+      return undefined;
+    }
+    const wanted = Math.max(this.#slice, points - account.credits);
+    account.fetching = fetch(key, wanted).then((fetched) => {
+      account.fetching = undefined;
+      this.#credit(account, fetched, wanted, now);
+    });
+    return account.fetching;
+  }
+
+  #credit(account: Account, { granted, milliseconds }: Slice, wanted: number, askedAt: number): void {
+    // Counted from the question, it ends here no later than where it is kept.
+    const until = askedAt + milliseconds;
+    // The former window may have ended while the question was on its way, and what was left of it with it.
+    const isSameWindow = until - account.creditsUntil < this.#options.windowMs / 2;
+    account.credits = (isSameWindow ? account.credits : 0) + granted;
+    account.creditsUntil = until;
+    // Counted from the answer, it ends here no earlier: who comes back in time is not refused again.
+    if (granted < wanted) account.emptyUntil = this.#options.clock.monotonic() + milliseconds;
+  }
+}
+
+function refusalOf({ emptyUntil, refused }: Account, now: number): Exhausted {
+  return { retryAfter: Math.max(1, Math.ceil((emptyUntil - now) / 1_000)), refused };
+}
