@@ -64,7 +64,9 @@ export class RemoteKeys {
         await this.#known()
       )(header, token);
     } catch (error) {
-      if (!(error instanceof errors.JWKSNoMatchingKey) || !this.#mayAskForUnknown()) throw error;
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error;
+      // While its host is away the set says nothing about a key that may be new, and the pauses keep from asking often.
+      if (this.#failures === 0 && !this.#mayAskForUnknown()) throw error;
     }
     await this.#ask();
     return (await this.#known())(header, token);

@@ -211,25 +211,38 @@ export class Session {
     this.fail(error, command.id, 'channel' in command ? command.channel : undefined);
   }
 
-  /** Closes the connection once its token has ended. */
+  /** Closes the connection once its token has ended, and says so a while before. */
   expire(nowSeconds: number): void {
-    const { expiresAt } = this.identity;
-    if (expiresAt !== undefined && nowSeconds >= expiresAt) {
-      this.outlet.disconnect(closeCodes.policyViolation, 'token_expired');
-    }
+    const { expiresAt, warnAt } = this.identity;
+    if (expiresAt === undefined) return;
+    if (nowSeconds >= expiresAt) this.outlet.disconnect(closeCodes.policyViolation, 'token_expired');
+    else if (warnAt !== undefined && nowSeconds >= warnAt) this.#warn(expiresAt);
+  }
+
+  #warn(expires: number): void {
+    // Told once; an idle connection has no field for it.
+    this.identity = { ...this.identity, warnAt: undefined };
+    // A stream has no way to refresh, and an event of this name would be taken for a failure of the stream.
+    if (this.outlet.transport === 'sse') return;
+    const { code, retryable } = new RealtimeError('token_expired');
+    const message = 'The token is about to expire: send "refresh" with a fresh one.';
+    this.outlet.send('error', encodeFrame({ type: 'error', code, message, retryable, expires }));
   }
 
   /** Leaves the channels that its rules no longer allow; answers how many. */
   async reauthorize(): Promise<number> {
-    let left = 0;
-    for (const { channel } of this.subscriptions) {
-      const reason = await this.#denial(channel.name);
-      if (reason === undefined || this.subscription(channel.name) === undefined) continue;
-      left++;
-      this.#hub.unsubscribe(this, channel.name);
-      this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel: channel.name, reason }));
-    }
-    return left;
+    const left = await Promise.all(this.subscriptions.map((subscription) => this.#leaveIfDenied(subscription)));
+    return left.filter(Boolean).length;
+  }
+
+  async #leaveIfDenied(subscription: Subscription): Promise<boolean> {
+    const channel = subscription.channel.name;
+    const reason = await this.#denial(channel);
+    // One that began meanwhile was asked about as it began.
+    if (reason === undefined || this.subscription(channel) !== subscription) return false;
+    this.#hub.unsubscribe(this, channel);
+    this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason }));
+    return true;
   }
 
   async #denial(channel: string): Promise<ErrorCode | undefined> {

@@ -23,9 +23,15 @@ export function tokenOf(request: Request, query: URLSearchParams, cookiesCount: 
   return explicit ?? (cookiesCount ? cookieToken(request) : undefined);
 }
 
+/** Throws `unauthorized` for a header that means to hold a token and does not hold exactly one. */
 export function bearerOf(request: Request): string | undefined {
-  const match = /^Bearer +(\S+)\s*$/i.exec(request.headers.get('authorization') ?? '');
-  return match?.[1];
+  const header = request.headers.get('authorization');
+  if (header === null) return undefined;
+  const match = /^Bearer +([^\s,]+)\s*$/i.exec(header);
+  if (match !== null) return match[1];
+  // Several headers arrive as one, joined by commas. To choose among them would be to guess who is meant.
+  if (!/^Bearer +\S|, *Bearer /i.test(header)) return undefined;
+  throw new RealtimeError('unauthorized', 'The Authorization header must hold one token: "Bearer <token>".');
 }
 
 export function offeredProtocols(request: Request): readonly string[] {
