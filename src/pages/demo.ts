@@ -91,9 +91,10 @@ function postsApi(posts: Posts, { onFailure }: DemoPagesOptions) {
       Object.assign(set.headers, answerHeaders);
       return { error: failure.body() };
     })
-    .onTransform(({ request, set }) => {
+    .onTransform(({ request, body, set }) => {
       Object.assign(set.headers, answerHeaders);
       refuseBody(request.headers);
+      refuseObjects(body);
     })
     .get('', async () => ({ posts: await posts.newest() }), {
       detail: { summary: 'The newest rows of public.posts' },
@@ -130,6 +131,15 @@ function refuseBody(headers: Headers): void {
   }
   if (Number(length) > 0 && !/^application\/json\b/i.test(headers.get('content-type') ?? '')) {
     throw new RealtimeError('bad_request', 'Send the body as application/json.');
+  }
+}
+
+// The framework's report of a wrong field prints what it found, and fails on an object that cannot be printed, such as
+// `{"toString": 1}`.
+function refuseObjects(body: unknown): void {
+  if (typeof body !== 'object' || body === null) return;
+  for (const [name, value] of Object.entries(body)) {
+    if (typeof value === 'object') throw new RealtimeError('bad_request', `Field "${name.slice(0, 20)}" must be text.`);
   }
 }
 

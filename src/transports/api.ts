@@ -169,8 +169,22 @@ async function readJson(request: Request, dataBytesMax: number): Promise<unknown
     throw new RealtimeError('bad_request', `The body is nested more than ${nestingMax} deep.`);
   }
   const body = parseObject(text);
+  requireTexts(body);
   // As text, which goes out as it came in: printing it anew would round large numbers.
   return { ...body, data: memberText(text, 'data') };
+}
+
+/**
+ * Looked at before the schema is: the framework's report of a wrong field prints what it found, and fails on an object
+ * that cannot be printed, such as `{"toString": 1}`.
+ */
+function requireTexts(body: object): void {
+  const { channel = '', key = '', channels = [] } = body as Readonly<Record<string, unknown>>;
+  if (typeof channel !== 'string') throw new RealtimeError('bad_request', '"channel" is not a text.');
+  if (typeof key !== 'string') throw new RealtimeError('bad_request', '"key" is not a text.');
+  if (!Array.isArray(channels) || channels.some((name) => typeof name !== 'string')) {
+    throw new RealtimeError('bad_request', '"channels" is not a list of texts.');
+  }
 }
 
 function parseObject(text: string): object {

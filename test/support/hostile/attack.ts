@@ -1,0 +1,268 @@
+// A program: attacks a server, in one of the ways below, from a process of its own that steps aside for others. Prints
+// `ready` with what it has built up, if it then only holds on, and `done` with what came of it.
+
+import { setPriority } from 'node:os';
+import { pick, randomFrom } from '../random.ts';
+import { randomFrame } from './frames.ts';
+import { Peer, textFrame, upgradeTo } from './peer.ts';
+import { randomRequest } from './requests.ts';
+
+export interface AttackOptions {
+  readonly seed?: number;
+  readonly count: number;
+  /** Frames, requests or new connections per second. */
+  readonly perSecond: number;
+  /** How many connections share the work. */
+  readonly sockets?: number;
+  /** Sent instead of what the attack chooses by itself. */
+  readonly query?: string;
+}
+
+/** What was counted, by name. */
+export type Outcome = Readonly<Record<string, number | readonly string[]>>;
+
+type Attack = (url: URL, options: AttackOptions) => Promise<Outcome>;
+
+function say(what: 'ready' | 'done', outcome: Outcome): void {
+  process.stdout.write(`${what} ${JSON.stringify(outcome)}\n`);
+}
+
+/** Calls the step so often per second, in bursts of a hundredth; resolves after the last. A false step is repeated. */
+async function paced(
+  count: number,
+  perSecond: number,
+  step: (index: number) => boolean | Promise<boolean>,
+): Promise<void> {
+  const startedAt = performance.now();
+  for (let done = 0; done < count;) {
+    const due = Math.min(count, Math.ceil(((performance.now() - startedAt) / 1_000) * perSecond) + 1);
+    while (done < due && (await step(done))) done++;
+    await Bun.sleep(10);
+  }
+}
+
+/** Frames of noise over a few sockets, each opened again when the server has closed it. */
+const frames: Attack = async (url, { seed = 1, count, perSecond, sockets = 16 }) => {
+  const random = randomFrom(seed);
+  const internal: string[] = [];
+  let closed = 0;
+  let bytesBack = 0;
+  const open = (): Promise<Peer> =>
+    Peer.open(url, {
+      first: upgradeTo(),
+      onData: (chunk) => {
+        bytesBack += chunk.length;
+        const at = chunk.indexOf('"code":"internal"');
+        if (at !== -1) internal.push(chunk.toString('utf8', Math.max(0, at - 200), at + 200));
+      },
+      onClose: () => closed++,
+    });
+  const peers = await Promise.all(Array.from({ length: sockets }, open));
+  await paced(count, perSecond, async (index) => {
+    const at = index % sockets;
+    if (peers[at]!.closed) peers[at] = await open();
+    return peers[at]!.send(randomFrame(random));
+  });
+  await Bun.sleep(300);
+  for (const peer of peers) peer.cut();
+  return { frames: count, closed, bytesBack, internal: internal.slice(0, 5) };
+};
+
+/** Each request on a connection of its own, some with a second one behind it, cut soon after. */
+const requests: Attack = async (url, { seed = 1, count, perSecond, sockets = 48 }) => {
+  const random = randomFrom(seed);
+  const statuses = new Map<string, number>();
+  const faults: string[] = [];
+  let open = 0;
+  const judge = (text: string, request: Buffer): void => {
+    for (const [, status = ''] of text.matchAll(/HTTP\/1\.1 (\d{3}) /g)) {
+      statuses.set(status, (statuses.get(status) ?? 0) + 1);
+      // 503 says that something else is away, 505 that the runtime could not read the request line.
+      if (status.startsWith('5') && !['503', '505'].includes(status)) {
+        faults.push(`${status} to ${request.toString('latin1', 0, 2_000)}`);
+      }
+    }
+    if (statuses.size > 0 && text === '') statuses.set('none', (statuses.get('none') ?? 0) + 1);
+  };
+  const one = async (request: Buffer): Promise<void> => {
+    const text: string[] = [];
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const peer = await Peer.open(url, {
+      first: request,
+      onData: (chunk, from) => {
+        text.push(chunk.toString('latin1', 0, 4_000));
+        // Some read on, as what follows is a stream or a second answer.
+        setTimeout(() => from.cut(), 20);
+      },
+      onClose: () => resolve(),
+    });
+    const late = setTimeout(() => peer.cut(), 400);
+    await promise;
+    clearTimeout(late);
+    judge(text.join(''), request);
+  };
+  await paced(count, perSecond, async () => {
+    if (open >= sockets) return false;
+    open++;
+    const request = randomRequest(random);
+    const bytes = random() < 0.1 ? Buffer.concat([request, randomRequest(random)]) : request;
+    void one(bytes).then(
+      () => open--,
+      (error: unknown) => {
+        open--;
+        faults.push(String(error));
+      },
+    );
+    return true;
+  });
+  while (open > 0) await Bun.sleep(10);
+  return { requests: count, ...Object.fromEntries(statuses), faults: faults.slice(0, 5) };
+};
+
+/** Opens many, sends each another byte a second, and waits until the server has cut them all. */
+async function drip(url: URL, { count, perSecond }: AttackOptions, starts: readonly string[]): Promise<Outcome> {
+  const livesMs: number[] = [];
+  const peers: Peer[] = [];
+  await paced(count, perSecond, async (index) => {
+    const first = starts[index % starts.length] ?? '';
+    peers.push(await Peer.open(url, { first, onClose: (peer) => livesMs.push(performance.now() - peer.openedAt) }));
+    return true;
+  });
+  say('ready', { opened: peers.length });
+  while (livesMs.length < peers.length) {
+    await Bun.sleep(1_000);
+    for (const peer of peers) peer.send('x');
+  }
+  return { opened: peers.length, cut: livesMs.length, longestMs: Math.round(Math.max(...livesMs)) };
+}
+
+const slowHeads: Attack = (url, options) =>
+  drip(url, options, [
+    '',
+    'G',
+    'GET /realtime/ws HTTP/1.1\r\nHost: a\r\nUpgrade: web',
+    'GET /realtime/events?channels=a HTTP/1.1\r\nHost: a\r\nX: ',
+    'POST /realtime/publish HTTP/1.1\r\nHost: a\r\nContent-Le',
+  ]);
+
+const slowBodies: Attack = (url, options) => {
+  const post = 'Host: a\r\nContent-Type: application/json\r\n';
+  return drip(url, options, [
+    `POST /realtime/publish HTTP/1.1\r\n${post}Content-Length: 60000\r\n\r\n{`,
+    `POST /realtime/publish HTTP/1.1\r\n${post}Transfer-Encoding: chunked\r\n\r\nfff\r\n{`,
+    `POST /realtime/users/7/notify HTTP/1.1\r\n${post}Content-Length: 60000\r\n\r\n{`,
+    `POST /demo/posts HTTP/1.1\r\n${post}Content-Length: 6000\r\n\r\n{`,
+  ]);
+};
+
+/** Half of them sockets, half streams, that read nothing after they are open. Holds on until it is ended. */
+const deaf: Attack = async (url, { count, perSecond, query = '' }) => {
+  let open = 0;
+  let closed = 0;
+  const peers: Peer[] = [];
+  await paced(count, perSecond, async (index) => {
+    const stream = `GET /realtime/events?${query} HTTP/1.1\r\nHost: a\r\n\r\n`;
+    const peer = await Peer.open(url, {
+      first: index % 2 === 0 ? upgradeTo(query) : stream,
+      onData: (_chunk, from) => {
+        from.stopReading();
+        open++;
+      },
+      onClose: () => closed++,
+    });
+    peers.push(peer);
+    return true;
+  });
+  while (open < peers.length) await Bun.sleep(20);
+  say('ready', { opened: peers.length, closed });
+  await Promise.withResolvers<never>().promise;
+  return {};
+};
+
+/** One client that comes to and leaves thousands of channels, as fast as its answers come. */
+const storm: Attack = async (url, { seed = 1, count, perSecond, sockets = 1 }) => {
+  const random = randomFrom(seed);
+  let answers = 0;
+  const peers = await Promise.all(
+    Array.from({ length: sockets }, () =>
+      Peer.open(url, {
+        first: upgradeTo(),
+        onData: (chunk) => {
+          for (let at = chunk.indexOf('"type":"'); at !== -1; at = chunk.indexOf('"type":"', at + 1)) answers++;
+        },
+      }),
+    ),
+  );
+  await paced(count, perSecond, (index) => {
+    const type = random() < 0.5 ? 'subscribe' : 'unsubscribe';
+    const channel = `${pick(['storm', 'ephemeral'], random)}:${Math.floor(random() * 3_000)}`;
+    return peers[index % sockets]!.send(textFrame(JSON.stringify({ type, channel, id: index })));
+  });
+  const deadline = performance.now() + 20_000;
+  while (answers < count && performance.now() < deadline) await Bun.sleep(20);
+  const closed = peers.filter((peer) => peer.closed).length;
+  for (const peer of peers) peer.cut();
+  return { commands: count, answers, closed };
+};
+
+/** Many clients, each with as many channels as it may have. Holds on until it is ended. */
+const hoarders: Attack = async (url, { count, perSecond, sockets = 20 }) => {
+  let subscribed = 0;
+  let errors = 0;
+  const peers = await Promise.all(
+    Array.from({ length: sockets }, () =>
+      Peer.open(url, {
+        first: upgradeTo(),
+        onData: (chunk) => {
+          for (let at = chunk.indexOf('"subscribed"'); at !== -1; at = chunk.indexOf('"subscribed"', at + 1))
+            subscribed++;
+          for (let at = chunk.indexOf('"error"'); at !== -1; at = chunk.indexOf('"error"', at + 1)) errors++;
+        },
+      }),
+    ),
+  );
+  await paced(count * sockets, perSecond, (index) => {
+    const channel = `hoard:${index}`;
+    return peers[index % sockets]!.send(textFrame(JSON.stringify({ type: 'subscribe', channel })));
+  });
+  const deadline = performance.now() + 20_000;
+  while (subscribed + errors < count * sockets && performance.now() < deadline) await Bun.sleep(20);
+  say('ready', { sockets, subscribed, errors, closed: peers.filter((peer) => peer.closed).length });
+  await Promise.withResolvers<never>().promise;
+  return {};
+};
+
+/** Connections that behave: subscribed, reading, answering pings. Holds on until it is ended. */
+const crowd: Attack = async (url, { count, perSecond, query = '' }) => {
+  let welcomed = 0;
+  let closed = 0;
+  const peers: Peer[] = [];
+  await paced(count, perSecond, async () => {
+    const peer = await Peer.open(url, {
+      first: upgradeTo(query),
+      onData: (chunk, from) => {
+        if (chunk.includes('"welcome"')) welcomed++;
+        if (chunk[0] === 0x89) from.send(Buffer.from([0x8a, 0x80, 0, 0, 0, 0]));
+      },
+      onClose: () => closed++,
+    });
+    peers.push(peer);
+    return true;
+  });
+  const deadline = performance.now() + 20_000;
+  while (welcomed + closed < count && performance.now() < deadline) await Bun.sleep(20);
+  say('ready', { opened: peers.length, welcomed, closed });
+  await Promise.withResolvers<never>().promise;
+  return {};
+};
+
+export const attacks = { frames, requests, slowHeads, slowBodies, deaf, storm, hoarders, crowd };
+export type AttackName = keyof typeof attacks;
+
+if (import.meta.main) {
+  // The attacker's own work shall not slow down what is measured: on the network it would be another machine's.
+  setPriority(10);
+  const [url = '', name = '', options = '{}'] = process.argv.slice(2);
+  say('done', await attacks[name as AttackName](new URL(url), JSON.parse(options) as AttackOptions));
+  process.exit(0);
+}
