@@ -11,10 +11,12 @@ export interface TestRedisCluster {
   readonly ports: readonly number[];
   /** SIGKILL; resolves when the process is gone. */
   kill9(port: number): Promise<void>;
-  /** What `redis-cli --cluster` does; throws unless it succeeds. */
-  manage(...args: readonly string[]): Promise<string>;
-  /** The port of the master that serves this key. */
-  masterOf(key: string): number;
+  /** The port of the master that serves this key; undefined while none does. */
+  masterOf(key: string): number | undefined;
+  /** Moves the slot of this key, with all that is in it, to another master. */
+  moveSlot(key: string): void;
+  /** Moves so many slots of one master to another, as its operator does. */
+  reshard(slots: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -35,7 +37,16 @@ export async function startRedisCluster({ replicas = 0 }: TestRedisClusterOption
   for (const port of ports) await untilAnswered(port, ['CLUSTER', 'INFO'], /cluster_state:ok[^]*known_nodes:/);
   // A replica that has not had everything once is no candidate when its master dies.
   for (const port of ports.slice(masters)) await untilAnswered(port, ['INFO', 'replication'], /master_link_status:up/);
-  const living = (): number => ports.find((port) => nodes.has(port)) ?? 0;
+  const ask = (port: number, ...command: readonly string[]): string => cli(['-p', String(port), ...command]).trim();
+  const listed = (): readonly ClusterMaster[] => mastersIn(ask([...nodes.keys()][0] ?? 0, 'CLUSTER', 'NODES'));
+  const masterOfSlot = (slot: number): ClusterMaster | undefined =>
+    listed().find(({ stretches }) => stretches.some(([from, to]) => slot >= from && slot <= to));
+  const slotOf = (key: string): number => Number(ask([...nodes.keys()][0] ?? 0, 'CLUSTER', 'KEYSLOT', key));
+  const another = (than: ClusterMaster): ClusterMaster => {
+    const found = listed().find(({ id, stretches }) => id !== than.id && stretches.length > 0);
+    if (found === undefined) throw new Error('there is no other master');
+    return found;
+  };
   return {
     url: `redis://127.0.0.1:${ports[0] ?? 0}`,
     ports,
@@ -45,24 +56,53 @@ export async function startRedisCluster({ replicas = 0 }: TestRedisClusterOption
       node?.kill('SIGKILL');
       await node?.exited;
     },
-    manage,
-    masterOf: (key) => {
-      const slot = Number(cli(['-p', String(living()), 'CLUSTER', 'KEYSLOT', key]));
-      for (const line of cli(['-p', String(living()), 'CLUSTER', 'NODES']).split('\n')) {
-        const [, address = '', flags = '', , , , , , ...stretches] = line.split(' ');
-        const serves = stretches.some((stretch) => {
-          const [from = Number.NaN, to = from] = stretch.split('-').map(Number);
-          return slot >= from && slot <= to;
-        });
-        if (flags.includes('master') && serves) return Number(/:(\d+)@/.exec(address)?.[1]);
+    masterOf: (key) => masterOfSlot(slotOf(key))?.port,
+    moveSlot: (key) => {
+      const slot = String(slotOf(key));
+      const from = masterOfSlot(Number(slot));
+      if (from === undefined) throw new Error(`no master serves slot ${slot}`);
+      const to = another(from);
+      ask(to.port, 'CLUSTER', 'SETSLOT', slot, 'IMPORTING', from.id);
+      ask(from.port, 'CLUSTER', 'SETSLOT', slot, 'MIGRATING', to.id);
+      for (;;) {
+        const keys = ask(from.port, 'CLUSTER', 'GETKEYSINSLOT', slot, '100')
+          .split('\n')
+          .filter((name) => name !== '');
+        if (keys.length === 0) break;
+        ask(from.port, 'MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...keys);
       }
-      throw new Error(`no master serves ${key}`);
+      for (const { port } of [to, from]) ask(port, 'CLUSTER', 'SETSLOT', slot, 'NODE', to.id);
+    },
+    reshard: async (slots) => {
+      const [from] = listed();
+      if (from === undefined) throw new Error('there is no master');
+      const way = ['--cluster-from', from.id, '--cluster-to', another(from).id, '--cluster-slots', String(slots)];
+      await manage('reshard', `127.0.0.1:${from.port}`, ...way, '--cluster-yes');
     },
     close: async () => {
       for (const node of nodes.values()) node.kill('SIGKILL');
       await Promise.all([...nodes.values()].map(({ exited }) => exited));
     },
   };
+}
+
+interface ClusterMaster {
+  readonly id: string;
+  readonly port: number;
+  readonly stretches: readonly (readonly [from: number, to: number])[];
+}
+
+/** Those that live, in the answer to CLUSTER NODES. */
+function mastersIn(text: string): ClusterMaster[] {
+  return text.split('\n').flatMap((line) => {
+    const [id = '', address = '', flags = '', , , , , , ...rest] = line.trim().split(' ');
+    if (!flags.includes('master') || flags.includes('fail')) return [];
+    const stretches = rest
+      .filter((part) => !part.startsWith('['))
+      .map((part) => part.split('-').map(Number))
+      .map(([from = 0, to = from]) => [from, to] as const);
+    return [{ id, port: Number(/:(\d+)@/.exec(address)?.[1]), stretches }];
+  });
 }
 
 function startNode(port: number): Bun.Subprocess {
