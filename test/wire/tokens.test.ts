@@ -1,26 +1,36 @@
 // Tokens from outside: where they may stand, what a bad one gets, what a good one grants, and how it is renewed.
 
 import { expect, test } from 'bun:test';
-import { SignJWT } from 'jose';
-import { EventClient, Refused, type WebSocketOptions } from '../support/clients.ts';
-import { wait } from '../support/tcp-client.ts';
-import { call, describeWire, errorOf, post, publish } from './wire.ts';
+import { EventClient, Refused, WebSocketClient, type Closing, type WebSocketOptions } from '../support/clients.ts';
+import type { RunningServer } from '../support/process.ts';
+import { until, wait } from '../support/tcp-client.ts';
+import { handmade, hs256, KeySetHost, namedKey, nowSeconds, secret, tokenBy, tokenOf } from '../support/tokens.ts';
+import { call, describeWire, errorOf, post, publish, type Answer } from './wire.ts';
 
-const secret = 'a secret of these tests that is long enough';
-const now = (): number => Math.floor(Date.now() / 1_000);
-
-function tokenOf(claims: Record<string, unknown>, expiresAt = now() + 600, key = secret): Promise<string> {
-  return new SignJWT(claims)
-    .setProtectedHeader({ alg: 'HS256' })
-    .setExpirationTime(expiresAt)
-    .sign(new TextEncoder().encode(key));
-}
+const now = nowSeconds;
 
 const all = ['subscribe', 'publish', 'history'];
 const apiKey = 'the-key-of-the-backend-0123456789';
 
+/** How a server refuses: over a WebSocket, before a stream, and over HTTP. */
+async function refusals(server: RunningServer, given: WebSocketOptions): Promise<[Closing, Refused, Answer]> {
+  const { query = '', headers = {} } = given;
+  const socket = await WebSocketClient.open(server.url, given);
+  const closing = await wait(socket.closed, 5_000, 'the end');
+  const events = await EventClient.open(server.url, { query: `channels=a&${query}`, headers }).catch(
+    (error: unknown) => error,
+  );
+  if (!(events instanceof Refused)) throw new Error(`a stream was opened: ${JSON.stringify(given)}`);
+  const token = new URLSearchParams(query).get('token');
+  const bearer = token === null ? {} : { authorization: `Bearer ${token}` };
+  const answer = await post(server, '/realtime/publish', { channel: 'posts', data: 1 }, { ...headers, ...bearer });
+  return [closing, events, answer];
+}
+
 describeWire('Tokens', (wire) => {
   const tokens = wire.shared({ JWT_SECRET: secret, API_KEY: apiKey });
+  /** For what has nothing to do with the sync layer, and takes long. */
+  const testOnce = wire.environment.name === 'memory' ? test : () => undefined;
 
   test('each place of a token is read, the first one wins', async () => {
     const server = await tokens();
@@ -46,30 +56,62 @@ describeWire('Tokens', (wire) => {
     }
   });
 
-  test('a token that is missing, bad or expired closes with 1008, or is 401 before a stream', async () => {
+  test('a token that is missing, bad or expired closes with 1008, or is 401, and its fault is told', async () => {
     const server = await tokens();
     const good = await tokenOf({ sub: 'ann' });
-    const unsigned = `${btoa('{"alg":"none"}')}.${btoa('{"sub":"ann"}')}.`.replaceAll('=', '');
-    const cases: readonly [string, string][] = [
-      ['', 'unauthorized'],
-      ['token=x', 'unauthorized'],
-      ['token=a.b.c', 'unauthorized'],
-      [`token=${good.slice(0, -2)}`, 'unauthorized'],
-      [`token=${unsigned}`, 'unauthorized'],
-      [`token=${await tokenOf({ sub: 'ann' }, now() + 600, 'another secret, also long enough')}`, 'unauthorized'],
-      [`token=${await tokenOf({})}`, 'unauthorized'],
-      [`token=${await tokenOf({ sub: 'ann', channels: 'posts' })}`, 'unauthorized'],
-      [`token=${await tokenOf({ sub: 'ann' }, now() - 60)}`, 'token_expired'],
+    const cases: readonly [string, string, RegExp][] = [
+      ['', 'unauthorized', /A valid token is needed|needs the API key/],
+      ['x', 'unauthorized', /not a signed JSON Web Token/],
+      ['a.b.c', 'unauthorized', /not a signed JSON Web Token/],
+      [good.slice(0, -3), 'unauthorized', /signature/],
+      [handmade({ alg: 'none' }, { sub: 'ann' }).replace(/[^.]+$/, ''), 'unauthorized', /"alg"/],
+      [handmade(hs256, { sub: 'ann' }, 'another secret, also long enough'), 'unauthorized', /signature/],
+      [await tokenOf({}), 'unauthorized', /"sub"/],
+      [handmade(hs256, { sub: 'ann\n' }), 'unauthorized', /"sub"/],
+      [handmade(hs256, { sub: 'ann', exp: 'never' }), 'unauthorized', /"exp"/],
+      [handmade(hs256, { sub: 'ann', nbf: now() + 600 }), 'unauthorized', /"nbf"/],
+      [await tokenOf({ sub: 'ann', channels: 'posts' }), 'unauthorized', /"channels"/],
+      [handmade(hs256, { sub: 'ann', x: 'x'.repeat(7_000) }), 'unauthorized', /larger than 8192/],
+      [await tokenOf({ sub: 'ann' }, now() - 60), 'token_expired', /has expired/],
     ];
-    for (const [query, reason] of cases) {
-      const socket = await wire.socket(server, { query });
-      expect([query, await wait(socket.closed, 3_000, 'the end')]).toEqual([query, { code: 1008, reason }]);
-      const refused = await EventClient.open(server.url, { query: `channels=a&${query}` }).catch(
+    for (const [token, reason, message] of cases) {
+      const query = token === '' ? '' : `token=${token}`;
+      const [closing, events, answer] = await refusals(server, { query });
+      expect([query, closing]).toEqual([query, { code: 1008, reason }]);
+      for (const { status, body } of [events, { status: answer.status, body: answer.text }]) {
+        expect([status, errorOf(body)]).toEqual([
+          401,
+          { code: reason, message: expect.stringMatching(message) as unknown as string, retryable: false },
+        ]);
+        if (token.length > 9) expect(body).not.toContain(token.slice(0, 9));
+      }
+    }
+    expect(server.stdout() + server.stderr()).not.toContain(good.slice(0, 30));
+  });
+
+  test('the first place counts even if its token is bad, and two tokens in one header are none', async () => {
+    const server = await tokens();
+    const [good, bad] = [await tokenOf({ sub: 'ann' }), await tokenOf({ sub: 'ann' }, now() - 60)];
+    const places: readonly [WebSocketOptions, string][] = [
+      [{ headers: { Authorization: `Bearer ${bad}` }, query: `token=${good}` }, 'token_expired'],
+      [{ headers: { Cookie: `sobranie_token=${good}` }, query: `token=${bad}` }, 'token_expired'],
+      [{ headers: { Authorization: `Bearer ${good}`, authorization: `Bearer ${good}` } }, 'unauthorized'],
+      [{ headers: { Authorization: 'Basic YTpi', authorization: `Bearer ${good}` } }, 'unauthorized'],
+      [{ headers: { Authorization: `Bearer ${good} ${good}` }, query: `token=${good}` }, 'unauthorized'],
+    ];
+    for (const [place, reason] of places) {
+      const socket = await wire.socket(server, place);
+      expect(await wait(socket.closed, 5_000, 'the end')).toEqual({ code: 1008, reason });
+      const { headers = {}, query = '' } = place;
+      const refused = await EventClient.open(server.url, { headers, query: `channels=a&${query}` }).catch(
         (error: unknown) => error,
       );
-      if (!(refused instanceof Refused)) throw new Error(`a stream was opened with ${query}`);
-      expect([refused.status, errorOf(refused.body)]).toMatchObject([401, { code: reason, retryable: false }]);
+      expect(refused).toBeInstanceOf(Refused);
+      expect(errorOf((refused as Refused).body).code).toBe(reason);
     }
+    // Another scheme is somebody else's, such as a proxy's.
+    const socket = await wire.socket(server, { headers: { Authorization: 'Basic YTpi' }, query: `token=${good}` });
+    expect((await socket.next('welcome')).user).toBe('ann');
   });
 
   test('a token grants its channels and actions and nothing more', async () => {
@@ -149,6 +191,110 @@ describeWire('Tokens', (wire) => {
     });
     expect(await refreshed.next('message')).toMatchObject({ data: 'still here' });
   });
+
+  testOnce(
+    'before a token ends its WebSocket is warned once, and a fresh one in that time extends it',
+    async () => {
+      const server = await tokens();
+      const expires = now() + 8;
+      const token = await tokenOf({ sub: 'ann' }, expires);
+      const socket = await wire.socket(server, { query: `token=${token}` });
+      const stream = await wire.stream(server, { query: `channels=${encodeURIComponent('user:ann')}&token=${token}` });
+      const warning = await socket.next('error', 15_000);
+      expect(warning).toEqual({
+        type: 'error',
+        code: 'token_expired',
+        message: expect.stringContaining('refresh') as unknown as string,
+        retryable: false,
+        expires,
+      } as never);
+      expect(now()).toBeLessThan(expires);
+      const later = now() + 600;
+      const fresh = await tokenOf({ sub: 'ann' }, later);
+      expect(await socket.request({ type: 'refresh', token: fresh })).toMatchObject({
+        type: 'refreshed',
+        expires: later,
+      });
+      // The stream, which cannot refresh, ends in order and has heard of no error.
+      expect(await wait(stream.closed, 10_000, 'the end of the stream')).toBe(true);
+      expect((await stream.next('welcome')).frame.user).toBe('ann');
+      await expect(stream.next('error', 10)).rejects.toThrow('no error');
+      // An EventSource comes back as it came, and stops for good at this answer.
+      const again = EventClient.open(server.url, {
+        query: `channels=a&token=${await tokenOf({ sub: 'ann' }, now() - 9)}`,
+      });
+      await expect(again).rejects.toMatchObject({ status: 401 });
+      expect((await socket.settle()).map(({ type }) => type)).toEqual(['welcome']);
+      expect(now()).toBeGreaterThanOrEqual(expires);
+    },
+    30_000,
+  );
+
+  test('a fresh token with less rights leaves the channels that it does not grant', async () => {
+    const server = await tokens();
+    const token = await tokenOf({ sub: 'ann', channels: { 'chat:*': all, posts: all } });
+    const socket = await wire.socket(server, { query: `token=${token}&channels=chat:less,posts` });
+    await socket.next('subscribed');
+    await socket.next('subscribed');
+    const less = await tokenOf({ sub: 'ann', channels: { posts: all } });
+    expect(await socket.request({ type: 'refresh', token: less })).toMatchObject({ type: 'refreshed' });
+    expect(await socket.next('unsubscribed')).toMatchObject({ channel: 'chat:less', reason: 'forbidden' });
+    expect(await socket.request({ type: 'unsubscribe', channel: 'posts' })).toMatchObject({ type: 'unsubscribed' });
+  });
+
+  testOnce('audience and issuer are checked on every way in', async () => {
+    const server = await wire.start({ JWT_SECRET: secret, JWT_AUDIENCE: 'chat', JWT_ISSUER: 'https://id.example' });
+    const good = { sub: 'ann', aud: ['mail', 'chat'], iss: 'https://id.example' };
+    const socket = await wire.socket(server, { query: `token=${await tokenOf(good)}` });
+    expect((await socket.next('welcome')).user).toBe('ann');
+    for (const [claims, message] of [
+      [{ ...good, aud: 'mail' }, /"aud"/],
+      [{ ...good, iss: 'https://evil.example' }, /"iss"/],
+    ] as const) {
+      const [closing, events] = await refusals(server, { query: `token=${await tokenOf(claims)}` });
+      expect([closing, events.status]).toEqual([{ code: 1008, reason: 'unauthorized' }, 401]);
+      expect(errorOf(events.body).message).toMatch(message);
+      expect(await socket.request({ type: 'refresh', token: await tokenOf(claims) })).toMatchObject({
+        code: 'unauthorized',
+        message: expect.stringMatching(message) as unknown as string,
+      });
+    }
+  });
+
+  testOnce(
+    'a key set: away at the start, then there, rotated, and away again',
+    async () => {
+      const [first, second] = await Promise.all([namedKey('first'), namedKey('second')]);
+      const host = new KeySetHost(first);
+      await host.goAway();
+      const server = await wire.start({ JWKS_URL: host.url });
+      const [token, rotated] = await Promise.all([tokenBy(first), tokenBy(second)]);
+      const socket = await wire.socket(server, { query: `token=${token}` });
+      expect(await wait(socket.closed, 10_000, 'the end')).toEqual({ code: 1013, reason: 'unavailable' });
+      const refused = await EventClient.open(server.url, { query: `channels=a&token=${token}` }).catch(
+        (error: unknown) => error,
+      );
+      expect(refused).toBeInstanceOf(Refused);
+      const { status, headers, body } = refused as Refused;
+      expect([status, errorOf(body).code]).toEqual([503, 'unavailable']);
+      expect(Number(headers.get('retry-after'))).toBeGreaterThan(0);
+
+      host.comeBack();
+      const enters = async (by: string): Promise<boolean> => {
+        const entering = await wire.socket(server, { query: `token=${by}` });
+        const welcome = await entering.next('welcome').catch(() => undefined);
+        return welcome?.user === 'ann';
+      };
+      await until(() => enters(token), 'tokens are taken', 20_000, 100);
+      host.answer = KeySetHost.keys(first, second);
+      expect(await enters(rotated)).toBe(true);
+      await host.goAway();
+      expect([await enters(token), await enters(rotated)]).toEqual([true, true]);
+      const [closing] = await refusals(server, { query: `token=${await tokenOf({ sub: 'ann' })}` });
+      expect(closing).toEqual({ code: 1008, reason: 'unauthorized' });
+    },
+    40_000,
+  );
 
   test('without a token key tokens say nothing', async () => {
     const server = await wire.server();
