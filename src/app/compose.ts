@@ -2,19 +2,17 @@
 // start, also when a later one fails to start.
 
 import type { Elysia } from 'elysia';
-import config from '../../realtime.config.ts';
 import packageJson from '../../package.json' with { type: 'json' };
-import { tokenAccess } from '../auth/token-access.ts';
-import { openAccess } from '../core/access.ts';
+import type { Cluster } from '../core/cluster.ts';
 import { randomId, systemClock } from '../core/clock.ts';
 import { Hub } from '../core/hub.ts';
 import { unlimited } from '../core/limits.ts';
 import { expireTokens } from '../core/reauthorization.ts';
-import { Rules } from '../core/rules.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { demoPages } from '../pages/demo.ts';
 import { EventFanout } from '../transports/event-fanout.ts';
 import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
+import { openAccess } from './access.ts';
 import { Broadcast } from './broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
@@ -22,6 +20,7 @@ import { openIdentity } from './identity.ts';
 import { joinNodes } from './join-nodes.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
+import { openRulesFile } from './rules-file.ts';
 import { createServer, heartbeatInForce } from './server.ts';
 import { SettingsError, type Settings } from './settings.ts';
 import { Shutdown } from './shutdown.ts';
@@ -49,7 +48,7 @@ export async function startNode(settings: Settings, log: Logger): Promise<Node> 
 
 async function start(settings: Settings, log: Logger, closing: CloseStack): Promise<Node> {
   const clock = systemClock;
-  const rules = new Rules(config);
+  const { file, rules } = await openRulesFile(settings);
   const metrics = createMetrics({ serverId: settings.nodeId });
   closing.add('metrics', () => metrics.close());
 
@@ -58,6 +57,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   const incarnation = randomId(clock, 16);
   const adapter = createAdapter({ settings, incarnation, database, observer: metrics, clock, log, closing });
   const { authenticate, takesTokens } = openIdentity({ settings, clock, log, closing });
+  const { access, tryRules } = await openAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
+  let cluster: Cluster | undefined = undefined;
   const hub = new Hub(
     {
       nodeId: settings.nodeId,
@@ -70,12 +71,12 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     {
       adapter,
       rules,
-      // With a key to check tokens by, nothing is allowed that no token grants; without one, everyone may do nearly all.
-      access: takesTokens ? tokenAccess : openAccess,
+      access,
       limits: unlimited,
       authenticate,
       observer: metrics,
       clock,
+      cluster: () => cluster,
       log: (message, error) => log.error({ err: error }, message),
     },
   );
@@ -88,7 +89,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
-  const nodes = await joinNodes({ settings, hub, incarnation, log, closing });
+  ({ cluster } = await joinNodes({ settings, hub, incarnation, log, closing }));
   const relaySources = await startRelay({ settings, database, adapter, rules, hub, metrics, log, closing });
 
   const shutdown = new Shutdown({
@@ -115,7 +116,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   const app = createServer({
     settings,
     hub,
-    cluster: nodes.cluster,
+    cluster,
     adapter,
     events,
     metrics,
@@ -125,6 +126,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     shutdown,
     pages,
     version: packageJson.version,
+    tryRules,
   });
   const server = listen(app, settings.port);
   publisher = server;

@@ -6,6 +6,7 @@ import { announce } from './banner.ts';
 import { startNode } from './compose.ts';
 import { EmbeddedPostgresError } from './embedded/embedded-error.ts';
 import { createLogger, type Logger } from './logger.ts';
+import { openRulesFile } from './rules-file.ts';
 import type { Running } from './running.ts';
 import { readSettings, SettingsError, settingsWarnings, type Settings } from './settings.ts';
 import { startWorker, workerNumber } from './workers-link.ts';
@@ -53,7 +54,9 @@ for (const name of ['SIGTERM', 'SIGINT'] as const) {
   });
 }
 
-function start(): Promise<Running> {
+async function start(): Promise<Running> {
+  // Before anything is started, by whichever process reads them later.
+  await openRulesFile(settings);
   if (worker !== undefined) return startWorker(settings, log);
   return settings.workers > 1 ? startWorkers(settings, log) : startAlone(settings, log);
 }

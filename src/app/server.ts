@@ -13,6 +13,7 @@ import { httpErrors } from '../transports/http-errors.ts';
 import { Origins } from '../transports/origins.ts';
 import { operationsRoutes } from '../transports/operations.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
+import { rightsRoutes, type RulesTrial } from '../transports/rights.ts';
 import { ServerAccess } from '../transports/server-access.ts';
 import { swaggerRoutes } from '../transports/swagger.ts';
 import { readyChecks } from './health.ts';
@@ -34,6 +35,7 @@ export interface ServerParts {
   /** Routes of the demo; an empty app in production. */
   readonly pages: Elysia;
   readonly version: string;
+  readonly tryRules: () => Promise<RulesTrial>;
 }
 
 /** Bun's timers move in steps of 4 seconds, and a silent socket is pinged after 8 at the earliest. */
@@ -66,7 +68,8 @@ export function createServer(parts: ServerParts): Elysia {
       // Two servers on one port would silently share its connections: only workers of one server may.
       reusePort: settings.workers > 1,
       hostname: settings.host,
-      idleTimeout: 30,
+      // Trickled bytes do not prolong it: the runtime counts it for a head, and again for its body.
+      idleTimeout: settings.requestTimeout,
       // Past this the connection is cut without a word; below, a body that is too large is told so.
       maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
     },
@@ -101,7 +104,16 @@ export function createServer(parts: ServerParts): Elysia {
       takesTokens: parts.takesTokens,
     });
     const api = apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown });
-    app.use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api)).use(swaggerRoutes(parts.version));
+    const rights = rightsRoutes({
+      cluster: parts.cluster,
+      serverAccess,
+      adminKey: settings.adminKey,
+      openWithoutKey: !settings.production,
+      tryRules: parts.tryRules,
+    });
+    app
+      .use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api).use(rights))
+      .use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

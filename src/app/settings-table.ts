@@ -135,6 +135,12 @@ export const settingsByKey = {
   ),
   allowAnonymous: defaulted('ALLOW_ANONYMOUS', truth, 'false', 'Start in production without a token key.'),
   apiKey: optional('API_KEY', bearerKey, 'none', 'Bearer key of server-side calls.'),
+  configFile: optional(
+    'CONFIG_FILE',
+    matching(/^[^\0?#]+$/, 'a path without ? and #'),
+    '`realtime.config.ts`',
+    'File of the channel rules.',
+  ),
   adminKey: optional('ADMIN_KEY', bearerKey, 'none', 'Bearer key of the operator.'),
   allowedOrigins: optional(
     'ALLOWED_ORIGINS',
@@ -212,6 +218,13 @@ export const settingsByKey = {
     wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
     String(256 * mebibyte),
     'Bytes of history that `SYNC=memory` keeps over all channels; the oldest go first.',
+  ),
+  requestTimeout: defaulted(
+    'REQUEST_TIMEOUT',
+    // The runtime counts in steps of four seconds, up to 255.
+    wholeNumber(5, 240),
+    '30',
+    'Seconds that a request, head and body, may take to arrive, and a connection may rest between two requests.',
   ),
   rateLimitPerMinute: defaulted(
     'RATE_LIMIT_PER_MINUTE',

@@ -1,9 +1,12 @@
 // Who may do what: the port through which the hub asks, and the answer of an open server.
 
 import { isServerChannel } from '../protocol/channel.ts';
+import type { ChannelPattern } from './pattern.ts';
 import type { MaybePromise } from './sync-adapter.ts';
 
 export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
+
+export const actions: readonly Action[] = ['subscribe', 'publish', 'history', 'presence'];
 
 /** Who is on the other end of a connection. */
 export interface Identity {
@@ -20,7 +23,7 @@ export interface Identity {
 
 /** Actions on the channels whose names match. */
 export interface Grant {
-  readonly matches: RegExp;
+  readonly pattern: ChannelPattern;
   readonly actions: ReadonlySet<Action>;
 }
 
@@ -30,7 +33,14 @@ export interface Access {
    * no as well, but worth a retry.
    */
   may(identity: Identity, action: Action, channel: string): MaybePromise<boolean>;
-  /** Forgets what it remembers of earlier answers: of one user, or of all and of the rules as well. Never rejects. */
+  /** Connections that may be subscribed to the channel at once, on all nodes; undefined sets no limit. */
+  subscribersMax(channel: string): number | undefined;
+  /** Another one after each renewal: an answer that was asked for under an earlier one says nothing any more. */
+  readonly generation: number;
+  /**
+   * Forgets what it remembers of earlier answers: of one user, or of all, and then reads the rules anew. Rejects with
+   * `unavailable` when these are faulty: the earlier ones stay in force, and the faults are in the log.
+   */
   renew(user: string | undefined): Promise<void>;
 }
 
@@ -39,6 +49,8 @@ export const anonymous: Identity = { user: null };
 /** Everyone may do everything, but the server's own channels are written by the server alone. */
 export const openAccess: Access = {
   may: (_identity, action, channel) => action !== 'publish' || !isServerChannel(channel),
+  subscribersMax: () => undefined,
+  generation: 0,
   renew: () => Promise.resolve(),
 };
 

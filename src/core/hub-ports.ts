@@ -2,6 +2,7 @@
 
 import type { Access, Authenticate } from './access.ts';
 import type { Clock } from './clock.ts';
+import type { Cluster } from './cluster.ts';
 import type { Limits } from './limits.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Sender } from './publication.ts';
@@ -38,6 +39,8 @@ export interface HubPorts {
   readonly authenticate: Authenticate;
   readonly observer: HubObserver;
   readonly clock: Clock;
+  /** All nodes together, this one among them; undefined before it has joined them. */
+  readonly cluster: () => Cluster | undefined;
   /** Where failures go that no client is told in detail. */
   readonly log: (message: string, error: unknown) => void;
 }

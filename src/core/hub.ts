@@ -59,7 +59,7 @@ export class Hub implements SyncEvents {
     this.rules = ports.rules;
     this.clock = ports.clock;
     this.#log = ports.log;
-    this.#subscriber = new Subscriber(this);
+    this.#subscriber = new Subscriber(this, ports.cluster);
     this.#channelPorts = {
       fanOut: (channel, publication) => this.#fanOut(channel, publication),
       gap: (channel, reason) => this.#fanOutGap(channel, reason),

@@ -8,15 +8,23 @@ export function expireTokens(hub: Hub): void {
   for (const session of [...hub.sessions.values()]) session.expire(nowSeconds);
 }
 
+/** Asked about at once: what decides is not to be flooded. */
+const sessionsAtOnce = 64;
+
 /**
  * Asks anew whether the user's connections on this node, or all of them, may stay where they are subscribed. Answers how
- * many subscriptions were ended. Never rejects: who cannot be asked about is shut out.
+ * many subscriptions were ended: who cannot be asked about is shut out. Rejects, with the old rules in force, when the
+ * new ones cannot be read.
  */
 export async function reauthorize(hub: Hub, user: string | undefined): Promise<number> {
   await hub.access.renew(user);
   const sessions = [...hub.sessions.values()].filter(
     (session) => session.subscriptionCount > 0 && (user === undefined || session.identity.user === user),
   );
-  const left = await Promise.all(sessions.map((session) => session.reauthorize()));
-  return left.reduce((sum, count) => sum + count, 0);
+  let left = 0;
+  for (let start = 0; start < sessions.length; start += sessionsAtOnce) {
+    const some = sessions.slice(start, start + sessionsAtOnce);
+    for (const count of await Promise.all(some.map((session) => session.reauthorize()))) left += count;
+  }
+  return left;
 }

@@ -1,21 +1,59 @@
-// Channel rules: which channels are recoverable and how much of their history is kept. First match wins.
-// Patterns become regular expressions that JavaScript and PostgreSQL read alike, since both sides apply them.
+// Channel rules: of each channel, how much of its history is kept and who may do what. The first rule that matches a
+// name decides everything about it. What is wrong with a configuration is told by rule-faults.ts.
+
+import { actions, type Action } from './access.ts';
+import { ChannelPattern } from './pattern.ts';
+import { configFaults } from './rule-faults.ts';
+
+/**
+ * Who may: `everyone`, also without a token; `users`, with any good token; `owner`, whose token's claims equal all
+ * captures of the pattern by name; `token`, to whom the token's `channels` claim grants it; `authorize`, to whom the
+ * rule's function says yes; `nobody`.
+ */
+export type Who = 'everyone' | 'users' | 'owner' | 'token' | 'authorize' | 'nobody';
+
+export interface AuthorizeRequest {
+  /** The token's `sub`; null for an anonymous connection. */
+  readonly user: string | null;
+  /** All that the token says; empty for an anonymous connection. */
+  readonly claims: Readonly<Record<string, unknown>>;
+  readonly channel: string;
+  readonly action: Action;
+  /** What the pattern's captures hold, by name. */
+  readonly captures: Readonly<Record<string, string>>;
+}
+
+/** Anything but `true` is a no; a failure, or no answer in time, is `unavailable` for who asked. */
+export type Authorize = (request: AuthorizeRequest) => boolean | Promise<boolean>;
 
 /** A rule as `realtime.config.ts` writes it. */
 export interface RuleConfig {
-  /** A channel name in which `*` stands for any characters, also none: `ephemeral:*`, `chat:*:typing`, `*`. */
+  /** A channel name with `*` for any characters and `{name}` for a part: `ephemeral:*`, `user:{sub}`, `*`. */
   readonly channels: string;
   /** Recoverable channels number and keep their publications; others do neither. Default: true. */
   readonly recoverable?: boolean;
   /** How much is kept, whichever is less. Default: 1,000 publications, 3,600 seconds. */
   readonly history?: { readonly size?: number; readonly seconds?: number };
+  /** Who may do what; any of a list suffices. Default: `authorize` if there is such a function, else `token`. */
+  readonly allow?: { readonly [Each in Action]?: Who | readonly Who[] };
+  /** For what only the application knows. */
+  readonly authorize?: Authorize;
+  /** Connections subscribed to one channel, on all nodes; one more is refused. Default: any number. */
+  readonly subscribersMax?: number;
 }
 
 export interface RealtimeConfig {
   readonly rules: readonly RuleConfig[];
+  /** Of every `authorize` function. */
+  readonly authorize?: {
+    /** For how long an answer counts; 0 asks each time. Default: 5. */
+    readonly cacheSeconds?: number;
+    /** How long an answer is waited for. Default: 800. */
+    readonly timeoutMs?: number;
+  };
 }
 
-/** A compiled rule: what the hub and the adapters work with. One object per rule, shared by its channels. */
+/** How a channel's log is kept: what the hub and the adapters work with. One object per rule, shared by its channels. */
 export interface ChannelRule {
   /** Source of an anchored regular expression, valid in JavaScript and in PostgreSQL. */
   readonly pattern: string;
@@ -26,73 +64,121 @@ export interface ChannelRule {
   readonly historySeconds: number;
 }
 
+/** Who may use a channel. */
+export interface AccessRule {
+  readonly pattern: ChannelPattern;
+  /** What the rule says itself: an action that it leaves out has the default. */
+  readonly allow: { readonly [Each in Action]?: ReadonlySet<Who> };
+  readonly authorize: Authorize | undefined;
+  readonly subscribersMax: number | undefined;
+}
+
 export const historySizeDefault = 1_000;
 export const historySecondsDefault = 3_600;
-const historySizeMax = 1_000_000;
-const historySecondsMax = 365 * 24 * 3_600;
+const cacheSecondsDefault = 5;
+/** So that a right which is taken away ends within a second, even where nobody answers. */
+const timeoutMsDefault = 800;
+/** Channels whose rule is remembered. */
+const rememberedMax = 1_000;
 
 /** Types the configuration file: `export default defineConfig({ rules: [...] })`. */
 export function defineConfig(config: RealtimeConfig): RealtimeConfig {
   return config;
 }
 
-/** Every fault of the configuration, one sentence each, naming the rule; empty when there is none. */
-export function configFaults(config: RealtimeConfig): string[] {
-  const faults: string[] = [];
-  if (!Array.isArray(config?.rules) || config.rules.length === 0) return ['rules: at least one rule is needed'];
-  config.rules.forEach((rule, index) => {
-    const where = `rules[${index}]`;
-    if (typeof rule.channels !== 'string' || channelPattern(rule.channels) === undefined) {
-      faults.push(`${where}.channels: "${String(rule.channels)}" is not a channel name or pattern`);
-    }
-    checkRange(faults, `${where}.history.size`, rule.history?.size, historySizeMax);
-    checkRange(faults, `${where}.history.seconds`, rule.history?.seconds, historySecondsMax);
-  });
-  return faults;
+interface Rule {
+  readonly pattern: ChannelPattern;
+  readonly log: ChannelRule;
+  readonly access: AccessRule;
 }
 
-function checkRange(faults: string[], where: string, value: number | undefined, max: number): void {
-  if (value === undefined) return;
-  if (!Number.isInteger(value) || value < 1 || value > max) {
-    faults.push(`${where}: ${String(value)} is not a whole number from 1 to ${max}`);
-  }
-}
-
-/** The anchored expression of a name or pattern; undefined when the text is neither. */
-export function channelPattern(channels: string): string | undefined {
-  if (!/^\$?[A-Za-z0-9_.:\-@/*]{1,128}$/.test(channels)) return undefined;
-  return `^${channels.replace(/[.$]/g, '\\$&').replace(/\*+/g, '.*')}$`;
-}
-
-function compileRule(config: RuleConfig): ChannelRule {
-  const pattern = channelPattern(config.channels);
-  if (pattern === undefined) throw new Error(`"${config.channels}" is not a channel name or pattern`);
+function compileRule(config: RuleConfig): Rule {
+  const pattern = new ChannelPattern(config.channels);
   const recoverable = config.recoverable ?? true;
   return {
     pattern,
-    recoverable,
-    historySize: recoverable ? (config.history?.size ?? historySizeDefault) : 0,
-    historySeconds: recoverable ? (config.history?.seconds ?? historySecondsDefault) : 0,
+    log: {
+      pattern: pattern.source,
+      recoverable,
+      historySize: recoverable ? (config.history?.size ?? historySizeDefault) : 0,
+      historySeconds: recoverable ? (config.history?.seconds ?? historySecondsDefault) : 0,
+    },
+    access: {
+      pattern,
+      allow: compileAllow(config),
+      authorize: config.authorize,
+      subscribersMax: config.subscribersMax,
+    },
   };
 }
 
-/** The rules in force: finds a channel's rule, and remembers nothing per channel. */
+function compileAllow({ allow, authorize }: RuleConfig): AccessRule['allow'] {
+  const compiled: { [Each in Action]?: ReadonlySet<Who> } = {};
+  for (const action of actions) {
+    const who = allow?.[action] ?? (authorize === undefined ? undefined : 'authorize');
+    if (who !== undefined) compiled[action] = new Set(typeof who === 'string' ? [who] : who);
+  }
+  return compiled;
+}
+
+/** The rules in force: finds a channel's rule. */
 export class Rules {
   /** In order; the last one matches every name, so that each channel has a rule. */
   readonly all: readonly ChannelRule[];
-  readonly #matchers: readonly { readonly expression: RegExp; readonly rule: ChannelRule }[];
+  readonly authorize: { readonly cacheSeconds: number; readonly timeoutMs: number };
+  readonly #rules: readonly Rule[];
+  readonly #found = new Map<string, Rule>();
 
   constructor(config: RealtimeConfig) {
     const faults = configFaults(config);
     if (faults.length > 0) throw new Error(`realtime.config.ts: ${faults.join('; ')}`);
-    const compiled = config.rules.map(compileRule);
     // A channel that no rule names is kept like any other: losing data by an omission would be a silent loss.
-    this.all = [...compiled, compileRule({ channels: '*' })];
-    this.#matchers = this.all.map((rule) => ({ expression: new RegExp(rule.pattern), rule }));
+    this.#rules = [...config.rules, { channels: '*' }].map(compileRule);
+    this.all = this.#rules.map(({ log }) => log);
+    const { cacheSeconds = cacheSecondsDefault, timeoutMs = timeoutMsDefault } = config.authorize ?? {};
+    this.authorize = { cacheSeconds, timeoutMs };
   }
 
   for(channel: string): ChannelRule {
-    for (const { expression, rule } of this.#matchers) if (expression.test(channel)) return rule;
-    throw new Error(`no rule matches channel ${channel}`);
+    return this.#find(channel).log;
   }
+
+  access(channel: string): AccessRule {
+    return this.#find(channel).access;
+  }
+
+  /**
+   * Patterns of this configuration whose channels' logs may be kept otherwise than by the earlier one: logs are kept as
+   * the process found the rules at its start. Names one too many rather than one too few.
+   */
+  logChanges(earlier: Rules): string[] {
+    const differing = this.#rules.filter((rule) => {
+      return earlier.#rules.some((other) => {
+        const meet = rule.pattern.mayMeet(other.pattern) && !isSameLog(rule.log, other.log);
+        return meet && !this.#isDecidedBefore(rule, other) && !earlier.#isDecidedBefore(other, rule);
+      });
+    });
+    return differing.map(({ pattern }) => pattern.text);
+  }
+
+  /** Whether the names that both match are another rule's here, one that comes before. */
+  #isDecidedBefore(rule: Rule, other: Rule): boolean {
+    const before = this.#rules.slice(0, this.#rules.indexOf(rule));
+    return before.some(({ pattern }) => pattern.covers(other.pattern) || pattern.covers(rule.pattern));
+  }
+
+  #find(channel: string): Rule {
+    const known = this.#found.get(channel);
+    if (known !== undefined) return known;
+    const rule = this.#rules.find(({ pattern }) => pattern.matches(channel));
+    if (rule === undefined) throw new Error(`no rule matches channel ${channel}`);
+    // Emptied as a whole: to know which is the oldest would cost more than to find some again.
+    if (this.#found.size >= rememberedMax) this.#found.clear();
+    this.#found.set(channel, rule);
+    return rule;
+  }
+}
+
+function isSameLog(a: ChannelRule, b: ChannelRule): boolean {
+  return a.recoverable === b.recoverable && a.historySize === b.historySize && a.historySeconds === b.historySeconds;
 }

@@ -1,6 +1,7 @@
 // How a subscription begins: permission, the sync layer, what was missed, and the moment when it becomes live.
 //
-//   1. each channel is checked, then opened; if one fails, none is subscribed
+//   1. each channel is checked, then opened; if one fails, none is subscribed. What was allowed must still be allowed in
+//      the step in which the connection is added, from which on it is asked about anew by whoever takes rights away
 //   2. those that say where they stood get a recovery, which holds back what is published from now on
 //   3. the first page of history of each is read, so that `recovered` is known before it is told
 //   4. in one synchronous step: `subscribed` is sent, and every channel without a recovery goes live
@@ -11,9 +12,11 @@ import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Channel } from './channel.ts';
+import type { Cluster } from './cluster.ts';
 import type { Hub } from './hub.ts';
 import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
 import { Recovery, type RecoveryPorts } from './recovery.ts';
+import { Room } from './room.ts';
 import type { Session } from './session.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -45,45 +48,64 @@ interface Beginning {
 
 export class Subscriber {
   readonly #hub: Hub;
+  readonly #room: Room;
 
-  constructor(hub: Hub) {
+  constructor(hub: Hub, cluster: () => Cluster | undefined) {
     this.#hub = hub;
+    this.#room = new Room(hub, cluster);
   }
 
   async subscribe(session: Session, requests: readonly SubscribeRequest[], id: CommandId | undefined): Promise<void> {
-    await this.#permit(session, requests);
-    let channels = await this.#open(requests);
-    // While the opening was awaited another session may have left a channel as its last one, which closed it.
-    while (!session.closed && !channels.every((channel) => this.#hub.channels.get(channel.name) === channel)) {
-      channels = await this.#open(requests);
-    }
-    if (session.closed) {
-      for (const channel of channels) this.#hub.release(channel);
-      return;
-    }
-    const beginnings = requests.map((request, index) => this.#begin(session, request, channels[index]));
+    const beginnings = await this.#enter(session, requests);
     try {
       await this.#prepare(beginnings);
+      if (session.closed) return;
+      requireAll(session, beginnings);
     } catch (error) {
       for (const { again, channel } of beginnings) if (!again) this.#hub.unsubscribe(session, channel.name);
       throw error;
     }
-    if (session.closed) return;
     session.outlet.subscribed(beginnings.map(stateOf), id);
     for (const beginning of beginnings) this.#goLiveOrRecover(session, beginning);
   }
 
-  async #permit(session: Session, requests: readonly SubscribeRequest[]): Promise<void> {
+  /** Adds the session to all channels in one step, in which all of them are open and allowed; to none if it is closed. */
+  async #enter(session: Session, requests: readonly SubscribeRequest[]): Promise<Beginning[]> {
+    const { access } = this.#hub;
+    for (;;) {
+      const { generation } = access;
+      const elsewhere = await this.#permit(session, requests);
+      const channels = await this.#open(requests);
+      // While the opening was awaited another session may have left a channel as its last one, which closed it.
+      const areOpen = channels.every((channel) => this.#hub.channels.get(channel.name) === channel);
+      const full = channels.find(({ name }, index) => {
+        return session.subscription(name) === undefined && this.#room.isFull(name, elsewhere[index] ?? 0);
+      });
+      if (!session.closed && areOpen && generation === access.generation && full === undefined) {
+        return requests.map((request, index) => this.#begin(session, request, channels[index]));
+      }
+      for (const channel of channels) this.#hub.release(channel);
+      if (session.closed) return [];
+      if (full !== undefined) throw new RealtimeError('limit_exceeded', `${full.name} has no room for one more.`);
+    }
+  }
+
+  /** Answers how many are subscribed on the other nodes, where that matters. */
+  async #permit(session: Session, requests: readonly SubscribeRequest[]): Promise<number[]> {
     const { channelsPerConnectionMax } = this.#hub.options;
     const fresh = requests.filter(({ channel }) => session.subscription(channel) === undefined);
     if (session.subscriptionCount + fresh.length > channelsPerConnectionMax) {
       throw new RealtimeError('limit_exceeded', `A connection has at most ${channelsPerConnectionMax} channels.`);
     }
-    for (const { channel } of requests) {
-      if (!(await this.#hub.access.may(session.identity, 'subscribe', channel))) {
-        throw new RealtimeError('forbidden', `No rule allows to subscribe to ${channel}.`);
-      }
+    // At once: a stream of fifty channels waits as long as one of one.
+    const allowed = await Promise.all(
+      requests.map(async ({ channel }) => this.#hub.access.may(session.identity, 'subscribe', channel)),
+    );
+    const forbidden = requests[allowed.indexOf(false)];
+    if (forbidden !== undefined) {
+      throw new RealtimeError('forbidden', `No rule allows to subscribe to ${forbidden.channel}.`);
     }
+    return Promise.all(requests.map(({ channel }) => this.#room.elsewhere(channel)));
   }
 
   async #open(requests: readonly SubscribeRequest[]): Promise<Channel[]> {
@@ -214,6 +236,14 @@ export class Subscriber {
         return waitForPace([paced], this.#hub.clock, recoveryPaceLimits).then(() => !session.closed && !paced.slow);
       },
     };
+  }
+}
+
+/** Rights may have been taken away while history was read. */
+function requireAll(session: Session, beginnings: readonly Beginning[]): void {
+  for (const { channel, subscription } of beginnings) {
+    if (session.subscription(channel.name) === subscription) continue;
+    throw new RealtimeError('forbidden', `No rule allows to subscribe to ${channel.name} any more.`);
   }
 }
 

@@ -12,6 +12,8 @@ export interface ConnectOptions {
   readonly max?: number;
   /** A query unanswered for this long ends its connection, which may be half open; 0 waits for ever. Default: 10. */
   readonly answerSeconds?: number;
+  /** Queries follow each other on one connection without waiting: a slow one delays them. Default: true. */
+  readonly pipelined?: boolean;
 }
 
 /** Offsets and times stay far below 2^53, so they are numbers here, not strings. */
@@ -32,6 +34,7 @@ export function connect(url: string, options: ConnectOptions): Database {
     fetch_types: false,
     types,
     onnotice: ignoreNotice,
+    ...(options.pipelined === false ? { max_pipeline: 0 } : {}),
     // Ours, by the patch that this project applies to the driver: a socket whose other end is gone without a word
     // takes queries for a quarter of an hour before the system gives it up.
     answer_timeout: options.answerSeconds ?? 10,

@@ -6,6 +6,7 @@
 
 import { Gauge, Registry } from 'prom-client';
 import type { SyncObserver } from '../core/observer.ts';
+import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
 import { hubMetrics, type HubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
@@ -27,7 +28,7 @@ export interface MetricSources {
   readonly shutdownSeconds?: () => number;
 }
 
-export interface Metrics extends HubMetrics, SyncObserver {
+export interface Metrics extends HubMetrics, SyncObserver, AccessMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<{ readonly contentType: string; readonly body: string }>;
@@ -40,6 +41,7 @@ export function createMetrics(options: { readonly serverId: string }): Metrics {
   return {
     ...hubMetrics(registry, options.serverId),
     ...syncMetrics(registry),
+    ...accessMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
     close: closeProcessMetrics,

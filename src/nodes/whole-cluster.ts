@@ -55,10 +55,11 @@ export class WholeCluster implements Cluster {
     const { hub, inquiries } = this.#ports;
     const own = countHere(hub, question);
     let others = 0;
-    const incomplete = await inquiries.ask(question, ({ count }) => {
+    const asked = inquiries.ask(question, ({ count }) => {
       others += count ?? 0;
     });
-    return { value: ((await own) ?? 0) + others, incomplete };
+    const [here, incomplete] = await Promise.all([own, asked]);
+    return { value: (here ?? 0) + others, incomplete };
   }
 
   #gather(): Promise<Counts> {

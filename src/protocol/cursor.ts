@@ -71,6 +71,18 @@ export class CursorWriter {
     return text;
   }
 
+  /** One that stands where this one does, in these channels alone. */
+  narrowed(channels: readonly string[]): CursorWriter {
+    const narrowed = new CursorWriter(channels);
+    const here = decodeCursor(this.text());
+    for (const channel of channels) {
+      const epoch = this.#epochOf.get(channel);
+      const entry = epoch === undefined ? undefined : here?.entry(channel, epoch);
+      if (epoch !== undefined && entry?.kind === 'offset') narrowed.set(channel, { epoch, offset: entry.offset });
+    }
+    return narrowed;
+  }
+
   #move(channel: string, from: string | undefined, to: string): void {
     this.#epochOf.set(channel, to);
     if (!this.#groups.has(to)) this.#groups.set(to, new Map());

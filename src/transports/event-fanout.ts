@@ -20,6 +20,11 @@ interface Group {
   pending: string;
 }
 
+interface Detached {
+  readonly live: readonly string[];
+  readonly cursor: CursorWriter | undefined;
+}
+
 /** The seconds within which every stream hears something; each second a share of them gets its comment. */
 const commentEverySeconds = 15;
 
@@ -105,10 +110,24 @@ export class EventFanout implements Fanout {
 
   remove(stream: EventStream): void {
     this.#streams.delete(stream);
+    this.detach(stream);
+  }
+
+  /** No publication reaches it any more. Answers what it was live on, and the cursor of its group, if it had one. */
+  detach(stream: EventStream): Detached {
+    const live = stream.channels.filter((channel) => this.#aloneOn.get(channel)?.has(stream) === true);
     this.#leaveAlone(stream);
-    const key = stream.channels.join(',');
-    const group = this.#groups.get(key);
-    if (group?.streams.delete(stream) !== true || group.streams.size > 0) return;
+    const group = this.#groups.get(stream.channels.join(','));
+    if (group?.streams.has(stream) !== true) return { live, cursor: undefined };
+    // It was still allowed to hear what the group holds back.
+    this.#flush(group);
+    group.streams.delete(stream);
+    if (group.streams.size === 0) this.#forget(group);
+    return { live: stream.channels, cursor: group.cursor };
+  }
+
+  #forget(group: Group): void {
+    const { key } = group;
     this.#groups.delete(key);
     this.#dirty.delete(group);
     for (const channel of group.channels) {

@@ -6,6 +6,7 @@
 import type { Session } from '../core/session.ts';
 import type { Gap, Outlet } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
+import { closeCodes } from '../protocol/codes.ts';
 import { CursorWriter } from '../protocol/cursor.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
@@ -27,7 +28,7 @@ const lookEveryBytes = 16 << 10;
 /** Also the underlying source of its ReadableStream, whose methods `start` and `cancel` are. */
 export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
   readonly transport = 'sse';
-  readonly channels: readonly string[];
+  channels: readonly string[];
   readonly #fanout: EventFanout;
   readonly #retryMs: number;
   /** Until the stream is read, what it is sent waits here. */
@@ -106,6 +107,8 @@ export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
 
   send(type: string, frame: string): void {
     this.#writeText(sseEvent(type, frame));
+    // Nothing is left to hear. A browser that comes back is told 403, and stops.
+    if (type === 'unsubscribed' && this.channels.length === 0) this.disconnect(closeCodes.policyViolation);
   }
 
   subscribed(states: readonly SubscriptionState[]): void {
@@ -141,17 +144,27 @@ export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
 
   join(channel: string): void {
     this.#joined++;
-    if (this.#joined < this.channels.length) {
-      this.#fanout.addAlone(channel, this);
-      return;
-    }
+    if (this.#joined < this.channels.length) this.#fanout.addAlone(channel, this);
+    else this.#joinGroup();
+  }
+
+  #joinGroup(): void {
     const cursor = this.#cursor;
     this.#cursor = undefined;
     if (cursor !== undefined) this.#fanout.addToGroup(this, cursor);
   }
 
-  leave(): void {
-    // A stream keeps its channels for life, and leaves them all as it ends.
+  /** Only where a right to a channel was taken away: else a stream keeps its channels for life. */
+  leave(channel: string): void {
+    const { live, cursor = this.#cursor } = this.#fanout.detach(this);
+    this.channels = this.channels.filter((other) => other !== channel);
+    this.#resumed?.delete(channel);
+    const stillLive = live.filter((other) => other !== channel);
+    this.#joined = stillLive.length;
+    if (this.channels.length === 0) return;
+    this.#cursor = cursor?.narrowed(this.channels);
+    if (this.#joined === this.channels.length) this.#joinGroup();
+    else for (const other of stillLive) this.#fanout.addAlone(other, this);
   }
 
   bufferedBytes(): number {

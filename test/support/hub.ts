@@ -10,6 +10,7 @@ import {
   type Identity,
 } from '../../src/core/access.ts';
 import type { Clock } from '../../src/core/clock.ts';
+import type { Cluster } from '../../src/core/cluster.ts';
 import { Hub } from '../../src/core/hub.ts';
 import type { HubOptions } from '../../src/core/hub-ports.ts';
 import { unlimited, type Limits } from '../../src/core/limits.ts';
@@ -221,7 +222,10 @@ export interface HubHarnessOptions {
   readonly clock?: HandClock;
   /** Without it, a memory adapter. */
   readonly adapter?: SyncAdapter;
-  readonly access?: Pick<Access, 'may'>;
+  readonly access?: Partial<Access>;
+  /** In place of `access`, as it is. */
+  readonly wholeAccess?: Access;
+  readonly cluster?: () => Cluster | undefined;
   readonly commandLimits?: Limits;
   readonly authenticate?: Authenticate;
   readonly observer?: HubObserver;
@@ -271,11 +275,12 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
     {
       adapter,
       rules: new Rules({ rules: options.rules ?? defaultRules }),
-      access: { ...openAccess, ...options.access },
+      access: options.wholeAccess ?? { ...openAccess, ...options.access },
       limits: options.commandLimits ?? unlimited,
       authenticate: options.authenticate ?? everyoneAnonymous,
       observer: options.observer ?? silentObserver,
       clock,
+      cluster: options.cluster ?? (() => undefined),
       log: (message) => logged.push(message),
     },
   );

@@ -2,7 +2,8 @@
 
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { configFaults, Rules, type RealtimeConfig } from '../../../src/core/rules.ts';
+import { configFaults } from '../../../src/core/rule-faults.ts';
+import { Rules, type RealtimeConfig } from '../../../src/core/rules.ts';
 
 test('the first rule that matches decides, and a channel that none names is kept', () => {
   const rules = new Rules({

@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from 'bun:test';
 import { openAccess, type Access, type Authenticate } from '../../../src/core/access.ts';
+import { ChannelPattern } from '../../../src/core/pattern.ts';
 import { expireTokens } from '../../../src/core/reauthorization.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import { createHub, HandClock, idle, type Connected, type HubHarness } from '../../support/hub.ts';
@@ -108,11 +109,14 @@ describe('refresh', () => {
   const authenticate: Authenticate = (token = '') => {
     const [user = '', end = '', ...channels] = token.split(' ');
     if (user === 'late') throw new RealtimeError('token_expired');
-    const matches = new RegExp(`^(${channels.join('|')})$`);
-    return { user, expiresAt: Number(end), grants: [{ matches, actions: new Set(['subscribe']) }] };
+    const grants = channels.map((name) => ({
+      pattern: new ChannelPattern(name),
+      actions: new Set(['subscribe'] as const),
+    }));
+    return { user, expiresAt: Number(end), grants };
   };
   const access: Pick<Access, 'may'> = {
-    may: (identity, _action, channel) => identity.grants?.some(({ matches }) => matches.test(channel)) === true,
+    may: (identity, _action, channel) => identity.grants?.some(({ pattern }) => pattern.matches(channel)) === true,
   };
   async function connected(harness = createHub({ authenticate, access })): Promise<HubHarness & Connected> {
     const identity = await authenticate(`ann ${soon} a b c`);

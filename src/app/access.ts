@@ -1,0 +1,81 @@
+// Who may do what on this node: the rules of the configuration file, and the database's function if it has one.
+
+import { DatabaseAuthorizer } from '../auth/database-authorizer.ts';
+import { Decisions } from '../auth/decisions.ts';
+import { RuleAccess } from '../auth/rule-access.ts';
+import type { Clock } from '../core/clock.ts';
+import type { Rules } from '../core/rules.ts';
+import { connect } from '../database/connect.ts';
+import type { AccessMetrics } from '../metrics/access-metrics.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { RulesTrial } from '../transports/rights.ts';
+import type { CloseStack } from './close-stack.ts';
+import type { NodeDatabase } from './database.ts';
+import type { Logger } from './logger.ts';
+import { RulesError, type RulesFile } from './rules-file.ts';
+
+export interface AccessParts {
+  readonly rules: Rules;
+  readonly file: RulesFile;
+  readonly takesTokens: boolean;
+  readonly database: NodeDatabase;
+  readonly metrics: AccessMetrics;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly closing: CloseStack;
+}
+
+/** A function that hangs holds one for as long as an answer is waited for. They are opened as they are needed. */
+const connectionsMax = 6;
+
+export interface NodeAccess {
+  readonly access: RuleAccess;
+  /** What would come of reading the rules anew; changes nothing. */
+  readonly tryRules: () => Promise<RulesTrial>;
+}
+
+export async function openAccess(parts: AccessParts): Promise<NodeAccess> {
+  const { rules, file, takesTokens, database, metrics, clock, log, closing } = parts;
+  const limits = () => access.rules.authorize;
+  const decisions = (source: 'rules' | 'database'): Decisions => {
+    const failed = (error: unknown, more: number) =>
+      log.error({ err: error, more }, `authorize (${source}) failed: who asked is refused`);
+    return new Decisions({ clock, failed, decided: (outcome) => metrics.authorized(source, outcome) }, limits);
+  };
+  const authorizer = new DatabaseAuthorizer({
+    sql: connect(database.url, { applicationName: database.applicationName, max: connectionsMax, pipelined: false }),
+    decisions: decisions('database'),
+    log: (message, details) => log.info(details, message),
+  });
+  closing.add('authorize', () => authorizer.close());
+  const access = new RuleAccess(rules, {
+    isOpen: !takesTokens,
+    decisions: decisions('rules'),
+    database: authorizer,
+    readRules: async () => {
+      const trial = await tryRules(file, log);
+      if ('faults' in trial)
+        throw new RealtimeError('unavailable', 'The rules are faulty; the earlier ones are in force.');
+      log.info({ file: file.path }, 'the rules were read anew');
+      return trial.rules;
+    },
+  });
+  await authorizer.start();
+  return {
+    access,
+    async tryRules() {
+      const trial = await tryRules(file, log);
+      return 'faults' in trial ? trial : { count: trial.rules.all.length - 1, restart: trial.rules.logChanges(rules) };
+    },
+  };
+}
+
+async function tryRules(file: RulesFile, log: Logger): Promise<{ rules: Rules } | { faults: readonly string[] }> {
+  try {
+    return { rules: await file.read() };
+  } catch (error) {
+    if (!(error instanceof RulesError)) throw error;
+    log.error({ file: file.path, faults: error.faults }, 'the rules are faulty: the earlier ones stay in force');
+    return { faults: error.faults };
+  }
+}

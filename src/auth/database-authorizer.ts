@@ -1,0 +1,111 @@
+// Asks the database, where it has a function `realtime.authorize(channel text, action text, claims jsonb)` that returns
+// a boolean: true allows, false forbids, null leaves it to the rules.
+//
+// Lifecycle: `start` looks for the function, and so does a timer ever after; `close` ends the timer and the pool, which
+// is its own: a function that hangs must not take the connections that publications need.
+
+import type { MaybePromise } from '../core/sync-adapter.ts';
+import type { Database } from '../database/connect.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { claimsOf, type Decision, type Decisions, type Question } from './decisions.ts';
+
+export interface DatabaseAuthorizerPorts {
+  readonly sql: Database;
+  readonly decisions: Decisions;
+  readonly log: (message: string, details: object) => void;
+}
+
+const lookEveryMs = 3_000;
+const lookMsMax = 2_000;
+const undefinedFunction = '42883';
+
+export class DatabaseAuthorizer {
+  readonly #ports: DatabaseAuthorizerPorts;
+  /** Undefined while that is not known: then nobody may do anything, since it might forbid it. */
+  #exists: boolean | undefined;
+  #looking: Promise<void> | undefined;
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(ports: DatabaseAuthorizerPorts) {
+    this.#ports = ports;
+  }
+
+  async start(): Promise<void> {
+    await this.look();
+    this.#timer = setInterval(() => void this.look(), lookEveryMs);
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#ports.sql.end({ timeout: 1 });
+  }
+
+  /** Whether the function is there now. While the database is away what was known counts. Never rejects. */
+  look(): Promise<void> {
+    return (this.#looking ??= this.#look().finally(() => {
+      this.#looking = undefined;
+    }));
+  }
+
+  /** Null at once where there is no such function. Throws, or rejects with, `unavailable`. */
+  ask(question: Question): MaybePromise<Decision> {
+    if (this.#exists === false) return null;
+    if (this.#exists === undefined) throw new RealtimeError('unavailable');
+    return this.#ports.decisions.ask(question, (signal) => this.#query(question, signal));
+  }
+
+  forget(user: string | undefined): void {
+    this.#ports.decisions.forget(user);
+  }
+
+  async #query({ identity, action, channel }: Question, signal: AbortSignal): Promise<Decision> {
+    const { sql } = this.#ports;
+    const claims = JSON.stringify(claimsOf(identity));
+    const query = sql<{ allowed: Decision }[]>`
+      SELECT realtime.authorize(${channel}::text, ${action}::text, ${claims}::text::jsonb) AS allowed`;
+    signal.addEventListener('abort', () => this.#cancel(query));
+    try {
+      const [row] = await query;
+      return row === undefined ? false : row.allowed;
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== undefinedFunction) throw error;
+      // It was dropped just now, or calls one that does not exist.
+      await this.look();
+      if (this.#exists === false) return null;
+      throw error;
+    }
+  }
+
+  async #look(): Promise<void> {
+    const { sql, log } = this.#ports;
+    const query = sql<{ exists: boolean }[]>`
+      SELECT to_regprocedure('realtime.authorize(text, text, jsonb)') IS NOT NULL AS exists`;
+    const timer = setTimeout(() => this.#cancel(query), lookMsMax);
+    try {
+      const [row] = await query;
+      const exists = row?.exists === true;
+      if (exists && this.#exists !== true)
+        log('realtime.authorize is in the database: it is asked before the rules', {});
+      if (!exists && this.#exists === true) log('realtime.authorize is gone from the database: the rules decide', {});
+      this.#exists = exists;
+    } catch (error) {
+      if (this.#exists === undefined)
+        log('whether the database has realtime.authorize is not known yet', { err: error });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Nobody waits any more: the database shall not go on for nobody. */
+  #cancel(query: object): void {
+    // The driver's own `cancel` drops the promise of the request, and with it its failure where the host is away.
+    const { canceller } = query as Cancellable;
+    canceller(query).catch((error: unknown) => {
+      this.#ports.log('a query of realtime.authorize could not be cancelled', { err: error });
+    });
+  }
+}
+
+interface Cancellable {
+  readonly canceller: (query: object) => Promise<void>;
+}

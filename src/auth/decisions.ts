@@ -1,0 +1,168 @@
+// Answers of whoever decides for the application, a function or the database: each is remembered for a short while,
+// waited for no longer than a while, asked for once however many wait for it, and failing closed for those alone.
+// What was asked before a renewal is not remembered after it.
+
+import { createHash } from 'node:crypto';
+import type { Action, Identity } from '../core/access.ts';
+import type { Clock } from '../core/clock.ts';
+import type { MaybePromise } from '../core/sync-adapter.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+
+/** `null`: whoever was asked leaves it to others. */
+export type Decision = boolean | null;
+export type DecisionOutcome = 'allowed' | 'forbidden' | 'undecided' | 'failed';
+
+export interface DecisionPorts {
+  readonly clock: Clock;
+  /** Once for each answer that was asked for. */
+  readonly decided: (outcome: DecisionOutcome) => void;
+  /** `more`: how many failures before this one were not told. */
+  readonly failed: (error: unknown, more: number) => void;
+}
+
+export interface DecisionLimits {
+  readonly cacheSeconds: number;
+  readonly timeoutMs: number;
+}
+
+export interface Question {
+  readonly identity: Identity;
+  readonly action: Action;
+  readonly channel: string;
+}
+
+interface Entry {
+  readonly user: string | null;
+  answer: Promise<Decision> | Decision;
+  /** Monotonic milliseconds; an answer that is awaited counts until it has come. */
+  until: number;
+}
+
+const entriesMax = 10_000;
+const underWayMax = 1_000;
+/** Between two failures that are told. */
+const tellEveryMs = 30_000;
+
+export class Decisions {
+  readonly #ports: DecisionPorts;
+  readonly #limits: () => DecisionLimits;
+  readonly #entries = new Map<string, Entry>();
+  #underWay = 0;
+  #toldAt = Number.NEGATIVE_INFINITY;
+  #untold = 0;
+
+  constructor(ports: DecisionPorts, limits: () => DecisionLimits) {
+    this.#ports = ports;
+    this.#limits = limits;
+  }
+
+  /**
+   * Synchronous where the answer is known, or is given at once. `decide` is told by the signal that nobody waits any
+   * more. Throws, or rejects with, `unavailable`.
+   */
+  ask(question: Question, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
+    const key = `${identityKey(question.identity)} ${question.action} ${question.channel}`;
+    const known = this.#entries.get(key);
+    if (known !== undefined && this.#ports.clock.monotonic() < known.until) return known.answer;
+    this.#entries.delete(key);
+    if (this.#underWay >= underWayMax) throw this.#failure(new Error('too many decisions are under way'));
+    const late = new AbortController();
+    let answer: unknown;
+    try {
+      answer = decide(late.signal);
+    } catch (error) {
+      throw this.#failure(error);
+    }
+    if (!isThenable(answer)) return this.#remember(key, question, this.#read(answer)).answer;
+    const entry = this.#remember(key, question, this.#await(answer, late));
+    entry.until = Number.POSITIVE_INFINITY;
+    return (entry.answer as Promise<Decision>).then(
+      (decision) => {
+        entry.answer = decision;
+        entry.until = this.#until();
+        return decision;
+      },
+      (error: unknown) => {
+        if (this.#entries.get(key) === entry) this.#entries.delete(key);
+        throw error;
+      },
+    );
+  }
+
+  /** Of one user, or of all. */
+  forget(user: string | undefined): void {
+    if (user === undefined) this.#entries.clear();
+    else for (const [key, entry] of this.#entries) if (entry.user === user) this.#entries.delete(key);
+  }
+
+  async #await(answer: PromiseLike<unknown>, late: AbortController): Promise<Decision> {
+    const { timeoutMs } = this.#limits();
+    const timeout = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      timeout.reject(new Error(`no answer within ${timeoutMs} ms`));
+      late.abort();
+    }, timeoutMs);
+    this.#underWay++;
+    try {
+      return this.#read(await Promise.race([answer, timeout.promise]));
+    } catch (error) {
+      throw this.#failure(error);
+    } finally {
+      this.#underWay--;
+      clearTimeout(timer);
+    }
+  }
+
+  #remember(key: string, { identity }: Question, answer: Entry['answer']): Entry {
+    const oldest = this.#entries.size < entriesMax ? undefined : this.#entries.keys().next().value;
+    if (oldest !== undefined) this.#entries.delete(oldest);
+    const entry = { user: identity.user, answer, until: this.#until() };
+    this.#entries.set(key, entry);
+    return entry;
+  }
+
+  #until(): number {
+    return this.#ports.clock.monotonic() + this.#limits().cacheSeconds * 1_000;
+  }
+
+  /** Only `true` is a yes. */
+  #read(answer: unknown): Decision {
+    const decision = answer === null ? null : answer === true;
+    this.#ports.decided(decision === null ? 'undecided' : decision ? 'allowed' : 'forbidden');
+    return decision;
+  }
+
+  #failure(cause: unknown): RealtimeError {
+    this.#ports.decided('failed');
+    const now = this.#ports.clock.monotonic();
+    if (now - this.#toldAt < tellEveryMs) this.#untold++;
+    else {
+      this.#ports.failed(cause, this.#untold);
+      this.#toldAt = now;
+      this.#untold = 0;
+    }
+    return new RealtimeError('unavailable', 'Whether this is allowed could not be decided; retry.', { cause });
+  }
+}
+
+/** What the token says; nothing of an anonymous connection. */
+export function claimsOf({ user, claims }: Identity): Readonly<Record<string, unknown>> {
+  return claims ?? (user === null ? {} : { sub: user });
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
+}
+
+const identityKeys = new WeakMap<Identity, string>();
+
+/** The same for all connections whose tokens say the same. */
+function identityKey(identity: Identity): string {
+  const known = identityKeys.get(identity);
+  if (known !== undefined) return known;
+  const key = createHash('sha256')
+    .update(JSON.stringify([identity.user, claimsOf(identity)]))
+    .digest('base64');
+  identityKeys.set(identity, key);
+  return key;
+}

@@ -1,0 +1,131 @@
+// Who may do what: what the database's function says, then the channel's rule, and what stands above all rules:
+//
+//   - clients never publish to the server's own channels; they subscribe to these only where a rule that begins with `$`
+//     says so, or a grant that does
+//   - `user:<id>` is its owner's alone, unless a rule that begins with `user:` says otherwise; then, too, only a grant
+//     that begins so counts: one of `*` means the application's channels
+//
+// Without a token key there is nobody to tell from anybody: conditions that need a token are met by all.
+
+import type { Access, Action, Identity } from '../core/access.ts';
+import type { AccessRule, Rules, Who } from '../core/rules.ts';
+import type { MaybePromise } from '../core/sync-adapter.ts';
+import { isServerChannel } from '../protocol/channel.ts';
+import type { DatabaseAuthorizer } from './database-authorizer.ts';
+import { claimsOf, type Decisions } from './decisions.ts';
+
+export interface RuleAccessPorts {
+  /** There is no token key. */
+  readonly isOpen: boolean;
+  /** Of the rules' functions. */
+  readonly decisions: Decisions;
+  readonly database: DatabaseAuthorizer | undefined;
+  /** Rejects with `unavailable` when the new ones are faulty. */
+  readonly readRules: () => Promise<Rules>;
+}
+
+const userNamespace = 'user:';
+const byToken: ReadonlySet<Who> = new Set(['token']);
+const byOwner: ReadonlySet<Who> = new Set();
+
+export class RuleAccess implements Access {
+  generation = 0;
+  #rules: Rules;
+  readonly #ports: RuleAccessPorts;
+
+  constructor(rules: Rules, ports: RuleAccessPorts) {
+    this.#rules = rules;
+    this.#ports = ports;
+  }
+
+  get rules(): Rules {
+    return this.#rules;
+  }
+
+  may(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {
+    if (action === 'publish' && isServerChannel(channel)) return false;
+    const { database } = this.#ports;
+    if (database === undefined) return this.#byRules(identity, action, channel);
+    const decision = database.ask({ identity, action, channel });
+    if (decision === null) return this.#byRules(identity, action, channel);
+    if (typeof decision === 'boolean') return decision;
+    return decision.then((decided) => decided ?? this.#byRules(identity, action, channel));
+  }
+
+  subscribersMax(channel: string): number | undefined {
+    return this.#rules.access(channel).subscribersMax;
+  }
+
+  async renew(user: string | undefined): Promise<void> {
+    const { database, decisions, readRules } = this.#ports;
+    try {
+      if (user === undefined) this.#rules = await readRules();
+    } finally {
+      await database?.look();
+      decisions.forget(user);
+      database?.forget(user);
+      // In the same step: whoever asks from here on is answered anew.
+      this.generation++;
+    }
+  }
+
+  #byRules(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {
+    const rule = this.#rules.access(channel);
+    const who = this.#whoMay(rule, action, channel);
+    if (who.has('everyone')) return true;
+    if (who.has('nobody')) return false;
+    const { isOpen } = this.#ports;
+    // Whatever needs a token is met by all.
+    if (isOpen && !(who.size === 1 && who.has('authorize'))) return true;
+    if (who === byOwner) return isOwnChannel(identity, channel);
+    if (who.has('users') && identity.user !== null) return true;
+    if (who.has('token') && isGranted(identity, action, channel)) return true;
+    if (who.has('owner') && isOwner(identity, rule, channel)) return true;
+    return who.has('authorize') && this.#authorize(identity, action, channel, rule);
+  }
+
+  #whoMay(rule: AccessRule, action: Action, channel: string): ReadonlySet<Who> {
+    const said = rule.allow[action];
+    const isServers = isServerChannel(channel);
+    if (!isServers && !channel.startsWith(userNamespace)) return said ?? byToken;
+    // A rule for all channels means the application's; but what it forbids or asks for, it does so here too.
+    const isMeant = rule.pattern.text.startsWith(isServers ? '$' : userNamespace);
+    if (said !== undefined && (isMeant || this.#ports.isOpen || said.has('nobody'))) return said;
+    return isServers ? byToken : byOwner;
+  }
+
+  #authorize(identity: Identity, action: Action, channel: string, rule: AccessRule): MaybePromise<boolean> {
+    const { authorize, pattern } = rule;
+    if (authorize === undefined) return false;
+    const decision = this.#ports.decisions.ask({ identity, action, channel }, () => {
+      const { user } = identity;
+      return authorize({ user, claims: claimsOf(identity), channel, action, captures: pattern.capture(channel) });
+    });
+    // A function has nobody to leave it to.
+    return decision instanceof Promise ? decision.then((decided) => decided === true) : decision === true;
+  }
+}
+
+function isOwnChannel({ user }: Identity, channel: string): boolean {
+  return user !== null && channel.slice(userNamespace.length) === user;
+}
+
+/** Each capture is the claim of its name. One that the token lacks is nobody's, not everybody's. */
+function isOwner(identity: Identity, { pattern }: AccessRule, channel: string): boolean {
+  const claims = claimsOf(identity);
+  const captured = Object.entries(pattern.capture(channel));
+  return (
+    captured.length > 0 && captured.every(([name, part]) => Object.hasOwn(claims, name) && isText(claims[name], part))
+  );
+}
+
+function isText(claim: unknown, part: string): boolean {
+  return typeof claim === 'string' ? claim === part : Number.isSafeInteger(claim) && String(claim) === part;
+}
+
+function isGranted({ grants = [] }: Identity, action: Action, channel: string): boolean {
+  const start = isServerChannel(channel) ? '$' : channel.startsWith(userNamespace) ? userNamespace : '';
+  return grants.some(
+    ({ pattern, actions }) => actions.has(action) && pattern.text.startsWith(start) && pattern.matches(channel),
+  );
+}

@@ -1,0 +1,93 @@
+// The calls that take rights away while connections last: of one user, for backends, and the rules anew, for operators.
+
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { Elysia } from 'elysia';
+import type { Cluster } from '../core/cluster.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { bearerOf } from './request.ts';
+import type { ServerAccess } from './server-access.ts';
+
+/** `restart`: patterns whose channels' history would be kept otherwise, which only a restart brings about. */
+export type RulesTrial =
+  { readonly count: number; readonly restart: readonly string[] } | { readonly faults: readonly string[] };
+
+export interface RightsOptions {
+  readonly cluster: Cluster;
+  readonly serverAccess: ServerAccess;
+  readonly adminKey: string | undefined;
+  /** Without an admin key, everyone may act for the operator. */
+  readonly openWithoutKey: boolean;
+  readonly tryRules: () => Promise<RulesTrial>;
+}
+
+const userLengthMax = 1_024;
+
+export function rightsRoutes(options: RightsOptions): Elysia {
+  const { cluster, serverAccess, tryRules } = options;
+  // What comes as a body is not read.
+  const parse = () => ({});
+  const app = new Elysia({ name: 'sobranie-rights', prefix: '/realtime' })
+    .post(
+      '/users/:user/reauthorize',
+      async ({ request, params: { user } }) => {
+        serverAccess.requireServer(request);
+        if (user.length > userLengthMax) {
+          throw new RealtimeError('bad_request', `A user's name has at most ${userLengthMax} characters.`);
+        }
+        const { value: unsubscribed, incomplete } = await cluster.reauthorize(user);
+        return { user, unsubscribed, ...namesOf(incomplete) };
+      },
+      {
+        parse,
+        detail: {
+          summary: 'Ask anew what a user may, on all nodes',
+          description:
+            'Subscriptions that are no longer allowed end with `unsubscribed`. incomplete: nodes that did not confirm.',
+          tags: ['api'],
+        },
+      },
+    )
+    .post(
+      '/reload',
+      async ({ request }) => {
+        requireAdmin(request, options);
+        const trial = await tryRules();
+        if ('faults' in trial) {
+          throw new RealtimeError(
+            'bad_request',
+            `The rules are faulty, and change nothing: ${trial.faults.join('; ')}`,
+          );
+        }
+        const { value: unsubscribed, incomplete } = await cluster.reauthorize(undefined);
+        const { count, restart } = trial;
+        return { rules: count, unsubscribed, ...(restart.length === 0 ? {} : { restart }), ...namesOf(incomplete) };
+      },
+      {
+        parse,
+        detail: {
+          summary: 'Read the rules anew, on all nodes',
+          description:
+            'Needs the admin key. restart: rules whose change to `recoverable` or `history` waits for a restart.',
+          tags: ['operations'],
+        },
+      },
+    );
+  return app as unknown as Elysia;
+}
+
+function requireAdmin(request: Request, { adminKey, openWithoutKey }: RightsOptions): void {
+  if (adminKey === undefined ? openWithoutKey : isKey(bearerOf(request), adminKey)) return;
+  const needed = adminKey === undefined ? 'ADMIN_KEY, which is not set' : 'the admin key';
+  throw new RealtimeError('unauthorized', `This call needs ${needed}.`);
+}
+
+/** Digests are equally long, so that neither content nor length of the key shows in the time taken. */
+function isKey(given: string | undefined, key: string): boolean {
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return given !== undefined && timingSafeEqual(digest(given), digest(key));
+}
+
+/** Absent from an answer that is whole. */
+function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[] } {
+  return incomplete.length === 0 ? {} : { incomplete };
+}
