@@ -13,7 +13,6 @@ import { httpErrors } from '../transports/http-errors.ts';
 import { Origins } from '../transports/origins.ts';
 import { operationsRoutes } from '../transports/operations.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
-import { rightsRoutes, type RulesTrial } from '../transports/rights.ts';
 import { ServerAccess } from '../transports/server-access.ts';
 import { swaggerRoutes } from '../transports/swagger.ts';
 import { readyChecks } from './health.ts';
@@ -35,7 +34,6 @@ export interface ServerParts {
   /** Routes of the demo; an empty app in production. */
   readonly pages: Elysia;
   readonly version: string;
-  readonly tryRules: () => Promise<RulesTrial>;
 }
 
 /** Bun's timers move in steps of 4 seconds, and a silent socket is pinged after 8 at the earliest. */
@@ -104,16 +102,7 @@ export function createServer(parts: ServerParts): Elysia {
       takesTokens: parts.takesTokens,
     });
     const api = apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown });
-    const rights = rightsRoutes({
-      cluster: parts.cluster,
-      serverAccess,
-      adminKey: settings.adminKey,
-      openWithoutKey: !settings.production,
-      tryRules: parts.tryRules,
-    });
-    app
-      .use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api).use(rights))
-      .use(swaggerRoutes(parts.version));
+    app.use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api)).use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

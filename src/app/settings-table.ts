@@ -135,12 +135,6 @@ export const settingsByKey = {
   ),
   allowAnonymous: defaulted('ALLOW_ANONYMOUS', truth, 'false', 'Start in production without a token key.'),
   apiKey: optional('API_KEY', bearerKey, 'none', 'Bearer key of server-side calls.'),
-  configFile: optional(
-    'CONFIG_FILE',
-    matching(/^[^\0?#]+$/, 'a path without ? and #'),
-    '`realtime.config.ts`',
-    'File of the channel rules.',
-  ),
   adminKey: optional('ADMIN_KEY', bearerKey, 'none', 'Bearer key of the operator.'),
   allowedOrigins: optional(
     'ALLOWED_ORIGINS',
