@@ -3,12 +3,11 @@
 
 import type { Elysia } from 'elysia';
 import packageJson from '../../package.json' with { type: 'json' };
-import type { Cluster } from '../core/cluster.ts';
 import { randomId, systemClock } from '../core/clock.ts';
 import { Hub } from '../core/hub.ts';
-import { unlimited } from '../core/limits.ts';
 import { expireTokens } from '../core/reauthorization.ts';
 import { createMetrics } from '../metrics/metrics.ts';
+import type { Nodes } from '../nodes/nodes.ts';
 import { demoPages } from '../pages/demo.ts';
 import { EventFanout } from '../transports/event-fanout.ts';
 import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
@@ -18,6 +17,7 @@ import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
 import { openIdentity } from './identity.ts';
 import { joinNodes } from './join-nodes.ts';
+import { createLimits } from './limits.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
 import { openRulesFile } from './rules-file.ts';
@@ -58,7 +58,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   const adapter = createAdapter({ settings, incarnation, database, observer: metrics, clock, log, closing });
   const { authenticate, takesTokens } = openIdentity({ settings, clock, log, closing });
   const { access, tryRules } = await openAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
-  let cluster: Cluster | undefined = undefined;
+  let nodes: Nodes | undefined = undefined;
+  const limits = await createLimits({ settings, database, nodes: () => nodes, clock, log, closing });
   const hub = new Hub(
     {
       nodeId: settings.nodeId,
@@ -72,11 +73,11 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
       adapter,
       rules,
       access,
-      limits: unlimited,
+      limits,
       authenticate,
       observer: metrics,
       clock,
-      cluster: () => cluster,
+      cluster: () => nodes?.cluster,
       log: (message, error) => log.error({ err: error }, message),
     },
   );
@@ -89,7 +90,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
-  ({ cluster } = await joinNodes({ settings, hub, incarnation, log, closing }));
+  nodes = await joinNodes({ settings, hub, incarnation, log, closing });
+  const { cluster } = nodes;
   const relaySources = await startRelay({ settings, database, adapter, rules, hub, metrics, log, closing });
 
   const shutdown = new Shutdown({

@@ -6,9 +6,11 @@ import type { Authenticate } from '../core/access.ts';
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
+import { Admission } from '../transports/admission.ts';
 import { apiRoutes } from '../transports/api.ts';
 import { apiOrigins, preflightRoutes } from '../transports/cross-origin.ts';
 import type { EventFanout } from '../transports/event-fanout.ts';
+import { addressReader } from '../transports/client-address.ts';
 import { httpErrors } from '../transports/http-errors.ts';
 import { Origins } from '../transports/origins.ts';
 import { operationsRoutes } from '../transports/operations.ts';
@@ -47,6 +49,12 @@ function idleTimeoutFor(heartbeatSeconds: number): number {
   return heartbeat + (heartbeat < 16 ? 8 : 16);
 }
 
+/** Whether anything is counted by address: if not, nobody's is looked at. */
+function limitsAddresses(settings: Settings): boolean {
+  const { maxConnectionsPerAddress, connectsPerSecondPerAddress, authFailuresPerMinutePerAddress } = settings;
+  return maxConnectionsPerAddress + connectsPerSecondPerAddress + authFailuresPerMinutePerAddress > 0;
+}
+
 export function createServer(parts: ServerParts): Elysia {
   const { settings, hub, shutdown } = parts;
   const isShuttingDown = () => shutdown.started;
@@ -72,6 +80,8 @@ export function createServer(parts: ServerParts): Elysia {
       maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
     },
   });
+  const peerOf = (request: Request) => app.server?.requestIP(request)?.address;
+  const addressOf = limitsAddresses(settings) ? addressReader(peerOf, settings.trustedProxies) : undefined;
   // Before the general answers to errors: the demo's are more telling.
   app.use(parts.pages);
   app.use(
@@ -84,17 +94,24 @@ export function createServer(parts: ServerParts): Elysia {
     realtimeRoutes({
       hub,
       events: parts.events,
-      authenticate: parts.authenticate,
+      admission: new Admission({
+        hub,
+        authenticate: parts.authenticate,
+        origins,
+        connectionsMax: settings.maxConnections,
+        isShuttingDown,
+        addressOf,
+      }),
       origins,
-      connectionsMax: settings.maxConnections,
       retryMs: settings.sseRetry,
       transports: { websocket: settings.role.has('ws'), sse: settings.role.has('sse') },
-      isShuttingDown,
     }),
   );
   app.use(preflightRoutes(origins));
   if (settings.role.has('api')) {
     const serverAccess = new ServerAccess({
+      hub,
+      addressOf,
       apiKey: settings.apiKey,
       openWithoutKey: !settings.production,
       authenticate: parts.authenticate,

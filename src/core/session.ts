@@ -7,7 +7,7 @@ import { encodeFrame, withId, type CommandId, type ErrorFrame, type WelcomeFrame
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
 import type { Hub } from './hub.ts';
-import type { Refusal } from './limits.ts';
+import { refusalError, type Refusal } from './limits.ts';
 import type { Outlet } from './outlet.ts';
 import { Subscription } from './subscription.ts';
 
@@ -115,7 +115,9 @@ export class Session {
     }
     work.queue.push(entry);
     if (work.queue.length === queuePauseAt) this.outlet.pause();
-    if (work.queue.length > queueMax) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
+    if (work.queue.length <= queueMax) return;
+    this.#hub.observer.rateLimited('queue');
+    this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
   }
 
   /** Commands that answer at once run at once; only one that waits makes the next ones wait. */
@@ -141,11 +143,11 @@ export class Session {
   #admitted(text: string, refusal: Refusal | undefined): Command | RefusedCommand {
     const command = decodeCommand(text);
     if (refusal === undefined) return command;
-    this.#hub.observer.rateLimited('commands');
+    this.#hub.observer.rateLimited(refusal.kind);
     if (refusal.isAbuse) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
     const { id } = command;
     const channel = 'channel' in command ? command.channel : undefined;
-    return { error: new RealtimeError('rate_limited', undefined, { retryAfter: refusal.retryAfter }), id, channel };
+    return { error: refusalError(refusal), id, channel };
   }
 
   #startCommand(command: Command | RefusedCommand): void {
@@ -270,6 +272,7 @@ export class Session {
   end(code: number): void {
     if (this.closed) return;
     this.closed = true;
+    if (code === closeCodes.tooBig) this.#hub.observer.rateLimited('frames');
     this.#work = undefined;
     this.#hub.leave(this, code);
   }

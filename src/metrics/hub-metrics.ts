@@ -2,6 +2,7 @@
 // The observer's calls sit on the hot path: children are looked up in our own maps and counted once per publication.
 
 import { Gauge, Histogram, type Registry } from 'prom-client';
+import { limitKinds } from '../core/limits.ts';
 import type { HubObserver, PublicationSource, TransportName } from '../core/observer.ts';
 import { errorCodes } from '../protocol/codes.ts';
 import { counter, fromZero } from './counter.ts';
@@ -52,7 +53,8 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   const lostOf = new Children((reason) => fromZero(lost.labels(reason)), ['trimmed', 'epoch_changed', 'overflow']);
   const recoveries = counter(registry, 'sobranie_recoveries_total', 'Subscriptions with a position', ['outcome']);
   const recoveriesOf = new Children((outcome) => fromZero(recoveries.labels(outcome)), ['recovered', 'gap']);
-  const limited = counter(registry, 'sobranie_rate_limited_total', 'Requests refused by a rate limit', ['kind']);
+  const limited = counter(registry, 'sobranie_rate_limited_total', 'What was refused by a limit', ['kind']);
+  const limitedOf = new Children((kind) => fromZero(limited.labels(kind)), limitKinds);
   const errors = counter(registry, 'sobranie_errors_total', 'Errors told to clients', ['code']);
   const errorsOf = new Children((code) => fromZero(errors.labels(code)), Object.keys(errorCodes));
   return {
@@ -77,7 +79,7 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
     broadcastFailed: () => failures.inc(),
     lost: (reason, count) => lostOf.of(reason).inc(count),
     recovery: (outcome) => recoveriesOf.of(outcome).inc(),
-    rateLimited: (kind) => limited.labels(kind).inc(),
+    rateLimited: (kind) => limitedOf.of(kind).inc(),
     error: (code) => errorsOf.of(code).inc(),
   };
 }

@@ -53,6 +53,17 @@ export function clientAddress(
   return countedAs(trusted === undefined || forwarded === null ? own : behind(own, forwarded, trusted));
 }
 
+/** Reads it from a request; `peerOf` answers who sent it, undefined once that one is gone. */
+export function addressReader(
+  peerOf: (request: Request) => string | undefined,
+  trusted: TrustedProxies | undefined,
+): (request: Request) => string | undefined {
+  return (request) => {
+    const peer = peerOf(request);
+    return peer === undefined ? undefined : clientAddress(peer, request.headers.get('x-forwarded-for'), trusted);
+  };
+}
+
 /** The nearest to this server that is no trusted proxy; the farthest of all if they are. */
 function behind(peer: string, forwarded: string, trusted: TrustedProxies): string {
   let nearest = peer;

@@ -1,13 +1,15 @@
 // `/realtime/ws` and `/realtime/events` as an Elysia plugin: reads the request, hands a connection to the hub.
 
 import { Elysia } from 'elysia';
-import { anonymous, type Authenticate } from '../core/access.ts';
+import { anonymous } from '../core/access.ts';
 import type { Hub } from '../core/hub.ts';
+import type { Session } from '../core/session.ts';
 import type { SubscribeRequest } from '../core/subscriber.ts';
 import type { MaybePromise } from '../core/sync-adapter.ts';
-import { closeCodes } from '../protocol/codes.ts';
+import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { NodeUnwilling, type Admission, type Visitor } from './admission.ts';
 import type { EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
 import { answerHeaders } from './answer-headers.ts';
@@ -20,9 +22,8 @@ import {
   requireChannel,
   bearerProtocol,
   subprotocol,
-  tokenOf,
 } from './request.ts';
-import { WebSocketConnection, type ConnectionStart, type Refusal } from './websocket.ts';
+import { WebSocketConnection, type ConnectionStart, type Closing } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */
 export interface UpgradingServer {
@@ -33,14 +34,11 @@ export interface UpgradingServer {
 export interface RealtimeOptions {
   readonly hub: Hub;
   readonly events: EventFanout;
-  readonly authenticate: Authenticate;
+  readonly admission: Admission;
   readonly origins: Origins;
-  /** Both transports together. */
-  readonly connectionsMax: number;
   /** Milliseconds an EventSource waits before it reconnects; each stream is told its own, up to half as much again. */
   readonly retryMs: number;
   readonly transports: { readonly websocket: boolean; readonly sse: boolean };
-  readonly isShuttingDown: () => boolean;
 }
 
 export const streamChannelsMax = 50;
@@ -79,7 +77,7 @@ function openWebSocket(
   server: UpgradingServer | null,
   options: RealtimeOptions,
 ): MaybePromise<Response | undefined> {
-  const { hub } = options;
+  const { hub, admission, origins } = options;
   if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
     const error = new RealtimeError('bad_request', 'This address speaks WebSocket only.');
     const response = errorResponse(error, 426);
@@ -87,31 +85,22 @@ function openWebSocket(
     return response;
   }
   try {
-    options.origins.check(request);
+    origins.check(request);
   } catch (error) {
-    hub.observer.connection('websocket', 'refused');
-    return errorResponse(hub.expected(error));
+    return errorResponse(admission.refused('websocket', error));
   }
   const query = queryOf(request);
   const channels = channelList(query);
-  const refusal = refusalOf(options);
-  if (refusal !== undefined) {
-    if (isRetriedElsewhere(request)) return errorResponse(new RealtimeError(refusal.reason), 503);
-    return upgrade(request, server, { hub, identity: anonymous, channels, refusal });
-  }
   const refuse = (error: unknown) => {
-    hub.observer.connection('websocket', 'refused');
-    return upgrade(request, server, {
-      hub,
-      identity: anonymous,
-      channels,
-      refusal: refusalFor(hub.expected(error)),
-    });
+    const expected = admission.refused('websocket', error);
+    if (isRetriedElsewhere(request, error)) return errorResponse(expected, 503);
+    return upgrade(request, server, { hub, identity: anonymous, channels, refusal: closingFor(expected) });
   };
   try {
-    const identity = options.authenticate(tokenOf(request, query, options.origins.trustsCookies(request)));
-    if (!(identity instanceof Promise)) return upgrade(request, server, { hub, identity, channels });
-    return identity.then((known) => upgrade(request, server, { hub, identity: known, channels }), refuse);
+    const opened = admission.admit(request, query, ({ identity, address }) =>
+      upgrade(request, server, { hub, identity, address, channels }),
+    );
+    return opened instanceof Promise ? opened.catch(refuse) : opened;
   } catch (error) {
     return refuse(error);
   }
@@ -129,29 +118,20 @@ function upgrade(request: Request, server: UpgradingServer | null, start: Connec
 
 const protocolHeaders = { 'sec-websocket-protocol': subprotocol };
 
-function refusalOf({ hub, connectionsMax, isShuttingDown }: RealtimeOptions): Refusal | undefined {
-  if (isShuttingDown()) {
-    hub.observer.connection('websocket', 'shutting_down');
-    return { code: closeCodes.goingAway, reason: 'shutting_down' };
-  }
-  if (hub.sessions.size >= connectionsMax) {
-    hub.observer.connection('websocket', 'limit');
-    return { code: closeCodes.tryAgainLater, reason: 'limit_exceeded' };
-  }
-  return undefined;
-}
-
 /**
  * A browser learns nothing of a failed handshake, so it is upgraded and told by a close code. A proxy that has other
  * nodes to ask says so, and is answered what it understands.
  */
-function isRetriedElsewhere(request: Request): boolean {
-  return request.headers.get('x-retry-on') === '503';
+function isRetriedElsewhere(request: Request, error: unknown): boolean {
+  return error instanceof NodeUnwilling && request.headers.get('x-retry-on') === '503';
 }
 
-function refusalFor(error: RealtimeError): Refusal {
-  const code = error.code === 'unavailable' ? closeCodes.tryAgainLater : closeCodes.policyViolation;
-  return { code, reason: error.code };
+/** Worth another try, here or elsewhere. */
+const laterReasons: readonly ErrorCode[] = ['limit_exceeded', 'rate_limited', 'unavailable'];
+
+function closingFor({ code: reason }: RealtimeError): Closing {
+  if (reason === 'shutting_down') return { code: closeCodes.goingAway, reason };
+  return { code: laterReasons.includes(reason) ? closeCodes.tryAgainLater : closeCodes.policyViolation, reason };
 }
 
 async function openEvents(
@@ -159,17 +139,12 @@ async function openEvents(
   server: UpgradingServer | null,
   options: RealtimeOptions,
 ): Promise<Response> {
-  const { hub, events } = options;
+  const { hub, events, admission, origins } = options;
   try {
-    options.origins.check(request);
+    origins.check(request);
     const query = queryOf(request);
-    admit(options);
     const channels = streamChannels(query);
-    const identity = await options.authenticate(tokenOf(request, query, options.origins.trustsCookies(request)));
-    const retryMs = options.retryMs * (1 + hub.clock.random() / 2);
-    const stream = new EventStream(channels, events, retryMs);
-    const session = hub.connect(identity, stream);
-    stream.attach(session);
+    const { stream, session } = await admission.admit(request, query, (visitor) => connect(visitor, channels, options));
     try {
       await hub.subscribe(session, resumeRequests(channels, cursorOf(request, query, channels), stream));
     } catch (error) {
@@ -181,13 +156,25 @@ async function openEvents(
     // A quiet stream is kept by comments; the server's own timeout for idle requests must not cut it.
     server?.timeout(request, 0);
     return new Response(new ReadableStream(stream, byteStrategy), {
-      headers: { ...streamHeaders, ...options.origins.headers(request) },
+      headers: { ...streamHeaders, ...origins.headers(request) },
     });
   } catch (error) {
-    const expected = hub.expected(error);
-    if (!['limit_exceeded', 'shutting_down'].includes(expected.code)) hub.observer.connection('sse', 'refused');
-    return errorResponse(expected, expected.status, options.origins.headers(request));
+    const expected = admission.refused('sse', error);
+    const status = isRetriedElsewhere(request, error) ? 503 : expected.status;
+    return errorResponse(expected, status, origins.headers(request));
   }
+}
+
+function connect(
+  { identity, address }: Visitor,
+  channels: readonly string[],
+  { hub, events, retryMs }: RealtimeOptions,
+): { stream: EventStream; session: Session } {
+  const stream = new EventStream(channels, events, retryMs * (1 + hub.clock.random() / 2));
+  const session = hub.connect(identity, stream);
+  hub.limits.joined(session, address);
+  stream.attach(session);
+  return { stream, session };
 }
 
 const streamHeaders = {
@@ -196,17 +183,6 @@ const streamHeaders = {
   'cache-control': 'no-cache, no-transform',
   'x-accel-buffering': 'no',
 };
-
-function admit({ hub, connectionsMax, isShuttingDown }: RealtimeOptions): void {
-  if (isShuttingDown()) {
-    hub.observer.connection('sse', 'shutting_down');
-    throw new RealtimeError('shutting_down');
-  }
-  if (hub.sessions.size >= connectionsMax) {
-    hub.observer.connection('sse', 'limit');
-    throw new RealtimeError('limit_exceeded', 'The server has no room for more connections.', { retryAfter: 10 });
-  }
-}
 
 function streamChannels(query: URLSearchParams): readonly string[] {
   const channels = channelList(query);

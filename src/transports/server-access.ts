@@ -3,10 +3,16 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Access, Action, Authenticate } from '../core/access.ts';
+import type { Hub } from '../core/hub.ts';
+import { refusalError, type Refusal } from '../core/limits.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { noteFailure } from './admission.ts';
 import { bearerOf } from './request.ts';
 
 export interface ServerAccessOptions {
+  readonly hub: Hub;
+  /** What callers are counted by; undefined while addresses are not limited. */
+  readonly addressOf: ((request: Request) => string | undefined) | undefined;
   readonly apiKey: string | undefined;
   /** Without a key, everyone may act for the backend. */
   readonly openWithoutKey: boolean;
@@ -25,30 +31,61 @@ export class ServerAccess {
     this.#keyDigest = options.apiKey === undefined ? undefined : digest(options.apiKey);
   }
 
-  /** Throws `unauthorized` unless the request comes from a backend. */
+  /** Throws `unauthorized` unless the request comes from a backend, `rate_limited` after too many wrong keys. */
   requireServer(request: Request): void {
-    if (!this.#isServer(request)) throw new RealtimeError('unauthorized', 'This call needs the API key.');
+    if (this.#isServer(request, this.#visit(request))) return;
+    throw new RealtimeError('unauthorized', 'This call needs the API key.');
   }
 
-  /** Throws `unauthorized` or `forbidden` unless a backend calls, or a user who may do this on all the channels. */
+  /**
+   * Throws `unauthorized` or `forbidden` unless a backend calls, or a user who may do this on all the channels. A user's
+   * call counts among the user's commands, once for each channel: throws `rate_limited` when they are too many.
+   */
   async require(request: Request, action: Action, channels: readonly string[]): Promise<void> {
-    if (this.#isServer(request)) return;
+    const { takesTokens, authenticate, access, hub } = this.#options;
     const token = bearerOf(request);
-    const { takesTokens, authenticate, access } = this.#options;
-    if (!takesTokens || token === undefined) this.requireServer(request);
-    const identity = await authenticate(token);
+    if (!takesTokens || token === undefined) {
+      this.requireServer(request);
+      return;
+    }
+    const address = this.#visit(request);
+    if (this.#isServer(request, undefined)) return;
+    const check = () => authenticate(token);
+    const identity = await (address === undefined ? check() : noteFailure(hub, address, check));
+    this.#refuse(await hub.limits.command({ id: httpCaller, identity }, channels.length));
     for (const channel of channels) {
       if (!(await access.may(identity, action, channel))) throw new RealtimeError('forbidden');
     }
   }
 
-  #isServer(request: Request): boolean {
+  /** The caller's address, if it may show a key or a token. */
+  #visit(request: Request): string | undefined {
+    const { hub, addressOf } = this.#options;
+    const address = addressOf?.(request);
+    if (bearerOf(request) !== undefined) this.#refuse(hub.limits.authentication(address));
+    return address;
+  }
+
+  #refuse(refusal: Refusal | undefined): void {
+    if (refusal === undefined) return;
+    this.#options.hub.observer.rateLimited(refusal.kind);
+    throw refusalError(refusal);
+  }
+
+  /** A wrong key counts against the address, if there is one to count against. */
+  #isServer(request: Request, address: string | undefined): boolean {
     if (this.#keyDigest === undefined) return this.#options.openWithoutKey;
     const given = bearerOf(request);
+    if (given === undefined) return false;
     // Digests are equally long, so that neither content nor length of the key shows in the time taken.
-    return given !== undefined && timingSafeEqual(digest(given), this.#keyDigest);
+    const isKey = timingSafeEqual(digest(given), this.#keyDigest);
+    if (!isKey) this.#options.hub.limits.authenticationFailed(address);
+    return isKey;
   }
 }
+
+/** Callers over HTTP without a user of their own share one allowance. */
+const httpCaller = 'http';
 
 function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();

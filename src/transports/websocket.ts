@@ -13,7 +13,7 @@ import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import { gapFrame } from './gap-frame.ts';
 
 /** Why a connection is closed as soon as it has opened: a browser cannot see the status of a refused upgrade. */
-export interface Refusal {
+export interface Closing {
   readonly code: number;
   readonly reason: ErrorCode;
 }
@@ -21,10 +21,14 @@ export interface Refusal {
 export interface ConnectionStart {
   readonly hub: Hub;
   readonly identity: Identity;
+  /** What the client is counted by; undefined while addresses are not limited. */
+  readonly address?: string | undefined;
   /** Subscribed at once, in order. */
   readonly channels: readonly string[];
-  readonly refusal?: Refusal | undefined;
+  readonly refusal?: Closing | undefined;
 }
+
+const tooBigReason = 'Received too big message';
 
 type Socket = ServerWebSocket<WebSocketConnection>;
 
@@ -58,6 +62,7 @@ export class WebSocketConnection implements Outlet {
     }
     const session = start.hub.connect(start.identity, this);
     this.#session = session;
+    start.hub.limits.joined(session, start.address);
     socket.sendText(encodeFrame(session.welcome()));
     for (const channel of start.channels) session.begin(decodeCommand(JSON.stringify({ type: 'subscribe', channel })));
   }
@@ -67,9 +72,10 @@ export class WebSocketConnection implements Outlet {
     else socket.close(closeCodes.unsupportedData, 'text frames only');
   }
 
-  close(_socket: Socket, code: number): void {
+  close(_socket: Socket, code: number, reason: string): void {
     this.#socket = undefined;
-    this.#session?.end(code);
+    // The runtime tells the peer 1009, and this side that the connection broke.
+    this.#session?.end(reason === tooBigReason ? closeCodes.tooBig : code);
     this.#session = undefined;
   }
 

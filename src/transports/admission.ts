@@ -1,0 +1,119 @@
+// Who is let in, for both transports: whether this node has room, whether the address and the user may have one more
+// connection, and who the user is. Answers at once where nobody has to be asked: what a request allocates stays in the
+// memory of idle connections.
+
+import type { Authenticate, Identity } from '../core/access.ts';
+import type { Hub } from '../core/hub.ts';
+import { refusalError, type Refusal } from '../core/limits.ts';
+import type { TransportName } from '../core/observer.ts';
+import type { MaybePromise } from '../core/sync-adapter.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Origins } from './origins.ts';
+import { tokenOf } from './request.ts';
+
+export interface AdmissionOptions {
+  readonly hub: Hub;
+  readonly authenticate: Authenticate;
+  readonly origins: Origins;
+  /** Both transports together. */
+  readonly connectionsMax: number;
+  readonly isShuttingDown: () => boolean;
+  /** What clients are counted by; undefined while addresses are not limited. */
+  readonly addressOf: ((request: Request) => string | undefined) | undefined;
+}
+
+/** This node takes no connection at all; another one might. */
+export class NodeUnwilling extends RealtimeError {}
+
+export interface Visitor {
+  readonly identity: Identity;
+  readonly address: string | undefined;
+}
+
+export class Admission {
+  readonly #options: AdmissionOptions;
+
+  constructor(options: AdmissionOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Calls `open` for a visitor who may come in, at the moment in which that is certain. Throws, or rejects with, what
+   * the visitor is to be told.
+   */
+  admit<Opened>(
+    request: Request,
+    query: URLSearchParams,
+    open: (visitor: Visitor) => MaybePromise<Opened>,
+  ): MaybePromise<Opened> {
+    const { hub, addressOf } = this.#options;
+    this.#requireRoomHere();
+    const address = addressOf?.(request);
+    const arrival = hub.limits.arrival(address);
+    const identify = (refusal: Refusal | undefined) => {
+      this.#refuse(refusal);
+      const identity = this.#identify(request, query, address);
+      const enter = (known: Identity) => this.#enter({ identity: known, address }, open);
+      return identity instanceof Promise ? identity.then(enter) : enter(identity);
+    };
+    return arrival instanceof Promise ? arrival.then(identify) : identify(arrival);
+  }
+
+  /** Counts how an attempt ended that was not let in; answers what to tell. */
+  refused(transport: TransportName, error: unknown): RealtimeError {
+    const { hub } = this.#options;
+    const expected = hub.expected(error);
+    const isLimit = expected.code === 'limit_exceeded' || expected.code === 'rate_limited';
+    if (expected.code === 'shutting_down') hub.observer.connection(transport, 'shutting_down');
+    else hub.observer.connection(transport, isLimit ? 'limit' : 'refused');
+    return expected;
+  }
+
+  #identify(request: Request, query: URLSearchParams, address: string | undefined): MaybePromise<Identity> {
+    const { hub, authenticate, origins } = this.#options;
+    const token = tokenOf(request, query, origins.trustsCookies(request));
+    if (address === undefined || token === undefined) return authenticate(token);
+    this.#refuse(hub.limits.authentication(address));
+    return noteFailure(hub, address, () => authenticate(token));
+  }
+
+  #enter<Opened>(visitor: Visitor, open: (visitor: Visitor) => MaybePromise<Opened>): MaybePromise<Opened> {
+    const { limits } = this.#options.hub;
+    const { identity, address } = visitor;
+    const enter = () => {
+      // Others may have come in while this one was waited for.
+      this.#requireRoomHere();
+      this.#refuse(limits.room(identity, address));
+      return open(visitor);
+    };
+    return limits.askForRoom(identity, address)?.then(enter) ?? enter();
+  }
+
+  #requireRoomHere(): void {
+    const { hub, connectionsMax, isShuttingDown } = this.#options;
+    if (isShuttingDown()) throw new NodeUnwilling('shutting_down');
+    if (hub.sessions.size < connectionsMax) return;
+    hub.observer.rateLimited('connections');
+    throw new NodeUnwilling('limit_exceeded', 'The server has no room for more connections.', { retryAfter: 10 });
+  }
+
+  #refuse(refusal: Refusal | undefined): void {
+    if (refusal === undefined) return;
+    this.#options.hub.observer.rateLimited(refusal.kind);
+    throw refusalError(refusal);
+  }
+}
+
+/** Counts a token that does not hold against the address that showed it. One that has merely ended is no guess. */
+export function noteFailure<Known>(hub: Hub, address: string, check: () => MaybePromise<Known>): MaybePromise<Known> {
+  const failed = (error: unknown): never => {
+    if (error instanceof RealtimeError && error.code === 'unauthorized') hub.limits.authenticationFailed(address);
+    throw error;
+  };
+  try {
+    const known = check();
+    return known instanceof Promise ? known.catch(failed) : known;
+  } catch (error) {
+    return failed(error);
+  }
+}
