@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { configFaults } from '../../../src/core/rule-faults.ts';
-import { Rules, type RealtimeConfig } from '../../../src/core/rules.ts';
+import { Rules, type RealtimeConfig, type RuleConfig } from '../../../src/core/rules.ts';
 
 test('the first rule that matches decides, and a channel that none names is kept', () => {
   const rules = new Rules({
@@ -43,17 +43,116 @@ test('a pattern without * matches its own name alone', () => {
   );
 });
 
-describe('faults', () => {
-  const faulty: [string, RealtimeConfig, number][] = [
-    ['no rules', { rules: [] }, 1],
-    ['no pattern', { rules: [{ channels: '' }] }, 1],
-    ['a space', { rules: [{ channels: 'a b' }] }, 1],
-    ['a size of 0', { rules: [{ channels: '*', history: { size: 0 } }] }, 1],
-    ['half a second', { rules: [{ channels: '*', history: { seconds: 0.5 } }] }, 1],
-    ['three at once', { rules: [{ channels: '?', history: { size: -1, seconds: 1e12 } }] }, 3],
+describe('each fault is told with its rule and member', () => {
+  // As a file may hold them that was never type-checked.
+  const rule = (members: object): unknown => ({ rules: [{ channels: 'a:{sub}', ...members }] });
+  const allow = (who: unknown): unknown => rule({ allow: { subscribe: who } });
+  const faulty: readonly [string, unknown, string][] = [
+    ['no object', 'rules', 'the configuration is not an object'],
+    ['nothing', undefined, 'the configuration is not an object'],
+    ['no rules', { rules: [] }, 'rules: at least one rule'],
+    ['rules that are no list', { rules: {} }, 'rules: at least one rule'],
+    ['an unknown member', { rules: [{ channels: '*' }], rule: 1 }, 'rule: there is no such member'],
+    ['a rule that is no object', { rules: ['*'] }, 'rules[0]: is not an object'],
+    ['no pattern', { rules: [{}] }, 'rules[0].channels: is not'],
+    ['an empty pattern', { rules: [{ channels: '' }] }, 'rules[0].channels: "" is not'],
+    ['a space', { rules: [{ channels: 'a b' }] }, 'rules[0].channels: "a b" is not'],
+    ['an unclosed capture', { rules: [{ channels: 'a:{b' }] }, 'rules[0].channels: "a:{b" is not'],
+    ['a capture without a name', { rules: [{ channels: 'a:{}' }] }, 'rules[0].channels: "a:{}": {} is not a capture'],
+    ['a capture with a bad name', { rules: [{ channels: 'a:{b-c}' }] }, '{b-c} is not a capture'],
+    ['a capture twice', { rules: [{ channels: '{a}:{a}' }] }, 'each capture has a name of its own'],
+    ['half a part captured', { rules: [{ channels: 'a-{b}' }] }, 'a capture is a whole part'],
+    ['two captures in one part', { rules: [{ channels: '{a}{b}' }] }, 'a capture is a whole part'],
+    ['a capture beside *', { rules: [{ channels: '*{a}' }] }, 'a capture is a whole part'],
+    ['captures between two *', { rules: [{ channels: '*:{a}:*' }] }, 'one "*" at most'],
+    ['a misspelled member of a rule', rule({ historySize: 5 }), 'rules[0].historySize: there is no such member'],
+    ['a word for true', rule({ recoverable: 'yes' }), 'rules[0].recoverable: is not true or false'],
+    ['a number as history', rule({ history: 5 }), 'rules[0].history: is not an object'],
+    ['an unknown member of history', rule({ history: { age: 5 } }), 'rules[0].history.age: there is no such member'],
+    ['a size of 0', rule({ history: { size: 0 } }), 'rules[0].history.size: 0 is not a whole number'],
+    ['half a second', rule({ history: { seconds: 0.5 } }), 'rules[0].history.seconds: 0.5 is not'],
+    [
+      'history of an ephemeral channel',
+      rule({ recoverable: false, history: { size: 1 } }),
+      'rules[0].history: ephemeral',
+    ],
+    ['allow as a word', rule({ allow: 'everyone' }), 'rules[0].allow: is not an object'],
+    ['an unknown action', rule({ allow: { read: 'users' } }), 'rules[0].allow.read: there is no such member'],
+    ['an unknown who', allow('admins'), 'rules[0].allow.subscribe: "admins" is none of'],
+    ['a who that is no text', allow([true]), 'rules[0].allow.subscribe: true is none of'],
+    ['a who from the prototype', allow('toString'), 'rules[0].allow.subscribe: "toString" is none of'],
+    ['an empty list of who', allow([]), "rules[0].allow.subscribe: names no one; write 'nobody'"],
+    ['nobody and somebody', allow(['nobody', 'users']), "rules[0].allow.subscribe: 'nobody' stands alone"],
+    ['authorize without a function', allow('authorize'), "'authorize' needs the function rules[0].authorize"],
+    [
+      'owner without a capture',
+      { rules: [{ channels: 'a:*', allow: { history: 'owner' } }] },
+      "'owner' needs a capture",
+    ],
+    ['publish to $', { rules: [{ channels: '$a', allow: { publish: 'users' } }] }, 'clients never publish to'],
+    ['authorize that is no function', rule({ authorize: true }), 'rules[0].authorize: is not a function'],
+    ['no subscriber at all', rule({ subscribersMax: 0 }), 'rules[0].subscribersMax: 0 is not a whole number'],
+    ['authorize as a number', { authorize: 5, rules: [{ channels: '*' }] }, 'authorize: is not an object'],
+    [
+      'a cache without end',
+      { authorize: { cacheSeconds: 1e9 }, rules: [{ channels: '*' }] },
+      'authorize.cacheSeconds: ',
+    ],
+    ['no time to answer', { authorize: { timeoutMs: 0 }, rules: [{ channels: '*' }] }, 'authorize.timeoutMs: 0 is not'],
+    ['an unknown option', { authorize: { ttl: 5 }, rules: [{ channels: '*' }] }, 'authorize.ttl: there is no such'],
+    [
+      'a rule that nothing reaches',
+      { rules: [{ channels: 'a:*' }, { channels: 'b' }, { channels: 'a:{sub}:c' }] },
+      'rules[2].channels: "a:{sub}:c" is never reached: rules[0]',
+    ],
   ];
-  test.each(faulty)('%s', (_title, config, count) => {
-    expect(configFaults(config)).toHaveLength(count);
-    expect(() => new Rules(config)).toThrow('realtime.config.ts');
+  test.each(faulty)('%s', (_title, config, fault) => {
+    const faults = configFaults(config as RealtimeConfig);
+    expect(faults).toHaveLength(1);
+    expect(faults[0]).toContain(fault);
+    expect(() => new Rules(config as RealtimeConfig)).toThrow('realtime.config.ts');
+  });
+
+  test('all of them at once', () => {
+    const config = {
+      rules: [
+        { channels: '?', history: { size: -1, seconds: 1e12 } },
+        { channels: 'b', allow: { publish: 'all' }, subscribersMax: '5' },
+      ],
+    };
+    expect(
+      configFaults(config as unknown as RealtimeConfig).map((fault) => fault.slice(0, fault.indexOf(': '))),
+    ).toEqual([
+      'rules[0].channels',
+      'rules[0].history.size',
+      'rules[0].history.seconds',
+      'rules[1].subscribersMax',
+      'rules[1].allow.publish',
+    ]);
+  });
+});
+
+describe('a change of how logs are kept is named', () => {
+  const before: readonly RuleConfig[] = [
+    { channels: 'ephemeral:*', recoverable: false },
+    { channels: '*', history: { size: 100 } },
+  ];
+  const changes = (...rules: RuleConfig[]): string[] => new Rules({ rules }).logChanges(new Rules({ rules: before }));
+
+  test('rights and limits are none', () => {
+    expect(changes(...before)).toEqual([]);
+    expect(changes({ ...before[0]!, allow: { publish: 'users' } }, { ...before[1]!, subscribersMax: 5 })).toEqual([]);
+  });
+
+  test('a new rule whose channels are kept as they were is none', () => {
+    expect(changes({ channels: 'chat:{room}', history: { size: 100 } }, ...before)).toEqual([]);
+    expect(changes({ channels: 'ephemeral:typing', recoverable: false }, ...before)).toEqual([]);
+  });
+
+  test('whatever is kept otherwise is named', () => {
+    expect(changes({ channels: 'chat:{room}', history: { size: 5 } }, ...before)).toEqual(['chat:{room}']);
+    expect(changes({ channels: 'ephemeral:kept', history: { size: 100 } }, ...before)).toEqual(['ephemeral:kept']);
+    expect(changes(before[0]!, { channels: '*', history: { size: 200 } })).toEqual(['*']);
+    expect(changes(before[1]!)).toEqual(['*']);
   });
 });
