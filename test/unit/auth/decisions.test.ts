@@ -74,7 +74,7 @@ test('a failure is told once in a while, with how many were not', async () => {
   const fail = () => {
     throw broken;
   };
-  expect(() => decisions.ask(question('ann'), fail)).toThrow(unavailable as Error);
+  expect(() => decisions.ask(question('ann'), fail)).toThrow(unavailable);
   for (let time = 0; time < 3; time++) {
     await expect(Promise.resolve(decisions.ask(question('ann'), () => Promise.reject(broken)))).rejects.toEqual(
       unavailable,
@@ -105,7 +105,7 @@ test('too many under way at once are refused, and those that ended make room', a
   const { decisions } = harness({ cacheSeconds: 5, timeoutMs: 5_000 });
   const answer = Promise.withResolvers<boolean>();
   const asked = Array.from({ length: 1_000 }, (_, index) => decisions.ask(question(`u${index}`), () => answer.promise));
-  expect(() => decisions.ask(question('late'), () => answer.promise)).toThrow(unavailable as Error);
+  expect(() => decisions.ask(question('late'), () => answer.promise)).toThrow(unavailable);
   answer.resolve(true);
   await Promise.all(asked);
   expect(await decisions.ask(question('late'), () => Promise.resolve(true))).toBe(true);
