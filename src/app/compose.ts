@@ -56,7 +56,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   // The sync layer tells its own messages from those of others by a name that is never used twice.
   const incarnation = randomId(clock, 16);
   const adapter = createAdapter({ settings, incarnation, database, observer: metrics, clock, log, closing });
-  const { authenticate, takesTokens } = openIdentity({ settings, clock, log, closing });
+  const { authenticate, tokens, tickets } = await openIdentity({ settings, database, clock, log, closing });
+  const takesTokens = tokens !== undefined;
   const { access, tryRules } = await openAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
   let nodes: Nodes | undefined = undefined;
   const limits = await createLimits({ settings, database, nodes: () => nodes, clock, log, closing });
@@ -123,7 +124,8 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     events,
     metrics,
     authenticate,
-    takesTokens,
+    tokens,
+    tickets,
     database: () => database.sql`SELECT 1`,
     shutdown,
     pages,

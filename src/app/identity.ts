@@ -1,39 +1,54 @@
-// How this node learns who connects: by the tokens of the one key that is set, or not at all.
+// How this node learns who connects: by the tokens of the one key that is set, or not at all; and by tickets.
 
 import { RemoteKeys } from '../auth/remote-keys.ts';
+import { MemoryTickets } from '../auth/ticket-memory.ts';
+import { PostgresTickets } from '../auth/ticket-postgres.ts';
+import { redisTickets } from '../auth/ticket-redis.ts';
+import type { TicketStore } from '../auth/ticket-store.ts';
+import { takingTickets, Tickets } from '../auth/tickets.ts';
 import { tokenAuthenticator } from '../auth/token-authenticator.ts';
 import { publicKeys, remoteKeys, secretKeys, type TokenKeys } from '../auth/token-keys.ts';
 import { everyoneAnonymous, type Authenticate } from '../core/access.ts';
 import type { Clock } from '../core/clock.ts';
 import type { CloseStack } from './close-stack.ts';
+import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
+import { openRedis } from './redis-client.ts';
 import type { Settings } from './settings.ts';
 
 export interface IdentityParts {
   readonly settings: Settings;
+  readonly database: NodeDatabase;
   readonly clock: Clock;
   readonly log: Logger;
   readonly closing: CloseStack;
 }
 
 export interface NodeIdentity {
+  /** Tokens and tickets. */
   readonly authenticate: Authenticate;
-  /** Whether there is a key to check tokens by. */
-  readonly takesTokens: boolean;
+  /** Tokens alone; undefined without a key to check them by. */
+  readonly tokens: Authenticate | undefined;
+  readonly tickets: Tickets;
 }
 
-export function openIdentity(parts: IdentityParts): NodeIdentity {
+export async function openIdentity(parts: IdentityParts): Promise<NodeIdentity> {
+  const tickets = new Tickets(await ticketStore(parts), parts.clock);
+  const tokens = tokenCheck(parts);
+  return { authenticate: takingTickets(tickets, tokens ?? everyoneAnonymous), tokens, tickets };
+}
+
+function tokenCheck(parts: IdentityParts): Authenticate | undefined {
   const { settings, clock } = parts;
   const keys = tokenKeys(parts);
-  if (keys === undefined) return { authenticate: everyoneAnonymous, takesTokens: false };
-  const authenticate = tokenAuthenticator({
+  if (keys === undefined) return undefined;
+  return tokenAuthenticator({
     keys,
     audiences: settings.jwtAudience,
     issuers: settings.jwtIssuer,
     anonymousAllowed: settings.allowAnonymous,
     clock,
   });
-  return { authenticate, takesTokens: true };
 }
 
 function tokenKeys({ settings, clock, log, closing }: IdentityParts): TokenKeys | undefined {
@@ -49,4 +64,28 @@ function tokenKeys({ settings, clock, log, closing }: IdentityParts): TokenKeys 
   remote.start();
   closing.add('key set', () => remote.close());
   return remoteKeys(remote);
+}
+
+/** Where all nodes that may see the ticket find it: the layer that carries publications between them. */
+async function ticketStore({ settings, database, clock, log, closing }: IdentityParts): Promise<TicketStore> {
+  switch (settings.sync) {
+    case 'memory':
+      return new MemoryTickets(clock);
+    case 'postgres': {
+      const store = new PostgresTickets({
+        sql: database.sql,
+        failed: (error) => log.debug({ err: error }, 'tickets that have ended could not be deleted'),
+      });
+      closing.add('tickets', () => store.close());
+      return store;
+    }
+    case 'redis': {
+      const client = await openRedis(settings, closing);
+      const redis = {
+        set: (key: string, text: string, seconds: number) => client.set(key, text, 'EX', seconds),
+        getdel: (key: string) => client.getdel(key),
+      };
+      return redisTickets(redis, settings.redisPrefix);
+    }
+  }
 }

@@ -15,8 +15,10 @@ import { httpErrors } from '../transports/http-errors.ts';
 import { Origins } from '../transports/origins.ts';
 import { operationsRoutes } from '../transports/operations.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
+import { rightsRoutes, type RulesTrial } from '../transports/rights.ts';
 import { ServerAccess } from '../transports/server-access.ts';
 import { swaggerRoutes } from '../transports/swagger.ts';
+import { ticketRoutes, type TicketOffice } from '../transports/tickets.ts';
 import { readyChecks } from './health.ts';
 import type { Settings } from './settings.ts';
 import type { Shutdown } from './shutdown.ts';
@@ -29,13 +31,15 @@ export interface ServerParts {
   readonly events: EventFanout;
   readonly metrics: Metrics;
   readonly authenticate: Authenticate;
-  /** Whether there is a key to check tokens by. */
-  readonly takesTokens: boolean;
+  /** Takes tokens and no tickets; undefined without a key to check them by. */
+  readonly tokens: Authenticate | undefined;
+  readonly tickets: TicketOffice;
   readonly database: (() => Promise<unknown>) | undefined;
   readonly shutdown: Shutdown;
   /** Routes of the demo; an empty app in production. */
   readonly pages: Elysia;
   readonly version: string;
+  readonly tryRules: () => Promise<RulesTrial>;
 }
 
 /** Bun's timers move in steps of 4 seconds, and a silent socket is pinged after 8 at the earliest. */
@@ -116,10 +120,21 @@ export function createServer(parts: ServerParts): Elysia {
       openWithoutKey: !settings.production,
       authenticate: parts.authenticate,
       access: hub.access,
-      takesTokens: parts.takesTokens,
+      takesTokens: parts.tokens !== undefined,
     });
+    const { tickets, tokens } = parts;
+    const ticketing = ticketRoutes({ tickets, serverAccess, origins, tokens, isClosed: isShuttingDown });
     const api = apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown });
-    app.use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api)).use(swaggerRoutes(parts.version));
+    const rights = rightsRoutes({
+      cluster: parts.cluster,
+      serverAccess,
+      adminKey: settings.adminKey,
+      openWithoutKey: !settings.production,
+      tryRules: parts.tryRules,
+    });
+    app
+      .use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api).use(rights).use(ticketing))
+      .use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

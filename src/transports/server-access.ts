@@ -2,7 +2,7 @@
 // While no key is set outside production, everyone counts as a backend.
 
 import { createHash, timingSafeEqual } from 'node:crypto';
-import type { Access, Action, Authenticate } from '../core/access.ts';
+import type { Access, Action, Authenticate, Identity } from '../core/access.ts';
 import type { Hub } from '../core/hub.ts';
 import { refusalError, type Refusal } from '../core/limits.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -56,6 +56,16 @@ export class ServerAccess {
     for (const channel of channels) {
       if (!(await access.may(identity, action, channel))) throw new RealtimeError('forbidden');
     }
+  }
+
+  /** Who shows the token. Counts as one of the user's commands: throws `rate_limited`, and whatever `check` throws. */
+  async identify(request: Request, token: string, check: Authenticate): Promise<Identity> {
+    const { hub, addressOf } = this.#options;
+    const address = addressOf?.(request);
+    this.#refuse(hub.limits.authentication(address));
+    const identity = await (address === undefined ? check(token) : noteFailure(hub, address, () => check(token)));
+    this.#refuse(await hub.limits.command({ id: httpCaller, identity }));
+    return identity;
   }
 
   /** The caller's address, if it may show a key or a token. */
