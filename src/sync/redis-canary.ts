@@ -18,7 +18,7 @@ export interface RedisCanaryOptions {
   /** After each round. */
   readonly beat: () => void;
   readonly everyMs?: number;
-  /** Where nothing was answered. */
+  /** Where something is amiss. */
   readonly againAfterMs?: number;
   readonly deafAfterMs?: number;
 }
@@ -42,6 +42,7 @@ export class RedisCanary {
   #byTopic = new Map<string, Lane>();
   #count = 0;
   #silentRounds = 0;
+  #heardAll = true;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
 
@@ -73,7 +74,7 @@ export class RedisCanary {
 
   /** Every connection was heard over lately. */
   get hears(): boolean {
-    const { clock, deafAfterMs = 8_000 } = this.#options;
+    const { clock, deafAfterMs = 6_000 } = this.#options;
     return this.#lanes.every(({ heardAt }) => clock.monotonic() - heardAt < deafAfterMs);
   }
 
@@ -106,14 +107,15 @@ export class RedisCanary {
   #schedule(): void {
     if (this.#closed) return;
     const { everyMs = 2_000, againAfterMs = 500 } = this.#options;
-    this.#timer = setTimeout(() => void this.#round(), this.#silentRounds === 0 ? everyMs : againAfterMs);
+    this.#timer = setTimeout(() => void this.#round(), this.#heardAll ? everyMs : againAfterMs);
   }
 
   async #round(): Promise<void> {
     const { commands, beat } = this.#options;
     const answered = await Promise.all(this.#lanes.map((lane) => this.#check(lane)));
+    this.#heardAll = answered.every((answer) => answer === 'heard');
     // Redis that is away is told by the connections themselves; one that swallows shows by nothing else.
-    this.#silentRounds = answered.includes(true) || !commands.ready ? 0 : this.#silentRounds + 1;
+    this.#silentRounds = answered.some((answer) => answer !== 'silent') || !commands.ready ? 0 : this.#silentRounds + 1;
     if (this.#silentRounds >= silentRoundsMax) {
       this.#silentRounds = 0;
       commands.rebuild();
@@ -122,24 +124,24 @@ export class RedisCanary {
     this.#schedule();
   }
 
-  /** True when Redis answered, heard or not. */
-  async #check(lane: Lane): Promise<boolean> {
-    const { clock, deaf, deafAfterMs = 8_000, logsChanged, everyMs = 2_000 } = this.#options;
-    let answered = false;
+  async #check(lane: Lane): Promise<'heard' | 'unheard' | 'silent'> {
+    const { clock, deaf, deafAfterMs = 6_000, logsChanged, everyMs = 2_000 } = this.#options;
+    let reached: 'unheard' | 'silent' = 'silent';
     try {
       const known = lane.epoch;
       await this.#readMark(lane);
-      answered = true;
+      reached = 'unheard';
       if (known !== undefined && known !== lane.epoch) logsChanged();
       await this.#travel(lane, everyMs);
+      return 'heard';
     } catch {
       // The next rounds will tell whether it lasts.
-      if (answered && clock.monotonic() - lane.heardAt >= deafAfterMs) {
+      if (reached === 'unheard' && clock.monotonic() - lane.heardAt >= deafAfterMs) {
         lane.heardAt = clock.monotonic();
         deaf(lane.key);
       }
     }
-    return answered;
+    return reached;
   }
 
   async #readMark(lane: Lane): Promise<void> {

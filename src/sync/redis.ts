@@ -95,7 +95,10 @@ export class RedisAdapter implements SyncAdapter {
       nodeId,
       clock,
       commands,
-      deaf: (key) => listeners.rebuild(key),
+      deaf: (key) => {
+        failed(new Error('a connection was open and heard nothing: another takes its place'));
+        listeners.rebuild(key);
+      },
       logsChanged: () => heads.tellAll(),
       beat: () => {
         heads.tellFew();

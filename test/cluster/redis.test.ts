@@ -81,7 +81,8 @@ describe('three nodes over Redis', () => {
     await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
     // The killing is done when the answer comes.
     await until(async () => (await heard()) === 2_000, 'all channels heard again', 20_000);
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
+    const tookMs = performance.now() - startedAt;
+    expect(tookMs).toBeLessThan(long ? 2_000 : 10_000);
     const publisher = await WebSocketClient.open(writing?.url ?? '');
     await Promise.all(names.map((channel) => publisher.request({ type: 'publish', channel, data: channel }, 20_000)));
     for (const socket of sockets) {
@@ -105,7 +106,7 @@ describe('the relay into Redis', () => {
   // Rows are appended to Redis, then deleted from the outbox: a leader that dies in between leaves them to the next one,
   // which must not append them a second time.
   test('its leader killed -9 between appending and deleting: each row is in Redis exactly once', async () => {
-    const databaseUrl = stage.databaseUrl ?? '';
+    const databaseUrl = stage.databaseUrl;
     const load = await stage.load({ databaseUrl });
     const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined });
     const gate = 4_711;

@@ -3,6 +3,7 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { WebSocketClient } from '../support/clients.ts';
+import type { LoadNode } from '../support/load.ts';
 import { RedisStage, type RedisStageOptions } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
 
@@ -161,14 +162,51 @@ describeOn('The network to Redis', { proxied: true }, (stage) => {
     await load.finish();
   }, 60_000);
 
-  // Half-open: both ends believe that the connection stands, and what either sends is swallowed.
-  test('swallowing all connections: it is found, and nobody misses anything', async () => {
+  // What listens is deaf, while commands are answered as ever: nothing shows it but what is not heard.
+  test('swallowing what listens alone: not ready within 10 s, told by a metric, rebuilt, and nobody misses anything', async () => {
+    const { nodes, redis, proxy } = stage();
     const load = await stage().load();
+    const before = await Promise.all(nodes.map(reconnects));
+    const listening = (await redis.admin.call('CLIENT', 'LIST', 'TYPE', 'PUBSUB')) as string;
+    const ports = [...listening.matchAll(/ addr=[^ ]+:(\d+) /g)].map(([, port]) => Number(port));
     const startedAt = performance.now();
-    expect(stage().proxy?.swallow()).toBeGreaterThan(0);
-    await load.arrives(10, 40_000);
-    expect(performance.now() - startedAt).toBeLessThan(25_000);
+    expect(proxy?.swallow(ports)).toBe(nodes.length);
+    await Promise.all(
+      nodes.map(async ({ url }) => {
+        await until(async () => (await fetch(`${url}/health/ready`)).status === 503, 'not ready', 20_000);
+        expect(performance.now() - startedAt).toBeLessThan(long ? 10_000 : 15_000);
+      }),
+    );
+    const isDown = async ({ url }: LoadNode): Promise<boolean> => (await metric(url, 'sync_up')) === 0;
+    await until(async () => (await Promise.all(nodes.map(isDown))).includes(true), 'told by a metric', 20_000);
+    for (const [index, node] of nodes.entries()) {
+      await until(async () => (await reconnects(node)) > (before[index] ?? 0), 'another connection', 20_000);
+      await until(async () => (await fetch(`${node.url}/health/ready`)).status === 200, 'ready again', 20_000);
+    }
+    await load.arrives(30, 40_000);
+    expect(load.unavailable).toBe(0);
     await load.finish();
-    expect(load.slowestAnswerMs).toBeLessThan(answerMs);
   }, 90_000);
+
+  if (long) {
+    // Half-open: both ends believe that the connection stands, and what either sends is swallowed.
+    test('swallowing all connections: it is found, and nobody misses anything', async () => {
+      const load = await stage().load();
+      const startedAt = performance.now();
+      expect(stage().proxy?.swallow()).toBeGreaterThan(0);
+      await load.arrives(10, 40_000);
+      expect(performance.now() - startedAt).toBeLessThan(25_000);
+      await load.finish();
+      expect(load.slowestAnswerMs).toBeLessThan(answerMs);
+    }, 90_000);
+  }
 });
+
+async function metric(url: string, name: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  return Number(new RegExp(`^sobranie_${name}\\{[^}]*\\} (\\S+)$`, 'm').exec(text)?.[1]);
+}
+
+function reconnects({ url }: LoadNode): Promise<number> {
+  return metric(url, 'sync_reconnects_total');
+}

@@ -84,9 +84,11 @@ export class Proxy {
     return pairs.length;
   }
 
-  /** Swallows all that goes through the present connections, for ever; answers how many there were. */
-  swallow(): number {
-    const pairs = [...this.#pairs].filter(({ swallowed }) => !swallowed);
+  /** Swallows all that goes through the present connections, or those with these ports, for ever; answers how many. */
+  swallow(upstreamPorts?: readonly number[]): number {
+    const pairs = [...this.#pairs].filter(
+      ({ swallowed, upstream }) => !swallowed && (upstreamPorts?.includes(upstream?.localPort ?? 0) ?? true),
+    );
     for (const pair of pairs) {
       pair.swallowed = true;
       // What was paused for want of room has none to wait for any more.

@@ -33,13 +33,13 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
   readonly seed: number;
   /** Only there if it was asked for. */
   readonly proxy: Proxy | undefined;
-  readonly databaseUrl: string | undefined;
+  readonly databaseUrl: string;
   readonly #loads: Load[] = [];
   #names = 0;
 
   readonly #environment: Environment;
 
-  private constructor(redis: Place, proxy: Proxy | undefined, databaseUrl: string | undefined, given: Environment) {
+  private constructor(redis: Place, proxy: Proxy | undefined, databaseUrl: string, given: Environment) {
     this.redis = redis;
     this.proxy = proxy;
     this.databaseUrl = databaseUrl;
@@ -60,8 +60,10 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
     { nodes = 2, environment = {}, database = false }: StageOptions = {},
     proxy?: Proxy,
   ): Promise<RedisStage<Place>> {
-    const databaseUrl = database ? (await createDatabase({ migrated: true })).url : undefined;
-    const stage = new RedisStage(redis, proxy, databaseUrl, environment);
+    // Also where nothing is written: without one each node would bring up its own.
+    const { url } = await createDatabase({ migrated: true });
+    const role = database ? {} : { ROLE: 'ws,sse,api' };
+    const stage = new RedisStage(redis, proxy, url, { ...role, ...environment });
     try {
       await Promise.all(Array.from({ length: nodes }, () => stage.startNode()));
     } catch (error) {
@@ -79,7 +81,7 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
       BROADCAST_INTERVAL: '0',
       SHUTDOWN_TIMEOUT: '0',
       LOG_FORMAT: 'json',
-      ...(this.databaseUrl === undefined ? { ROLE: 'ws,sse,api' } : { DATABASE_URL: this.databaseUrl }),
+      DATABASE_URL: this.databaseUrl,
       ...this.#environment,
       ...given,
     });
