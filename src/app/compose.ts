@@ -1,6 +1,7 @@
 // Puts the node together: the only place that knows every adapter. Each part is closed in the reverse order of its
 // start, also when a later one fails to start.
 
+import { totalmem } from 'node:os';
 import type { Elysia } from 'elysia';
 import packageJson from '../../package.json' with { type: 'json' };
 import { randomId, systemClock } from '../core/clock.ts';
@@ -13,6 +14,7 @@ import { EventFanout } from '../transports/event-fanout.ts';
 import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
 import { openAccess } from './access.ts';
 import { Broadcast } from './broadcast.ts';
+import { BufferBudget } from './buffer-budget.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
 import { openIdentity } from './identity.ts';
@@ -139,6 +141,13 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   });
   const expiry = setInterval(() => expireTokens(hub), 1_000);
   closing.add('token expiry', () => clearInterval(expiry));
+  const budget = new BufferBudget({
+    sessions: hub.sessions,
+    bytesMax: settings.maxBufferedBytesTotal ?? totalmem() / 4,
+    onCut: (cut) => log.warn(cut, 'slow readers together cost too much memory: the slowest were cut off'),
+  });
+  budget.start();
+  closing.add('buffer budget', () => budget.close());
   const broadcast = new Broadcast(hub, settings.broadcastInterval);
   broadcast.start();
   closing.add('broadcast', () => broadcast.close());

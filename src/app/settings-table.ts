@@ -135,6 +135,12 @@ export const settingsByKey = {
   ),
   allowAnonymous: defaulted('ALLOW_ANONYMOUS', truth, 'false', 'Start in production without a token key.'),
   apiKey: optional('API_KEY', bearerKey, 'none', 'Bearer key of server-side calls.'),
+  configFile: optional(
+    'CONFIG_FILE',
+    matching(/^[^\0?#]+$/, 'a path without ? and #'),
+    '`realtime.config.ts`',
+    'File of the channel rules.',
+  ),
   adminKey: optional('ADMIN_KEY', bearerKey, 'none', 'Bearer key of the operator.'),
   allowedOrigins: optional(
     'ALLOWED_ORIGINS',
@@ -198,8 +204,15 @@ export const settingsByKey = {
   maxBufferedBytes: defaulted(
     'MAX_BUFFERED_BYTES',
     wholeNumber(64 * kibibyte, 1_024 * mebibyte),
-    String(16 * mebibyte),
+    // A WebSocket's is memory of its own, which grows by doubling: the server stands still while it copies.
+    String(2 * mebibyte),
     'Bytes that wait for one slow reader before it is cut off, to recover by position.',
+  ),
+  maxBufferedBytesTotal: optional(
+    'MAX_BUFFERED_BYTES_TOTAL',
+    wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
+    'a quarter of the memory',
+    'Bytes that wait for all slow readers together; past it those that lag the furthest are cut off.',
   ),
   holdMax: defaulted(
     'HOLD_MAX',
