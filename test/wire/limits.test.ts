@@ -1,0 +1,348 @@
+// Limits from outside: who goes on too fast is told, and when to come back; who goes on in spite of it is closed; and
+// what ends is given back.
+
+import { expect, test } from 'bun:test';
+import { EventClient, Refused, WebSocketClient, type Closing, type WebSocketOptions } from '../support/clients.ts';
+import type { RunningServer } from '../support/process.ts';
+import { randomFrom, seed } from '../support/random.ts';
+import { until, wait } from '../support/tcp-client.ts';
+import { nowSeconds, secret, tokenOf } from '../support/tokens.ts';
+import { call, describeWire, errorOf, post, samples, type Answer } from './wire.ts';
+
+const apiKey = 'the-key-of-the-backend-0123456789';
+const everything = { '*': ['subscribe', 'publish', 'history'] };
+
+function bearer(token: string): Record<string, string> {
+  return { authorization: `Bearer ${token}` };
+}
+
+async function limited(server: RunningServer, kind: string): Promise<number> {
+  return (await samples(server)).get(`sobranie_rate_limited_total{kind="${kind}"}`) ?? -1;
+}
+
+/** What a WebSocket is closed with that is not let in. */
+async function closingOf(server: RunningServer, options: WebSocketOptions = {}): Promise<Closing> {
+  const socket = await WebSocketClient.open(server.url, options);
+  return wait(socket.closed, 5_000, 'the end');
+}
+
+/** The answer to a stream that is not let in. */
+async function refusalOf(server: RunningServer, options: WebSocketOptions = {}): Promise<Refused> {
+  const query = `channels=a&${options.query ?? ''}`;
+  const outcome = await EventClient.open(server.url, { ...options, query }).catch((error: unknown) => error);
+  if (outcome instanceof EventClient) await outcome.cut();
+  if (!(outcome instanceof Refused)) throw new Error('it was let in');
+  return outcome;
+}
+
+describeWire('Limits', (wire) => {
+  /** For what has nothing to do with the sync layer. */
+  const testOnce = wire.environment.name === 'postgres' ? test : () => undefined;
+  const ten = wire.shared({ JWT_SECRET: secret, API_KEY: apiKey, RATE_LIMIT_PER_MINUTE: '10' });
+
+  test('a user’s commands over the limit are refused with id, channel and retryAfter, over all connections', async () => {
+    const server = await ten();
+    const token = await tokenOf({ sub: 'ann', channels: everything });
+    const sockets = [
+      // What a connection comes with counts against nothing.
+      await wire.socket(server, { query: `token=${token}&channels=a,b,c` }),
+      await wire.socket(server, { query: `token=${token}` }),
+    ] as const;
+    for (let sent = 0; sent < 10; sent++) {
+      const reply = await sockets[sent % 2]!.request({ type: 'publish', channel: 'a', data: sent });
+      expect(reply.type).toBe('published');
+    }
+    for (const socket of sockets) {
+      const refusal = await socket.request({ type: 'publish', channel: 'a', data: 1 });
+      expect(refusal).toMatchObject({ type: 'error', channel: 'a', code: 'rate_limited', retryable: true });
+      const { retryAfter } = refusal as unknown as { retryAfter: number };
+      expect(retryAfter).toBeGreaterThan(40);
+      expect(retryAfter).toBeLessThanOrEqual(60);
+      const ping = await socket.request({ type: 'ping' });
+      expect(ping.code).toBe('rate_limited');
+    }
+    // Others are not concerned.
+    const bob = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'bob' })}` });
+    expect((await bob.request({ type: 'ping' })).type).toBe('pong');
+    // Coming back does not help.
+    const again = await wire.socket(server, { query: `token=${token}` });
+    expect((await again.request({ type: 'ping' })).code).toBe('rate_limited');
+  });
+
+  test('calls over HTTP with a user’s token count too, each channel once; those with the API key do not', async () => {
+    const server = await ten();
+    const token = bearer(await tokenOf({ sub: 'http', channels: everything }));
+    const channels = ['a', 'b', 'c', 'd'];
+    const publish = (): Promise<Answer> => post(server, '/realtime/publish', { channels, data: 1 }, token);
+    expect([(await publish()).status, (await publish()).status]).toEqual([200, 200]);
+    const history = (): Promise<Answer> => call(server, '/realtime/channels/a/history', { headers: token });
+    expect((await history()).status).toBe(200);
+    const refused = await publish();
+    expect(refused.status).toBe(429);
+    expect(errorOf(refused.text)).toMatchObject({ code: 'rate_limited', retryable: true });
+    expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(40);
+    expect((await history()).status).toBe(200);
+    expect((await history()).status).toBe(429);
+    const socket = await wire.socket(server, { headers: token });
+    expect((await socket.request({ type: 'ping' })).code).toBe('rate_limited');
+    for (let sent = 0; sent < 30; sent++) {
+      const answer = await post(server, '/realtime/publish', { channels, data: 1 }, bearer(apiKey));
+      expect(answer.status).toBe(200);
+    }
+  });
+
+  testOnce('an anonymous connection has an allowance of its own', async () => {
+    const server = await wire.start({ RATE_LIMIT_PER_MINUTE: '3' });
+    for (const socket of [await wire.socket(server), await wire.socket(server)]) {
+      for (let sent = 0; sent < 3; sent++) expect((await socket.request({ type: 'ping' })).type).toBe('pong');
+      expect((await socket.request({ type: 'ping' })).code).toBe('rate_limited');
+    }
+  });
+
+  testOnce(
+    'who goes on to ten times the limit is closed with 1008, and so again until the minute is over',
+    async () => {
+      const server = await wire.start({ RATE_LIMIT_PER_MINUTE: '5', JWT_SECRET: secret });
+      const query = `token=${await tokenOf({ sub: 'goes-on' })}`;
+      const before = await limited(server, 'commands');
+      const socket = await wire.socket(server, { query });
+      for (let sent = 0; sent < 5 + 50; sent++) socket.send({ type: 'ping', id: sent });
+      const types: string[] = [];
+      await socket.next('welcome');
+      for (let read = 0; read < 55; read++) types.push((await socket.nextAny()).type);
+      expect(types).toEqual([...Array<string>(5).fill('pong'), ...Array<string>(50).fill('error')]);
+      socket.send({ type: 'ping' });
+      expect(await wait(socket.closed, 5_000, 'the end')).toEqual({ code: 1008, reason: 'rate_limited' });
+      expect(await limited(server, 'commands')).toBe(before + 51);
+      const again = await wire.socket(server, { query });
+      again.send({ type: 'ping' });
+      expect(await wait(again.closed, 5_000, 'the end')).toEqual({ code: 1008, reason: 'rate_limited' });
+    },
+  );
+
+  if (process.env['LONG'] === '1') {
+    test('who waits as told is let through, and not before', async () => {
+      const server = await wire.start({ RATE_LIMIT_PER_MINUTE: '2', JWT_SECRET: secret });
+      const socket = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'waits' })}` });
+      for (let sent = 0; sent < 2; sent++) expect((await socket.request({ type: 'ping' })).type).toBe('pong');
+      const refusal = (await socket.request({ type: 'ping' })) as unknown as { retryAfter: number };
+      await Bun.sleep((refusal.retryAfter - 3) * 1_000);
+      expect((await socket.request({ type: 'ping' })).code).toBe('rate_limited');
+      await Bun.sleep(3_000);
+      expect((await socket.request({ type: 'ping' })).type).toBe('pong');
+    }, 90_000);
+  }
+
+  test('one user’s connections, over both transports: 1013, or 429; what ends is given back', async () => {
+    const server = await wire.start({ JWT_SECRET: secret, MAX_CONNECTIONS_PER_USER: '3' });
+    const query = `token=${await tokenOf({ sub: 'ann', channels: everything })}`;
+    const [first] = [await wire.socket(server, { query }), await wire.socket(server, { query })];
+    const stream = await wire.stream(server, { query: `channels=a&${query}` });
+    expect(await closingOf(server, { query })).toEqual({ code: 1013, reason: 'limit_exceeded' });
+    const refused = await refusalOf(server, { query });
+    expect(refused.status).toBe(429);
+    expect(errorOf(refused.body)).toMatchObject({ code: 'limit_exceeded', message: 'There are too many connections.' });
+    expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
+    expect(await limited(server, 'connections')).toBe(2);
+    const bob = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'bob' })}` });
+    expect((await bob.next('welcome')).user).toBe('bob');
+    for (const gone of [first, stream]) {
+      await gone.cut();
+      let fits = false;
+      await until(async () => {
+        const socket = await wire.socket(server, { query });
+        const outcome = await Promise.race([socket.next('welcome').catch(() => undefined), socket.closed]);
+        return (fits = outcome !== undefined && 'type' in outcome);
+      }, 'another one fits');
+      expect(fits).toBe(true);
+      expect(await closingOf(server, { query })).toEqual({ code: 1013, reason: 'limit_exceeded' });
+    }
+  });
+
+  testOnce(
+    `2,000 connections that come and go in disorder, with refusals: all room is there again, SEED=${seed}`,
+    async () => {
+      const max = 40;
+      const server = await wire.start({
+        // Alone, so that its own counts are all there is.
+        SYNC: 'memory',
+        JWT_SECRET: secret,
+        MAX_CONNECTIONS_PER_USER: String(max),
+        MAX_CONNECTIONS_PER_ADDRESS: String(2 * max),
+      });
+      const random = randomFrom(seed);
+      const queries = await Promise.all(
+        ['ann', 'bob', 'cat'].map(async (sub) => `token=${await tokenOf({ sub, channels: everything })}&channels=a`),
+      );
+      let refused = 0;
+      const open = async (): Promise<void> => {
+        const query = queries[Math.floor(random() * 3)] ?? '';
+        try {
+          if (random() < 0.5) {
+            const stream = await EventClient.open(server.url, { query, timeoutMs: 20_000 });
+            if (random() < 0.8) await Promise.race([stream.next('welcome', 20_000), stream.closed]);
+            await stream.cut();
+          } else {
+            const socket = await WebSocketClient.open(server.url, { query, timeoutMs: 20_000 });
+            const outcome = await Promise.race([socket.next('welcome', 20_000).catch(() => undefined), socket.closed]);
+            if (outcome === undefined || !('type' in outcome)) refused++;
+            await socket.cut();
+          }
+        } catch (error) {
+          if (!(error instanceof Refused)) throw error;
+          refused++;
+        }
+      };
+      const left = Array.from({ length: 2_000 }).values();
+      const opener = async (): Promise<void> => {
+        for (const _each of left) await open();
+      };
+      await Promise.all(Array.from({ length: 200 }, opener));
+      expect(refused).toBeGreaterThan(0);
+      const openConnections = async (): Promise<number> => {
+        const all = await samples(server);
+        return [...all].reduce((sum, [name, value]) => sum + (name.includes('connections_active') ? value : 0), 0);
+      };
+      await until(async () => (await openConnections()) === 0, 'all have left', 10_000);
+      for (const query of queries.slice(0, 2)) {
+        for (let index = 0; index < max; index++) {
+          if (index % 2 === 0) await (await wire.socket(server, { query })).next('welcome');
+          else await (await wire.stream(server, { query })).next('welcome');
+        }
+      }
+      // Both users and the address are at their limits: none of the counts was given back too often.
+      for (const query of queries) {
+        expect(await closingOf(server, { query })).toEqual({ code: 1013, reason: 'limit_exceeded' });
+      }
+    },
+    60_000,
+  );
+
+  testOnce('an address’s connections, which a header does not change', async () => {
+    const server = await wire.start({ MAX_CONNECTIONS_PER_ADDRESS: '2' });
+    for (const address of ['198.51.100.1', '198.51.100.2']) {
+      await (await wire.socket(server, { headers: { 'X-Forwarded-For': address } })).next('welcome');
+    }
+    for (const header of ['X-Forwarded-For', 'X-Real-IP', 'Forwarded', 'CF-Connecting-IP', 'True-Client-IP']) {
+      const headers = { [header]: '198.51.100.3' };
+      expect(await closingOf(server, { headers })).toEqual({ code: 1013, reason: 'limit_exceeded' });
+    }
+    expect((await refusalOf(server, { headers: { 'X-Forwarded-For': '198.51.100.4' } })).status).toBe(429);
+  });
+
+  testOnce('behind a trusted proxy the client that it names counts, not what the client itself wrote', async () => {
+    const server = await wire.start({ MAX_CONNECTIONS_PER_ADDRESS: '1', TRUSTED_PROXIES: '10.0.0.0/8, loopback' });
+    const from = (forwarded: string): WebSocketOptions => ({ headers: { 'X-Forwarded-For': forwarded } });
+    await (await wire.socket(server, from('198.51.100.1'))).next('welcome');
+    await (await wire.socket(server, from('198.51.100.2'))).next('welcome');
+    const full = { code: 1013, reason: 'limit_exceeded' };
+    expect(await closingOf(server, from('198.51.100.1'))).toEqual(full);
+    expect(await closingOf(server, from('203.0.113.77, 198.51.100.1'))).toEqual(full);
+    expect(await closingOf(server, from('198.51.100.1, 10.7.7.7'))).toEqual(full);
+    expect(await closingOf(server, from('::ffff:198.51.100.1'))).toEqual(full);
+    // One client of IPv6 has a /64 to choose from.
+    await (await wire.socket(server, from('2001:db8:1:2::1'))).next('welcome');
+    expect(await closingOf(server, from('2001:db8:1:2:ffff::9'))).toEqual(full);
+    await (await wire.socket(server, from('2001:db8:1:3::1'))).next('welcome');
+    // Nonsense counts as the proxy itself.
+    await (await wire.socket(server, from('nonsense'))).next('welcome');
+    expect(await closingOf(server, from('198.51.100.5, other nonsense'))).toEqual(full);
+  });
+
+  testOnce(
+    'connects per second of an address: a burst passes, then 1013 or 429 with a true Retry-After',
+    async () => {
+      const server = await wire.start({ CONNECTS_PER_SECOND_PER_ADDRESS: '2' });
+      for (let attempt = 0; attempt < 10; attempt++) await (await wire.socket(server)).next('welcome');
+      expect(await closingOf(server)).toEqual({ code: 1013, reason: 'rate_limited' });
+      const refused = await refusalOf(server);
+      expect(refused.status).toBe(429);
+      expect(errorOf(refused.body)).toMatchObject({ code: 'rate_limited', retryable: true });
+      const retryAfter = Number(refused.headers.get('retry-after'));
+      expect(retryAfter).toBeGreaterThan(0);
+      expect(retryAfter).toBeLessThanOrEqual(5);
+      expect(await limited(server, 'connects')).toBe(2);
+      // Those that are open are not concerned, nor is HTTP.
+      expect((await call(server, '/health/live')).status).toBe(200);
+      await Bun.sleep(retryAfter * 1_000);
+      await (await wire.stream(server, { query: 'channels=a' })).next('welcome');
+    },
+    15_000,
+  );
+
+  testOnce('guessing tokens and keys: after too many the address is not heard, whatever it shows', async () => {
+    const server = await wire.start({
+      JWT_SECRET: secret,
+      API_KEY: apiKey,
+      AUTH_FAILURES_PER_MINUTE_PER_ADDRESS: '6',
+      TRUSTED_PROXIES: 'loopback',
+    });
+    const mallory = { 'X-Forwarded-For': '203.0.113.66' };
+    const good = await tokenOf({ sub: 'ann', channels: everything });
+    const late = await tokenOf({ sub: 'ann' }, nowSeconds() - 3_600);
+    const publish = (key: string, headers = mallory): Promise<Answer> =>
+      post(server, '/realtime/publish', { channel: 'a', data: 1 }, { ...headers, ...bearer(key) });
+    // A token that has ended, or none, is no guess.
+    for (let attempt = 0; attempt < 20; attempt++) {
+      expect((await closingOf(server, { headers: mallory, query: `token=${late}` })).reason).toBe('token_expired');
+      expect((await closingOf(server, { headers: mallory })).reason).toBe('unauthorized');
+    }
+    for (let guess = 0; guess < 2; guess++) {
+      const forged = await tokenOf({ sub: 'ann' }, undefined, `wrong secret number ${guess} that is long enough`);
+      const query = `token=${forged}`;
+      expect(await closingOf(server, { headers: mallory, query })).toEqual({ code: 1008, reason: 'unauthorized' });
+      expect((await refusalOf(server, { headers: mallory, query })).status).toBe(401);
+      expect((await publish(`a-guessed-key-${guess}`)).status).toBe(401);
+    }
+    expect((await publish('the-seventh-guess')).status).toBe(401);
+    for (const key of ['another-guess', good, apiKey]) {
+      const answer = await publish(key);
+      expect([answer.status, errorOf(answer.text).code]).toEqual([429, 'rate_limited']);
+      expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(30);
+    }
+    const channels = await call(server, '/realtime/channels', { headers: { ...mallory, ...bearer(apiKey) } });
+    expect(channels.status).toBe(429);
+    const query = `token=${good}`;
+    expect(await closingOf(server, { headers: mallory, query })).toEqual({ code: 1013, reason: 'rate_limited' });
+    expect((await refusalOf(server, { headers: mallory, query })).status).toBe(429);
+    expect(await limited(server, 'authentications')).toBe(6);
+    // Elsewhere nobody notices.
+    expect((await publish(good, { 'X-Forwarded-For': '198.51.100.1' })).status).toBe(200);
+    expect((await publish(apiKey, { 'X-Forwarded-For': '198.51.100.1' })).status).toBe(200);
+    await (await wire.socket(server, { query })).next('welcome');
+  });
+
+  testOnce('a node that is full says so over both transports, and to a proxy that may ask elsewhere', async () => {
+    const server = await wire.start({ MAX_CONNECTIONS: '1' });
+    await (await wire.socket(server)).next('welcome');
+    expect(await closingOf(server)).toEqual({ code: 1013, reason: 'limit_exceeded' });
+    const refused = await refusalOf(server);
+    expect([refused.status, errorOf(refused.body).code]).toEqual([429, 'limit_exceeded']);
+    const retried = { headers: { 'X-Retry-On': '503' } };
+    expect((await refusalOf(server, retried)).status).toBe(503);
+    const socket = await WebSocketClient.open(server.url, retried).catch((error: unknown) => error);
+    expect(socket).toBeInstanceOf(Refused);
+    expect((socket as Refused).status).toBe(503);
+    expect(await limited(server, 'connections')).toBe(4);
+  });
+
+  testOnce('sizes and lists over their limits are told, and counted', async () => {
+    const server = await wire.start({ MAX_CHANNELS_PER_CONNECTION: '2' });
+    for (const kind of ['commands', 'connections', 'connects', 'authentications', 'frames', 'queue']) {
+      expect([kind, await limited(server, kind)]).toEqual([kind, 0]);
+    }
+    const socket = await wire.subscriber(server, 'a', 'b');
+    const third = await socket.request({ type: 'subscribe', channel: 'c' });
+    expect(third).toMatchObject({ type: 'error', channel: 'c', code: 'limit_exceeded' });
+    const many = Array.from({ length: 51 }, (_, index) => `c${index}`).join(',');
+    const refused = await refusalOf(server, { query: `channels=${many}` });
+    expect([refused.status, errorOf(refused.body).code]).toEqual([400, 'bad_request']);
+    socket.sendText(`{"type":"publish","channel":"a","data":"${'x'.repeat(70_000)}"}`);
+    expect((await wait(socket.closed, 5_000, 'the end')).code).toBe(1009);
+    await until(async () => (await limited(server, 'frames')) === 1, 'the frame is counted');
+    const all = await samples(server);
+    expect(all.get('sobranie_errors_total{code="limit_exceeded"}')).toBe(1);
+    expect(all.get('sobranie_errors_total{code="bad_request"}')).toBe(1);
+    expect(all.get('sobranie_disconnects_total{transport="websocket",code="1009"}')).toBe(1);
+  });
+});
