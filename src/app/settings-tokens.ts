@@ -48,12 +48,13 @@ function isPlain(url: string): boolean {
 
 function isLoopback(url: string): boolean {
   const { hostname } = new URL(url);
-  return hostname === 'localhost' || hostname === '[::1]' || hostname.startsWith('127.');
+  return hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d+){3}$/.test(hostname);
 }
 
 /** This machine, or a name or an address that the internet does not know: a cluster's own services speak plainly. */
 function isNear(url: string): boolean {
   const { hostname } = new URL(url);
   if (isLoopback(url) || !/[.:]/.test(hostname)) return true;
-  return /\.(local|internal|svc)$|^10\.|^192\.168\.|^172\.(1[6-9]|2\d|3[01])\.|^\[f[cd]/.test(hostname);
+  // A name of the internet may begin with digits, too.
+  return /\.(local|internal|svc)$|^\[f[cd]|^(10\.\d+|192\.168|172\.(1[6-9]|2\d|3[01]))(\.\d+){2}$/.test(hostname);
 }

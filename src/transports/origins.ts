@@ -24,7 +24,9 @@ export class Origins {
   /** Whether the request's cookies speak for the user: not when a page of any site may have caused it. */
   trustsCookies(request: Request): boolean {
     const origin = originOf(request);
-    return origin === undefined || isOwn(request, origin) || this.#allowed?.has(origin) === true;
+    // Not every request names the origin: an image's does not, yet browsers send cookies along and say whose it is.
+    if (origin === undefined) return !/^(cross|same)-site$/.test(request.headers.get('sec-fetch-site') ?? '');
+    return isOwn(request, origin) || this.#allowed?.has(origin) === true;
   }
 
   /**
@@ -65,8 +67,12 @@ function originOf(request: Request): string | undefined {
   return request.headers.get('origin')?.toLowerCase();
 }
 
-/** A proxy may speak TLS before this server, so the host decides and not the scheme. */
+/**
+ * A proxy may speak TLS before this server, so the host decides and not the scheme. A proxy may also name the scheme's
+ * own port, which browsers leave out.
+ */
 function isOwn(request: Request, origin: string): boolean {
   const host = request.headers.get('host')?.toLowerCase();
-  return host !== undefined && (origin === `http://${host}` || origin === `https://${host}`);
+  if (host === undefined) return false;
+  return origin === `http://${host.replace(/:80$/, '')}` || origin === `https://${host.replace(/:443$/, '')}`;
 }
