@@ -11,6 +11,7 @@ if (!url || !prefix || !data || !(seconds * channels * batch > 0)) {
 
 const redis = new Redis(url);
 await redis.script('LOAD', appendScript);
+const history = /master_replid:(\w+)/.exec(await redis.info('replication'))?.[1] ?? '';
 const sha = new Bun.CryptoHasher('sha1').update(appendScript).digest('hex');
 const warmMs = 300;
 const size = 1000;
@@ -25,7 +26,7 @@ async function publish(channel: string, until: number, counting: () => boolean):
   let last = 0;
   while (performance.now() < until) {
     const pipeline = redis.pipeline();
-    for (let count = 0; count < batch; count++) pipeline.evalsha(sha, 3, ...keys, ...values, key('c'), '');
+    for (let count = 0; count < batch; count++) pipeline.evalsha(sha, 3, ...keys, ...values, key('c'), '', '', history);
     const answers = (await pipeline.exec()) ?? [];
     for (const [error, answer] of answers) {
       if (error) throw error;

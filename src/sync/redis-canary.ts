@@ -148,7 +148,7 @@ export class RedisCanary {
     const { prefix, clock, commands } = this.#options;
     const mark = `${prefix}:l:{${lane.tag}}`;
     // Its log is always empty: only the epoch counts.
-    const [epoch] = await commands.read(mark, `${mark}:s`, randomId(clock, 6), '', 0, markKeptMs, 0);
+    const [epoch] = await commands.readMark(mark, `${mark}:s`, randomId(clock, 6), '', 0, markKeptMs, 0);
     lane.epoch = epoch;
   }
 

@@ -5,10 +5,11 @@
 import { Cluster, Redis } from 'ioredis';
 import type { Clock } from '../core/clock.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { addressOf, createCluster, parseSlots } from './redis-cluster.ts';
 import { withoutArguments } from './redis-error.ts';
 import type { ReadReply } from './redis-history.ts';
 import { appendScript, readScript } from './redis-scripts.ts';
-import { slotCount, slotOf } from './redis-slot.ts';
+import { slotOf } from './redis-slot.ts';
 import { createListener, disconnectTimeout, type RedisClientOptions, type RedisTarget } from './redis-target.ts';
 import type { RedisHost } from './redis-url.ts';
 import { within } from './redis-within.ts';
@@ -39,6 +40,13 @@ export interface RedisCommandsOptions {
   readonly moved: () => void;
 }
 
+interface ServerFacts {
+  /** A restart loses nothing that was answered: it is in the file before. */
+  readonly durable: boolean;
+  /** Its `master_replid`; empty where the scripts have to ask for it. */
+  readonly history: string;
+}
+
 const answerTimeoutMs = 1_000;
 const onlyServer = 'redis';
 /** Version of Redis. */
@@ -53,14 +61,14 @@ export class RedisCommands {
   readonly #host: RedisHost;
   /** Address of the server that it is connected to, or was at last. */
   #peer: string;
-  /** A restart loses nothing that was answered; undefined while that is not known of the present connection. */
-  #durable: boolean | undefined;
+  /** What the scripts are told of the server; undefined while that is not known of the present connection. */
+  #facts: ServerFacts | undefined;
 
   private constructor(
     client: Redis | Cluster,
     options: RedisCommandsOptions,
     host: RedisHost,
-    durable: boolean,
+    facts: ServerFacts,
     sharded = false,
   ) {
     this.#options = options;
@@ -70,10 +78,10 @@ export class RedisCommands {
     client.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
     this.#client = client as (Redis | Cluster) & Scripted;
     this.#peer = client instanceof Redis ? peerOf(client) : '';
-    this.#durable = durable;
-    client.on('ready', () => void this.#learn());
+    this.#facts = facts;
+    client.on('ready', () => void this.learn());
     client.on('close', () => {
-      if (!(client instanceof Cluster)) this.#durable = undefined;
+      if (!(client instanceof Cluster)) this.#facts = undefined;
       options.changed();
     });
   }
@@ -108,9 +116,13 @@ export class RedisCommands {
       // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
       const info = await first.info().catch(() => '');
       if (target.kind !== 'cluster' && !info.includes('cluster_enabled:1')) {
-        return new RedisCommands(first, options, host, await keepsAll(first, target));
+        return new RedisCommands(first, options, host, await learnFacts(first, target));
       }
-      const cluster = createCluster(options, host, parseSlots(await first.cluster('SLOTS'), host).keys);
+      const cluster = createCluster(
+        { ...options, answerTimeoutMs },
+        host,
+        parseSlots(await first.cluster('SLOTS'), host).keys,
+      );
       cluster.on('error', failed);
       first.disconnect();
       try {
@@ -120,7 +132,7 @@ export class RedisCommands {
         throw error;
       }
       const version = Number(/^redis_version:(\d+)/m.exec(info)?.[1] ?? shardedSince);
-      return new RedisCommands(cluster, options, host, false, version >= shardedSince);
+      return new RedisCommands(cluster, options, host, { durable: false, history: '' }, version >= shardedSince);
     } catch (error) {
       first.disconnect();
       throw last ?? withoutArguments(error);
@@ -128,19 +140,29 @@ export class RedisCommands {
   }
 
   get ready(): boolean {
-    return this.#client.status === 'ready' && this.#durable !== undefined;
+    return this.#client.status === 'ready' && this.#facts !== undefined;
   }
 
   get publishCommand(): 'PUBLISH' | 'SPUBLISH' {
     return this.sharded ? 'SPUBLISH' : 'PUBLISH';
   }
 
+  get #told(): [durable: string, history: string] {
+    return [this.#facts?.durable === true ? '1' : '', this.#facts?.history ?? ''];
+  }
+
   append(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]> {
-    return this.#run(() => this.#client.sobranieAppend(...args, this.#durable === true ? '1' : ''));
+    return this.#run(() => this.#client.sobranieAppend(...args, ...this.#told));
   }
 
   read(...args: (string | number)[]): Promise<ReadReply> {
-    return this.#run(() => this.#client.sobranieRead(...args, this.#durable === true ? '1' : ''));
+    return this.#run(() => this.#client.sobranieRead(...args, ...this.#told));
+  }
+
+  /** As `read`, and the server is asked for its history anew, should it have taken on another without a word. */
+  async readMark(...args: (string | number)[]): Promise<ReadReply> {
+    const [durable] = this.#told;
+    return await this.#run(() => this.#client.sobranieRead(...args, durable, ''));
   }
 
   async publish(topic: string, message: string): Promise<void> {
@@ -191,12 +213,13 @@ export class RedisCommands {
   }
 
   /** Another connection may lead to another server, or to the same with other settings. */
-  async #learn(): Promise<void> {
+  async learn(): Promise<void> {
     const client = this.#client;
     if (client instanceof Redis) {
-      const durable = await keepsAll(client, this.#options.target);
-      if (client.status !== 'ready') return;
-      this.#durable = durable;
+      const { stream } = client;
+      const facts = await learnFacts(client, this.#options.target);
+      if (client.status !== 'ready' || client.stream !== stream) return;
+      this.#facts = facts;
       const peer = peerOf(client);
       if (peer !== this.#peer) {
         this.#peer = peer;
@@ -211,19 +234,20 @@ function peerOf({ stream }: Redis): string {
   return 'remoteAddress' in stream ? `${stream.remoteAddress}:${stream.remotePort}` : '';
 }
 
-/** Whether all that it answers is in its file before. One that does not tell is taken for one that does not. */
-async function keepsAll(client: Redis, { kind }: RedisTarget): Promise<boolean> {
-  // A master that replaces another has what had reached it by then.
-  if (kind === 'sentinel') return false;
-  try {
-    const [[, appendOnly], [, fsync]] = await Promise.all([
-      client.config('GET', 'appendonly'),
-      client.config('GET', 'appendfsync'),
-    ]);
-    return appendOnly === 'yes' && fsync === 'always';
-  } catch {
-    return false;
-  }
+/** One that does not tell is taken for one that keeps nothing, and the scripts ask by themselves. */
+async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<ServerFacts> {
+  const [keeping, replication] = await Promise.allSettled([
+    // A master that replaces another has what had reached it by then.
+    kind === 'sentinel' ? Promise.reject(new Error('promoted')) : client.config('GET', 'append*'),
+    client.info('replication'),
+  ]);
+  const settings = keeping.status === 'fulfilled' ? keeping.value : [];
+  const isSet = (name: string, value: string): boolean => settings[settings.indexOf(name) + 1] === value;
+  const info = replication.status === 'fulfilled' ? replication.value : '';
+  return {
+    durable: isSet('appendonly', 'yes') && isSet('appendfsync', 'always'),
+    history: /^master_replid:(\w+)/m.exec(info)?.[1] ?? '',
+  };
 }
 
 function commandOptions({ clock, target }: RedisCommandsOptions, host: RedisHost): RedisClientOptions {
@@ -243,41 +267,4 @@ function commandOptions({ clock, target }: RedisCommandsOptions, host: RedisHost
     // A master that became a replica keeps its connections: another one leads to the present master.
     reconnectOnError: (error) => error.message.startsWith('READONLY'),
   };
-}
-
-function createCluster(options: RedisCommandsOptions, host: RedisHost, keys: readonly string[]): Cluster {
-  const { clock, target } = options;
-  const { host: _host, port: _port, ...account } = target.optionsFor(host);
-  return new Cluster([...keys.map(addressOf), ...target.hosts], {
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    enableAutoPipelining: true,
-    slotsRefreshInterval: 2_000,
-    clusterRetryStrategy: (times) => clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6)),
-    redisOptions: {
-      ...account,
-      connectTimeout: 5_000,
-      disconnectTimeout,
-      keepAlive: 5_000,
-      commandTimeout: answerTimeoutMs,
-    },
-  });
-}
-
-function addressOf(key: string): { host: string; port: number } {
-  const colon = key.lastIndexOf(':');
-  return { host: key.slice(0, colon), port: Number(key.slice(colon + 1)) };
-}
-
-/** The answer to CLUSTER SLOTS: stretches of slots, each with its master first; one without a host is the one asked. */
-function parseSlots(reply: unknown, asked: RedisHost): { keys: string[]; bySlot: (string | undefined)[] } {
-  const keys = new Set<string>();
-  const bySlot: (string | undefined)[] = Array.from({ length: slotCount });
-  for (const [from, to, master] of reply as [number, number, [host: string | null, port: number]][]) {
-    const key = `${master[0] || asked.host}:${master[1]}`;
-    keys.add(key);
-    bySlot.fill(key, from, to + 1);
-  }
-  if (keys.size === 0) throw new Error('the Redis Cluster has no masters yet');
-  return { keys: [...keys], bySlot };
 }

@@ -13,20 +13,26 @@
 // What is left of the log stays readable and the count goes on; keys stay used, for what was appended under a surviving
 // one survived as well. An epoch is therefore the log's name, which keys go by, then, after the first change, `-` and
 // the history's.
+//
+// To ask Redis for its history takes as long as half of the rest, so who calls may tell it: who is connected to the one
+// server there is learned it on this very connection, and what would bring another history ends that. Only where the
+// log was not counted in the one told is Redis asked.
 
 const openLog = `
 local head = redis.call('HMGET', KEYS[1], 'e', 'r', 'o')
 local epoch, offset = head[1], head[3]
-local info = redis.pcall('INFO', 'replication')
-local history = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
-if not epoch then
-  epoch, offset = ARGV[1], '0'
-  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0, 'r', history)
-  redis.call('DEL', KEYS[2])
-elseif head[2] ~= history then
-  local promoted = history ~= '' and string.find(info, 'master_replid2:0*[1-9a-f]')
-  if durable ~= '1' or promoted then epoch = string.match(epoch, '^%w+') .. '-' .. ARGV[1] end
-  redis.call('HSET', KEYS[1], 'e', epoch, 'r', history)
+if not epoch or told == '' or head[2] ~= told then
+  local info = redis.pcall('INFO', 'replication')
+  local history = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
+  if not epoch then
+    epoch, offset = ARGV[1], '0'
+    redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0, 'r', history)
+    redis.call('DEL', KEYS[2])
+  elseif head[2] ~= history then
+    local promoted = history ~= '' and string.find(info, 'master_replid2:0*[1-9a-f]')
+    if durable ~= '1' or promoted then epoch = string.match(epoch, '^%w+') .. '-' .. ARGV[1] end
+    redis.call('HSET', KEYS[1], 'e', epoch, 'r', history)
+  end
 end
 `;
 
@@ -36,7 +42,7 @@ end
  * belongs to an earlier log, and goes. The first write is one that a full Redis refuses, so nothing is done by half.
  */
 export const appendScript = `
-local durable = ARGV[10]
+local durable, told = ARGV[10], ARGV[11]
 ${openLog}
 if ARGV[9] ~= '' then
   local seen = redis.call('GET', KEYS[3])
@@ -65,7 +71,7 @@ return {epoch, offset}
  * holds at the first publication.
  */
 export const readScript = `
-local durable = ARGV[6]
+local durable, told = ARGV[6], ARGV[7]
 ${openLog}
 if not head[1] then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 local entries = {}

@@ -99,7 +99,7 @@ export class RedisAdapter implements SyncAdapter {
         failed(new Error('a connection was open and heard nothing: another takes its place'));
         listeners.rebuild(key);
       },
-      logsChanged: () => heads.tellAll(),
+      logsChanged: () => void commands.learn().then(() => heads.tellAll()),
       beat: () => {
         heads.tellFew();
         this.#tellHealth();
