@@ -25,6 +25,9 @@ export const log = realtime.table(
   {
     single: boolean('single').primaryKey().default(true),
     epoch: text('epoch').notNull(),
+    topic: text('topic')
+      .notNull()
+      .default(sql`'realtime_' || replace(gen_random_uuid()::text, '-', '')`),
   },
   (table) => [check('log_single', sql`${table.single}`)],
 );
@@ -71,20 +74,6 @@ export const publications = realtime.table(
       .where(sql`${table.key} IS NOT NULL`),
   ],
 );
-
-/** What was spent of limits that hold over all nodes. Unlogged, which the schema cannot express. */
-export const limits = realtime.table('limits', {
-  key: text('key').primaryKey(),
-  points: bigint('points', { mode: 'number' }).notNull(),
-  endsAt: timestamp('ends_at', { withTimezone: true }).notNull(),
-});
-
-/** Tickets that were not used yet. Unlogged, which the schema cannot express. */
-export const tickets = realtime.table('tickets', {
-  digest: text('digest').primaryKey(),
-  claims: text('claims').notNull(),
-  endsAt: timestamp('ends_at', { withTimezone: true }).notNull(),
-});
 
 /** Demo: watched as `posts` and `posts:{id}`. */
 export const posts = pgTable('posts', {

@@ -1,9 +1,10 @@
 // The node's LISTEN connection: hears of new publications in the log and of ephemeral ones from other nodes.
 //
-//   1. one direct connection of its own listens; after each loss the driver reconnects and listens again
-//   2. after each (re)connect `connected` is told, since notifications in between are lost
-//   3. every few seconds a canary is sent through the pool and must come back on this very session
-//   4. none for too long: the socket is half open or the session deaf; it is dropped and built anew
+//   1. the names to listen to are the database's secret, since whoever may connect may listen: `start` is told them
+//   2. one direct connection of its own listens; after each loss the driver reconnects and listens again
+//   3. after each (re)connect `connected` is told, since notifications in between are lost
+//   4. every few seconds a canary is sent through the pool and must come back on this very session
+//   5. none for too long: the socket is half open or the session deaf; it is dropped and built anew
 
 import type { Clock } from '../core/clock.ts';
 import { textArray, type Database } from '../database/connect.ts';
@@ -46,8 +47,6 @@ const unsentCharactersMax = 32 << 20;
 const sentAtOnceMax = 200;
 const lateAfterMs = 1_000;
 
-const logTopic = 'realtime_log';
-const nodesTopic = 'realtime_nodes';
 const canaryMark = 'canary';
 
 export class PostgresListener {
@@ -55,6 +54,7 @@ export class PostgresListener {
   readonly #events: ListenerEvents;
   #client: Database | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
+  #topic = '';
   #heardAt: number;
   #canaries = 0;
   readonly #expected = new Map<number, () => void>();
@@ -74,11 +74,23 @@ export class PostgresListener {
     return this.#up;
   }
 
-  /** Resolves when it listens; rejects when the database cannot be reached. */
-  async start(): Promise<void> {
+  /** Resolves when it listens; rejects when the database cannot be reached. `topic`: see LogState. */
+  async start(topic: string): Promise<void> {
+    this.#topic = topic;
     await this.#open();
     const every = this.#options.canaryEveryMs ?? 3_000;
     this.#timer = setInterval(() => this.#beat(), every);
+  }
+
+  /** Another database behind the same address has another topic. Without effect if it is the same. */
+  follow(topic: string): void {
+    if (this.#topic === topic || this.#closed) return;
+    this.#topic = topic;
+    this.#rebuild();
+  }
+
+  get #nodesTopic(): string {
+    return `${this.#topic}_nodes`;
   }
 
   /**
@@ -116,7 +128,7 @@ export class PostgresListener {
       if (batch.length === 0) continue;
       const payloads = textArray(batch.flatMap((unsent) => unsent.payloads));
       try {
-        await sql`SELECT pg_notify(${nodesTopic}, payload) FROM unnest(${payloads}::text[]) AS payload`;
+        await sql`SELECT pg_notify(${this.#nodesTopic}, payload) FROM unnest(${payloads}::text[]) AS payload`;
         for (const { resolve } of batch) resolve();
       } catch (error) {
         for (const { reject } of batch) reject(error);
@@ -135,7 +147,7 @@ export class PostgresListener {
       this.#expected.set(id, resolve);
     });
     try {
-      const sent = sql`SELECT pg_notify(${nodesTopic}, ${`${nodeId} ${canaryMark} ${id}`})`.execute();
+      const sent = sql`SELECT pg_notify(${this.#nodesTopic}, ${`${nodeId} ${canaryMark} ${id}`})`.execute();
       await Promise.all([heard, sent]);
     } finally {
       clearTimeout(timer);
@@ -155,9 +167,9 @@ export class PostgresListener {
     const client = this.#options.connect();
     this.#client = client;
     const mine = () => this.#client === client && !this.#closed;
-    await client.listen(logTopic, (payload) => mine() && this.#events.appended(payload));
+    await client.listen(`${this.#topic}_log`, (payload) => mine() && this.#events.appended(payload));
     await client.listen(
-      nodesTopic,
+      this.#nodesTopic,
       (payload) => mine() && this.#heard(payload),
       () => mine() && this.#connected(),
     );

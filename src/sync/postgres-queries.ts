@@ -52,13 +52,15 @@ export interface LogState {
   readonly epoch: string;
   /** The newest publication's; 0 when there is none. */
   readonly seq: number;
+  /** The beginning of the names under which the log's nodes notify each other. */
+  readonly topic: string;
 }
 
 export async function readLogState(sql: Database): Promise<LogState> {
-  const [row] = await sql<{ epoch: string; seq: number }[]>`
-    SELECT epoch, (SELECT coalesce(max(seq), 0) FROM realtime.publications) AS seq FROM realtime.log`;
+  const [row] = await sql<LogState[]>`
+    SELECT epoch, topic, (SELECT coalesce(max(seq), 0) FROM realtime.publications) AS seq FROM realtime.log`;
   if (row === undefined) throw new Error('the table realtime.log is empty');
-  return { epoch: row.epoch, seq: row.seq };
+  return row;
 }
 
 /** The heads of channels; one that never had a publication stands at 0 of the log's epoch. */

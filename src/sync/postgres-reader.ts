@@ -1,8 +1,8 @@
 // Reads the log on this node, in its order, and tells the hub what it is interested in.
 //
 // Most of the time nothing is read: the relay and the appends of this process hand over what they have just committed,
-// and if that follows directly on what was delivered, it goes on to the hub at once. Only what others have written, or
-// what was missed, is read from the table: rows after the last delivered `seq`. Numbers are taken behind a fence, so
+// notifications what others have, and if that follows directly on what was delivered, it goes on to the hub at once. Only
+// what was too large for a notification, or was missed, is read from the table: rows after the last delivered `seq`. Numbers are taken behind a fence, so
 // a lower one never appears later. Between two batches the sockets are waited for.
 
 import type { Clock } from '../core/clock.ts';
@@ -77,7 +77,7 @@ export class PostgresReader {
     this.#interest.delete(channel);
   }
 
-  /** Rows that this process has just committed, ascending. Resolves when their giver may go on. */
+  /** Rows that were just committed, each `seq` one above the one before. Resolves when their giver may go on. */
   hand(rows: readonly LogRow[]): void | Promise<void> {
     if (this.#closed || rows.length === 0) return undefined;
     if (this.#backlog > backlogMax) {
@@ -154,13 +154,14 @@ export class PostgresReader {
     this.#behind = false;
     const version = this.#interestVersion;
     const restarts = this.#restarts;
+    const handed = this.#handed.length;
     const filter = this.#interest.size <= filterChannelsMax ? [...this.#interest] : undefined;
     try {
       const page = await readLog(this.#options.sql, this.#last, filter, pageRows);
       if (this.#closed) return undefined;
       const outdated = filter !== undefined && version !== this.#interestVersion;
       if (outdated || restarts !== this.#restarts) this.#behind = true;
-      else this.#takePage(page.rows, page.seq);
+      else this.#takePage(page.rows, page.seq, handed);
     } catch (error) {
       this.#options.log('the log could not be read; trying again', error);
       this.#options.observer.failed(this.#options.name);
@@ -171,13 +172,24 @@ export class PostgresReader {
     return this.#work();
   }
 
-  #takePage(rows: readonly LogRow[], seq: number): void {
+  /** `handed`: so many hand-overs were there before the page was read. */
+  #takePage(rows: readonly LogRow[], seq: number, handed: number): void {
     if (rows.length > 0) {
       this.#deliver(rows);
       // There may be more; the read after the last page finds nothing and ends it.
       this.#behind = true;
     }
     this.#last = Math.max(this.#last, seq);
+    if (rows.length === 0) this.#forgetBeyondLog(handed);
+  }
+
+  /** What was handed over before the log was read to its end and is not in it, is of no log, or of one that was lost. */
+  #forgetBeyondLog(handed: number): void {
+    const known = this.#handed.slice(0, handed).filter((rows) => (rows.at(-1)?.seq ?? 0) <= this.#last);
+    const dropped = this.#handed.slice(0, handed).filter((rows) => !known.includes(rows));
+    if (dropped.length === 0) return;
+    this.#handed = [...known, ...this.#handed.slice(handed)];
+    this.#settleBacklog(-dropped.reduce((sum, rows) => sum + rows.length, 0));
   }
 
   #deliver(rows: readonly LogRow[]): void {

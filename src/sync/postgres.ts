@@ -2,7 +2,8 @@
 //
 //   publish      appended to the log in batches; what was committed is handed to this node's reader at once
 //   subscribe    the channel becomes of interest, then its head is read: every later row will be seen
-//   other nodes  a notification says that the log grew; the reader reads what follows its last row
+//   other nodes  a notification says that the log grew, and carries what is little; if it does not, or a notification
+//                was lost, the reader reads what follows its last row
 //   reconnect    notifications were lost meanwhile, so the log is read and the heads of all channels are told
 //   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
 
@@ -26,13 +27,14 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { PostgresAppender } from './postgres-appender.ts';
 import { headsAtOnceMax, PostgresHeads } from './postgres-heads.ts';
 import { PostgresListener } from './postgres-listener.ts';
+import { carriedRows, parseNotice } from './postgres-notice.ts';
 import { readHeads, readHistory, readLogState } from './postgres-queries.ts';
 import { PostgresReader } from './postgres-reader.ts';
 
 export interface PostgresAdapterOptions {
   /** For queries; may lead through a pooler. */
   readonly sql: Database;
-  /** A new client of a single connection for LISTEN, which must not lead through a pooler in transaction mode. */
+  /** A new client of a single connection, for LISTEN and for appending; it must not lead through a pooler. */
   readonly connectDirect: () => Database;
   readonly nodeId: string;
   /** Of `sql`'s connections and of this process's relay: notifications carry it. */
@@ -65,7 +67,7 @@ export class PostgresAdapter implements SyncAdapter {
   constructor(options: PostgresAdapterOptions) {
     this.#options = options;
     this.#appender = new PostgresAppender(
-      options.sql,
+      options.connectDirect(),
       (rows) => {
         options.observer.message(this.name, 'out', rows.length);
         void this.hand(rows);
@@ -95,7 +97,7 @@ export class PostgresAdapter implements SyncAdapter {
     const state = await readLogState(sql);
     this.#logEpoch = state.epoch;
     this.#reader = new PostgresReader({ sql, clock, observer, log, name: this.name }, events, state.seq);
-    await this.#listener.start();
+    await this.#listener.start(state.topic);
     // Correctness never rests on a notification or a hand-over alone.
     this.#safety = setInterval(() => void this.#checkLog(), safetyReadEveryMs);
   }
@@ -139,7 +141,7 @@ export class PostgresAdapter implements SyncAdapter {
 
   async close(): Promise<void> {
     clearInterval(this.#safety);
-    await this.#appender.drain();
+    await this.#appender.close();
     this.#events = undefined;
     await this.#listener.close();
     await this.#reader?.close();
@@ -148,12 +150,20 @@ export class PostgresAdapter implements SyncAdapter {
 
   // Notifications
 
-  /** `<seq> <application name>`: what this node has written itself is handed over without a detour. */
   #appendedBy(payload: string): void {
-    const [seq, ...writer] = payload.split(' ');
-    if (writer.join(' ') === this.#options.applicationName) return;
     const reader = this.#reader;
-    if (reader !== undefined && Number(seq) > reader.last) reader.catchUp();
+    const { seq, writer } = parseNotice(payload);
+    // What this node has written itself is handed over without a detour.
+    if (reader === undefined || writer === this.#options.applicationName || seq <= reader.last) return;
+    try {
+      const rows = carriedRows(payload, seq);
+      // A hand-over that does not follow directly on what was delivered makes the reader read the log.
+      if (rows.length > 0) void reader.hand(rows);
+      else reader.catchUp();
+    } catch (error) {
+      this.#failed('a notification of the log could not be read', error);
+      reader.catchUp();
+    }
   }
 
   #connected(): void {
@@ -192,6 +202,7 @@ export class PostgresAdapter implements SyncAdapter {
     const reader = this.#reader;
     if (reader === undefined) return;
     const state = await readLogState(this.#options.sql);
+    this.#listener.follow(state.topic);
     // A database that was set up anew or put back to an earlier state has less than was read already.
     if (state.epoch !== this.#logEpoch || state.seq < reader.last) reader.restart(state.seq);
     this.#logEpoch = state.epoch;

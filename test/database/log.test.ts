@@ -75,16 +75,18 @@ describe('numbering', () => {
 
   test('one notification per batch tells the newest seq, and who wrote it', async () => {
     const heard: string[] = [];
-    const listening = await sql.listen('realtime_log', (payload) => heard.push(payload));
+    const topic = `${(await sql`select topic from realtime.log`)[0]!['topic']}_log`;
+    const listening = await sql.listen(topic, (payload) => heard.push(payload));
     await sql`select realtime.send('ephemeral:x', '1')`;
     await relayed(sql);
     const rows = await append([{}, {}]);
     await sql`select realtime.send('a', '1') from generate_series(1, 5)`;
     const { rows: later } = await relayed(sql);
-    await sql.notify('realtime_log', 'end');
+    await sql.notify(topic, 'end');
     while (heard.at(-1) !== 'end') await new Promise((resolve) => setTimeout(resolve, 1));
     await listening.unlisten();
-    expect(heard).toEqual([`${rows[1]!.seq} postgres.js`, `${later.at(-1)!.seq} postgres.js`, 'end']);
+    const told = heard.map((payload) => payload.split('\n')[0]);
+    expect(told).toEqual([`${rows[1]!.seq} postgres.js`, `${later.at(-1)!.seq} postgres.js`, 'end']);
   });
 
   test('a batch is bounded by bytes as well, and one row always passes', async () => {

@@ -65,11 +65,11 @@ export interface Relayed {
   readonly dropped: number;
 }
 
-/** One call of realtime.relay. */
-export async function relayed(sql: postgres.Sql, batchMax = 100_000): Promise<Relayed> {
+/** One call of realtime.relay; with `ranges`, the array as text, as the relay itself calls it. */
+export async function relayed(sql: postgres.Sql, batchMax = 100_000, ranges: string | null = null): Promise<Relayed> {
   const rows = await sql`
     select seq::float8, channel, epoch, "offset"::float8, data, at::float8, "user", connection, "except"
-    from realtime.relay(${batchMax}, ${JSON.stringify(rules)}::text::jsonb)`;
+    from realtime.relay(${batchMax}, ${JSON.stringify(rules)}::text::jsonb, ${ranges}::text::bigint[])`;
   const report = rows.at(-1)!;
   return {
     rows: rows.slice(0, -1) as unknown as LogRow[],
