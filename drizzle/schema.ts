@@ -75,6 +75,20 @@ export const publications = realtime.table(
   ],
 );
 
+/** What was spent of limits that hold over all nodes. Unlogged, which the schema cannot express. */
+export const limits = realtime.table('limits', {
+  key: text('key').primaryKey(),
+  points: bigint('points', { mode: 'number' }).notNull(),
+  endsAt: timestamp('ends_at', { withTimezone: true }).notNull(),
+});
+
+/** Tickets that were not used yet. Unlogged, which the schema cannot express. */
+export const tickets = realtime.table('tickets', {
+  digest: text('digest').primaryKey(),
+  claims: text('claims').notNull(),
+  endsAt: timestamp('ends_at', { withTimezone: true }).notNull(),
+});
+
 /** Demo: watched as `posts` and `posts:{id}`. */
 export const posts = pgTable('posts', {
   id: bigint('id', { mode: 'number' }).primaryKey().generatedByDefaultAsIdentity(),
