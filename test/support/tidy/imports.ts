@@ -15,6 +15,7 @@ export const floors: Readonly<Record<string, number>> = {
   nodes: 2,
   presence: 2,
   auth: 2,
+  limits: 2,
   metrics: 2,
   pages: 2,
   app: 3,
