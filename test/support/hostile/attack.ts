@@ -41,6 +41,30 @@ async function paced(
   }
 }
 
+/** Sockets that may be written to: what comes before the handshake is answered may be taken for a request. */
+async function welcomed(url: URL, count: number, query?: string, onData?: (chunk: Buffer) => void): Promise<Peer[]> {
+  const open = async (): Promise<Peer> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const peer = await Peer.open(url, {
+      first: upgradeTo(query),
+      onData: (chunk) => {
+        if (chunk.includes('"welcome"')) resolve();
+        else onData?.(chunk);
+      },
+      onClose: () => resolve(),
+    });
+    await promise;
+    return peer;
+  };
+  return Promise.all(Array.from({ length: count }, open));
+}
+
+function countOf(text: string, chunk: Buffer): number {
+  let count = 0;
+  for (let at = chunk.indexOf(text); at !== -1; at = chunk.indexOf(text, at + 1)) count++;
+  return count;
+}
+
 /** Frames of noise over a few sockets, each opened again when the server has closed it. */
 const frames: Attack = async (url, { seed = 1, count, perSecond, sockets = 16 }) => {
   const random = randomFrom(seed);
@@ -180,19 +204,10 @@ const deaf: Attack = async (url, { count, perSecond, query = '' }) => {
 };
 
 /** One client that comes to and leaves thousands of channels, as fast as its answers come. */
-const storm: Attack = async (url, { seed = 1, count, perSecond, sockets = 1 }) => {
+const storm: Attack = async (url, { seed = 1, count, perSecond, sockets = 1, query }) => {
   const random = randomFrom(seed);
   let answers = 0;
-  const peers = await Promise.all(
-    Array.from({ length: sockets }, () =>
-      Peer.open(url, {
-        first: upgradeTo(),
-        onData: (chunk) => {
-          for (let at = chunk.indexOf('"type":"'); at !== -1; at = chunk.indexOf('"type":"', at + 1)) answers++;
-        },
-      }),
-    ),
-  );
+  const peers = await welcomed(url, sockets, query, (chunk) => (answers += countOf('"type":"', chunk)));
   await paced(count, perSecond, (index) => {
     const type = random() < 0.5 ? 'subscribe' : 'unsubscribe';
     const channel = `${pick(['storm', 'ephemeral'], random)}:${Math.floor(random() * 3_000)}`;
@@ -206,21 +221,13 @@ const storm: Attack = async (url, { seed = 1, count, perSecond, sockets = 1 }) =
 };
 
 /** Many clients, each with as many channels as it may have. Holds on until it is ended. */
-const hoarders: Attack = async (url, { count, perSecond, sockets = 20 }) => {
+const hoarders: Attack = async (url, { count, perSecond, sockets = 20, query }) => {
   let subscribed = 0;
   let errors = 0;
-  const peers = await Promise.all(
-    Array.from({ length: sockets }, () =>
-      Peer.open(url, {
-        first: upgradeTo(),
-        onData: (chunk) => {
-          for (let at = chunk.indexOf('"subscribed"'); at !== -1; at = chunk.indexOf('"subscribed"', at + 1))
-            subscribed++;
-          for (let at = chunk.indexOf('"error"'); at !== -1; at = chunk.indexOf('"error"', at + 1)) errors++;
-        },
-      }),
-    ),
-  );
+  const peers = await welcomed(url, sockets, query, (chunk) => {
+    subscribed += countOf('"subscribed"', chunk);
+    errors += countOf('"error"', chunk);
+  });
   await paced(count * sockets, perSecond, (index) => {
     const channel = `hoard:${index}`;
     return peers[index % sockets]!.send(textFrame(JSON.stringify({ type: 'subscribe', channel })));

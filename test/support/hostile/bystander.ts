@@ -25,8 +25,8 @@ export class Bystander {
   }
 
   /** Resolves when it is served. */
-  static async start(server: RunningServer): Promise<Bystander> {
-    const bystander = new Bystander(spawnScript(join(import.meta.dir, 'witness.ts'), {}, [server.url]));
+  static async start(server: RunningServer, token = ''): Promise<Bystander> {
+    const bystander = new Bystander(spawnScript(join(import.meta.dir, 'witness.ts'), {}, [server.url, token]));
     await until(
       () => bystander.#look().length > 10,
       () => `the witness is served; ${bystander.#process.stderr()}`,

@@ -12,7 +12,9 @@ export interface Report {
   readonly fault?: string;
 }
 
-const [url = '', pauseMs = '10'] = process.argv.slice(2);
+const [url = '', token = ''] = process.argv.slice(2);
+const pauseMs = 10;
+const query = token === '' ? '' : `token=${token}`;
 const channel = `witness:${crypto.randomUUID()}`;
 const waiting = new Map<number, { sentAt: number; at: number; websocket?: number; sse?: number }>();
 let samples: Sample[] = [];
@@ -43,11 +45,15 @@ function taker(transport: 'websocket' | 'sse'): (frame: Frame) => void {
 }
 
 const takeText = taker('websocket');
-const reader = await WebSocketClient.open(url, { onText: (text) => takeText(JSON.parse(text) as Frame) });
+const reader = await WebSocketClient.open(url, { query, onText: (text) => takeText(JSON.parse(text) as Frame) });
 reader.send({ type: 'subscribe', channel });
 const takeFrame = taker('sse');
-const stream = await EventClient.open(url, { query: `channels=${channel}`, onEvent: ({ frame }) => takeFrame(frame) });
+const stream = await EventClient.open(url, {
+  query: `channels=${channel}&${query}`,
+  onEvent: ({ frame }) => takeFrame(frame),
+});
 const publisher = await WebSocketClient.open(url, {
+  query,
   onText: (text) => {
     if (text.includes('"error"')) report({ fault: `publisher: ${text}` });
   },
@@ -61,7 +67,7 @@ let number = 0;
 setInterval(() => {
   waiting.set(number, { sentAt: Date.now(), at: performance.now() });
   publisher.send({ type: 'publish', channel, data: number++ });
-}, Number(pauseMs));
+}, pauseMs);
 
 setInterval(() => {
   report({ samples });
