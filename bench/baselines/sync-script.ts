@@ -1,7 +1,7 @@
 // The script that appends a publication, called bare: one process, ioredis, explicit pipelines, no server around it.
 // Arguments: redis url, prefix, seconds, channels, publications per pipeline, data. Prints how many it got through.
 import { Redis } from 'ioredis';
-import { appendScript, headKeptMs } from '../../src/sync/redis-scripts.ts';
+import { appendScript } from '../../src/sync/redis-scripts.ts';
 
 const [url, prefix, data, ...numbers] = process.argv.slice(2);
 const [seconds = 0, channels = 0, batch = 0] = numbers.map(Number);
@@ -16,17 +16,17 @@ const sha = new Bun.CryptoHasher('sha1').update(appendScript).digest('hex');
 const warmMs = 300;
 const size = 1000;
 const keptMs = 3_600_000;
-const values = ['epoch0', data, '', size, keptMs, Math.max(headKeptMs, keptMs), 'PUBLISH'];
+const values = [data, '', size, keptMs, 'PUBLISH'];
 let appended = 0;
 let misplaced = 0;
 
 async function publish(channel: string, until: number, counting: () => boolean): Promise<void> {
   const key = (kind: string): string => `${prefix}:${kind}:{${channel}}`;
-  const keys = [key('m'), key('s'), `${key('k')}:`];
+  const keys = [key('m'), key('s'), key('m')];
   let last = 0;
   while (performance.now() < until) {
     const pipeline = redis.pipeline();
-    for (let count = 0; count < batch; count++) pipeline.evalsha(sha, 3, ...keys, ...values, key('c'), '', '', history);
+    for (let count = 0; count < batch; count++) pipeline.evalsha(sha, 3, ...keys, ...values, key('c'), history);
     const answers = (await pipeline.exec()) ?? [];
     for (const [error, answer] of answers) {
       if (error) throw error;

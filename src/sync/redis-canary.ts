@@ -2,7 +2,7 @@
 // A connection can be open, answer pings, and be deaf all the same. Beside it a mark is read that belongs to no channel:
 // when its epoch changes, this server's logs were lost or come from another history, also those where nothing happens.
 
-import { randomId, type Clock } from '../core/clock.ts';
+import type { Clock } from '../core/clock.ts';
 import type { RedisCommands, RedisTopology } from './redis-commands.ts';
 import { within } from './redis-within.ts';
 
@@ -31,7 +31,6 @@ interface Lane {
   epoch: string | undefined;
 }
 
-const markKeptMs = 24 * 3_600_000;
 /** After as many unanswered rounds the connection for commands is taken for dead. */
 const silentRoundsMax = 2;
 
@@ -145,10 +144,10 @@ export class RedisCanary {
   }
 
   async #readMark(lane: Lane): Promise<void> {
-    const { prefix, clock, commands } = this.#options;
+    const { prefix, commands } = this.#options;
     const mark = `${prefix}:l:{${lane.tag}}`;
     // Its log is always empty: only the epoch counts.
-    const [epoch] = await commands.readMark(mark, `${mark}:s`, randomId(clock, 6), '', 0, markKeptMs, 0);
+    const [epoch] = await commands.readAsking(mark, `${mark}:s`, '', 0, 0);
     lane.epoch = epoch;
   }
 

@@ -40,13 +40,6 @@ export interface RedisCommandsOptions {
   readonly moved: () => void;
 }
 
-interface ServerFacts {
-  /** A restart loses nothing that was answered: it is in the file before. */
-  readonly durable: boolean;
-  /** Its `master_replid`; empty where the scripts have to ask for it. */
-  readonly history: string;
-}
-
 const answerTimeoutMs = 1_000;
 const onlyServer = 'redis';
 /** Version of Redis. */
@@ -62,13 +55,13 @@ export class RedisCommands {
   /** Address of the server that it is connected to, or was at last. */
   #peer: string;
   /** What the scripts are told of the server; undefined while that is not known of the present connection. */
-  #facts: ServerFacts | undefined;
+  #told: string | undefined;
 
   private constructor(
     client: Redis | Cluster,
     options: RedisCommandsOptions,
     host: RedisHost,
-    facts: ServerFacts,
+    told: string,
     sharded = false,
   ) {
     this.#options = options;
@@ -78,10 +71,10 @@ export class RedisCommands {
     client.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
     this.#client = client as (Redis | Cluster) & Scripted;
     this.#peer = client instanceof Redis ? peerOf(client) : '';
-    this.#facts = facts;
+    this.#told = told;
     client.on('ready', () => void this.learn());
     client.on('close', () => {
-      if (!(client instanceof Cluster)) this.#facts = undefined;
+      if (!(client instanceof Cluster)) this.#told = undefined;
       options.changed();
     });
   }
@@ -116,7 +109,7 @@ export class RedisCommands {
       // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
       const info = await first.info().catch(() => '');
       if (target.kind !== 'cluster' && !info.includes('cluster_enabled:1')) {
-        return new RedisCommands(first, options, host, await learnFacts(first, target));
+        return new RedisCommands(first, options, host, await learn(first, target));
       }
       const cluster = createCluster(
         { ...options, answerTimeoutMs },
@@ -132,7 +125,7 @@ export class RedisCommands {
         throw error;
       }
       const version = Number(/^redis_version:(\d+)/m.exec(info)?.[1] ?? shardedSince);
-      return new RedisCommands(cluster, options, host, { durable: false, history: '' }, version >= shardedSince);
+      return new RedisCommands(cluster, options, host, '', version >= shardedSince);
     } catch (error) {
       first.disconnect();
       throw last ?? withoutArguments(error);
@@ -140,29 +133,24 @@ export class RedisCommands {
   }
 
   get ready(): boolean {
-    return this.#client.status === 'ready' && this.#facts !== undefined;
+    return this.#client.status === 'ready' && this.#told !== undefined;
   }
 
   get publishCommand(): 'PUBLISH' | 'SPUBLISH' {
     return this.sharded ? 'SPUBLISH' : 'PUBLISH';
   }
 
-  get #told(): [durable: string, history: string] {
-    return [this.#facts?.durable === true ? '1' : '', this.#facts?.history ?? ''];
-  }
-
   append(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]> {
-    return this.#run(() => this.#client.sobranieAppend(...args, ...this.#told));
+    return this.#run((told) => this.#client.sobranieAppend(...args, told));
   }
 
   read(...args: (string | number)[]): Promise<ReadReply> {
-    return this.#run(() => this.#client.sobranieRead(...args, ...this.#told));
+    return this.#run((told) => this.#client.sobranieRead(...args, told));
   }
 
   /** As `read`, and the server is asked for its history anew, should it have taken on another without a word. */
-  async readMark(...args: (string | number)[]): Promise<ReadReply> {
-    const [durable] = this.#told;
-    return await this.#run(() => this.#client.sobranieRead(...args, durable, ''));
+  readAsking(...args: (string | number)[]): Promise<ReadReply> {
+    return this.#run((told) => this.#client.sobranieRead(...args, told.startsWith('+') ? '+' : ''));
   }
 
   async publish(topic: string, message: string): Promise<void> {
@@ -204,12 +192,11 @@ export class RedisCommands {
     this.#client.disconnect();
   }
 
-  async #run<Value>(command: () => Promise<Value>): Promise<Value> {
-    if (!this.ready) throw new RealtimeError('unavailable');
+  async #run<Value>(command: (told: string) => Promise<Value>): Promise<Value> {
+    if (this.#client.status !== 'ready' || this.#told === undefined) throw new RealtimeError('unavailable');
+    const answer = command(this.#told);
     // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
-    return await (this.#client instanceof Cluster
-      ? within(command(), answerTimeoutMs, 'a command to the Redis Cluster')
-      : command());
+    return await (this.#client instanceof Cluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
   }
 
   /** Another connection may lead to another server, or to the same with other settings. */
@@ -217,9 +204,9 @@ export class RedisCommands {
     const client = this.#client;
     if (client instanceof Redis) {
       const { stream } = client;
-      const facts = await learnFacts(client, this.#options.target);
+      const told = await learn(client, this.#options.target);
       if (client.status !== 'ready' || client.stream !== stream) return;
-      this.#facts = facts;
+      this.#told = told;
       const peer = peerOf(client);
       if (peer !== this.#peer) {
         this.#peer = peer;
@@ -235,7 +222,7 @@ function peerOf({ stream }: Redis): string {
 }
 
 /** One that does not tell is taken for one that keeps nothing, and the scripts ask by themselves. */
-async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<ServerFacts> {
+async function learn(client: Redis, { kind }: RedisTarget): Promise<string> {
   const [keeping, replication] = await Promise.allSettled([
     // A master that replaces another has what had reached it by then.
     kind === 'sentinel' ? Promise.reject(new Error('promoted')) : client.config('GET', 'append*'),
@@ -244,10 +231,8 @@ async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<ServerF
   const settings = keeping.status === 'fulfilled' ? keeping.value : [];
   const isSet = (name: string, value: string): boolean => settings[settings.indexOf(name) + 1] === value;
   const info = replication.status === 'fulfilled' ? replication.value : '';
-  return {
-    durable: isSet('appendonly', 'yes') && isSet('appendfsync', 'always'),
-    history: /^master_replid:(\w+)/m.exec(info)?.[1] ?? '',
-  };
+  const durable = isSet('appendonly', 'yes') && isSet('appendfsync', 'always');
+  return `${durable ? '+' : ''}${/^master_replid:(\w+)/m.exec(info)?.[1] ?? ''}`;
 }
 
 function commandOptions({ clock, target }: RedisCommandsOptions, host: RedisHost): RedisClientOptions {

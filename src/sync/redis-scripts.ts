@@ -24,31 +24,48 @@ local epoch, offset = head[1], head[3]
 if not epoch or told == '' or head[2] ~= told then
   local info = redis.pcall('INFO', 'replication')
   local history = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
+  local time = redis.call('TIME')
+  local name = string.sub(redis.sha1hex(KEYS[1] .. history .. time[1] .. '.' .. time[2]), 1, 10)
   if not epoch then
-    epoch, offset = ARGV[1], '0'
+    epoch, offset = name, '0'
     redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0, 'r', history)
     redis.call('DEL', KEYS[2])
   elseif head[2] ~= history then
     local promoted = history ~= '' and string.find(info, 'master_replid2:0*[1-9a-f]')
-    if durable ~= '1' or promoted then epoch = string.match(epoch, '^%w+') .. '-' .. ARGV[1] end
+    if not durable or promoted then epoch = string.match(epoch, '^%w+') .. '-' .. name end
     redis.call('HSET', KEYS[1], 'e', epoch, 'r', history)
   end
 end
 `;
 
+/** What the scripts are told of the server: `+` where all that it answers is in its file before, then its history. */
+const openTold = (argument: number): string => `
+local durable, told = string.byte(ARGV[${argument}]) == 43, ARGV[${argument}]
+if durable then told = string.sub(told, 2) end
+`;
+
+/** Positions of idle channels are kept this long; a channel idle for longer begins a new epoch. */
+const headKeptMs = 30 * 24 * 3_600_000;
+
 /**
  * One atomic step: key check, epoch, offset, append, trim, publish. Answers {epoch, offset}.
+ *
+ * KEYS  head, stream, and that of the idempotency key; without one, the head again
+ * ARGV  data, sender, size of the history, milliseconds that it is kept, PUBLISH or SPUBLISH, topic, what is told
+ *
+ * Each argument costs the driver as much as the script's simplest command, so there are no more than that.
  * The head outlives the stream, so that a quiet channel keeps counting. Without a head what is left of the stream
  * belongs to an earlier log, and goes. The first write is one that a full Redis refuses, so nothing is done by half.
  */
 export const appendScript = `
-local durable, told = ARGV[10], ARGV[11]
+${openTold(7)}
 ${openLog}
-if ARGV[9] ~= '' then
+local keyed = KEYS[3] ~= KEYS[1]
+if keyed then
   local seen = redis.call('GET', KEYS[3])
   if seen then
     local at = string.find(seen, ' ', 1, true)
-    local kept = tonumber(string.sub(seen, at + 1)) > offset - ARGV[4]
+    local kept = tonumber(string.sub(seen, at + 1)) > offset - ARGV[3]
     if kept and string.sub(seen, 1, at - 1) == string.match(epoch, '^%w+') then
       return {epoch, string.sub(seen, at + 1)}
     end
@@ -57,41 +74,42 @@ end
 offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
 local time = redis.call('TIME')
 local at = string.format('%d%03d', time[1], math.floor(time[2] / 1000))
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], offset .. '-0', 'd', ARGV[2], 'm', ARGV[3], 'a', at)
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
-if ARGV[9] ~= '' then redis.call('SET', KEYS[3], string.match(epoch, '^%w+') .. ' ' .. offset, 'PX', ARGV[5]) end
-redis.call(ARGV[7], ARGV[8], epoch .. ' ' .. offset .. ' ' .. at .. '\\n' .. ARGV[3] .. '\\n' .. ARGV[2])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], offset .. '-0', 'd', ARGV[1], 'm', ARGV[2], 'a', at)
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('PEXPIRE', KEYS[1], math.max(${headKeptMs}, ARGV[4]))
+if keyed then redis.call('SET', KEYS[3], string.match(epoch, '^%w+') .. ' ' .. offset, 'PX', ARGV[4]) end
+redis.call(ARGV[5], ARGV[6], epoch .. ' ' .. offset .. ' ' .. at .. '\\n' .. ARGV[2] .. '\\n' .. ARGV[1])
 return {epoch, offset}
 `;
+
+/** A channel that was subscribed and never published to. */
+const emptyHeadKeptMs = 24 * 3_600_000;
 
 /**
  * The head, and a stretch of the stream: after an offset (but not past the rule's size), or the newest. Answers
  * {epoch, offset, now, entries}. A channel without a head gets one, since subscribers must be told an epoch that still
  * holds at the first publication.
+ *
+ * KEYS  head, stream
+ * ARGV  the offset or nothing, how many, the rule's size or 0, what is told
  */
 export const readScript = `
-local durable, told = ARGV[6], ARGV[7]
+${openTold(4)}
 ${openLog}
-if not head[1] then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+if not head[1] then redis.call('PEXPIRE', KEYS[1], ${emptyHeadKeptMs}) end
 local entries = {}
-if ARGV[3] ~= '0' then
-  if ARGV[2] == '' then
-    entries = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[3])
+if ARGV[2] ~= '0' then
+  if ARGV[1] == '' then
+    entries = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[2])
   else
-    local from = ARGV[2] + 1
-    if ARGV[5] ~= '0' then from = math.max(from, offset - ARGV[5] + 1) end
-    entries = redis.call('XRANGE', KEYS[2], string.format('%.0f', from) .. '-0', '+', 'COUNT', ARGV[3])
+    local from = ARGV[1] + 1
+    if ARGV[3] ~= '0' then from = math.max(from, offset - ARGV[3] + 1) end
+    entries = redis.call('XRANGE', KEYS[2], string.format('%.0f', from) .. '-0', '+', 'COUNT', ARGV[2])
   end
 end
 local time = redis.call('TIME')
 return {epoch, offset, string.format('%d%03d', time[1], math.floor(time[2] / 1000)), entries}
 `;
-
-/** Positions of idle channels are kept this long; a channel idle for longer begins a new epoch. */
-export const headKeptMs = 30 * 24 * 3_600_000;
-/** A channel that was subscribed and never published to. */
-export const emptyHeadKeptMs = 24 * 3_600_000;
 
 export interface SenderFields {
   readonly from?: { readonly user: string | null; readonly connection: string } | undefined;

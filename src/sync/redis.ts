@@ -8,7 +8,7 @@
 //   reconnect    Pub/Sub forgets what was missed, so all channels are subscribed anew and their heads told
 //   canary       each node publishes to itself; silence for too long means a deaf connection, which is rebuilt
 
-import { randomId, type Clock } from '../core/clock.ts';
+import type { Clock } from '../core/clock.ts';
 import type { SyncObserver } from '../core/observer.ts';
 import { Publication } from '../core/publication.ts';
 import type { ChannelRule } from '../core/rules.ts';
@@ -29,7 +29,7 @@ import { withoutArguments } from './redis-error.ts';
 import { RedisHeads } from './redis-heads.ts';
 import { readPage, type ReadReply } from './redis-history.ts';
 import { RedisListeners } from './redis-listeners.ts';
-import { decodeSender, emptyHeadKeptMs, encodeSender, headKeptMs, splitMessage } from './redis-scripts.ts';
+import { decodeSender, encodeSender, splitMessage } from './redis-scripts.ts';
 import { RedisSubscriptions } from './redis-subscriptions.ts';
 import { redisTarget, type RedisTarget, type RedisTargetOptions } from './redis-target.ts';
 
@@ -179,20 +179,18 @@ export class RedisAdapter implements SyncAdapter {
   // Commands
 
   async #append({ channel, rule, data, from, except, key }: Outgoing): Promise<Position> {
+    const head = this.#key('m', channel);
     const [epoch, offset] = await this.#live.commands.append(
-      this.#key('m', channel),
+      head,
       this.#key('s', channel),
       // In a cluster a key that is not there holds up the script for as long as its slot moves.
-      key === undefined ? this.#key('m', channel) : `${this.#key('k', channel)}:${key}`,
-      this.#newEpoch(),
+      key === undefined ? head : `${this.#key('k', channel)}:${key}`,
       data,
       encodeSender({ from, except }),
       rule.historySize,
       rule.historySeconds * 1_000,
-      Math.max(headKeptMs, rule.historySeconds * 1_000),
       this.#live.commands.publishCommand,
       this.#topicOf(channel),
-      key ?? '',
     );
     return { epoch, offset: Number(offset) };
   }
@@ -222,8 +220,7 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   #read(channel: string, after: number | undefined, count: number, size = 0): Promise<ReadReply> {
-    const keys = [this.#key('m', channel), this.#key('s', channel)];
-    return this.#live.commands.read(...keys, this.#newEpoch(), after ?? '', count, emptyHeadKeptMs, size);
+    return this.#live.commands.read(this.#key('m', channel), this.#key('s', channel), after ?? '', count, size);
   }
 
   /** What the driver says becomes `unavailable`, and within its time limit. */
@@ -290,9 +287,5 @@ export class RedisAdapter implements SyncAdapter {
 
   #topicOf(channel: string): string {
     return `${this.#topicPrefix}${channel}}`;
-  }
-
-  #newEpoch(): string {
-    return randomId(this.#options.clock, 6);
   }
 }
