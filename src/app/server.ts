@@ -129,7 +129,7 @@ export function createServer(parts: ServerParts): Elysia {
       cluster: parts.cluster,
       serverAccess,
       adminKey: settings.adminKey,
-      openWithoutKey: !settings.production,
+      openWithoutKey: !settings.production && settings.apiKey === undefined,
       tryRules: parts.tryRules,
     });
     app

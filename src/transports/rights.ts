@@ -15,7 +15,7 @@ export interface RightsOptions {
   readonly cluster: Cluster;
   readonly serverAccess: ServerAccess;
   readonly adminKey: string | undefined;
-  /** Without an admin key, everyone may act for the operator. */
+  /** Without an admin key everyone may act for the operator, as everyone may for the backend. */
   readonly openWithoutKey: boolean;
   readonly tryRules: () => Promise<RulesTrial>;
 }
