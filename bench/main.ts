@@ -1,6 +1,6 @@
 // The bench's entry: `bun run bench <name> [--quick] [--baselines]`. Exit 0 when every run was counted whole, 1 when a
 // run was not, 2 for a command line that makes no sense.
-import type { Contender } from './contenders.ts';
+import { connect } from './connect.ts';
 import { fanout } from './fanout.ts';
 import { memory } from './memory.ts';
 import { rows } from './rows.ts';
@@ -15,6 +15,7 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   fanout,
   sse,
   memory,
+  connect,
   rows,
   writers,
   sync,
