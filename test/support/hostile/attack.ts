@@ -263,7 +263,67 @@ const crowd: Attack = async (url, { count, perSecond, query = '' }) => {
   return {};
 };
 
-export const attacks = { frames, requests, slowHeads, slowBodies, deaf, storm, hoarders, crowd };
+const bodyBytes = 128 << 20;
+
+/** The heads of requests whose bodies are far too large, with a length and in chunks. */
+const bodyHeads = [
+  'POST /realtime/publish',
+  'POST /realtime/users/7/notify',
+  'POST /realtime/users/7/disconnect',
+  'POST /demo/posts',
+  'POST /nowhere',
+  'PUT /realtime/publish',
+  'GET /health/live',
+  'GET /realtime/channels',
+  'OPTIONS /realtime/publish',
+].flatMap((start) => {
+  const head = `${start} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n`;
+  return [`${head}Content-Length: ${bodyBytes}\r\n\r\n`, `${head}Transfer-Encoding: chunked\r\n\r\n`];
+});
+
+/** Sends bodies of 128 MiB, several at once, as fast as they are taken, until they are cut or sent whole. */
+const bodies: Attack = async (url, { count, sockets = 8 }) => {
+  const block = Buffer.alloc(64 << 10, 'x');
+  const chunk = Buffer.concat([Buffer.from('10000\r\n'), block, Buffer.from('\r\n')]);
+  const statuses = new Map<string, number>();
+  /** Of bodies that were refused: what they got rid of before, the kernel's buffers included. */
+  let takenMiBMax = 0;
+  const one = async (head: string): Promise<void> => {
+    const piece = head.includes('chunked') ? chunk : block;
+    let answer = '';
+    const peer = await Peer.open(url, { first: head, onData: (data) => (answer += data.toString('latin1')) });
+    let sent = 0;
+    const deadline = performance.now() + 20_000;
+    while (!peer.closed && sent < bodyBytes && performance.now() < deadline) {
+      if (peer.send(piece)) sent += block.length;
+      else await Bun.sleep(1);
+    }
+    const takenMiB = Math.round((sent - peer.unsentBytes) / (1 << 20));
+    peer.cut();
+    const status = /HTTP\/1\.1 (\d{3})/.exec(answer)?.[1] ?? 'none';
+    if (status === '413') takenMiBMax = Math.max(takenMiBMax, takenMiB);
+    const name = `${status} ${/^\S+ \S+/.exec(head)?.[0]} ${head.includes('chunked') ? 'chunked' : 'length'}`;
+    statuses.set(name, (statuses.get(name) ?? 0) + 1);
+  };
+  const queue = Array.from({ length: count }, (_, index) => bodyHeads[index % bodyHeads.length] ?? '').values();
+  const sender = async (): Promise<void> => {
+    for (const head of queue) await one(head);
+  };
+  await Promise.all(Array.from({ length: sockets }, sender));
+  return { ...Object.fromEntries(statuses), takenMiBMax };
+};
+
+export const attacks = {
+  bodies,
+  frames,
+  requests,
+  slowHeads,
+  slowBodies,
+  deaf,
+  storm,
+  hoarders,
+  crowd,
+};
 export type AttackName = keyof typeof attacks;
 
 if (import.meta.main) {

@@ -59,6 +59,10 @@ export class Peer {
     }
   }
 
+  get unsentBytes(): number {
+    return this.#unsentBytes;
+  }
+
   stopReading(): void {
     this.#socket?.pause();
   }
