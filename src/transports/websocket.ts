@@ -32,6 +32,9 @@ const tooBigReason = 'Received too big message';
 
 type Socket = ServerWebSocket<WebSocketConnection>;
 
+/** Within a handler the runtime joins by itself what is sent. */
+let isHandling = false;
+
 /**
  * Bun calls its handlers as methods of the socket's `data`, which is this object. There are many and most are idle, so it
  * holds no more than it must.
@@ -40,6 +43,8 @@ export class WebSocketConnection implements Outlet {
   #start: ConnectionStart | undefined;
   #socket: Socket | undefined;
   #session: Session | undefined;
+  /** Wait for the end of the tick. */
+  #replies: string[] | undefined;
 
   constructor(start: ConnectionStart) {
     this.#start = start;
@@ -68,8 +73,16 @@ export class WebSocketConnection implements Outlet {
   }
 
   message(socket: Socket, message: string | Buffer): void {
-    if (typeof message === 'string') this.#session?.receive(message);
-    else socket.close(closeCodes.unsupportedData, 'text frames only');
+    if (typeof message !== 'string') {
+      socket.close(closeCodes.unsupportedData, 'text frames only');
+      return;
+    }
+    isHandling = true;
+    try {
+      this.#session?.receive(message);
+    } finally {
+      isHandling = false;
+    }
   }
 
   close(_socket: Socket, code: number, reason: string): void {
@@ -81,21 +94,29 @@ export class WebSocketConnection implements Outlet {
 
   // Called by the hub
 
-  send(_type: string, frame: string): void {
+  send(type: string, frame: string): void {
+    if (type === 'published' && !isHandling) {
+      this.#join(frame);
+      return;
+    }
+    this.#flush();
     this.#socket?.sendText(frame);
   }
 
   subscribed(states: readonly SubscriptionState[], id: number | string | undefined): void {
+    this.#flush();
     for (const state of states) {
       this.#socket?.sendText(encodeFrame({ type: 'subscribed', ...(id === undefined ? {} : { id }), ...state }));
     }
   }
 
   deliver(publication: Publication): void {
+    this.#flush();
     this.#socket?.sendText(publication.frame);
   }
 
   gap(gap: Gap): void {
+    this.#flush();
     this.#socket?.sendText(gapFrame(gap));
   }
 
@@ -125,11 +146,35 @@ export class WebSocketConnection implements Outlet {
   }
 
   disconnect(code: number, reason: string): void {
+    this.#flush();
     this.#socket?.close(code, reason);
   }
 
   terminate(): void {
     this.#socket?.terminate();
+  }
+
+  /**
+   * The sync layer answers many publications at once: what comes of them goes out in one write. No other frame of this
+   * connection overtakes them.
+   */
+  #join(frame: string): void {
+    if (this.#replies !== undefined) {
+      this.#replies.push(frame);
+      return;
+    }
+    this.#replies = [frame];
+    queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    const replies = this.#replies;
+    if (replies === undefined) return;
+    this.#replies = undefined;
+    const socket = this.#socket;
+    socket?.cork(() => {
+      for (const reply of replies) socket.sendText(reply);
+    });
   }
 }
 

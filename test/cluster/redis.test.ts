@@ -49,6 +49,37 @@ describe('three nodes over Redis', () => {
     await Promise.all(sockets.map((socket) => socket.close()));
   }, 30_000);
 
+  // Answers of one moment go out in one write, which nothing else may overtake.
+  test('answers come in the order of the commands, however many are under way', async () => {
+    const [channel = ''] = stage.channels(1);
+    const socket = await WebSocketClient.open(stage.nodes[0]?.url ?? '');
+    await socket.next('welcome');
+    await socket.request({ type: 'subscribe', channel });
+    const expected: string[] = [];
+    for (let round = 0; round < 20; round++) {
+      for (let count = 0; count < 20; count++) {
+        const id = `${round}-${count}`;
+        socket.send({ type: 'publish', channel, data: id, id });
+        expected.push(`published ${id}`);
+      }
+      for (const type of ['ping', 'nonsense', 'history']) {
+        socket.send({ type, channel, id: `${round}-${type}` });
+        const answer = type === 'ping' ? 'pong' : type === 'nonsense' ? 'error' : type;
+        expected.push(`${answer} ${round}-${type}`);
+      }
+    }
+    const answers: string[] = [];
+    const offsets: number[] = [];
+    while (answers.length < expected.length || offsets.length < 400) {
+      const { type, id, offset = 0 } = await socket.nextAny(10_000);
+      if (type === 'message') offsets.push(offset);
+      else answers.push(`${type} ${id}`);
+    }
+    expect(answers).toEqual(expected);
+    expect(offsets).toEqual(offsets.map((_, index) => index + 1));
+    await socket.close();
+  }, 30_000);
+
   test('a node killed -9: its readers go on elsewhere, and nobody misses anything', async () => {
     const load = await stage.load();
     const [node] = stage.nodes;
