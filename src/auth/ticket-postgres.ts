@@ -4,18 +4,19 @@
 import type { Database } from '../database/connect.ts';
 import type { TicketStore } from './ticket-store.ts';
 
-const forgetEveryMs = 60_000;
-
 export interface PostgresTicketsOptions {
   readonly sql: Database;
   /** What was left over could not be deleted; it is tried again. */
   readonly failed: (error: unknown) => void;
+  /** Milliseconds after a ticket was put when those that have ended are deleted. Default: a minute. */
+  readonly forgetAfterMs?: number;
 }
 
 export class PostgresTickets implements TicketStore {
   readonly #options: PostgresTicketsOptions;
   /** Set while tickets of this node may be left over: a server that issues none asks the database nothing. */
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
 
   constructor(options: PostgresTicketsOptions) {
     this.#options = options;
@@ -26,7 +27,7 @@ export class PostgresTickets implements TicketStore {
     await sql`
       INSERT INTO realtime.tickets (digest, claims, ends_at)
       VALUES (${digest}, ${text}, statement_timestamp() + ${`${seconds} seconds`}::interval)`;
-    this.#timer ??= setTimeout(() => this.#forget(), forgetEveryMs);
+    this.#forgetLater();
   }
 
   async take(digest: string): Promise<string | undefined> {
@@ -38,7 +39,13 @@ export class PostgresTickets implements TicketStore {
   }
 
   close(): void {
+    this.#closed = true;
     clearTimeout(this.#timer);
+  }
+
+  #forgetLater(): void {
+    if (this.#closed) return;
+    this.#timer ??= setTimeout(() => this.#forget(), this.#options.forgetAfterMs ?? 60_000);
   }
 
   #forget(): void {
@@ -47,7 +54,7 @@ export class PostgresTickets implements TicketStore {
     const { sql, failed } = this.#options;
     sql`DELETE FROM realtime.tickets WHERE ends_at < statement_timestamp()`.catch((error: unknown) => {
       failed(error);
-      this.#timer ??= setTimeout(() => this.#forget(), forgetEveryMs);
+      this.#forgetLater();
     });
   }
 }
