@@ -7,11 +7,13 @@ import { WebSocketClient } from '../support/clients.ts';
 import { startNodes, stopNodes } from '../support/nodes.ts';
 import { startCluster, type TestCluster } from '../support/postgres.ts';
 import type { Environment, RunningServer } from '../support/process.ts';
+import { startRedisCluster } from '../support/redis-cluster.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
 import { call, errorOf, post } from '../wire/wire.ts';
 
+const long = process.env['LONG'] === '1';
 const apiKey = 'the-key-of-the-backend-0123456789';
 const backend = { authorization: `Bearer ${apiKey}` };
 
@@ -70,6 +72,31 @@ async function overRedis(): Promise<SharedStore> {
   };
 }
 
+async function ticketFrom(node: RunningServer, session: object = { user: 'ann' }): Promise<string> {
+  const answer = await post(node, '/realtime/ticket', session, backend);
+  expect(answer.status).toBe(200);
+  return (answer.body as { ticket: string }).ticket;
+}
+
+/** The user's name, or the reason of the close. */
+async function enter(node: RunningServer, ticket: string): Promise<string | null | undefined> {
+  const socket = await WebSocketClient.open(node.url, { query: `token=${ticket}`, timeoutMs: 15_000 });
+  const closed = socket.closed.then(({ code, reason }) => `${code} ${reason}`);
+  const welcome = socket.next('welcome', 15_000).then(({ user }) => user);
+  const outcome = await Promise.race([closed, welcome.catch(() => closed)]);
+  await socket.cut();
+  return outcome;
+}
+
+async function raceFor(ticket: string, nodes: readonly RunningServer[]): Promise<void> {
+  const racers = Array.from({ length: 20 }, (_, index) => nodes[index % nodes.length]).filter(
+    (node) => node !== undefined,
+  );
+  const outcomes = await Promise.all(racers.map((node) => enter(node, ticket)));
+  expect(outcomes.filter((outcome) => outcome === 'ann')).toHaveLength(1);
+  expect(outcomes.filter((outcome) => outcome === '1008 unauthorized')).toHaveLength(19);
+}
+
 describe.each([
   ['postgres', overPostgres],
   ['redis', overRedis],
@@ -90,20 +117,6 @@ describe.each([
     if (node === undefined) throw new Error('there is no node');
     return node;
   };
-  const ticketFrom = async (node: RunningServer, session: object = { user: 'ann' }): Promise<string> => {
-    const answer = await post(node, '/realtime/ticket', session, backend);
-    expect(answer.status).toBe(200);
-    return (answer.body as { ticket: string }).ticket;
-  };
-  /** The user's name, or the reason of the close. */
-  const enter = async (node: RunningServer, ticket: string): Promise<string | null | undefined> => {
-    const socket = await WebSocketClient.open(node.url, { query: `token=${ticket}`, timeoutMs: 15_000 });
-    const closed = socket.closed.then(({ code, reason }) => `${code} ${reason}`);
-    const welcome = socket.next('welcome', 15_000).then(({ user }) => user);
-    const outcome = await Promise.race([closed, welcome.catch(() => closed)]);
-    await socket.cut();
-    return outcome;
-  };
 
   test('given out by one node, it opens a connection on another, with all that it says', async () => {
     const token = await tokenOf({ sub: 'ann', channels: { 'chat:*': ['subscribe'] } });
@@ -121,12 +134,7 @@ describe.each([
   }, 30_000);
 
   test('twenty who race for it on all nodes: one gets in, and so again and again', async () => {
-    for (let round = 0; round < (process.env['LONG'] === '1' ? 100 : 8); round++) {
-      const ticket = await ticketFrom(nodeAt(round));
-      const outcomes = await Promise.all(Array.from({ length: 20 }, (_, index) => enter(nodeAt(index), ticket)));
-      expect(outcomes.filter((outcome) => outcome === 'ann')).toHaveLength(1);
-      expect(outcomes.filter((outcome) => outcome === '1008 unauthorized')).toHaveLength(19);
-    }
+    for (let round = 0; round < (long ? 100 : 8); round++) await raceFor(await ticketFrom(nodeAt(round)), nodes);
   }, 60_000);
 
   test('what is kept opens nothing, and is gone once it was used', async () => {
@@ -174,3 +182,17 @@ describe.each([
     await socket.cut();
   }, 90_000);
 });
+
+if (long) {
+  test('over a Redis Cluster each ticket is found wherever its key lies', async () => {
+    const [redis, cluster] = await Promise.all([startRedisCluster(), startCluster()]);
+    const { url } = await cluster.createDatabase({ migrated: true });
+    const settings = { SYNC: 'redis', REDIS_URL: redis.url, DATABASE_URL: url, JWT_SECRET: secret, API_KEY: apiKey };
+    const nodes = await startNodes(2, () => settings);
+    for (let round = 0; round < 20; round++) {
+      for (const node of nodes) await raceFor(await ticketFrom(node), nodes);
+    }
+    await stopNodes(nodes);
+    await Promise.all([redis.close(), cluster.close()]);
+  }, 120_000);
+}
