@@ -118,6 +118,8 @@ export function createServer(parts: ServerParts): Elysia {
       addressOf,
       apiKey: settings.apiKey,
       openWithoutKey: !settings.production,
+      adminKey: settings.adminKey,
+      openWithoutAdminKey: !settings.production && settings.apiKey === undefined,
       authenticate: parts.authenticate,
       access: hub.access,
       takesTokens: parts.tokens !== undefined,
@@ -128,8 +130,6 @@ export function createServer(parts: ServerParts): Elysia {
     const rights = rightsRoutes({
       cluster: parts.cluster,
       serverAccess,
-      adminKey: settings.adminKey,
-      openWithoutKey: !settings.production && settings.apiKey === undefined,
       tryRules: parts.tryRules,
     });
     app

@@ -1,10 +1,8 @@
 // The calls that take rights away while connections last: of one user, for backends, and the rules anew, for operators.
 
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { Elysia } from 'elysia';
 import type { Cluster } from '../core/cluster.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { bearerOf } from './request.ts';
 import type { ServerAccess } from './server-access.ts';
 
 /** `restart`: patterns whose channels' history would be kept otherwise, which only a restart brings about. */
@@ -14,16 +12,12 @@ export type RulesTrial =
 export interface RightsOptions {
   readonly cluster: Cluster;
   readonly serverAccess: ServerAccess;
-  readonly adminKey: string | undefined;
-  /** Without an admin key everyone may act for the operator, as everyone may for the backend. */
-  readonly openWithoutKey: boolean;
   readonly tryRules: () => Promise<RulesTrial>;
 }
 
 const userLengthMax = 1_024;
 
-export function rightsRoutes(options: RightsOptions): Elysia {
-  const { cluster, serverAccess, tryRules } = options;
+export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions): Elysia {
   // What comes as a body is not read.
   const parse = () => ({});
   const app = new Elysia({ name: 'sobranie-rights', prefix: '/realtime' })
@@ -50,7 +44,7 @@ export function rightsRoutes(options: RightsOptions): Elysia {
     .post(
       '/reload',
       async ({ request }) => {
-        requireAdmin(request, options);
+        serverAccess.requireAdmin(request);
         const trial = await tryRules();
         if ('faults' in trial) {
           throw new RealtimeError(
@@ -73,18 +67,6 @@ export function rightsRoutes(options: RightsOptions): Elysia {
       },
     );
   return app as unknown as Elysia;
-}
-
-function requireAdmin(request: Request, { adminKey, openWithoutKey }: RightsOptions): void {
-  if (adminKey === undefined ? openWithoutKey : isKey(bearerOf(request), adminKey)) return;
-  const needed = adminKey === undefined ? 'ADMIN_KEY, which is not set' : 'the admin key';
-  throw new RealtimeError('unauthorized', `This call needs ${needed}.`);
-}
-
-/** Digests are equally long, so that neither content nor length of the key shows in the time taken. */
-function isKey(given: string | undefined, key: string): boolean {
-  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return given !== undefined && timingSafeEqual(digest(given), digest(key));
 }
 
 /** Absent from an answer that is whole. */

@@ -1,5 +1,5 @@
-// Who makes an HTTP call: a backend with the API key, which may do everything, or a user whose token grants the action.
-// While no key is set outside production, everyone counts as a backend.
+// Who makes an HTTP call: a backend with the API key, which may do everything, a user whose token grants the action, or
+// the operator with the admin key. While no key is set outside production, everyone counts as a backend and operator.
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Access, Action, Authenticate, Identity } from '../core/access.ts';
@@ -14,8 +14,11 @@ export interface ServerAccessOptions {
   /** What callers are counted by; undefined while addresses are not limited. */
   readonly addressOf: ((request: Request) => string | undefined) | undefined;
   readonly apiKey: string | undefined;
-  /** Without a key, everyone may act for the backend. */
+  /** Without an API key, everyone may act for the backend. */
   readonly openWithoutKey: boolean;
+  readonly adminKey: string | undefined;
+  /** Without an admin key, everyone may act for the operator. */
+  readonly openWithoutAdminKey: boolean;
   readonly authenticate: Authenticate;
   readonly access: Access;
   /** Whether tokens are checked at all: else a bearer is the API key or nothing. */
@@ -24,17 +27,29 @@ export interface ServerAccessOptions {
 
 export class ServerAccess {
   readonly #options: ServerAccessOptions;
-  readonly #keyDigest: Buffer | undefined;
+  readonly #apiKey: Buffer | undefined;
+  readonly #adminKey: Buffer | undefined;
 
   constructor(options: ServerAccessOptions) {
     this.#options = options;
-    this.#keyDigest = options.apiKey === undefined ? undefined : digest(options.apiKey);
+    const { apiKey, adminKey } = options;
+    this.#apiKey = apiKey === undefined ? undefined : digest(apiKey);
+    this.#adminKey = adminKey === undefined ? undefined : digest(adminKey);
   }
 
   /** Throws `unauthorized` unless the request comes from a backend, `rate_limited` after too many wrong keys. */
   requireServer(request: Request): void {
     if (this.#isServer(request, this.#visit(request))) return;
     throw new RealtimeError('unauthorized', 'This call needs the API key.');
+  }
+
+  /** As `requireServer`, for the operator. */
+  requireAdmin(request: Request): void {
+    const address = this.#visit(request);
+    const key = this.#adminKey;
+    if (key === undefined ? this.#options.openWithoutAdminKey : this.#holds(request, key, address)) return;
+    const needed = key === undefined ? 'ADMIN_KEY, which is not set' : 'the admin key';
+    throw new RealtimeError('unauthorized', `This call needs ${needed}.`);
   }
 
   /**
@@ -82,13 +97,17 @@ export class ServerAccess {
     throw refusalError(refusal);
   }
 
-  /** A wrong key counts against the address, if there is one to count against. */
   #isServer(request: Request, address: string | undefined): boolean {
-    if (this.#keyDigest === undefined) return this.#options.openWithoutKey;
+    const key = this.#apiKey;
+    return key === undefined ? this.#options.openWithoutKey : this.#holds(request, key, address);
+  }
+
+  /** A wrong key counts against the address, if there is one to count against. */
+  #holds(request: Request, key: Buffer, address: string | undefined): boolean {
     const given = bearerOf(request);
     if (given === undefined) return false;
     // Digests are equally long, so that neither content nor length of the key shows in the time taken.
-    const isKey = timingSafeEqual(digest(given), this.#keyDigest);
+    const isKey = timingSafeEqual(digest(given), key);
     if (!isKey) this.#options.hub.limits.authenticationFailed(address);
     return isKey;
   }

@@ -10,6 +10,7 @@ import { nowSeconds, secret, tokenOf } from '../support/tokens.ts';
 import { call, describeWire, errorOf, post, samples, type Answer } from './wire.ts';
 
 const apiKey = 'the-key-of-the-backend-0123456789';
+const adminKey = 'the-key-of-the-operator-0123456789';
 const everything = { '*': ['subscribe', 'publish', 'history'] };
 
 function bearer(token: string): Record<string, string> {
@@ -274,7 +275,8 @@ describeWire('Limits', (wire) => {
     const server = await wire.start({
       JWT_SECRET: secret,
       API_KEY: apiKey,
-      AUTH_FAILURES_PER_MINUTE_PER_ADDRESS: '6',
+      ADMIN_KEY: adminKey,
+      AUTH_FAILURES_PER_MINUTE_PER_ADDRESS: '7',
       TRUSTED_PROXIES: 'loopback',
     });
     const mallory = { 'X-Forwarded-For': '203.0.113.66' };
@@ -287,6 +289,9 @@ describeWire('Limits', (wire) => {
       expect((await closingOf(server, { headers: mallory, query: `token=${late}` })).reason).toBe('token_expired');
       expect((await closingOf(server, { headers: mallory })).reason).toBe('unauthorized');
     }
+    const reloadBy = (key: string): Promise<Answer> =>
+      post(server, '/realtime/reload', '', { ...mallory, ...bearer(key) });
+    expect((await reloadBy('a-guessed-admin-key')).status).toBe(401);
     for (let guess = 0; guess < 2; guess++) {
       const forged = await tokenOf({ sub: 'ann' }, undefined, `wrong secret number ${guess} that is long enough`);
       const query = `token=${forged}`;
@@ -294,7 +299,10 @@ describeWire('Limits', (wire) => {
       expect((await refusalOf(server, { headers: mallory, query })).status).toBe(401);
       expect((await publish(`a-guessed-key-${guess}`)).status).toBe(401);
     }
-    expect((await publish('the-seventh-guess')).status).toBe(401);
+    expect((await publish('the-eighth-guess')).status).toBe(401);
+    // It is counted while the answer is on its way.
+    await until(async () => (await publish('another-guess')).status === 429, 'the address is not heard');
+    const before = await limited(server, 'authentications');
     for (const key of ['another-guess', good, apiKey]) {
       const answer = await publish(key);
       expect([answer.status, errorOf(answer.text).code]).toEqual([429, 'rate_limited']);
@@ -302,10 +310,11 @@ describeWire('Limits', (wire) => {
     }
     const channels = await call(server, '/realtime/channels', { headers: { ...mallory, ...bearer(apiKey) } });
     expect(channels.status).toBe(429);
+    expect((await reloadBy(adminKey)).status).toBe(429);
     const query = `token=${good}`;
     expect(await closingOf(server, { headers: mallory, query })).toEqual({ code: 1013, reason: 'rate_limited' });
     expect((await refusalOf(server, { headers: mallory, query })).status).toBe(429);
-    expect(await limited(server, 'authentications')).toBe(6);
+    expect(await limited(server, 'authentications')).toBe(before + 7);
     // Elsewhere nobody notices.
     expect((await publish(good, { 'X-Forwarded-For': '198.51.100.1' })).status).toBe(200);
     expect((await publish(apiKey, { 'X-Forwarded-For': '198.51.100.1' })).status).toBe(200);
