@@ -4,6 +4,7 @@ import { connect } from './connect.ts';
 import { fanout } from './fanout.ts';
 import { memory } from './memory.ts';
 import { rows } from './rows.ts';
+import { rules } from './rules.ts';
 import { BenchError } from './server-process.ts';
 import { sse } from './sse.ts';
 import { sync, syncPostgres, syncRedis } from './sync.ts';
@@ -16,6 +17,7 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   sse,
   memory,
   connect,
+  rules,
   rows,
   writers,
   sync,

@@ -113,10 +113,7 @@ function isOwnChannel({ user }: Identity, channel: string): boolean {
 /** Each capture is the claim of its name. One that the token lacks is nobody's, not everybody's. */
 function isOwner(identity: Identity, { pattern }: AccessRule, channel: string): boolean {
   const claims = claimsOf(identity);
-  const captured = Object.entries(pattern.capture(channel));
-  return (
-    captured.length > 0 && captured.every(([name, part]) => Object.hasOwn(claims, name) && isText(claims[name], part))
-  );
+  return pattern.everyCapture(channel, (name, part) => Object.hasOwn(claims, name) && isText(claims[name], part));
 }
 
 function isText(claim: unknown, part: string): boolean {

@@ -67,6 +67,13 @@ export class ChannelPattern {
     return found;
   }
 
+  /** Whether the name matches, has captures, and each of them holds what it should. */
+  everyCapture(channel: string, holds: (name: string, part: string) => boolean): boolean {
+    const parts = this.#expression?.exec(channel);
+    if (parts === null || parts === undefined) return false;
+    return this.captures.every((name, index) => holds(name, parts[index + 1] ?? ''));
+  }
+
   /** Whether whatever the other one matches is surely matched by this one too. */
   covers(other: ChannelPattern): boolean {
     if (this.text === other.text) return true;
