@@ -2,7 +2,7 @@
 
 import type { Identity } from '../core/access.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { readGrants } from './grants.ts';
+import { sharedGrants } from './shared-grants.ts';
 
 export type Claims = Readonly<Record<string, unknown>>;
 
@@ -21,7 +21,8 @@ export function identityOf(claims: Claims, nowSeconds: number): Identity {
   if (!isUser(sub)) {
     throw refused(`The token’s "sub" is not a text of 1 to ${userLengthMax} characters, none of them a control one.`);
   }
-  const identity = { user: sub, grants: readGrants(channels), claims };
+  const { grants, channels: held } = sharedGrants(channels);
+  const identity = { user: sub, grants, claims: held === channels ? claims : { ...claims, channels: held } };
   if (exp === undefined) return identity;
   if (typeof exp !== 'number' || !Number.isFinite(exp)) throw refused('The token’s "exp" is not a number.');
   if (exp <= nowSeconds - clockToleranceSeconds) throw new RealtimeError('token_expired');

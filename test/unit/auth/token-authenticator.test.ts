@@ -181,3 +181,17 @@ test('a good token by the library is taken whole', async () => {
   expect(identity).toMatchObject({ user: 'ann', expiresAt, claims: { sub: 'ann', plan: 'gold', channels } });
   expect(identity.grants).toHaveLength(1);
 });
+
+test('rights are held once for all who are granted the same, and nobody can change them for others', () => {
+  const granted = (channels: object) => identityOf({ sub: 'ann', channels }, 0);
+  const [one, same, other] = [{ a: ['subscribe'] }, { a: ['subscribe'] }, { a: ['publish'] }].map(granted);
+  expect(same?.grants).toBe(one?.grants as never);
+  expect(same?.claims?.['channels']).toBe(one?.claims?.['channels']);
+  expect(other?.grants).not.toBe(one?.grants as never);
+  const held = one?.claims?.['channels'] as Record<string, string[]>;
+  expect(() => held['a']?.push('publish')).toThrow();
+  expect(() => Object.assign(held, { b: ['publish'] })).toThrow();
+  // Ever so many others push them out, and change nothing.
+  for (let index = 0; index < 2_000; index++) granted({ [`room:${index}`]: ['subscribe'] });
+  expect(granted({ a: ['subscribe'] }).grants).toEqual(one?.grants as never);
+});
