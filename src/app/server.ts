@@ -20,7 +20,7 @@ import { ServerAccess } from '../transports/server-access.ts';
 import { swaggerRoutes } from '../transports/swagger.ts';
 import { ticketRoutes, type TicketOffice } from '../transports/tickets.ts';
 import { readyChecks } from './health.ts';
-import type { Settings } from './settings.ts';
+import { limitsAddresses, type Settings } from './settings.ts';
 import type { Shutdown } from './shutdown.ts';
 
 export interface ServerParts {
@@ -51,12 +51,6 @@ export function heartbeatInForce(heartbeatSeconds: number): number {
 function idleTimeoutFor(heartbeatSeconds: number): number {
   const heartbeat = heartbeatInForce(heartbeatSeconds);
   return heartbeat + (heartbeat < 16 ? 8 : 16);
-}
-
-/** Whether anything is counted by address: if not, nobody's is looked at. */
-function limitsAddresses(settings: Settings): boolean {
-  const { maxConnectionsPerAddress, connectsPerSecondPerAddress, authFailuresPerMinutePerAddress } = settings;
-  return maxConnectionsPerAddress + connectsPerSecondPerAddress + authFailuresPerMinutePerAddress > 0;
 }
 
 export function createServer(parts: ServerParts): Elysia {

@@ -72,7 +72,18 @@ export function settingsWarnings(settings: Settings): string[] {
   if (settings.production && settings.databaseUrl === undefined) {
     warnings.push('DATABASE_URL is not set: this production server keeps its data in an embedded PostgreSQL.');
   }
+  if (limitsAddresses(settings) && settings.trustedProxies === undefined) {
+    warnings.push(
+      'Addresses are limited and TRUSTED_PROXIES is not set: behind a proxy, all of its clients would count as one.',
+    );
+  }
   return warnings;
+}
+
+/** Whether anything is counted by address: if not, nobody's is looked at. */
+export function limitsAddresses(settings: Settings): boolean {
+  const { maxConnectionsPerAddress, connectsPerSecondPerAddress, authFailuresPerMinutePerAddress } = settings;
+  return maxConnectionsPerAddress + connectsPerSecondPerAddress + authFailuresPerMinutePerAddress > 0;
 }
 
 function readValues(env: Environment, faults: string[]): ReadValues {

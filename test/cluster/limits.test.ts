@@ -9,8 +9,9 @@ import { postgresStore, redisStore } from '../../src/limits/stores.ts';
 import { connect } from '../../src/database/connect.ts';
 import { countSpent, forgetSpent } from '../../src/database/limit-count.ts';
 import { systemClock } from '../../src/core/clock.ts';
-import { WebSocketClient, type Closing, type Frame } from '../support/clients.ts';
-import { startNodes, stopNodes } from '../support/nodes.ts';
+import { Refused, WebSocketClient, type Closing, type Frame } from '../support/clients.ts';
+import { startNginx } from '../support/nginx.ts';
+import { becomesReady, startNodes, stopNodes } from '../support/nodes.ts';
 import { createDatabase } from '../support/postgres.ts';
 import type { Environment, RunningServer } from '../support/process.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
@@ -114,14 +115,7 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
       RATE_LIMIT_PER_MINUTE: String(limit),
       MAX_CONNECTIONS_PER_USER: String(connectionsMax),
     }));
-    // Each has heard of the others.
-    for (const node of nodes) {
-      const beats = async (): Promise<boolean> => {
-        const response = await fetch(`${node.url}/health/ready`);
-        return response.status === 200;
-      };
-      await until(beats, 'the node is ready', 20_000, 50);
-    }
+    for (const node of nodes) await becomesReady(node);
   }, 60_000);
   afterEach(async () => {
     await Promise.all(sockets.map((socket) => socket.cut()));
@@ -236,6 +230,41 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
 interface LimitError extends Frame {
   readonly retryAfter: number;
 }
+
+test('behind nginx as shipped nodes count its clients, whatever they write; and nginx counts before them', async () => {
+  const database = await createDatabase({ migrated: true });
+  const settings = { SYNC: 'postgres', DATABASE_URL: database.url, MAX_CONNECTIONS_PER_ADDRESS: '4' };
+  const nodes = await startNodes(2, () => ({ ...settings, TRUSTED_PROXIES: 'loopback' }));
+  for (const node of nodes) await becomesReady(node);
+  const ports = nodes.map(({ port }) => port);
+  const nginx = await startNginx({ ports });
+  const strict = await startNginx({
+    ports,
+    edits: { 'limit_conn sobranie_connections 1000': 'limit_conn sobranie_connections 2' },
+  });
+  const open: WebSocketClient[] = [];
+  const connectTo = async ({ url }: { url: string }, forwarded: string): Promise<WebSocketClient> => {
+    const socket = await WebSocketClient.open(url, { headers: { 'X-Forwarded-For': forwarded } });
+    open.push(socket);
+    return socket;
+  };
+  try {
+    for (let index = 0; index < 4; index++) await (await connectTo(nginx, `203.0.113.${index}`)).next('welcome');
+    const closing = await wait((await connectTo(nginx, '203.0.113.99')).closed, 5_000, 'the end');
+    expect(closing).toEqual({ code: 1013, reason: 'limit_exceeded' });
+    // From a proxy that says so, another client is another one.
+    await (await connectTo(nodes[0]!, '203.0.113.99')).next('welcome');
+    for (const socket of open.splice(0)) await socket.cut();
+    for (let index = 0; index < 2; index++) await (await connectTo(strict, 'x')).next('welcome');
+    const refused = await connectTo(strict, 'x').catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(Refused);
+    expect((refused as Refused).status).toBe(429);
+  } finally {
+    await Promise.all(open.map((socket) => socket.cut()));
+    await Promise.all([nginx.close(), strict.close()]);
+    await stopNodes(nodes);
+  }
+}, 60_000);
 
 describe('what a store gives out, to many nodes at once', () => {
   const closing: (() => Promise<unknown> | void)[] = [];

@@ -184,7 +184,11 @@ describe('mistyped names', () => {
 test('warnings name the doors that the settings leave open', () => {
   const open = settingsWarnings(readSettings({}));
   expect(open.join('\n')).toMatch(/everyone is anonymous[^]*API_KEY is not set/);
-  expect(settingsWarnings(readSettings({ JWT_SECRET: 'x'.repeat(32), API_KEY: 'k' }))).toEqual([]);
+  const closed = { JWT_SECRET: 'x'.repeat(32), API_KEY: 'k' };
+  expect(settingsWarnings(readSettings(closed))).toEqual([]);
+  const byAddress = { ...closed, CONNECTS_PER_SECOND_PER_ADDRESS: '5' };
+  expect(settingsWarnings(readSettings(byAddress)).join('\n')).toMatch(/TRUSTED_PROXIES is not set/);
+  expect(settingsWarnings(readSettings({ ...byAddress, TRUSTED_PROXIES: 'loopback' }))).toEqual([]);
 });
 
 test('the table for people has a row for each setting', () => {
