@@ -70,7 +70,7 @@ describe('The sync layer over PostgreSQL', () => {
     const admin = client(database.superUrl, 'admin', 1);
     const waiting = async (): Promise<readonly string[]> => {
       const rows = await admin<{ query: string }[]>`
-        SELECT query FROM pg_stat_activity WHERE application_name = ${name} AND wait_event_type = 'Lock'`;
+        SELECT query FROM pg_stat_activity WHERE application_name IN (${name}, ${`${name} listener`}) AND wait_event_type = 'Lock'`;
       return rows.map(({ query }) => query);
     };
     return { adapter, heard, heads, waiting };
@@ -88,21 +88,21 @@ describe('The sync layer over PostgreSQL', () => {
     return heard.map(({ data }) => data);
   }
 
-  /** Nobody reads or writes the table until the answer is called. */
-  async function hold(sql: Database, table: string): Promise<() => Promise<void>> {
+  /** Nobody reads or writes the table until the answer is called, which commits with what it is given. */
+  async function hold(sql: Database, table: string): Promise<(statement?: string) => Promise<void>> {
     // Only a connection that is open can be reserved where array types are not fetched.
     await sql`SELECT`;
     const session = await sql.reserve();
     await session`BEGIN`;
     await session.unsafe(`LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`);
     let held = true;
-    const release = async (): Promise<void> => {
+    const release = async (statement = 'SELECT'): Promise<void> => {
       if (!held) return;
       held = false;
-      await session`ROLLBACK`;
+      await session.unsafe(`${statement}; COMMIT`).simple();
       session.release();
     };
-    closers.push(release);
+    closers.push(() => release());
     return release;
   }
 
@@ -160,8 +160,7 @@ describe('The sync layer over PostgreSQL', () => {
         ).length > 0,
       'the other log is noticed',
     );
-    await release();
-    await sql`DELETE FROM realtime.channels`;
+    await release('DELETE FROM realtime.channels');
     await until(() => node.heads.some(({ head }) => head.epoch === 'restored'), 'the head is told', 10_000);
 
     const other = await startNode(database);
@@ -187,8 +186,7 @@ describe('The sync layer over PostgreSQL', () => {
     await resetLog(sql, 'another');
     await endListener(admin);
     await until(() => listening(admin), 'the node listens again');
-    await release();
-    await sql`DELETE FROM realtime.channels`;
+    await release('DELETE FROM realtime.channels');
     // Each catching up ends with the heads.
     await until(() => node.heads.length >= heads + 2, 'both times are seen to', 4_000);
     expect(node.heads.at(-1)).toEqual({ channel: 'a', head: { epoch: 'another', offset: 0 } });
@@ -253,7 +251,7 @@ describe('The sync layer over PostgreSQL', () => {
     await rename(database.name, gone);
     closers.push(() => outside.unsafe(`DROP DATABASE IF EXISTS ${gone} WITH (FORCE)`));
     await rename(fresh.name, database.name);
-    await client(database.url, 'test')`UPDATE realtime.log SET epoch = 'fresh'`;
+    await client(database.url, 'test')`UPDATE realtime.log SET epoch = 'fresh', topic = 'fresh'`;
     proxy.mode = 'forward';
     await until(() => node.heads.at(-1)?.head.epoch === 'fresh', 'the head in the fresh one', 15_000);
     const other = await startNode(database);
