@@ -108,6 +108,7 @@ function mayMicros({ channel, config: given }: (typeof cases)[number]): number {
   const decisions = new Decisions(
     { clock: systemClock, decided: () => undefined, failed: () => undefined },
     () => compiled.authorize,
+    { total: 500, each: 50 },
   );
   const access = new RuleAccess(compiled, {
     isOpen: false,

@@ -25,8 +25,12 @@ export interface AccessParts {
   readonly closing: CloseStack;
 }
 
-/** A function that hangs holds one for as long as an answer is waited for. They are opened as they are needed. */
+/**
+ * A function in the database that hangs holds a connection for as long as an answer is waited for. They are opened as
+ * they are needed; no user has more than half of them.
+ */
 const connectionsMax = 6;
+const turns = { rules: { total: 500, each: 50 }, database: { total: connectionsMax, each: connectionsMax / 2 } };
 
 export interface NodeAccess {
   readonly access: RuleAccess;
@@ -40,7 +44,11 @@ export async function openAccess(parts: AccessParts): Promise<NodeAccess> {
   const decisions = (source: 'rules' | 'database'): Decisions => {
     const failed = (error: unknown, more: number) =>
       log.error({ err: error, more }, `authorize (${source}) failed: who asked is refused`);
-    return new Decisions({ clock, failed, decided: (outcome) => metrics.authorized(source, outcome) }, limits);
+    return new Decisions(
+      { clock, failed, decided: (outcome) => metrics.authorized(source, outcome) },
+      limits,
+      turns[source],
+    );
   };
   const authorizer = new DatabaseAuthorizer({
     sql: connect(database.url, { applicationName: database.applicationName, max: connectionsMax, pipelined: false }),

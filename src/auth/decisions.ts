@@ -1,5 +1,6 @@
 // Answers of whoever decides for the application, a function or the database: each is remembered for a short while,
 // waited for no longer than a while, asked for once however many wait for it, and failing closed for those alone.
+// Users take turns, so that one whose answers take long holds up nobody else.
 // What was asked before a renewal is not remembered after it.
 
 import { createHash } from 'node:crypto';
@@ -7,6 +8,7 @@ import type { Action, Identity } from '../core/access.ts';
 import type { Clock } from '../core/clock.ts';
 import type { MaybePromise } from '../core/sync-adapter.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { Turns, type TurnLimits } from './turns.ts';
 
 /** `null`: whoever was asked leaves it to others. */
 export type Decision = boolean | null;
@@ -39,7 +41,6 @@ interface Entry {
 }
 
 const entriesMax = 10_000;
-const underWayMax = 1_000;
 /** Between two failures that are told. */
 const tellEveryMs = 30_000;
 
@@ -47,13 +48,14 @@ export class Decisions {
   readonly #ports: DecisionPorts;
   readonly #limits: () => DecisionLimits;
   readonly #entries = new Map<string, Entry>();
-  #underWay = 0;
+  readonly #turns: Turns;
   #toldAt = Number.NEGATIVE_INFINITY;
   #untold = 0;
 
-  constructor(ports: DecisionPorts, limits: () => DecisionLimits) {
+  constructor(ports: DecisionPorts, limits: () => DecisionLimits, turns: TurnLimits) {
     this.#ports = ports;
     this.#limits = limits;
+    this.#turns = new Turns(turns);
   }
 
   /**
@@ -65,16 +67,9 @@ export class Decisions {
     const known = this.#entries.get(key);
     if (known !== undefined && this.#ports.clock.monotonic() < known.until) return known.answer;
     this.#entries.delete(key);
-    if (this.#underWay >= underWayMax) throw this.#failure(new Error('too many decisions are under way'));
-    const late = new AbortController();
-    let answer: unknown;
-    try {
-      answer = decide(late.signal);
-    } catch (error) {
-      throw this.#failure(error);
-    }
-    if (!isThenable(answer)) return this.#remember(key, question, this.#read(answer)).answer;
-    const entry = this.#remember(key, question, this.#await(answer, late));
+    const answer = this.#inTurn(question.identity.user, decide);
+    if (!(answer instanceof Promise)) return this.#remember(key, question, answer).answer;
+    const entry = this.#remember(key, question, answer);
     entry.until = Number.POSITIVE_INFINITY;
     return (entry.answer as Promise<Decision>).then(
       (decision) => {
@@ -95,6 +90,37 @@ export class Decisions {
     else for (const [key, entry] of this.#entries) if (entry.user === user) this.#entries.delete(key);
   }
 
+  #inTurn(user: string | null, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
+    let turn: Promise<void> | undefined;
+    try {
+      turn = this.#turns.take(user);
+    } catch (error) {
+      throw this.#failure(error);
+    }
+    if (turn === undefined) return this.#decide(user, decide);
+    return turn.then(
+      () => this.#decide(user, decide),
+      (error: unknown) => {
+        throw this.#failure(error);
+      },
+    );
+  }
+
+  #decide(user: string | null, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
+    const late = new AbortController();
+    let answer: unknown;
+    try {
+      answer = decide(late.signal);
+    } catch (error) {
+      this.#turns.give(user);
+      throw this.#failure(error);
+    }
+    if (isThenable(answer)) return this.#await(answer, late).finally(() => this.#turns.give(user));
+    this.#turns.give(user);
+    return this.#read(answer);
+  }
+
+  /** The time counts from the call on: waiting for a turn is nothing that the decider could hasten. */
   async #await(answer: PromiseLike<unknown>, late: AbortController): Promise<Decision> {
     const { timeoutMs } = this.#limits();
     const timeout = Promise.withResolvers<never>();
@@ -102,13 +128,11 @@ export class Decisions {
       timeout.reject(new Error(`no answer within ${timeoutMs} ms`));
       late.abort();
     }, timeoutMs);
-    this.#underWay++;
     try {
       return this.#read(await Promise.race([answer, timeout.promise]));
     } catch (error) {
       throw this.#failure(error);
     } finally {
-      this.#underWay--;
       clearTimeout(timer);
     }
   }

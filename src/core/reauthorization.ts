@@ -8,8 +8,8 @@ export function expireTokens(hub: Hub): void {
   for (const session of [...hub.sessions.values()]) session.expire(nowSeconds);
 }
 
-/** Asked about at once: what decides is not to be flooded. */
-const sessionsAtOnce = 64;
+/** Asked about at once, some channels of each: what decides is not to be flooded. */
+const sessionsAtOnce = 16;
 
 /**
  * Asks anew whether the user's connections on this node, or all of them, may stay where they are subscribed. Answers how

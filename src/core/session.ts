@@ -28,6 +28,8 @@ interface Work {
 const queuePauseAt = 32;
 /** Publications of one connection on their way at once. */
 const publishingMax = 256;
+/** Channels that are asked about at once, when rights may have ended: what decides is not to be flooded. */
+const askedAtOnce = 16;
 /** A peer that goes on in spite of the pause sends what was already on its way; more than this is abuse. */
 const queueMax = 10_000;
 
@@ -233,8 +235,14 @@ export class Session {
 
   /** Leaves the channels that its rules no longer allow; answers how many. */
   async reauthorize(): Promise<number> {
-    const left = await Promise.all(this.subscriptions.map((subscription) => this.#leaveIfDenied(subscription)));
-    return left.filter(Boolean).length;
+    let left = 0;
+    const held = this.subscriptions;
+    for (let start = 0; start < held.length; start += askedAtOnce) {
+      const some = held.slice(start, start + askedAtOnce);
+      const outcomes = await Promise.all(some.map((subscription) => this.#leaveIfDenied(subscription)));
+      left += outcomes.filter(Boolean).length;
+    }
+    return left;
   }
 
   async #leaveIfDenied(subscription: Subscription): Promise<boolean> {

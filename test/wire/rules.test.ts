@@ -443,14 +443,15 @@ describe('The database’s function', () => {
         connect(server, claims),
       ),
     );
-    const stuck = ['shut', 'shut2', 'shut3'].map((channel) => outcome(slow!, 'publish', channel));
+    // More than there are connections to the database.
+    const stuck = Array.from({ length: 12 }, (_, index) => outcome(slow!, 'publish', `stuck:${index}`));
     const startedAt = performance.now();
     for (let index = 0; index < 20; index++)
       expect(await outcome(fine!, 'subscribe', `fine:${index}`)).toBe('subscribed');
     expect(performance.now() - startedAt).toBeLessThan(3_000);
     expect(await outcome(broken!, 'subscribe', 'a')).toBe('unavailable');
     expect(await outcome(odd!, 'subscribe', 'a')).toBe('unavailable');
-    expect(await Promise.all(stuck)).toEqual(['unavailable', 'unavailable', 'unavailable']);
+    expect(new Set(await Promise.all(stuck))).toEqual(new Set(['unavailable']));
     // The database does not go on for nobody.
     const running = async (): Promise<number> => {
       const [row] =

@@ -1,7 +1,7 @@
 // Who may do what by rules, token and database: every condition, and what stands above the rules.
 
 import { describe, expect, test } from 'bun:test';
-import { DatabaseAuthorizer } from '../../../src/auth/database-authorizer.ts';
+import type { DatabaseAuthorizer } from '../../../src/auth/database-authorizer.ts';
 import { Decisions } from '../../../src/auth/decisions.ts';
 import { readGrants } from '../../../src/auth/grants.ts';
 import { RuleAccess } from '../../../src/auth/rule-access.ts';
@@ -17,6 +17,7 @@ function accessOf(rules: readonly RuleConfig[], isOpen = false): RuleAccess {
     decisions: new Decisions(
       { clock: systemClock, decided: () => undefined, failed: () => undefined },
       () => compiled.authorize,
+      { total: 500, each: 50 },
     ),
     readRules: () => Promise.resolve(compiled),
   });
@@ -224,6 +225,7 @@ test('the database is not asked whether clients may publish to the server’s ch
   const decisions = new Decisions(
     { clock: systemClock, decided: () => undefined, failed: () => undefined },
     () => rules.authorize,
+    { total: 500, each: 50 },
   );
   const database = { ask: () => true } as unknown as DatabaseAuthorizer;
   const access = new RuleAccess(rules, { isOpen: false, decisions, database, readRules: () => Promise.resolve(rules) });
