@@ -32,6 +32,7 @@ export interface ConnectionCountOptions {
 interface Elsewhere {
   count: number;
   askedAt: number;
+  answeredAt: number;
   asking: Promise<void> | undefined;
 }
 
@@ -71,7 +72,7 @@ export class ConnectionCount {
   /** Whether one more would fit, by what is known now. */
   hasRoom(key: string): boolean {
     const elsewhere = this.#elsewhere.get(key);
-    const isFresh = elsewhere !== undefined && this.#now() - elsewhere.askedAt < rememberedMs;
+    const isFresh = elsewhere !== undefined && this.#now() - elsewhere.answeredAt < rememberedMs;
     return (this.#here.get(key) ?? 0) + (isFresh ? elsewhere.count : 0) < this.#options.max;
   }
 
@@ -96,8 +97,8 @@ export class ConnectionCount {
   sweep(): void {
     const now = this.#now();
     for (const [key, until] of this.#contestedUntil) if (now >= until) this.#contestedUntil.delete(key);
-    for (const [key, { askedAt, asking }] of this.#elsewhere) {
-      if (asking === undefined && now - askedAt >= rememberedMs) this.#elsewhere.delete(key);
+    for (const [key, { answeredAt, asking }] of this.#elsewhere) {
+      if (asking === undefined && now - answeredAt >= rememberedMs) this.#elsewhere.delete(key);
     }
   }
 
@@ -124,7 +125,8 @@ export class ConnectionCount {
 
   /** Resolves with an answer to a question that was asked after this call. Never rejects. */
   async #askAnew(key: string): Promise<void> {
-    const known = this.#elsewhere.get(key) ?? { count: 0, askedAt: Number.NEGATIVE_INFINITY, asking: undefined };
+    const never = Number.NEGATIVE_INFINITY;
+    const known = this.#elsewhere.get(key) ?? { count: 0, askedAt: never, answeredAt: never, asking: undefined };
     this.#elsewhere.set(key, known);
     const underWay = known.asking;
     if (underWay !== undefined) await underWay;
@@ -145,6 +147,8 @@ export class ConnectionCount {
       // The sync layer is away and says so by itself.
       known.count = 0;
     }
+    // A node that is gone makes the others wait for it: what they said is new all the same.
+    known.answeredAt = clock.monotonic();
     known.asking = undefined;
   }
 }

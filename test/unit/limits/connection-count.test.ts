@@ -11,6 +11,7 @@ class Nodes {
   readonly open: number[];
   questions = 0;
   isAway = false;
+  answerMs = 0;
 
   constructor(nodes: number, max: number) {
     this.open = Array.from({ length: nodes }, () => 0);
@@ -45,11 +46,12 @@ class Nodes {
 
   async #gather(self: number, name: string): Promise<number> {
     this.questions++;
-    await Promise.resolve();
+    const own = this.open[self]!;
+    if (this.answerMs > 0) await this.clock.sleep(this.answerMs);
     if (this.isAway) throw new Error('away');
     expect(name).toStartWith('user:');
     const key = name.slice('user:'.length);
-    return this.counts.reduce((sum, count, node) => sum + (node === self ? this.open[self]! : count.answer(key)), 0);
+    return this.counts.reduce((sum, count, node) => sum + (node === self ? own : count.answer(key)), 0);
   }
 }
 
@@ -105,6 +107,13 @@ test('a crowd at once on one node: exactly the limit, with few questions, and re
   const { questions } = nodes;
   for (let attempt = 0; attempt < 100; attempt++) expect(await nodes.connectAll([1])).toBe(0);
   expect(nodes.questions - questions).toBeLessThan(3);
+});
+
+test('a node that is gone and not yet missed makes each question last a second: the limit holds', async () => {
+  const nodes = new Nodes(3, 9);
+  nodes.answerMs = 1_000;
+  expect(await nodes.connectAll(Array<number>(20).fill(0))).toBe(9);
+  expect(await nodes.connectAll(Array<number>(20).fill(1))).toBe(0);
 });
 
 test('others that cannot be asked count as having none: nobody is locked out', async () => {
