@@ -255,7 +255,16 @@ test('behind nginx as shipped nodes count its clients, whatever they write; and 
     // From a proxy that says so, another client is another one.
     await (await connectTo(nodes[0]!, '203.0.113.99')).next('welcome');
     for (const socket of open.splice(0)) await socket.cut();
-    for (let index = 0; index < 2; index++) await (await connectTo(strict, 'x')).next('welcome');
+    const isWelcome = async (): Promise<boolean> => {
+      const socket = await connectTo(strict, 'x').catch(() => undefined);
+      const welcomed = socket?.next('welcome').then(
+        () => true,
+        () => false,
+      );
+      return (await welcomed) ?? false;
+    };
+    // As soon as the nodes have noticed that the others are gone.
+    for (let index = 0; index < 2; index++) await until(isWelcome, 'there is room again', 10_000, 100);
     const refused = await connectTo(strict, 'x').catch((error: unknown) => error);
     expect(refused).toBeInstanceOf(Refused);
     expect((refused as Refused).status).toBe(429);
