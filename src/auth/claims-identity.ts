@@ -11,7 +11,7 @@ export const clockToleranceSeconds = 5;
 export const userLengthMax = 128;
 
 /** A page needs a moment to get a fresh token; to be told long before is no use. */
-const warningSecondsMin = 2;
+const warningSecondsMin = 5;
 const warningSecondsMax = 30;
 
 /** Throws `unauthorized`, which says what is wrong, or `token_expired`. */

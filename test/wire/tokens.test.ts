@@ -16,7 +16,7 @@ const apiKey = 'the-key-of-the-backend-0123456789';
 async function refusals(server: RunningServer, given: WebSocketOptions): Promise<[Closing, Refused, Answer]> {
   const { query = '', headers = {} } = given;
   const socket = await WebSocketClient.open(server.url, given);
-  const closing = await wait(socket.closed, 5_000, 'the end');
+  const closing = await wait(socket.closed, 15_000, 'the end');
   const events = await EventClient.open(server.url, { query: `channels=a&${query}`, headers }).catch(
     (error: unknown) => error,
   );
@@ -101,7 +101,7 @@ describeWire('Tokens', (wire) => {
     ];
     for (const [place, reason] of places) {
       const socket = await wire.socket(server, place);
-      expect(await wait(socket.closed, 5_000, 'the end')).toEqual({ code: 1008, reason });
+      expect(await wait(socket.closed, 15_000, 'the end')).toEqual({ code: 1008, reason });
       const { headers = {}, query = '' } = place;
       const refused = await EventClient.open(server.url, { headers, query: `channels=a&${query}` }).catch(
         (error: unknown) => error,
@@ -167,7 +167,7 @@ describeWire('Tokens', (wire) => {
   test('a token that ends closes its connection; a fresh one in time extends it', async () => {
     const server = await tokens();
     const channels = { 'chat:*': all };
-    const ending = now() + 2;
+    const ending = now() + 4;
     const open = async () => {
       const socket = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'ann', channels }, ending)}` });
       await socket.next('welcome');
@@ -185,7 +185,7 @@ describeWire('Tokens', (wire) => {
     ] as const) {
       expect(await refreshed.request({ type: 'refresh', token: other })).toMatchObject({ type: 'error', code });
     }
-    expect(await wait(left.closed, 5_000, 'the end')).toEqual({ code: 1008, reason: 'token_expired' });
+    expect(await wait(left.closed, 15_000, 'the end')).toEqual({ code: 1008, reason: 'token_expired' });
     expect(await refreshed.request({ type: 'publish', channel: 'chat:kept', data: 'still here' })).toMatchObject({
       type: 'published',
     });
@@ -196,7 +196,7 @@ describeWire('Tokens', (wire) => {
     'before a token ends its WebSocket is warned once, and a fresh one in that time extends it',
     async () => {
       const server = await tokens();
-      const expires = now() + 8;
+      const expires = now() + 9;
       const token = await tokenOf({ sub: 'ann' }, expires);
       const socket = await wire.socket(server, { query: `token=${token}` });
       const stream = await wire.stream(server, { query: `channels=${encodeURIComponent('user:ann')}&token=${token}` });
@@ -216,7 +216,7 @@ describeWire('Tokens', (wire) => {
         expires: later,
       });
       // The stream, which cannot refresh, ends in order and has heard of no error.
-      expect(await wait(stream.closed, 10_000, 'the end of the stream')).toBe(true);
+      expect(await wait(stream.closed, 15_000, 'the end of the stream')).toBe(true);
       expect((await stream.next('welcome')).frame.user).toBe('ann');
       await expect(stream.next('error', 10)).rejects.toThrow('no error');
       // An EventSource comes back as it came, and stops for good at this answer.
@@ -270,7 +270,7 @@ describeWire('Tokens', (wire) => {
       const server = await wire.start({ JWKS_URL: host.url });
       const [token, rotated] = await Promise.all([tokenBy(first), tokenBy(second)]);
       const socket = await wire.socket(server, { query: `token=${token}` });
-      expect(await wait(socket.closed, 10_000, 'the end')).toEqual({ code: 1013, reason: 'unavailable' });
+      expect(await wait(socket.closed, 15_000, 'the end')).toEqual({ code: 1013, reason: 'unavailable' });
       const refused = await EventClient.open(server.url, { query: `channels=a&token=${token}` }).catch(
         (error: unknown) => error,
       );
