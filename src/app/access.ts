@@ -52,8 +52,9 @@ export async function openAccess(parts: AccessParts): Promise<NodeAccess> {
   };
   const authorizer = new DatabaseAuthorizer({
     sql: connect(database.url, { applicationName: database.applicationName, max: connectionsMax, pipelined: false }),
+    lookSql: database.sql,
     decisions: decisions('database'),
-    log: (message, details) => log.info(details, message),
+    log: (message, details) => log.warn(details, message),
   });
   closing.add('authorize', () => authorizer.close());
   const access = new RuleAccess(rules, {

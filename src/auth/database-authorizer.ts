@@ -10,19 +10,26 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { claimsOf, type Decision, type Decisions, type Question } from './decisions.ts';
 
 export interface DatabaseAuthorizerPorts {
+  /** A pool for the function alone, whose queries may be cancelled. */
   readonly sql: Database;
+  /** Any pool: the look does not wait behind functions that hang. */
+  readonly lookSql: Database;
   readonly decisions: Decisions;
   readonly log: (message: string, details: object) => void;
 }
 
 const lookEveryMs = 3_000;
-const lookMsMax = 2_000;
+/** At the start everybody waits for the answer, and nobody may do anything without. */
+const firstLookMsMax = 5_000;
+/** A right that is taken away ends within a second, whether or not the database answers. */
+const lookMsMax = 500;
 const undefinedFunction = '42883';
 
 export class DatabaseAuthorizer {
   readonly #ports: DatabaseAuthorizerPorts;
   /** Undefined while that is not known: then nobody may do anything, since it might forbid it. */
   #exists: boolean | undefined;
+  #isUnknownTold = false;
   #looking: Promise<void> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
 
@@ -31,8 +38,8 @@ export class DatabaseAuthorizer {
   }
 
   async start(): Promise<void> {
-    await this.look();
-    this.#timer = setInterval(() => void this.look(), lookEveryMs);
+    await this.#lookOnce(firstLookMsMax);
+    this.#timer = setInterval(() => void this.#lookOnce(lookMsMax), lookEveryMs);
   }
 
   async close(): Promise<void> {
@@ -41,10 +48,10 @@ export class DatabaseAuthorizer {
   }
 
   /** Whether the function is there now. While the database is away what was known counts. Never rejects. */
-  look(): Promise<void> {
-    return (this.#looking ??= this.#look().finally(() => {
-      this.#looking = undefined;
-    }));
+  async look(): Promise<void> {
+    // One that is under way may have looked before the function came.
+    await this.#looking;
+    await this.#lookOnce(lookMsMax);
   }
 
   /** Null at once where there is no such function. Throws, or rejects with, `unavailable`. */
@@ -76,21 +83,30 @@ export class DatabaseAuthorizer {
     }
   }
 
-  async #look(): Promise<void> {
-    const { sql, log } = this.#ports;
-    const query = sql<{ exists: boolean }[]>`
-      SELECT to_regprocedure('realtime.authorize(text, text, jsonb)') IS NOT NULL AS exists`;
-    const timer = setTimeout(() => this.#cancel(query), lookMsMax);
+  #lookOnce(msMax: number): Promise<void> {
+    return (this.#looking ??= this.#look(msMax).finally(() => {
+      this.#looking = undefined;
+    }));
+  }
+
+  async #look(msMax: number): Promise<void> {
+    const { lookSql, log } = this.#ports;
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => late.reject(new Error(`no answer within ${msMax} ms`)), msMax);
     try {
-      const [row] = await query;
+      const query = lookSql<{ exists: boolean }[]>`
+        SELECT to_regprocedure('realtime.authorize(text, text, jsonb)') IS NOT NULL AS exists`;
+      const [row] = await Promise.race([query, late.promise]);
       const exists = row?.exists === true;
       if (exists && this.#exists !== true)
-        log('realtime.authorize is in the database: it is asked before the rules', {});
+        log('realtime.authorize is in the database: it decides before the rules', {});
       if (!exists && this.#exists === true) log('realtime.authorize is gone from the database: the rules decide', {});
       this.#exists = exists;
     } catch (error) {
-      if (this.#exists === undefined)
-        log('whether the database has realtime.authorize is not known yet', { err: error });
+      // What was known counts on; that the database is away, others report.
+      if (this.#exists !== undefined || this.#isUnknownTold) return;
+      this.#isUnknownTold = true;
+      log('nobody may do anything until it is known whether the database has realtime.authorize', { err: error });
     } finally {
       clearTimeout(timer);
     }

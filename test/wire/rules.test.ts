@@ -257,6 +257,65 @@ describe('Rights that end', () => {
     expect((refused as Refused).status).toBe(403);
   });
 
+  test('streams of the same channels part ways: one goes on with all, one with fewer, each with its own cursors', async () => {
+    const server = await started();
+    rules.tell({ '*': 'yes' });
+    const [shut, free] = [wire.channel('app'), wire.channel('free')];
+    const [narrowed, whole] = [
+      await openStream(server, `${shut},${free}`, 'ann'),
+      await openStream(server, `${shut},${free}`, 'bob'),
+    ];
+    for (const stream of [narrowed, whole]) await stream.next('welcome');
+    const publish = (channel: string, data: unknown) => post(server, '/realtime/publish', { channel, data }, api);
+    await publish(free, 0);
+    rules.tell({ ann: 'no', bob: 'yes' });
+    await reauthorize(server, 'ann');
+    for (let index = 1; index <= 20; index++) await publish(index % 2 === 0 ? shut : free, index);
+    for (const [stream, numbers] of [
+      [narrowed, [0, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19]],
+      [whole, Array.from({ length: 21 }, (_, index) => index)],
+    ] as const) {
+      for (const data of numbers) expect((await stream.next('message')).frame.data).toBe(data);
+    }
+    await publish(shut, 21);
+    await publish(free, 22);
+    const query = `channels=${shut},${free}&token=${await tokenOf({ sub: 'bob' })}`;
+    const again = await wire.stream(server, { query, lastEventId: (await whole.next('message')).lastEventId });
+    expect((await again.next('message')).frame.data).toBe(22);
+  });
+
+  test('a stream that is told while it recovers goes on with what it is still allowed', async () => {
+    const server = await started();
+    rules.tell({ '*': 'yes' });
+    const [shut, free] = [wire.channel('app'), wire.channel('free')];
+    const first = await openStream(server, `${shut},${free}`, 'ann');
+    const { lastEventId } = await first.next('welcome');
+    await first.cut();
+    const filler = await connect(server, { sub: 'filler', channels: { 'free:*': ['publish'] } });
+    const data = 'x'.repeat(30_000);
+    for (let index = 0; index < 400; index++) {
+      for (const channel of [shut, free]) filler.send({ type: 'publish', channel, data, id: `${channel} ${index}` });
+    }
+    await filler.settle();
+    const query = `channels=${shut},${free}&token=${await tokenOf({ sub: 'ann' })}`;
+    const stream = await wire.stream(server, { query, lastEventId });
+    stream.pause();
+    rules.tell({ ann: 'no', filler: 'yes' });
+    expect((await reauthorize(server, 'ann')).body).toMatchObject({ unsubscribed: 1 });
+    await post(server, '/realtime/publish', { channel: shut, data: 'secret' }, api);
+    await post(server, '/realtime/publish', { channel: free, data: 'last' }, api);
+    stream.resume();
+    const offsets: number[] = [];
+    for (let last: unknown; last !== 'last';) {
+      const { frame } = await stream.next('message', 10_000);
+      expect(frame.data).not.toBe('secret');
+      if (frame.channel === free) offsets.push(frame.offset ?? 0);
+      last = frame.data;
+    }
+    expect(offsets).toEqual(Array.from({ length: 401 }, (_, index) => index + 1));
+    expect((await stream.next('unsubscribed')).frame).toMatchObject({ channel: shut, reason: 'forbidden' });
+  }, 30_000);
+
   test('a stream that has no channel left ends', async () => {
     const server = await started();
     rules.tell({ '*': 'yes' });

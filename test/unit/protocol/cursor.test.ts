@@ -142,3 +142,18 @@ describe('noise', () => {
     );
   });
 });
+
+test('narrowed to some of its channels a cursor stands in these where it stood, and says nothing of the others', () => {
+  fc.assert(
+    fc.property(positions, fc.nat(50), (all, kept) => {
+      const writer = new CursorWriter(all.map(({ channel }) => channel));
+      for (const { channel, ...position } of all) writer.set(channel, position);
+      const some = all.slice(0, kept);
+      const cursor = decode(writer.narrowed(some.map(({ channel }) => channel)).text());
+      for (const { channel, epoch, offset } of some) {
+        expect(cursor.entry(channel, epoch)).toEqual({ kind: 'offset', offset });
+      }
+      expect(cursor.entry('no:channel:of:these:at:all', '')).toEqual({ kind: 'absent' });
+    }),
+  );
+});
