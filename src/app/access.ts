@@ -54,7 +54,7 @@ export async function openAccess(parts: AccessParts): Promise<NodeAccess> {
     sql: connect(database.url, { applicationName: database.applicationName, max: connectionsMax, pipelined: false }),
     lookSql: database.sql,
     decisions: decisions('database'),
-    log: (message, details) => log.warn(details, message),
+    log: (message, details) => ('err' in details ? log.warn(details, message) : log.info(details, message)),
   });
   closing.add('authorize', () => authorizer.close());
   const access = new RuleAccess(rules, {

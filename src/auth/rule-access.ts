@@ -43,6 +43,14 @@ export class RuleAccess implements Access {
   }
 
   may(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {
+    const decision = this.#decide(identity, action, channel);
+    if (!(decision instanceof Promise)) return decision;
+    const { generation } = this;
+    // An answer that a renewal has overtaken may be one that it was meant to end.
+    return decision.then((yes) => (generation === this.generation ? yes : this.may(identity, action, channel)));
+  }
+
+  #decide(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {
     if (action === 'publish' && isServerChannel(channel)) return false;
     const { database } = this.#ports;
     if (database === undefined) return this.#byRules(identity, action, channel);

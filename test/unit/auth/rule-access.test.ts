@@ -231,3 +231,17 @@ test('the database is not asked whether clients may publish to the server’s ch
   const access = new RuleAccess(rules, { isOpen: false, decisions, database, readRules: () => Promise.resolve(rules) });
   expect([access.may(ann, 'publish', '$system'), access.may(ann, 'publish', 'any')]).toEqual([false, true]);
 });
+
+test('an answer that a renewal has overtaken is asked for again', async () => {
+  const answers = [Promise.withResolvers<boolean>(), Promise.withResolvers<boolean>()];
+  let asked = 0;
+  const access = accessOf([{ channels: 'a', authorize: () => answers[asked++]!.promise }]);
+  const early = access.may(ann, 'publish', 'a');
+  await access.renew('ann');
+  answers[0]!.resolve(true);
+  answers[1]!.resolve(false);
+  expect(await early).toBe(false);
+  expect(asked).toBe(2);
+  // It is the later answer that is remembered.
+  expect(access.may(ann, 'publish', 'a')).toBe(false);
+});
