@@ -17,6 +17,11 @@ import type { SyncObserver } from '../core/observer.ts';
 import type { Position } from '../protocol/position.ts';
 import { MemoryLog } from './memory-log.ts';
 
+/** What a log costs that holds nothing. */
+const logBytes = 500;
+/** How much of the limit logs that hold nothing may take up. */
+const emptyShareMax = 0.1;
+
 export interface MemoryAdapterOptions {
   readonly clock: Clock;
   readonly observer: SyncObserver;
@@ -30,7 +35,10 @@ export class MemoryAdapter implements SyncAdapter {
   readonly #clock: Clock;
   readonly #observer: SyncObserver;
   readonly #historyBytesMax: number;
+  /** In order of use: the first was used longest ago. */
   readonly #logs = new Map<string, MemoryLog>();
+  /** Logs that were emptied to make room, apart, so that making room again does not walk past them; in the same order. */
+  readonly #emptied = new Map<string, MemoryLog>();
   /** Their logs are not forgotten however long they are silent: whoever listens would be told of a new epoch. */
   readonly #subscribed = new Map<string, string>();
   #bytes = 0;
@@ -58,6 +66,7 @@ export class MemoryAdapter implements SyncAdapter {
     if (repeated !== undefined) return repeated;
     const publication = new Publication({ channel, offset: log.head + 1, epoch: log.epoch, data, at, from, except });
     this.#bytes += log.append(publication, key, at);
+    this.#used(channel, log);
     if (this.#bytes > this.#historyBytesMax) this.#shrink(channel);
     this.#events?.publication(publication);
     return { epoch: publication.epoch, offset: publication.offset };
@@ -76,7 +85,7 @@ export class MemoryAdapter implements SyncAdapter {
 
   history(channel: string, _rule: ChannelRule, query: HistoryQuery): HistoryPage {
     const head = this.#headOf(channel);
-    const log = this.#logs.get(channel);
+    const log = this.#find(channel);
     if (log === undefined) return emptyPage(head, query);
     this.#bytes -= log.expire(this.#clock.now());
     return log.read(query);
@@ -93,6 +102,7 @@ export class MemoryAdapter implements SyncAdapter {
   close(): Promise<void> {
     this.#events = undefined;
     this.#logs.clear();
+    this.#emptied.clear();
     this.#subscribed.clear();
     this.#bytes = 0;
     this.#observer.up(this.name, false);
@@ -102,20 +112,16 @@ export class MemoryAdapter implements SyncAdapter {
   /** Lets go of what has passed its age, also in channels that nobody reads; call it now and then. */
   sweep(): void {
     const now = this.#clock.now();
-    let forgotten = false;
-    for (const [channel, log] of this.#logs) {
-      this.#bytes -= log.expire(now);
-      if (this.#subscribed.has(channel)) continue;
-      if (log.size === 0 && now - log.usedAt > log.rule.historySeconds * 1_000) {
-        this.#logs.delete(channel);
-        forgotten = true;
+    for (const logs of [this.#logs, this.#emptied]) {
+      for (const [channel, log] of logs) {
+        this.#bytes -= log.expire(now);
+        if (log.size === 0 && now - log.usedAt > log.rule.historySeconds * 1_000) this.#forget(channel, logs);
       }
     }
-    if (forgotten) this.#renew();
   }
 
   #headOf(channel: string): Position {
-    const log = this.#logs.get(channel);
+    const log = this.#find(channel);
     return log === undefined ? { epoch: this.#epochFor(channel), offset: 0 } : { epoch: log.epoch, offset: log.head };
   }
 
@@ -125,26 +131,52 @@ export class MemoryAdapter implements SyncAdapter {
   }
 
   #logFor(channel: string, rule: ChannelRule): MemoryLog {
-    const known = this.#logs.get(channel);
-    if (known === undefined) {
-      const log = new MemoryLog(this.#epochFor(channel), rule);
-      this.#logs.set(channel, log);
-      return log;
-    }
-    return known;
+    const known = this.#find(channel);
+    if (known !== undefined) return known;
+    const log = new MemoryLog(this.#epochFor(channel), rule);
+    this.#logs.set(channel, log);
+    this.#bytes += logBytes;
+    return log;
   }
 
-  /** Empties the logs that were used longest ago until the bytes fit; the one just written comes last. */
+  #find(channel: string): MemoryLog | undefined {
+    return this.#logs.get(channel) ?? this.#emptied.get(channel);
+  }
+
+  #used(channel: string, log: MemoryLog): void {
+    this.#emptied.delete(channel);
+    this.#logs.delete(channel);
+    this.#logs.set(channel, log);
+  }
+
+  /**
+   * Empties the logs that were used longest ago until the bytes fit; the one just written comes last. Where empty ones
+   * have become too many, those to which nobody listens are forgotten in the same order.
+   */
   #shrink(except: string): void {
-    const byUse = [...this.#logs].sort(([, a], [, b]) => a.usedAt - b.usedAt);
-    for (const [channel, log] of byUse) {
-      if (this.#bytes <= this.#historyBytesMax * 0.9) break;
+    const goal = this.#historyBytesMax * 0.9;
+    for (const [channel, log] of this.#logs) {
+      if (this.#bytes <= goal) break;
       if (channel === except) continue;
       // Emptied, not forgotten: its subscribers go on counting from where they are.
       this.#bytes -= log.clear();
+      this.#logs.delete(channel);
+      this.#emptied.set(channel, log);
+    }
+    for (const channel of this.#emptied.keys()) {
+      if (this.#emptied.size * logBytes <= this.#historyBytesMax * emptyShareMax) break;
+      this.#forget(channel, this.#emptied);
     }
     // What is left is this channel's own: alone it may be more than the limit.
     this.#bytes -= this.#logs.get(except)?.shrink(this.#bytes - this.#historyBytesMax) ?? 0;
+  }
+
+  /** Unless somebody listens. */
+  #forget(channel: string, logs: Map<string, MemoryLog>): void {
+    if (this.#subscribed.has(channel)) return;
+    logs.delete(channel);
+    this.#bytes -= logBytes;
+    this.#renew();
   }
 
   /** A forgotten channel would count from 1 again: new channels must not reuse the epoch it had. */
