@@ -59,7 +59,7 @@ function tokenKeys({ settings, clock, log, closing }: IdentityParts): TokenKeys 
   const remote = new RemoteKeys({
     url: jwksUrl,
     clock,
-    log: (message, error) => log.error({ err: error }, message),
+    log: (message, error) => (error === undefined ? log.info(message) : log.error({ err: error }, message)),
   });
   remote.start();
   closing.add('key set', () => remote.close());

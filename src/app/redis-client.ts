@@ -10,8 +10,20 @@ import type { Settings } from './settings.ts';
 const answerMsMax = 1_000;
 const connectMsMax = 5_000;
 
-/** Connects; rejects when Redis cannot be reached. A node of a cluster is found to be one. */
-export async function openRedis(settings: Settings, closing: CloseStack): Promise<Redis | Cluster> {
+const opened = new WeakMap<CloseStack, Promise<Redis | Cluster>>();
+
+/**
+ * The one of this node, closed with it. Rejects when Redis cannot be reached. A node of a cluster is found to be one.
+ */
+export function openRedis(settings: Settings, closing: CloseStack): Promise<Redis | Cluster> {
+  const known = opened.get(closing);
+  if (known !== undefined) return known;
+  const opening = open(settings, closing);
+  opened.set(closing, opening);
+  return opening;
+}
+
+async function open(settings: Settings, closing: CloseStack): Promise<Redis | Cluster> {
   if (settings.redisUrl === undefined) throw new Error('REDIS_URL is not set');
   const target = redisTarget({ url: settings.redisUrl, tlsCa: settings.redisTlsCa });
   try {

@@ -14,7 +14,8 @@ import { fetchKeySet } from './fetch-key-set.ts';
 export interface RemoteKeysOptions {
   readonly url: string;
   readonly clock: Clock;
-  readonly log: (message: string, error: unknown) => void;
+  /** Told of the first of several failures in a row, and, without an error, of their end. */
+  readonly log: (message: string, error?: unknown) => void;
   /** A host that has not answered whole by then counts as away. Default: 5,000. */
   readonly timeoutMs?: number;
   /** Default: ten minutes. */
@@ -103,6 +104,7 @@ export class RemoteKeys {
     const { url, clock, timeoutMs = 5_000, refreshMs = 600_000 } = this.#options;
     try {
       this.#keys = createLocalJWKSet(await fetchKeySet(url, timeoutMs));
+      if (this.#failures > 0) this.#options.log('the key set of JWKS_URL could be fetched again');
       this.#failures = 0;
       // Nodes that were started together need not ask together.
       this.#askAgainAfter(refreshMs * (0.9 + clock.random() / 5));
