@@ -54,6 +54,7 @@ export class RedisCommands {
   readonly #host: RedisHost;
   /** Address of the server that it is connected to, or was at last. */
   #peer: string;
+  #underWay = 0;
   /** What the scripts are told of the server; undefined while that is not known of the present connection. */
   #told: string | undefined;
 
@@ -193,10 +194,18 @@ export class RedisCommands {
   }
 
   async #run<Value>(command: (told: string) => Promise<Value>): Promise<Value> {
-    if (this.#client.status !== 'ready' || this.#told === undefined) throw new RealtimeError('unavailable');
-    const answer = command(this.#told);
-    // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
-    return await (this.#client instanceof Cluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
+    const client = this.#client;
+    if (client.status !== 'ready' || this.#told === undefined) throw new RealtimeError('unavailable');
+    // One alone goes out at once; while others are under way, those of a tick go out in one write.
+    client.options.enableAutoPipelining = this.#underWay > 0;
+    this.#underWay++;
+    try {
+      const answer = command(this.#told);
+      // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
+      return await (client instanceof Cluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
+    } finally {
+      this.#underWay--;
+    }
   }
 
   /** Another connection may lead to another server, or to the same with other settings. */

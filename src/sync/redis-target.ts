@@ -1,6 +1,7 @@
 // How this server connects to what REDIS_URL names: the driver's options.
 
 import { Redis, type RedisOptions } from 'ioredis';
+import './redis-tracing.ts';
 import { parseRedisUrl, type RedisHost, type RedisUrl } from './redis-url.ts';
 
 /** The shape of replies stays the driver's own. */
