@@ -59,6 +59,11 @@ export class ConnectionCount {
     return this.#here.size + this.#elsewhere.size + this.#contestedUntil.size;
   }
 
+  /** Of this node, under all keys. */
+  get connections(): number {
+    return [...this.#here.values()].reduce((sum, count) => sum + count, 0);
+  }
+
   /** Undefined when nobody has to be asked before `hasRoom`. */
   ask(key: string): Promise<void> | undefined {
     const { max, whole } = this.#options;

@@ -68,6 +68,11 @@ export class NodeLimits implements Limits {
     return [...parts, this.#users, this.#addresses].reduce((sum, part) => sum + (part?.size ?? 0), 0);
   }
 
+  /** Connections that are counted for somebody: once for a user, once for an address. */
+  get openConnections(): number {
+    return (this.#users?.connections ?? 0) + (this.#addresses?.connections ?? 0) + this.#addressOf.size;
+  }
+
   command({ id, identity }: Commander, count = 1): MaybePromise<Refusal | undefined> {
     const allowance = identity.user === null ? this.#connectionCommands : this.#userCommands;
     if (allowance === undefined) return undefined;
