@@ -2,7 +2,9 @@
 // along, and every message is accounted for; channels that are not concerned hear of no gap.
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { makeCertificates } from '../support/redis-certificates.ts';
 import { startRedisCluster, type TestRedisCluster } from '../support/redis-cluster.ts';
+import { redisHasTls } from '../support/redis.ts';
 import { RedisStage } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
 
@@ -12,11 +14,12 @@ const answerMs = 4_000;
 describe('Redis Cluster', () => {
   let stage: RedisStage<TestRedisCluster>;
   beforeAll(async () => {
-    const cluster = await startRedisCluster({ replicas: 1 });
+    const tls = redisHasTls ? makeCertificates() : undefined;
+    const cluster = await startRedisCluster({ replicas: 1, ...(tls && { tls }) });
     const hosts = cluster.ports.map((port) => `127.0.0.1:${port}`).join(',');
     // By one of its nodes, and by all of them.
-    stage = await RedisStage.on(cluster, { nodes: 1 });
-    await stage.startNode({ REDIS_URL: `redis+cluster://${hosts}` });
+    stage = await RedisStage.on(cluster, { nodes: 1, environment: { REDIS_TLS_CA: tls?.authority } });
+    await stage.startNode({ REDIS_URL: `${tls === undefined ? 'redis' : 'rediss'}+cluster://${hosts}` });
   }, 60_000);
   afterEach(() => stage.endLoads(), 30_000);
   afterAll(() => stage.close(), 60_000);

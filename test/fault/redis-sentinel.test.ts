@@ -3,7 +3,9 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import type { Load } from '../support/load.ts';
+import { makeCertificates } from '../support/redis-certificates.ts';
 import { startSentinels, type TestSentinels } from '../support/redis-sentinel.ts';
+import { redisHasTls } from '../support/redis.ts';
 import { RedisStage } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
 
@@ -13,8 +15,10 @@ const answerMs = 4_000;
 describe('a master that Sentinels watch', () => {
   let stage: RedisStage<TestSentinels>;
   beforeAll(async () => {
-    const sentinels = await startSentinels({ password: 'open-1', sentinelPassword: 'open-2' });
-    stage = await RedisStage.on(sentinels);
+    const tls = redisHasTls ? makeCertificates() : undefined;
+    const passwords = { password: 'open-1', sentinelPassword: 'open-2' };
+    const sentinels = await startSentinels({ ...passwords, ...(tls && { tls }) });
+    stage = await RedisStage.on(sentinels, { environment: { REDIS_TLS_CA: tls?.authority } });
   }, 60_000);
   afterEach(() => stage.endLoads(), 30_000);
   afterAll(() => stage.close(), 60_000);

@@ -2,7 +2,9 @@
 
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
-import { redisBinary } from './redis.ts';
+import type { TestCertificates } from './redis-certificates.ts';
+import { redisBinary, tlsArguments } from './redis.ts';
+import { until } from './tcp-client.ts';
 
 export interface TestRedisCluster {
   /** Leads to the first node. */
@@ -23,21 +25,29 @@ export interface TestRedisCluster {
 export interface TestRedisClusterOptions {
   /** Of each master. */
   readonly replicas?: number;
+  /** All of them speak TLS alone. */
+  readonly tls?: TestCertificates;
 }
 
 const masters = 3;
 
-export async function startRedisCluster({ replicas = 0 }: TestRedisClusterOptions = {}): Promise<TestRedisCluster> {
+export async function startRedisCluster(options: TestRedisClusterOptions = {}): Promise<TestRedisCluster> {
+  const { replicas = 0, tls } = options;
+  const asking = tls === undefined ? [] : ['--tls', '--cacert', tls.authority];
+  const ask = (port: number, ...command: readonly string[]): string =>
+    Bun.spawnSync(['redis-cli', ...asking, '-p', String(port), ...command], { timeout: 20_000 })
+      .stdout.toString()
+      .trim();
   const ports: number[] = [];
   while (ports.length < masters * (1 + replicas)) ports.push(await clusterPort(ports));
-  const nodes = new Map(ports.map((port) => [port, startNode(port)]));
-  for (const port of ports) await untilAnswered(port, ['PING'], /PONG/);
+  const nodes = new Map(ports.map((port) => [port, startNode(port, tls)]));
+  for (const port of ports) await untilMatches(() => ask(port, 'PING'), /PONG/);
   const addresses = ports.map((port) => `127.0.0.1:${port}`);
-  await manage('create', ...addresses, '--cluster-replicas', String(replicas), '--cluster-yes');
-  for (const port of ports) await untilAnswered(port, ['CLUSTER', 'INFO'], /cluster_state:ok[^]*known_nodes:/);
+  await manage(asking, 'create', ...addresses, '--cluster-replicas', String(replicas), '--cluster-yes');
+  for (const port of ports) await untilMatches(() => ask(port, 'CLUSTER', 'INFO'), /cluster_state:ok/);
   // A replica that has not had everything once is no candidate when its master dies.
-  for (const port of ports.slice(masters)) await untilAnswered(port, ['INFO', 'replication'], /master_link_status:up/);
-  const ask = (port: number, ...command: readonly string[]): string => cli(['-p', String(port), ...command]).trim();
+  for (const port of ports.slice(masters))
+    await untilMatches(() => ask(port, 'INFO', 'replication'), /master_link_status:up/);
   const listed = (): readonly ClusterMaster[] => mastersIn(ask([...nodes.keys()][0] ?? 0, 'CLUSTER', 'NODES'));
   const masterOfSlot = (slot: number): ClusterMaster | undefined =>
     listed().find(({ stretches }) => stretches.some(([from, to]) => slot >= from && slot <= to));
@@ -48,7 +58,7 @@ export async function startRedisCluster({ replicas = 0 }: TestRedisClusterOption
     return found;
   };
   return {
-    url: `redis://127.0.0.1:${ports[0] ?? 0}`,
+    url: `${tls === undefined ? 'redis' : 'rediss'}://127.0.0.1:${ports[0] ?? 0}`,
     ports,
     kill9: async (port) => {
       const node = nodes.get(port);
@@ -77,7 +87,7 @@ export async function startRedisCluster({ replicas = 0 }: TestRedisClusterOption
       const [from] = listed();
       if (from === undefined) throw new Error('there is no master');
       const way = ['--cluster-from', from.id, '--cluster-to', another(from).id, '--cluster-slots', String(slots)];
-      await manage('reshard', `127.0.0.1:${from.port}`, ...way, '--cluster-yes');
+      await manage(asking, 'reshard', `127.0.0.1:${from.port}`, ...way, '--cluster-yes');
     },
     close: async () => {
       for (const node of nodes.values()) node.kill('SIGKILL');
@@ -105,8 +115,10 @@ function mastersIn(text: string): ClusterMaster[] {
   });
 }
 
-function startNode(port: number): Bun.Subprocess {
-  const listen = ['--port', String(port), '--bind', '127.0.0.1', '--dir', temporaryFolder('redis-cluster')];
+function startNode(port: number, tls: TestCertificates | undefined): Bun.Subprocess {
+  const way =
+    tls === undefined ? ['--port', String(port)] : ['--port', '0', ...tlsArguments(port, tls), '--tls-cluster', 'yes'];
+  const listen = [...way, '--bind', '127.0.0.1', '--dir', temporaryFolder('redis-cluster')];
   const cluster = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000'];
   const nothingKept = ['--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0'];
   const child = Bun.spawn([redisBinary, ...listen, ...cluster, ...nothingKept], {
@@ -136,22 +148,14 @@ async function isFree(port: number): Promise<boolean> {
   }
 }
 
-async function manage(...args: readonly string[]): Promise<string> {
-  const child = Bun.spawn(['redis-cli', '--cluster', ...args], { stdin: 'ignore', stdout: 'pipe', stderr: 'ignore' });
+async function manage(asking: readonly string[], ...args: readonly string[]): Promise<void> {
+  const command = ['redis-cli', ...asking, '--cluster', ...args];
+  const child = Bun.spawn(command, { stdin: 'ignore', stdout: 'pipe', stderr: 'ignore' });
   endAfterTests(child);
   const [printed, code] = await Promise.all([child.stdout.text(), child.exited]);
   if (code !== 0) throw new Error(`redis-cli --cluster ${args[0] ?? ''} failed:\n${printed}`);
-  return printed;
 }
 
-function cli(args: readonly string[]): string {
-  return Bun.spawnSync(['redis-cli', ...args], { timeout: 20_000 }).stdout.toString();
-}
-
-async function untilAnswered(port: number, command: readonly string[], pattern: RegExp): Promise<void> {
-  const deadline = performance.now() + 20_000;
-  while (!pattern.test(cli(['-p', String(port), ...command]))) {
-    if (performance.now() > deadline) throw new Error(`the Redis on port ${port} is not ready in time`);
-    await Bun.sleep(50);
-  }
+async function untilMatches(answer: () => string, pattern: RegExp): Promise<void> {
+  await until(() => pattern.test(answer()), `a node of the cluster answers ${pattern}`, 20_000);
 }

@@ -2,10 +2,12 @@
 // the master is `main`. Ends with the test process.
 
 import { Redis } from 'ioredis';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
-import { redisBinary } from './redis.ts';
+import type { TestCertificates } from './redis-certificates.ts';
+import { redisBinary, tlsArguments } from './redis.ts';
 import { until } from './tcp-client.ts';
 
 export interface TestSentinels {
@@ -30,12 +32,15 @@ export interface TestSentinelsOptions {
   readonly password?: string;
   /** Of the Sentinels themselves. */
   readonly sentinelPassword?: string;
+  /** All of them speak TLS alone. */
+  readonly tls?: TestCertificates;
 }
 
 const downAfterMs = 1_000;
 
 export async function startSentinels(options: TestSentinelsOptions = {}): Promise<TestSentinels> {
-  const { password, sentinelPassword } = options;
+  const { password, sentinelPassword, tls } = options;
+  const secure = tls === undefined ? {} : { tls: { ca: readFileSync(tls.authority) } };
   const ports = await freePorts(6);
   const [master = 0, ...replicas] = ports.slice(0, 3);
   const sentinels = ports.slice(3);
@@ -45,11 +50,12 @@ export async function startSentinels(options: TestSentinelsOptions = {}): Promis
     const role = replicas.includes(port) ? ['--replicaof', '127.0.0.1', String(master)] : [];
     const secured = password === undefined ? [] : ['--requirepass', password, '--masterauth', password];
     const kept = ['--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0'];
-    running.set(port, run([redisBinary, '--port', String(port), ...localhost('redis'), ...kept, ...role, ...secured]));
+    running.set(port, run([redisBinary, ...listenOn(port, tls), ...localhost('redis'), ...kept, ...role, ...secured]));
   };
   start(master);
   for (const port of replicas) start(port);
   const server = new Redis(master, '127.0.0.1', {
+    ...secure,
     ...(password === undefined ? {} : { password }),
     retryStrategy: () => 20,
     maxRetriesPerRequest: null,
@@ -67,7 +73,7 @@ export async function startSentinels(options: TestSentinelsOptions = {}): Promis
     // A Sentinel writes what it learns into its configuration.
     const file = join(folder, 'sentinel.conf');
     const lines = [
-      `port ${port}`,
+      ...pairsOf(listenOn(port, tls)),
       'bind 127.0.0.1',
       `dir ${folder}`,
       `sentinel monitor main 127.0.0.1 ${master} 2`,
@@ -81,6 +87,7 @@ export async function startSentinels(options: TestSentinelsOptions = {}): Promis
   }
   const watchers = sentinels.map((port) => {
     const watcher = new Redis(port, '127.0.0.1', {
+      ...secure,
       ...(sentinelPassword === undefined ? {} : { password: sentinelPassword }),
       retryStrategy: () => 20,
       maxRetriesPerRequest: null,
@@ -103,7 +110,7 @@ export async function startSentinels(options: TestSentinelsOptions = {}): Promis
   const account = password === undefined ? '' : `:${password}@`;
   const query = sentinelPassword === undefined ? '' : `?sentinelPassword=${sentinelPassword}`;
   return {
-    url: `redis+sentinel://${account}${sentinels.map((port) => `127.0.0.1:${port}`).join(',')}/main${query}`,
+    url: `${tls === undefined ? 'redis' : 'rediss'}+sentinel://${account}${sentinels.map((port) => `127.0.0.1:${port}`).join(',')}/main${query}`,
     master: async () => {
       const address = (await watchers[0]?.call('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', 'main')) as string[];
       return Number(address[1]);
@@ -135,6 +142,15 @@ async function freePorts(count: number): Promise<number[]> {
   const ports = new Set<number>();
   while (ports.size < count) ports.add(await freePort());
   return [...ports];
+}
+
+function listenOn(port: number, tls: TestCertificates | undefined): string[] {
+  return tls === undefined ? ['--port', String(port)] : ['--port', '0', ...tlsArguments(port, tls)];
+}
+
+/** Arguments as the lines of a configuration. */
+function pairsOf(args: readonly string[]): string[] {
+  return args.flatMap((name, index) => (index % 2 === 0 ? [`${name.slice(2)} ${args[index + 1] ?? ''}`] : []));
 }
 
 function localhost(purpose: string): string[] {

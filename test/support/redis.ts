@@ -9,6 +9,9 @@ import type { TestCertificates } from './redis-certificates.ts';
 /** Another version's, or another program that is one, such as Valkey. */
 export const redisBinary = process.env['SOBRANIE_TEST_REDIS_BIN'] ?? 'redis-server';
 
+/** Programs built for a test are often built without it. */
+export const redisHasTls = redisBinary === 'redis-server';
+
 export interface TestRedis {
   readonly url: string;
   readonly port: number;
@@ -85,7 +88,8 @@ export async function startRedis({ persist = false, tls, args = [] }: TestRedisO
   };
 }
 
-function tlsArguments(port: number, { authority, certificate, key }: TestCertificates): string[] {
+/** For a server, or a line each for a Sentinel, that speaks TLS alone, with its own kind as well. */
+export function tlsArguments(port: number, { authority, certificate, key }: TestCertificates): string[] {
   const files = ['--tls-cert-file', certificate, '--tls-key-file', key, '--tls-ca-cert-file', authority];
-  return ['--tls-port', String(port), '--tls-auth-clients', 'no', ...files];
+  return ['--tls-port', String(port), '--tls-auth-clients', 'no', '--tls-replication', 'yes', ...files];
 }
