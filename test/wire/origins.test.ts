@@ -8,6 +8,9 @@ import { secret, tokenOf } from '../support/tokens.ts';
 import { describeWire, errorOf } from './wire.ts';
 
 describeWire('Origins', (wire) => {
+  const listing = wire.shared({ ALLOWED_ORIGINS: 'https://app.example' });
+  /** For what has nothing to do with the sync layer, and takes long. */
+  const testOnce = wire.environment.name === 'memory' ? test : () => undefined;
   const get = async (url: string, origin: string): Promise<Response> => {
     const response = await fetch(`${url}/realtime/events?channels=a`, { headers: { origin } });
     await response.body?.cancel();
@@ -15,7 +18,7 @@ describeWire('Origins', (wire) => {
   };
 
   test('with a list, pages of other origins are refused before anything is opened', async () => {
-    const server = await wire.start({ ALLOWED_ORIGINS: 'https://app.example' });
+    const server = await listing();
     const refused = await get(server.url, 'https://evil.example');
     expect([refused.status, refused.headers.get('access-control-allow-origin')]).toEqual([403, null]);
     const open = (origin: string) => WebSocketClient.open(server.url, { headers: { origin } });
@@ -30,7 +33,7 @@ describeWire('Origins', (wire) => {
   });
 
   test('pages of a listed origin may read the stream, with credentials', async () => {
-    const server = await wire.start({ ALLOWED_ORIGINS: 'https://app.example' });
+    const server = await listing();
     const allowed = await get(server.url, 'https://app.example');
     expect(allowed.status).toBe(200);
     expect(allowed.headers.get('access-control-allow-origin')).toBe('https://app.example');
@@ -50,7 +53,7 @@ describeWire('Origins', (wire) => {
     });
   });
 
-  test('nothing that merely looks like a listed origin is one', async () => {
+  testOnce('nothing that merely looks like a listed origin is one', async () => {
     const server = await wire.start({ ALLOWED_ORIGINS: 'https://app.example,http://localhost:5173' });
     const host = `127.0.0.1:${server.port}`;
     const refused = [
@@ -128,7 +131,7 @@ describeWire('Origins', (wire) => {
     return outcome;
   };
 
-  test('a visitor’s cookie counts for own and listed pages, and for no other, be they let in or not', async () => {
+  testOnce('a visitor’s cookie counts for own and listed pages, and for no other, be they let in or not', async () => {
     const listed = await wire.start({ JWT_SECRET: secret, ALLOWED_ORIGINS: 'https://app.example' });
     const anyone = await wire.start({ JWT_SECRET: secret, ALLOWED_ORIGINS: '*' });
     expect(await visitor(listed, { origin: 'https://app.example' })).toBe('ann');

@@ -1,6 +1,7 @@
 // Tokens from outside: where they may stand, what a bad one gets, what a good one grants, and how it is renewed.
 
 import { expect, test } from 'bun:test';
+import { exportSPKI, generateKeyPair, SignJWT } from 'jose';
 import { EventClient, Refused, WebSocketClient, type Closing, type WebSocketOptions } from '../support/clients.ts';
 import type { RunningServer } from '../support/process.ts';
 import { until, wait } from '../support/tcp-client.ts';
@@ -164,7 +165,7 @@ describeWire('Tokens', (wire) => {
     expect((await call(server, '/realtime/channels', { headers: bearer })).status).toBeOneOf([401, 403]);
   });
 
-  test('a token that ends closes its connection; a fresh one in time extends it', async () => {
+  testOnce('a token that ends closes its connection; a fresh one in time extends it', async () => {
     const server = await tokens();
     const channels = { 'chat:*': all };
     const ending = now() + 4;
@@ -180,6 +181,7 @@ describeWire('Tokens', (wire) => {
     expect(await refreshed.request({ type: 'refresh', token })).toMatchObject({ type: 'refreshed', expires });
     for (const [other, code] of [
       ['nonsense', 'unauthorized'],
+      ['x'.repeat(60_000), 'unauthorized'],
       [await tokenOf({ sub: 'bob', channels }), 'unauthorized'],
       [await tokenOf({ sub: 'ann', channels }, now() - 60), 'token_expired'],
     ] as const) {
@@ -196,7 +198,15 @@ describeWire('Tokens', (wire) => {
     'before a token ends its WebSocket is warned once, and a fresh one in that time extends it',
     async () => {
       const server = await tokens();
-      const expires = now() + 9;
+      const expires = now() + 8;
+      // Ends that are missing or ever so far away: nothing may come of them meanwhile.
+      const endless = await Promise.all(
+        [{}, { exp: 2 ** 31 + 1 }, { exp: now() + 3e13 }, { exp: Number.MAX_SAFE_INTEGER }].map(async (end) => {
+          const each = await wire.socket(server, { query: `token=${handmade(hs256, { sub: 'ann', ...end })}` });
+          await each.next('welcome');
+          return each;
+        }),
+      );
       const token = await tokenOf({ sub: 'ann' }, expires);
       const socket = await wire.socket(server, { query: `token=${token}` });
       const stream = await wire.stream(server, { query: `channels=${encodeURIComponent('user:ann')}&token=${token}` });
@@ -226,6 +236,7 @@ describeWire('Tokens', (wire) => {
       await expect(again).rejects.toMatchObject({ status: 401 });
       expect((await socket.settle()).map(({ type }) => type)).toEqual(['welcome']);
       expect(now()).toBeGreaterThanOrEqual(expires);
+      for (const each of endless) expect(await each.settle()).toEqual([]);
     },
     30_000,
   );
@@ -295,6 +306,20 @@ describeWire('Tokens', (wire) => {
     },
     40_000,
   );
+
+  testOnce('with a public key nothing signed by that key as if it were a secret gets in', async () => {
+    const { privateKey, publicKey } = await generateKeyPair('RS256', { extractable: true });
+    const pem = await exportSPKI(publicKey);
+    const server = await wire.start({ JWT_PUBLIC_KEY: pem, API_KEY: apiKey });
+    const good = await new SignJWT({ sub: 'ann' }).setProtectedHeader({ alg: 'RS256' }).sign(privateKey);
+    const socket = await wire.socket(server, { query: `token=${good}` });
+    expect((await socket.next('welcome')).user).toBe('ann');
+    for (const token of [handmade(hs256, { sub: 'ann' }, pem), handmade(hs256, { sub: 'ann' }, pem.trim())]) {
+      const [closing, events, answer] = await refusals(server, { query: `token=${token}` });
+      expect([closing, events.status, answer.status]).toEqual([{ code: 1008, reason: 'unauthorized' }, 401, 401]);
+      expect(errorOf(events.body).message).toMatch(/"alg" is none that this server’s key is for: RS256/);
+    }
+  });
 
   test('without a token key tokens say nothing', async () => {
     const server = await wire.server();
