@@ -4,6 +4,7 @@
 import { Cluster, Redis } from 'ioredis';
 import { withoutArguments } from '../sync/redis-error.ts';
 import { redisTarget, type RedisClientOptions, type RedisTarget } from '../sync/redis-target.ts';
+import { within } from '../sync/redis-within.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { Settings } from './settings.ts';
 
@@ -47,7 +48,8 @@ async function openServer(target: RedisTarget): Promise<Redis | Cluster> {
   });
   const last = lastError(client);
   try {
-    await client.connect();
+    // Where there are Sentinels the driver asks them for ever.
+    await within(client.connect(), connectMsMax, 'connecting to Redis');
     // A user without the right to ask is on a server of someone else's, which says what it is by itself.
     const info = await client.info('cluster').catch(() => '');
     if (!info.includes('cluster_enabled:1')) return client;
@@ -75,7 +77,7 @@ async function openCluster(target: RedisTarget): Promise<Cluster> {
   });
   const last = lastError(client);
   try {
-    await client.connect();
+    await within(client.connect(), connectMsMax, 'connecting to the Redis Cluster');
     return client;
   } catch (error) {
     client.disconnect();
