@@ -91,6 +91,12 @@ export class PostgresReader {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
+  /** As `hand`, for a giver that cannot wait: while much waits already, the rows are read when it is delivered. */
+  offer(rows: readonly LogRow[]): void {
+    if (this.#backlog > backlogHigh) this.catchUp();
+    else void this.hand(rows);
+  }
+
   /** There may be rows that nobody will hand over. */
   catchUp(): void {
     this.#behind = true;

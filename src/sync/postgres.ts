@@ -158,7 +158,7 @@ export class PostgresAdapter implements SyncAdapter {
     try {
       const rows = carriedRows(payload, seq);
       // A hand-over that does not follow directly on what was delivered makes the reader read the log.
-      if (rows.length > 0) void reader.hand(rows);
+      if (rows.length > 0) reader.offer(rows);
       else reader.catchUp();
     } catch (error) {
       this.#failed('a notification of the log could not be read', error);
