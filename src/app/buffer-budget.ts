@@ -14,6 +14,8 @@ export interface BufferBudgetOptions {
 
 const tickMs = 100;
 const ticksPerRound = 10;
+/** So many are looked at in any tick: a share of few would leave the fast too long unseen. */
+const shareMin = 1_000;
 /** Less than this is on its way to any reader, and not worth remembering. */
 const lagBytesMin = 64 << 10;
 /** Cutting goes on to below the budget, so that it is not met again at once. */
@@ -42,7 +44,7 @@ export class BufferBudget {
   /** One tick: those known to lag, and the next share of all. */
   look(): void {
     for (const session of this.#lagging.keys()) this.#note(session);
-    let share = Math.ceil(this.#options.sessions.size / ticksPerRound);
+    let share = Math.max(shareMin, Math.ceil(this.#options.sessions.size / ticksPerRound));
     while (share-- > 0) {
       this.#round ??= this.#options.sessions.values();
       const next = this.#round.next();

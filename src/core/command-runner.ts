@@ -5,9 +5,13 @@ import { encodeFrame, historyFrame, publishedFrame, withId } from '../protocol/f
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Hub } from './hub.ts';
+import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
 import type { Session } from './session.ts';
 
 type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
+
+/** Nobody else waits for these, and there may be many. */
+const historyPollMs = 50;
 
 export class CommandRunner {
   readonly #hub: Hub;
@@ -90,8 +94,24 @@ export class CommandRunner {
 
   async #history(session: Session, { id, channel, since, limit }: Of<'history'>): Promise<void> {
     if (!(await this.#hub.access.may(session.identity, 'history', channel))) throw new RealtimeError('forbidden');
+    await this.#untilRead(session);
+    if (session.closed) return;
     const page = await this.#hub.history(channel, { since, limit });
     const messages = page.publications.map((publication) => publication.frame);
     session.outlet.send('history', historyFrame(id, channel, page.head, messages, page.complete));
+  }
+
+  /** A few bytes ask for a mebibyte: who has not read the reply before is not given the next, and in the end cut off. */
+  async #untilRead(session: Session): Promise<void> {
+    const paced = {
+      outlet: session.outlet,
+      get closed() {
+        return session.closed;
+      },
+      slow: false,
+    };
+    if (!isLagging(paced, recoveryPaceLimits)) return;
+    await waitForPace([paced], this.#hub.clock, recoveryPaceLimits, historyPollMs);
+    if (paced.slow) session.outlet.terminate();
   }
 }

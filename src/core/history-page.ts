@@ -2,7 +2,7 @@
 
 import type { HistoryPage, HistoryQuery } from './sync-adapter.ts';
 
-export const historyReplyBytesMax = 4 << 20;
+export const historyReplyBytesMax = 1 << 20;
 
 /** The page as it is, or the part of it that fits, at least one publication; what is cut off can be asked for again. */
 export function boundPage(page: HistoryPage, { since }: HistoryQuery, bytesMax = historyReplyBytesMax): HistoryPage {

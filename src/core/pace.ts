@@ -43,13 +43,18 @@ export function isLagging(paced: Paced, limits: PaceLimits): boolean {
 }
 
 /** Resolves when none of these lags any more, or those that do were found slow. */
-export async function waitForPace(candidates: readonly Paced[], clock: Clock, limits: PaceLimits): Promise<void> {
+export async function waitForPace(
+  candidates: readonly Paced[],
+  clock: Clock,
+  limits: PaceLimits,
+  everyMs = pollMs,
+): Promise<void> {
   const now = clock.monotonic();
   let lagging: Lagging[] = candidates
     .filter((paced) => !paced.slow)
     .map((paced) => ({ paced, bytes: paced.outlet.bufferedBytes(), since: now }));
   while (lagging.length > 0) {
-    await clock.sleep(pollMs);
+    await clock.sleep(everyMs);
     lagging = lagging.filter((entry) => stillWorthWaiting(entry, clock, limits));
   }
 }

@@ -263,6 +263,65 @@ const crowd: Attack = async (url, { count, perSecond, query = '' }) => {
   return {};
 };
 
+/** Publishes to ever new channels. */
+const names: Attack = async (url, { count, perSecond, seed = 1 }) => {
+  let answers = 0;
+  const [peer] = await welcomed(url, 1, undefined, (chunk) => (answers += countOf('"published"', chunk)));
+  await paced(count, perSecond, (index) =>
+    peer!.send(textFrame(JSON.stringify({ type: 'publish', channel: `name:${seed}-${index}`, data: 1 }))),
+  );
+  const deadline = performance.now() + 20_000;
+  while (answers < count && performance.now() < deadline) await Bun.sleep(20);
+  peer!.cut();
+  return { published: count, answers };
+};
+
+/** Asks for long histories again and again over a few sockets, and reads none of the answers. */
+const greedy: Attack = async (url, { count, perSecond, sockets = 16, query = '' }) => {
+  let closed = 0;
+  const open = (): Promise<Peer> =>
+    Peer.open(url, { first: upgradeTo(), onData: (_chunk, peer) => peer.stopReading(), onClose: () => closed++ });
+  const peers = await Promise.all(Array.from({ length: sockets }, open));
+  await Bun.sleep(200);
+  const ask = textFrame(JSON.stringify({ type: 'history', channel: query, limit: 1_000 }));
+  await paced(count, perSecond, async (index) => {
+    const at = index % sockets;
+    if (peers[at]!.closed) {
+      peers[at] = await open();
+      await Bun.sleep(20);
+    }
+    return peers[at]!.send(ask);
+  });
+  for (const peer of peers) peer.cut();
+  return { asked: count, closed };
+};
+
+/** Control frames alone, a third of them pieces of messages that never end. */
+const controls: Attack = async (url, { count, perSecond, sockets = 8 }) => {
+  const payload = Buffer.alloc(100, 'p');
+  const zeros = Buffer.alloc(4);
+  const kinds = [0x89, 0x8a].map((kind) => Buffer.concat([Buffer.from([kind, 0x80 | payload.length]), zeros, payload]));
+  const first = Buffer.concat([Buffer.from([0x01, 0x80 | payload.length]), zeros, payload]);
+  const piece = Buffer.concat([Buffer.from([0x00, 0x80 | payload.length]), zeros, payload]);
+  let closed = 0;
+  const open = async (): Promise<Peer> => {
+    const [peer] = await welcomed(url, 1);
+    peer!.send(first);
+    return peer!;
+  };
+  const peers = await Promise.all(Array.from({ length: sockets }, open));
+  await paced(count, perSecond, async (index) => {
+    const at = index % sockets;
+    if (peers[at]!.closed) {
+      closed++;
+      peers[at] = await open();
+    }
+    return peers[at]!.send(kinds[index % 3] ?? piece);
+  });
+  for (const peer of peers) peer.cut();
+  return { frames: count, closed };
+};
+
 const bodyBytes = 128 << 20;
 
 /** The heads of requests whose bodies are far too large, with a length and in chunks. */
@@ -314,6 +373,9 @@ const bodies: Attack = async (url, { count, sockets = 8 }) => {
 };
 
 export const attacks = {
+  names,
+  greedy,
+  controls,
   bodies,
   frames,
   requests,
