@@ -307,6 +307,36 @@ describeWire('Tokens', (wire) => {
     40_000,
   );
 
+  testOnce('tokens by made-up keys are refused, and hardly trouble the host of the key set', async () => {
+    const [known, stranger] = await Promise.all([namedKey('known'), namedKey('stranger')]);
+    const host = new KeySetHost(known);
+    const server = await wire.start({ JWKS_URL: host.url });
+    const good = await wire.socket(server, { query: `token=${await tokenBy(known)}` });
+    expect((await good.next('welcome')).user).toBe('ann');
+    for (let index = 0; index < 30; index++) {
+      const query = `token=${await tokenBy({ ...stranger, kid: `made-up-${index}` })}`;
+      const socket = await wire.socket(server, { query });
+      expect(await wait(socket.closed, 15_000, 'the end')).toEqual({ code: 1008, reason: 'unauthorized' });
+    }
+    // At the start, three times at once, and once more every ten seconds that this takes.
+    expect(host.asked).toBeLessThanOrEqual(7);
+    await host.goAway();
+  });
+
+  test('clocks may differ by five seconds, either way', async () => {
+    const server = await tokens();
+    const outcome = async (claims: object): Promise<string | null | undefined> => {
+      const socket = await wire.socket(server, { query: `token=${handmade(hs256, { sub: 'ann', ...claims })}` });
+      const closed = socket.closed.then(({ reason }) => reason);
+      const welcome = socket.next('welcome', 15_000).then(({ user }) => user);
+      return wait(Promise.race([closed, welcome.catch(() => closed)]), 15_000, 'welcome or the end');
+    };
+    expect(await outcome({ exp: now() - 1 })).toBe('ann');
+    expect(await outcome({ exp: now() - 6 })).toBe('token_expired');
+    expect(await outcome({ nbf: now() + 4 })).toBe('ann');
+    expect(await outcome({ nbf: now() + 60 })).toBe('unauthorized');
+  });
+
   testOnce('with a public key nothing signed by that key as if it were a secret gets in', async () => {
     const { privateKey, publicKey } = await generateKeyPair('RS256', { extractable: true });
     const pem = await exportSPKI(publicKey);
