@@ -71,7 +71,8 @@ describeOn('Redis that loses nothing', { persist: true }, (stage) => {
   test('its memory full: publications are refused, and no hole is left behind', async () => {
     const { redis } = stage();
     const load = await stage().load();
-    await redis.admin.config('SET', 'maxmemory-policy', 'noeviction', 'maxmemory', '1mb');
+    await redis.admin.config('SET', 'maxmemory-policy', 'noeviction');
+    await redis.admin.config('SET', 'maxmemory', '1mb');
     await until(() => load.unavailable > 5, 'publications were answered unavailable');
     await redis.admin.config('SET', 'maxmemory', '0');
     await load.arrives(50);
