@@ -72,22 +72,36 @@ export class Subscriber {
   /** Adds the session to all channels in one step, in which all of them are open and allowed; to none if it is closed. */
   async #enter(session: Session, requests: readonly SubscribeRequest[]): Promise<Beginning[]> {
     const { access } = this.#hub;
-    for (;;) {
-      const { generation } = access;
-      const elsewhere = await this.#permit(session, requests);
-      const channels = await this.#open(requests);
-      // While the opening was awaited another session may have left a channel as its last one, which closed it.
-      const areOpen = channels.every((channel) => this.#hub.channels.get(channel.name) === channel);
-      const full = channels.find(({ name }, index) => {
-        return session.subscription(name) === undefined && this.#room.isFull(name, elsewhere[index] ?? 0);
-      });
-      if (!session.closed && areOpen && generation === access.generation && full === undefined) {
+    let channels: readonly Channel[] = [];
+    try {
+      while (!session.closed) {
+        const { generation } = access;
+        const elsewhere = await this.#permit(session, requests);
+        channels = await this.#open(requests);
+        // While the opening was awaited another session may have left a channel as its last one, which closed it. Those
+        // that are open are kept meanwhile: to give them up would do the same to others, and they to this one.
+        while (!session.closed && !this.#areOpen(channels)) channels = await this.#open(requests);
+        if (session.closed || generation !== access.generation) continue;
+        this.#requireRoom(session, channels, elsewhere);
         return requests.map((request, index) => this.#begin(session, request, channels[index]));
       }
+    } catch (error) {
       for (const channel of channels) this.#hub.release(channel);
-      if (session.closed) return [];
-      if (full !== undefined) throw new RealtimeError('limit_exceeded', `${full.name} has no room for one more.`);
+      throw error;
     }
+    for (const channel of channels) this.#hub.release(channel);
+    return [];
+  }
+
+  #areOpen(channels: readonly Channel[]): boolean {
+    return channels.every((channel) => this.#hub.channels.get(channel.name) === channel);
+  }
+
+  #requireRoom(session: Session, channels: readonly Channel[], elsewhere: readonly number[]): void {
+    const full = channels.find(({ name }, index) => {
+      return session.subscription(name) === undefined && this.#room.isFull(name, elsewhere[index] ?? 0);
+    });
+    if (full !== undefined) throw new RealtimeError('limit_exceeded', `${full.name} has no room for one more.`);
   }
 
   /** Answers how many are subscribed on the other nodes, where that matters. */
