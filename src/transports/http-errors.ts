@@ -16,6 +16,8 @@ export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
     const answer = (told: RealtimeError, status?: number) => errorResponse(told, status, headers(request));
     if (code === 'NOT_FOUND') return answer(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
+    // Nobody is there any more to read the answer: it is their affair, and no failure of ours.
+    if (isBrokenOff(error)) return answer(new RealtimeError('bad_request', 'The request broke off.'));
     // What a parser of ours refuses comes wrapped.
     if (code === 'PARSE' && error.cause instanceof RealtimeError) return answer(error.cause);
     if (code === 'PARSE') return answer(new RealtimeError('bad_request', 'The body is not valid JSON.'));
@@ -23,6 +25,11 @@ export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
     return answer(expected(error));
   });
   return app as unknown as Elysia;
+}
+
+/** Who reads a body whose sender leaves, or is cut off for being slow, is told so by the runtime. */
+function isBrokenOff(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
 }
 
 /** The schema's own text names internals and echoes what was sent, so the answer says only where to look. */

@@ -99,7 +99,7 @@ describe('headers', () => {
     } finally {
       await browser.close();
     }
-  });
+  }, 60_000);
 });
 
 describe('pages of other origins', () => {

@@ -3,7 +3,7 @@
 // and 100,000 requests.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { TcpClient } from '../support/tcp-client.ts';
+import { TcpClient, until } from '../support/tcp-client.ts';
 import { attack } from '../support/hostile/attacker.ts';
 import { long, Stage } from '../support/hostile/stage.ts';
 import { seed } from '../support/random.ts';
@@ -87,6 +87,23 @@ describe('What noise has found', () => {
     const stored = await post(server, '/realtime/publish', `{"channel":"a","data":${value}}`);
     expect(stored.status).toBe(200);
     expect((await call(server, '/realtime/channels/a/history')).text).toContain(value);
+  });
+
+  // Whoever left in the middle of a body was told nothing, being gone, but each was an error in the log.
+  test('a request that breaks off is no failure of the server', async () => {
+    const { server } = stage;
+    const paths = ['/realtime/publish', '/realtime/ticket', '/realtime/users/7/notify', '/demo/posts'];
+    for (const path of paths) {
+      for (const how of ['Content-Length: 100', 'Transfer-Encoding: chunked']) {
+        const tcp = await TcpClient.connect(server.url);
+        tcp.write(`POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n${how}\r\n\r\n10\r\n{"`);
+        // Once this is answered, what came before it has been read.
+        expect((await call(server, '/health/live')).status).toBe(200);
+        tcp.cut();
+      }
+    }
+    await until(async () => (await sample(server, 'sobranie_ws_connections_active')) === 2, 'the bystander is alone');
+    expect(await sample(server, 'sobranie_errors_total{code="internal"}')).toBe(0);
   });
 });
 
