@@ -19,7 +19,11 @@ import postgres from 'postgres';
 import { DataFolderInUse, lockDataFolder } from '../../src/app/embedded/data-lock.ts';
 import { findPostgresBinaries } from '../../src/app/embedded/binaries.ts';
 import { EmbeddedPostgresError } from '../../src/app/embedded/embedded-error.ts';
-import { startEmbeddedPostgres, type EmbeddedLog, type EmbeddedPostgres } from '../../src/app/embedded/embedded-postgres.ts';
+import {
+  startEmbeddedPostgres,
+  type EmbeddedLog,
+  type EmbeddedPostgres,
+} from '../../src/app/embedded/embedded-postgres.ts';
 import { findPostgres, readPostmasterFile } from '../../src/app/embedded/process.ts';
 import { temporaryFolder } from '../support/janitor.ts';
 import { spawnScript, type RunningProcess } from '../support/process.ts';
@@ -131,7 +135,8 @@ describe('start and stop', () => {
     await reserved`CREATE TABLE unfinished (id int)`;
     const startedAt = performance.now();
     await Promise.all([database.stop(), database.stop()]);
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    // Waiting for the transaction would take for ever; anything less is the machine's load.
+    expect(performance.now() - startedAt).toBeLessThan(10_000);
     await database.stop();
     expect(findPostgres(join(directory, 'postgres'))).toEqual([]);
     (await lockDataFolder(directory)).release();
@@ -199,7 +204,7 @@ describe('after kill -9', () => {
     const log = collectingLog();
     const startedAt = performance.now();
     const database = await start(directory, { log });
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    expect(performance.now() - startedAt).toBeLessThan(10_000);
     expect(database.url).toBe(url);
     expect(log.lines).toContain('ended a PostgreSQL that an earlier start left running');
     expect(readPostmasterFile(join(directory, 'postgres'))?.pid).not.toBe(orphan);
