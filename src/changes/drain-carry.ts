@@ -18,6 +18,10 @@ export class DrainCarry implements Drain {
     this.#batchMax = batchMax;
   }
 
+  setup(): undefined {
+    return undefined;
+  }
+
   statement(ranges: readonly number[] | undefined): string {
     return `${this.remainder() ?? ''}select * from realtime.peek(${this.#batchMax}, ${arrayLiteral(ranges)})`;
   }

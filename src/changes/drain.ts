@@ -18,6 +18,8 @@ export interface Batch {
 }
 
 export interface Drain {
+  /** SQL that a session needs before its first statement; undefined when it needs none. */
+  setup(): string | undefined;
   /** SQL that reads the next batch and ends with a statement whose rows `finish` takes. */
   statement(ranges: readonly number[] | undefined): string;
   /** Hands the batch over. Rejects when it could not be, and then nothing was lost. */

@@ -64,6 +64,8 @@ export class Leader {
   /** Relays until the session ends or closing is asked for. Rejects when a read or a hand-over fails. */
   async lead(): Promise<void> {
     const { session, closing, drain } = this.#options;
+    const setup = drain.setup();
+    if (setup !== undefined) await session.query(`${setup}; select 1`);
     while (!closing()) {
       const outcome = await this.#read();
       if (outcome === 'found') {
