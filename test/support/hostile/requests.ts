@@ -35,6 +35,7 @@ const paths = [
   '/realtime/channels/fuzz:1/presence',
   '/realtime/users/7/notify',
   '/realtime/users/7/disconnect',
+  '/realtime/users/7/reauthorize',
   '/realtime/ticket',
   '/../../etc/passwd',
   '//evil.example/%2e%2e',
