@@ -93,9 +93,10 @@ export class CommandRunner {
   }
 
   async #history(session: Session, { id, channel, since, limit }: Of<'history'>): Promise<void> {
-    if (!(await this.#hub.access.may(session.identity, 'history', channel))) throw new RealtimeError('forbidden');
     await this.#untilRead(session);
     if (session.closed) return;
+    // After the wait, which may be long: the right may have ended in it.
+    if (!(await this.#hub.access.may(session.identity, 'history', channel))) throw new RealtimeError('forbidden');
     const page = await this.#hub.history(channel, { since, limit });
     const messages = page.publications.map((publication) => publication.frame);
     session.outlet.send('history', historyFrame(id, channel, page.head, messages, page.complete));
