@@ -84,7 +84,7 @@ describe('Readers that never read', () => {
     const query = 'channels=flow:1';
     let stopped = false;
     try {
-      const crowd = startAttack(server, 'crowd', { count: deafReaders, perSecond: 1_000, query });
+      const crowd = startAttack(server, 'crowd', { count: deafReaders, perSecond: 1_000, query, mixed: true });
       expect(await crowd.ready()).toMatchObject({ opened: deafReaders, closed: 0 });
       const flowing = flow(server, 'flow:1', 2_000, 20, () => stopped);
       const milliseconds = long ? 15_000 : 2_500;

@@ -4,7 +4,7 @@
 import { setPriority } from 'node:os';
 import { pick, randomFrom } from '../random.ts';
 import { randomFrame } from './frames.ts';
-import { Peer, textFrame, upgradeTo } from './peer.ts';
+import { Peer, streamOf, textFrame, upgradeTo } from './peer.ts';
 import { randomRequest } from './requests.ts';
 
 export interface AttackOptions {
@@ -14,8 +14,10 @@ export interface AttackOptions {
   readonly perSecond: number;
   /** How many connections share the work. */
   readonly sockets?: number;
-  /** Sent instead of what the attack chooses by itself. */
+  /** What connections are opened with, or the channel that is asked for. */
   readonly query?: string;
+  /** Every other connection of a crowd is an event stream. */
+  readonly mixed?: boolean;
 }
 
 /** What was counted, by name. */
@@ -185,9 +187,8 @@ const deaf: Attack = async (url, { count, perSecond, query = '' }) => {
   let closed = 0;
   const peers: Peer[] = [];
   await paced(count, perSecond, async (index) => {
-    const stream = `GET /realtime/events?${query} HTTP/1.1\r\nHost: a\r\n\r\n`;
     const peer = await Peer.open(url, {
-      first: index % 2 === 0 ? upgradeTo(query) : stream,
+      first: index % 2 === 0 ? upgradeTo(query) : streamOf(query),
       onData: (_chunk, from) => {
         from.stopReading();
         open++;
@@ -240,13 +241,13 @@ const hoarders: Attack = async (url, { count, perSecond, sockets = 20, query }) 
 };
 
 /** Connections that behave: subscribed, reading, answering pings. Holds on until it is ended. */
-const crowd: Attack = async (url, { count, perSecond, query = '' }) => {
+const crowd: Attack = async (url, { count, perSecond, query = '', mixed = false }) => {
   let welcomed = 0;
   let closed = 0;
   const peers: Peer[] = [];
-  await paced(count, perSecond, async () => {
+  await paced(count, perSecond, async (index) => {
     const peer = await Peer.open(url, {
-      first: upgradeTo(query),
+      first: mixed && index % 2 === 1 ? streamOf(query) : upgradeTo(query),
       onData: (chunk, from) => {
         if (chunk.includes('"welcome"')) welcomed++;
         if (chunk[0] === 0x89) from.send(Buffer.from([0x8a, 0x80, 0, 0, 0, 0]));

@@ -108,6 +108,10 @@ export function upgradeTo(query = ''): string {
   return `GET /realtime/ws?${query} HTTP/1.1\r\n${handshake}`;
 }
 
+export function streamOf(query: string): string {
+  return `GET /realtime/events?${query} HTTP/1.1\r\nHost: a\r\n\r\n`;
+}
+
 /** A text frame with a mask of zeros, which a server cannot tell from any other. */
 export function textFrame(text: string): Buffer {
   const payload = Buffer.from(text);
