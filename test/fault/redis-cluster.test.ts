@@ -2,6 +2,7 @@
 // along, and every message is accounted for; channels that are not concerned hear of no gap.
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { WebSocketClient } from '../support/clients.ts';
 import { makeCertificates } from '../support/redis-certificates.ts';
 import { startRedisCluster, type TestRedisCluster } from '../support/redis-cluster.ts';
 import { redisHasTls } from '../support/redis.ts';
@@ -38,7 +39,7 @@ describe('Redis Cluster', () => {
     const load = await stage.load({ channels });
     for (let round = 0; round < (long ? 6 : 2); round++) {
       const from = redis.masterOf(keyOf(moved));
-      redis.moveSlot(keyOf(moved));
+      await redis.moveSlot(keyOf(moved));
       expect(redis.masterOf(keyOf(moved))).not.toBe(from);
       await load.arrives(30, 30_000);
     }
@@ -51,6 +52,32 @@ describe('Redis Cluster', () => {
     await load.finish({ gaps: 'allowed', timeoutMs: 30_000 });
     expect(load.slowestAnswerMs).toBeLessThan(answerMs);
   }, 240_000);
+
+  // Half-way the old master sends on to the new one for each command alone (ASK), and for good only then (MOVED).
+  test('a publication while its slot is half-way arrives, or its place is covered by a gap', async () => {
+    const [channel = ''] = stage.channels(1);
+    const [near, far] = stage.nodes;
+    const publisher = await WebSocketClient.open(near?.url ?? '');
+    const reader = await WebSocketClient.open(far?.url ?? '');
+    await reader.request({ type: 'subscribe', channel });
+    await publisher.request({ type: 'publish', channel, data: 1 });
+    expect(await reader.next('message', 10_000)).toMatchObject({ data: 1, offset: 1 });
+    await stage.redis.moveSlot(keyOf(channel), async () => {
+      const answer = await publisher.request({ type: 'publish', channel, data: 2 }, 10_000);
+      expect(answer).toMatchObject({ type: 'published', offset: 2 });
+    });
+    await until(async () => {
+      const answer = await publisher.request({ type: 'publish', channel, data: 3 }, 10_000);
+      return answer.type === 'published';
+    }, 'published');
+    // Nothing is passed over in silence: each is a message, or before the end of a gap.
+    for (let at = 1; at < 3;) {
+      const { type, data, offset = 0 } = await reader.nextAny(20_000);
+      if (type === 'message') expect([data, offset]).toEqual([at + 1, at + 1]);
+      if (type === 'message' || type === 'gap') at = offset;
+    }
+    await Promise.all([publisher.close(), reader.close()]);
+  }, 60_000);
 
   test('a master killed -9: its replica takes over, and the nodes follow', async () => {
     const { redis } = stage;

@@ -15,8 +15,8 @@ export interface TestRedisCluster {
   kill9(port: number): Promise<void>;
   /** The port of the master that serves this key; undefined while none does. */
   masterOf(key: string): number | undefined;
-  /** Moves the slot of this key, with all that is in it, to another master. */
-  moveSlot(key: string): void;
+  /** Moves the slot of this key to another master; `half` is called when all that is in it is there, and it is not. */
+  moveSlot(key: string, half?: () => Promise<void>): Promise<void>;
   /** Moves so many slots of one master to another, as its operator does. */
   reshard(slots: number): Promise<void>;
   close(): Promise<void>;
@@ -67,7 +67,7 @@ export async function startRedisCluster(options: TestRedisClusterOptions = {}): 
       await node?.exited;
     },
     masterOf: (key) => masterOfSlot(slotOf(key))?.port,
-    moveSlot: (key) => {
+    moveSlot: async (key, half) => {
       const slot = String(slotOf(key));
       const from = masterOfSlot(Number(slot));
       if (from === undefined) throw new Error(`no master serves slot ${slot}`);
@@ -81,6 +81,7 @@ export async function startRedisCluster(options: TestRedisClusterOptions = {}): 
         if (keys.length === 0) break;
         ask(from.port, 'MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...keys);
       }
+      await half?.();
       for (const { port } of [to, from]) ask(port, 'CLUSTER', 'SETSLOT', slot, 'NODE', to.id);
     },
     reshard: async (slots) => {
