@@ -133,7 +133,9 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- A template as an expression over a row: NULL in any of its columns makes NULL, which is no channel.
+-- A template as an expression over a row: NULL in any of its columns makes NULL, which is no channel. An inserted row
+-- without a channel is written to '', which is none either: the relay drops it and counts it, so that a row that reaches
+-- nobody is seen somewhere.
 CREATE FUNCTION realtime.template_expression(parts text[], alias text) RETURNS text
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -224,7 +226,10 @@ BEGIN
   -- only it left, in a new one only it came.
   FOR i IN 1 .. cardinality(new_channels) LOOP
     moved := new_channels[i] <> old_channels[i];
-    inserted := inserted || realtime.capture_branch(new_channels[i], 'p.data', new_channels[1:i - 1]);
+    inserted := inserted || realtime.capture_branch(
+      CASE WHEN new_channels[i] LIKE '''%' THEN new_channels[i] ELSE format($$coalesce(%s, '')$$, new_channels[i]) END,
+      'p.data', new_channels[1:i - 1]
+    );
     deleted := deleted || realtime.capture_branch(old_channels[i], 'p.data', old_channels[1:i - 1]);
     IF moved THEN
       updated := updated || realtime.capture_branch(
@@ -272,9 +277,9 @@ BEGIN
   IF cardinality(new_channels) = 1 THEN
     insertion := format(
       $$SELECT %1$s, '{"action":"INSERT"' || statement.place || row_to_json(%2$s)::text || ',"old":null}'
-    FROM new_rows n%3$s%4$s$$,
-      only_channel, format(printed, 'n'), format(joined, 'n'),
-      CASE WHEN cardinality(statics) = 1 THEN '' ELSE ' WHERE ' || only_channel || ' IS NOT NULL' END
+    FROM new_rows n%3$s$$,
+      CASE WHEN cardinality(statics) = 1 THEN only_channel ELSE format($$coalesce(%s, '')$$, only_channel) END,
+      format(printed, 'n'), format(joined, 'n')
     );
   ELSE
     insertion := format(
