@@ -12,6 +12,8 @@ type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
 
 /** Nobody else waits for these, and there may be many. */
 const historyPollMs = 50;
+/** Characters past which writing a reply takes a noticeable part of a millisecond. */
+const largeReply = 128 << 10;
 
 export class CommandRunner {
   readonly #hub: Hub;
@@ -99,7 +101,10 @@ export class CommandRunner {
     if (!(await this.#hub.access.may(session.identity, 'history', channel))) throw new RealtimeError('forbidden');
     const page = await this.#hub.history(channel, { since, limit });
     const messages = page.publications.map((publication) => publication.frame);
-    session.outlet.send('history', historyFrame(id, channel, page.head, messages, page.complete));
+    const frame = historyFrame(id, channel, page.head, messages, page.complete);
+    session.outlet.send('history', frame);
+    // Several in one packet would hold everybody up for as long as all of them take to write.
+    if (frame.length > largeReply) await this.#hub.clock.sleep(0);
   }
 
   /** A few bytes ask for a mebibyte: who has not read the reply before is not given the next, and in the end cut off. */

@@ -8,7 +8,7 @@ import { TcpClient } from '../support/tcp-client.ts';
 import { errorOf, sample } from '../wire/wire.ts';
 
 const heads = 18;
-const rounds = long ? 8 : 2;
+const rounds = long ? 8 : 1;
 
 let stage: Stage;
 

@@ -341,8 +341,8 @@ const bodyHeads = [
   return [`${head}Content-Length: ${bodyBytes}\r\n\r\n`, `${head}Transfer-Encoding: chunked\r\n\r\n`];
 });
 
-/** Sends bodies of 128 MiB, several at once, as fast as they are taken, until they are cut or sent whole. */
-const bodies: Attack = async (url, { count, sockets = 8 }) => {
+/** Sends bodies of 128 MiB, each at 100 MB a second or as fast as it is taken, until they are cut or sent whole. */
+const bodies: Attack = async (url, { count, sockets = 2 }) => {
   const block = Buffer.alloc(64 << 10, 'x');
   const chunk = Buffer.concat([Buffer.from('10000\r\n'), block, Buffer.from('\r\n')]);
   const statuses = new Map<string, number>();
@@ -357,6 +357,7 @@ const bodies: Attack = async (url, { count, sockets = 8 }) => {
     while (!peer.closed && sent < bodyBytes && performance.now() < deadline) {
       if (peer.send(piece)) sent += block.length;
       else await Bun.sleep(1);
+      if (sent % (1 << 20) === 0) await Bun.sleep(10);
     }
     const takenMiB = Math.round((sent - peer.unsentBytes) / (1 << 20));
     peer.cut();
