@@ -27,7 +27,8 @@ function createPostgres({ incarnation, database, observer, clock, log }: Adapter
   const { sql, directUrl, applicationName } = database;
   return new PostgresAdapter({
     sql,
-    connectDirect: () => connect(directUrl, { applicationName, max: 1 }),
+    connectDirect: (answerSeconds) =>
+      connect(directUrl, { applicationName, max: 1, ...(answerSeconds === undefined ? {} : { answerSeconds }) }),
     nodeId: incarnation,
     applicationName,
     clock,

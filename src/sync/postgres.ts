@@ -34,8 +34,11 @@ import { PostgresReader } from './postgres-reader.ts';
 export interface PostgresAdapterOptions {
   /** For queries; may lead through a pooler. */
   readonly sql: Database;
-  /** A new client of a single connection, for LISTEN and for appending; it must not lead through a pooler. */
-  readonly connectDirect: () => Database;
+  /**
+   * A new client of a single connection, for LISTEN and for appending; it must not lead through a pooler. Without an
+   * answer for `answerSeconds` its connection is given up.
+   */
+  readonly connectDirect: (answerSeconds?: number) => Database;
   readonly nodeId: string;
   /** Of `sql`'s connections and of this process's relay: notifications carry it. */
   readonly applicationName: string;
@@ -45,6 +48,8 @@ export interface PostgresAdapterOptions {
 }
 
 const answerTimeoutMs = 1_000;
+/** Nobody else notices that the connection of the appender alone is half open, and every publisher would be refused. */
+const appenderAnswerSeconds = 4;
 const safetyReadEveryMs = 5_000;
 const resumeRetryMs = 500;
 
@@ -67,7 +72,7 @@ export class PostgresAdapter implements SyncAdapter {
   constructor(options: PostgresAdapterOptions) {
     this.#options = options;
     this.#appender = new PostgresAppender(
-      options.connectDirect(),
+      options.connectDirect(appenderAnswerSeconds),
       (rows) => {
         options.observer.message(this.name, 'out', rows.length);
         void this.hand(rows);
