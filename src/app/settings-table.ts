@@ -229,7 +229,7 @@ export const settingsByKey = {
   requestTimeout: defaulted(
     'REQUEST_TIMEOUT',
     // The runtime counts in steps of four seconds, up to 255.
-    wholeNumber(5, 240),
+    wholeNumber(2, 240),
     '30',
     'Seconds that a request, head and body, may take to arrive, and a connection may rest between two requests.',
   ),
