@@ -31,6 +31,9 @@ const byOwner: ReadonlySet<Who> = new Set();
 export class RuleAccess implements Access {
   generation = 0;
   #rules: Rules;
+  #readings = 0;
+  /** The reading that the rules in force come from. */
+  #inForce = 0;
   readonly #ports: RuleAccessPorts;
 
   constructor(rules: Rules, ports: RuleAccessPorts) {
@@ -65,9 +68,9 @@ export class RuleAccess implements Access {
   }
 
   async renew(user: string | undefined): Promise<void> {
-    const { database, decisions, readRules } = this.#ports;
+    const { database, decisions } = this.#ports;
     try {
-      if (user === undefined) this.#rules = await readRules();
+      if (user === undefined) await this.#readRules();
     } finally {
       await database?.look();
       decisions.forget(user);
@@ -75,6 +78,13 @@ export class RuleAccess implements Access {
       // In the same step: whoever asks from here on is answered anew.
       this.generation++;
     }
+  }
+
+  /** One that took longer than a later one may have read an older file. */
+  async #readRules(): Promise<void> {
+    const reading = ++this.#readings;
+    const rules = await this.#ports.readRules();
+    if (reading > this.#inForce) [this.#rules, this.#inForce] = [rules, reading];
   }
 
   #byRules(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {

@@ -1,0 +1,63 @@
+// Faults of who may what that were mended once and must not come back: each test tells its story, against a running
+// server.
+
+import { afterAll, afterEach, expect, test } from 'bun:test';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { WebSocketClient } from '../support/clients.ts';
+import { startServer, type Environment, type RunningServer } from '../support/process.ts';
+import { TestRules } from '../support/rules-file.ts';
+import { until } from '../support/tcp-client.ts';
+import { secret } from '../support/tokens.ts';
+
+const servers: RunningServer[] = [];
+const sockets: WebSocketClient[] = [];
+
+afterEach(async () => {
+  await Promise.all(sockets.splice(0).map((socket) => socket.cut()));
+});
+
+afterAll(async () => {
+  await Promise.all(servers.map((server) => server.stop()));
+}, 60_000);
+
+async function start(given: Environment): Promise<RunningServer> {
+  const quiet = { SYNC: 'memory', BROADCAST_INTERVAL: '0', SHUTDOWN_TIMEOUT: '0', LOG_FORMAT: 'json' };
+  const server = await startServer({ ...quiet, ...given });
+  servers.push(server);
+  return server;
+}
+
+async function open(server: RunningServer): Promise<WebSocketClient> {
+  const socket = await WebSocketClient.open(server.url);
+  sockets.push(socket);
+  await socket.next('welcome');
+  return socket;
+}
+
+// The operator reloads; the file takes long to load, since it asks somebody else first. Meanwhile the operator takes a
+// right away and reloads again, which is done at once. When the first reading ended it put its older rules in force
+// again, and nobody was told: the right was back until the next reload.
+test('rules that took long to read do not undo those that were read later', async () => {
+  const rules = new TestRules(`{ channels: 'a:*', allow: { subscribe: 'everyone' } }`);
+  const [reads, gate] = [`${rules.path}.reads`, `${rules.path}.gate`];
+  const server = await start({ JWT_SECRET: secret, ALLOW_ANONYMOUS: 'true', CONFIG_FILE: rules.path });
+  const reload = (): Promise<Response> => fetch(`${server.url}/realtime/reload`, { method: 'POST' });
+
+  // A reload tries the file first, and then reads it: the second time is the one that counts.
+  writeFileSync(reads, '');
+  rules.writeText(`import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+appendFileSync(${JSON.stringify(reads)}, 'x');
+const waits = readFileSync(${JSON.stringify(reads)}, 'utf8').length > 1;
+while (waits && !existsSync(${JSON.stringify(gate)})) await new Promise((resolve) => setTimeout(resolve, 5));
+export default { rules: [{ channels: 'a:*', allow: { subscribe: 'everyone' } }] };
+`);
+  const earlier = reload();
+  await until(() => readFileSync(reads, 'utf8') === 'xx', 'the second reading');
+  rules.write(`{ channels: 'a:*', allow: { subscribe: 'nobody' } }`);
+  expect((await reload()).status).toBe(200);
+  writeFileSync(gate, '');
+  expect((await earlier).status).toBe(200);
+
+  const socket = await open(server);
+  expect(await socket.request({ type: 'subscribe', channel: 'a:1' })).toMatchObject({ code: 'forbidden' });
+});
