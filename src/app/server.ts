@@ -72,7 +72,8 @@ export function createServer(parts: ServerParts): Elysia {
       // Two servers on one port would silently share its connections: only workers of one server may.
       reusePort: settings.workers > 1,
       hostname: settings.host,
-      // Trickled bytes do not prolong it: the runtime counts it for a head, and again for its body.
+      // Trickled bytes do not prolong it. It counts for a body and for each further head; for the first head of a
+      // connection the runtime has 12 seconds of its own.
       idleTimeout: settings.requestTimeout,
       // Past this the connection is cut without a word; below, a body that is too large is told so.
       maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),

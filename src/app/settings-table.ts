@@ -231,7 +231,8 @@ export const settingsByKey = {
     // The runtime counts in steps of four seconds, up to 255.
     wholeNumber(2, 240),
     '30',
-    'Seconds that a request, head and body, may take to arrive, and a connection may rest between two requests.',
+    'Seconds that a body, or a further head, may take to arrive, and a connection may rest between two requests; its' +
+      ' first head has about 12 seconds in any case.',
   ),
   rateLimitPerMinute: defaulted(
     'RATE_LIMIT_PER_MINUTE',
