@@ -58,6 +58,8 @@ export function createServer(parts: ServerParts): Elysia {
   const isShuttingDown = () => shutdown.started;
   const origins = new Origins(settings.allowedOrigins);
   const app = new Elysia({
+    // A slash at the end is another path: a proxy that forbids or limits one by its name would let the other pass.
+    strictPath: true,
     // Host names of one to three letters, as containers have them, break the router's shortcut.
     handler: { standardHostname: false },
     websocket: {

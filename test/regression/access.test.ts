@@ -61,3 +61,15 @@ export default { rules: [{ channels: 'a:*', allow: { subscribe: 'everyone' } }] 
   const socket = await open(server);
   expect(await socket.request({ type: 'subscribe', channel: 'a:1' })).toMatchObject({ code: 'forbidden' });
 });
+
+// The shipped nginx keeps `/metrics` to the inside and counts connects to `/realtime/ws`, each by its name. With a slash
+// at the end the names were others to it, and the same to the server: metrics were open, and nobody counted.
+test('a path with a slash at its end is nothing that a proxy does not know of', async () => {
+  const server = await start({});
+  for (const path of ['/metrics', '/health/live', '/swagger/json', '/realtime/channels', '/demo/info']) {
+    expect([path, (await fetch(server.url + path)).status]).toEqual([path, 200]);
+    expect([path, (await fetch(`${server.url}${path}/`)).status]).toEqual([path, 404]);
+  }
+  expect((await fetch(`${server.url}/realtime/ws/`)).status).toBe(404);
+  expect((await fetch(`${server.url}/realtime/events/?channels=a`)).status).toBe(404);
+});
