@@ -1,5 +1,7 @@
 // What a hub is made of: its limits, the ports it is given, and what it is asked to publish.
 
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Access, Authenticate } from './access.ts';
 import type { Clock } from './clock.ts';
 import type { Cluster } from './cluster.ts';
@@ -7,8 +9,8 @@ import type { Limits } from './limits.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Sender } from './publication.ts';
 import type { RecoveryLimits } from './recovery.ts';
-import type { Rules } from './rules.ts';
-import type { SyncAdapter } from './sync-adapter.ts';
+import type { ChannelRule, Rules } from './rules.ts';
+import type { MaybePromise, SyncAdapter } from './sync-adapter.ts';
 
 export interface HubOptions {
   readonly nodeId: string;
@@ -43,4 +45,19 @@ export interface HubPorts {
   readonly cluster: () => Cluster | undefined;
   /** Where failures go that no client is told in detail. */
   readonly log: (message: string, error: unknown) => void;
+}
+
+/**
+ * What the sender is told. An ephemeral publication that did not reach the other nodes was delivered here, and nobody was
+ * promised more: told `unavailable`, its sender would send it to this node's subscribers again.
+ */
+export function senderAnswer(
+  rule: ChannelRule,
+  answer: MaybePromise<Position | undefined>,
+): MaybePromise<Position | undefined> {
+  if (rule.recoverable || !(answer instanceof Promise)) return answer;
+  return answer.catch((error: unknown) => {
+    if (error instanceof RealtimeError && error.code === 'unavailable') return undefined;
+    throw error;
+  });
 }

@@ -12,7 +12,7 @@ import { randomId, type Clock } from './clock.ts';
 import { CommandRunner } from './command-runner.ts';
 import type { HubObserver } from './observer.ts';
 import { boundPage } from './history-page.ts';
-import type { HubOptions, HubPorts, PublishRequest } from './hub-ports.ts';
+import { senderAnswer, type HubOptions, type HubPorts, type PublishRequest } from './hub-ports.ts';
 import type { Limits } from './limits.ts';
 import type { Fanout, Outlet } from './outlet.ts';
 import { isLagging, paceLimits, waitForPace } from './pace.ts';
@@ -203,7 +203,7 @@ export class Hub implements SyncEvents {
     if (!rule.recoverable && local !== undefined) {
       this.#fanOut(local, new Publication({ channel, offset: 0, epoch: '', data, at, from, except }));
     }
-    return this.adapter.publish({ channel, rule, data, at, from, except, key });
+    return senderAnswer(rule, this.adapter.publish({ channel, rule, data, at, from, except, key }));
   }
 
   history(channel: string, query: HistoryQuery): MaybePromise<HistoryPage> {

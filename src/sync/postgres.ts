@@ -246,6 +246,8 @@ export class PostgresAdapter implements SyncAdapter {
     try {
       await inTime(this.#listener.send(`${head}\n${data}`));
     } catch (error) {
+      // Its sender is not told: this node's subscribers have it.
+      this.#options.observer.failed(this.name);
       throw unavailable(error);
     }
     this.#options.observer.message(this.name, 'out', 1);

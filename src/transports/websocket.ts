@@ -35,6 +35,9 @@ type Socket = ServerWebSocket<WebSocketConnection>;
 /** Within a handler the runtime joins by itself what is sent. */
 let isHandling = false;
 
+/** Replies that wait for the end of the tick. Not in the connections, most of which never have any. */
+const joined = new Map<WebSocketConnection, string[]>();
+
 /**
  * Bun calls its handlers as methods of the socket's `data`, which is this object. There are many and most are idle, so it
  * holds no more than it must.
@@ -43,8 +46,6 @@ export class WebSocketConnection implements Outlet {
   #start: ConnectionStart | undefined;
   #socket: Socket | undefined;
   #session: Session | undefined;
-  /** Wait for the end of the tick. */
-  #replies: string[] | undefined;
 
   constructor(start: ConnectionStart) {
     this.#start = start;
@@ -159,18 +160,20 @@ export class WebSocketConnection implements Outlet {
    * connection overtakes them.
    */
   #join(frame: string): void {
-    if (this.#replies !== undefined) {
-      this.#replies.push(frame);
+    const replies = joined.get(this);
+    if (replies !== undefined) {
+      replies.push(frame);
       return;
     }
-    this.#replies = [frame];
+    joined.set(this, [frame]);
     queueMicrotask(() => this.#flush());
   }
 
   #flush(): void {
-    const replies = this.#replies;
+    if (joined.size === 0) return;
+    const replies = joined.get(this);
     if (replies === undefined) return;
-    this.#replies = undefined;
+    joined.delete(this);
     const socket = this.#socket;
     socket?.cork(() => {
       for (const reply of replies) socket.sendText(reply);

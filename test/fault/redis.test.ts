@@ -93,8 +93,9 @@ describeOn('Redis that loses nothing', { persist: true }, (stage) => {
         expect(answer).toMatchObject({ type: 'error', code: 'unavailable', retryable: true });
         expect(performance.now() - startedAt).toBeLessThan(answerMs);
       }
-      socket.send({ type: 'publish', channel: ephemeral, data: 'near' });
+      const sent = socket.request({ type: 'publish', channel: ephemeral, data: 'near' }, 10_000);
       expect(await socket.next('message')).toMatchObject({ channel: ephemeral, data: 'near' });
+      expect(await sent).toMatchObject({ type: 'published', channel: ephemeral });
       const ready = await fetch(`${node?.url}/health/ready`);
       expect(ready.status).toBe(503);
     } finally {
