@@ -2,6 +2,7 @@
 // Each finding names its file and line.
 
 import { describe, expect, test } from 'bun:test';
+import { unprovedAttacks } from './support/tidy/attacks.ts';
 import { undocumentedMetrics, undocumentedSettings, undocumentedWire } from './support/tidy/documented.ts';
 import type { Finding, Rule } from './support/tidy/finding.ts';
 import { importCycles, importDirection } from './support/tidy/imports.ts';
@@ -66,6 +67,10 @@ describe('documented', () => {
 
   test('every metric', () => {
     expectNone(undocumentedMetrics(filesByPath));
+  });
+
+  test('every attack, with a test that is there', () => {
+    expectNone(unprovedAttacks(filesByPath));
   });
 });
 
