@@ -15,12 +15,17 @@ import { startWorkers } from './workers.ts';
 
 const badSettingsExitCode = 78;
 
-function settingsOrExit(): Settings {
+async function settingsOrExit(): Promise<Settings> {
   try {
     return readSettings(process.env);
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
-    console.error(error.message);
+    // Whoever mends them should not be told of the rules' faults only then.
+    const configFile = process.env['CONFIG_FILE'] || undefined;
+    const rules: unknown = await openRulesFile({ configFile }).catch((fault: unknown) => fault);
+    console.error(
+      rules instanceof SettingsError ? new SettingsError([...error.faults, ...rules.faults]).message : error.message,
+    );
     process.exit(badSettingsExitCode);
   }
 }
@@ -36,7 +41,7 @@ async function startAlone(settings: Settings, log: Logger): Promise<Running> {
 }
 
 const worker = workerNumber();
-const given = settingsOrExit();
+const given = await settingsOrExit();
 const settings = worker === undefined ? given : { ...given, nodeId: `${given.nodeId}-${worker}` };
 const log = createLogger({ level: settings.logLevel, format: settings.logFormat, node: settings.nodeId });
 if (worker === undefined) for (const warning of settingsWarnings(settings)) log.warn(warning);

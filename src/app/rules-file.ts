@@ -55,7 +55,9 @@ export class RulesFile {
 }
 
 /** @throws SettingsError: a server whose rules are faulty does not start. */
-export async function openRulesFile({ configFile }: Settings): Promise<{ file: RulesFile; rules: Rules }> {
+export async function openRulesFile({
+  configFile,
+}: Pick<Settings, 'configFile'>): Promise<{ file: RulesFile; rules: Rules }> {
   const file = new RulesFile(configFile);
   try {
     return { file, rules: await file.read() };

@@ -4,7 +4,7 @@
 import { afterAll, afterEach, expect, test } from 'bun:test';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { WebSocketClient } from '../support/clients.ts';
-import { startServer, type Environment, type RunningServer } from '../support/process.ts';
+import { spawnServer, startServer, type Environment, type RunningServer } from '../support/process.ts';
 import { TestRules } from '../support/rules-file.ts';
 import { until } from '../support/tcp-client.ts';
 import { secret } from '../support/tokens.ts';
@@ -72,4 +72,14 @@ test('a path with a slash at its end is nothing that a proxy does not know of', 
   }
   expect((await fetch(`${server.url}/realtime/ws/`)).status).toBe(404);
   expect((await fetch(`${server.url}/realtime/events/?channels=a`)).status).toBe(404);
+});
+
+// Settings were read first and the rules after them, so whoever mended a list of faults was given another one.
+test('faults of the settings and of the rules are told in one list', async () => {
+  const rules = new TestRules(`{ channels: 'a:*', allow: { subscribe: 'evryone' } }`);
+  const server = spawnServer({ PORT: 'abc', CONFIG_FILE: rules.path });
+  expect(await server.waitForExit()).toBe(78);
+  expect(server.stderr()).toContain('2 settings are wrong');
+  expect(server.stderr()).toContain('PORT: "abc"');
+  expect(server.stderr()).toContain('rules[0].allow.subscribe: "evryone"');
 });
