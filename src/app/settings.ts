@@ -66,7 +66,7 @@ export function settingsWarnings(settings: Settings): string[] {
     );
   }
   if (settings.apiKey === undefined && !settings.production) {
-    warnings.push('API_KEY is not set: server-side calls are open to everyone.');
+    warnings.push('API_KEY is not set: server-side calls are open to everyone, tickets for any user among them.');
   }
   warnings.push(...tokenWarnings(settings));
   if (settings.production && settings.databaseUrl === undefined) {

@@ -1,7 +1,7 @@
 // Verifies JSON Web Tokens with jose. A token is verified once per connection; what it grants is read from its claims.
 
 import { jwtVerify } from 'jose';
-import { anonymous, type Authenticate, type Identity } from '../core/access.ts';
+import { stranger, type Authenticate, type Identity } from '../core/access.ts';
 import type { Clock } from '../core/clock.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { clockToleranceSeconds, identityOf } from './claims-identity.ts';
@@ -40,7 +40,7 @@ export function tokenAuthenticator(options: TokenAuthenticatorOptions): Authenti
   };
   return (token) => {
     if (token === undefined) {
-      if (anonymousAllowed) return anonymous;
+      if (anonymousAllowed) return stranger;
       throw new RealtimeError('unauthorized');
     }
     if (token.length > tokenBytesMax) {

@@ -44,7 +44,17 @@ export interface Access {
   renew(user: string | undefined): Promise<void>;
 }
 
+/** Of a server where nobody has a token: as good as anyone else, the application's backend included. */
 export const anonymous: Identity = { user: null };
+
+/** Without a token on a server where others have one. */
+export const stranger: Identity = { user: null };
+
+/** The idempotency key under which a client's publication counts: nobody uses up a backend's, or another user's. */
+export function keyOf(identity: Identity, key: string | undefined): string | undefined {
+  if (key === undefined || identity === anonymous) return key;
+  return `\u0001${identity.user ?? ''}\u0001${key}`;
+}
 
 /** Everyone may do everything, but the server's own channels are written by the server alone. */
 export const openAccess: Access = {

@@ -2,6 +2,7 @@
 
 import type { Command } from '../protocol/commands.ts';
 import { encodeFrame, historyFrame, publishedFrame, withId } from '../protocol/frames.ts';
+import { keyOf } from './access.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Hub } from './hub.ts';
@@ -52,7 +53,7 @@ export class CommandRunner {
       this.#hub.publish({
         channel,
         data,
-        key,
+        key: keyOf(identity, key),
         from: { user: identity.user, connection: session.id },
         except: echo ? undefined : session.id,
         source: 'client',
@@ -61,7 +62,8 @@ export class CommandRunner {
     if (allowed !== true) {
       return allowed.then(async (yes) => {
         if (!yes) throw new RealtimeError('forbidden');
-        reply(await publish());
+        // Whoever was disconnected while this was decided publishes nothing any more.
+        if (!session.closed) reply(await publish());
       });
     }
     const position = publish();

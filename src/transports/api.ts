@@ -2,6 +2,7 @@
 // of the hub and of the cluster.
 
 import { Elysia, t } from 'elysia';
+import { keyOf } from '../core/access.ts';
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
@@ -62,8 +63,9 @@ export function apiRoutes({ hub, cluster, serverAccess, isClosed }: ApiOptions):
       async ({ request, body }) => {
         if (isClosed()) throw new RealtimeError('shutting_down');
         const channels = publishTargets(body);
-        await serverAccess.require(request, 'publish', channels);
-        const key = idempotencyKey(request, body.key);
+        const user = await serverAccess.require(request, 'publish', channels);
+        const given = idempotencyKey(request, body.key);
+        const key = user === undefined ? given : keyOf(user, given);
         const data = dataOf(body.data);
         const published = await Promise.all(channels.map((channel) => publishOne(hub, channel, data, key)));
         return body.channels === undefined ? published[0] : published;

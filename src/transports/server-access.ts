@@ -54,23 +54,25 @@ export class ServerAccess {
 
   /**
    * Throws `unauthorized` or `forbidden` unless a backend calls, or a user who may do this on all the channels. A user's
-   * call counts among the user's commands, once for each channel: throws `rate_limited` when they are too many.
+   * call counts among the user's commands, once for each channel: throws `rate_limited` when they are too many. Resolves
+   * with the user; undefined is a backend.
    */
-  async require(request: Request, action: Action, channels: readonly string[]): Promise<void> {
+  async require(request: Request, action: Action, channels: readonly string[]): Promise<Identity | undefined> {
     const { takesTokens, authenticate, access, hub } = this.#options;
     const token = bearerOf(request);
     if (!takesTokens || token === undefined) {
       this.requireServer(request);
-      return;
+      return undefined;
     }
     const address = this.#visit(request);
-    if (this.#isServer(request, undefined)) return;
+    if (this.#isServer(request, undefined)) return undefined;
     const check = () => authenticate(token);
     const identity = await (address === undefined ? check() : noteFailure(hub, address, check));
     this.#refuse(await hub.limits.command({ id: httpCaller, identity }, channels.length));
     for (const channel of channels) {
       if (!(await access.may(identity, action, channel))) throw new RealtimeError('forbidden');
     }
+    return identity;
   }
 
   /** Who shows the token. Counts as one of the user's commands: throws `rate_limited`, and whatever `check` throws. */

@@ -7,7 +7,7 @@ import { WebSocketClient } from '../support/clients.ts';
 import { spawnServer, startServer, type Environment, type RunningServer } from '../support/process.ts';
 import { TestRules } from '../support/rules-file.ts';
 import { until } from '../support/tcp-client.ts';
-import { secret } from '../support/tokens.ts';
+import { secret, tokenOf } from '../support/tokens.ts';
 
 const servers: RunningServer[] = [];
 const sockets: WebSocketClient[] = [];
@@ -82,4 +82,56 @@ test('faults of the settings and of the rules are told in one list', async () =>
   expect(server.stderr()).toContain('2 settings are wrong');
   expect(server.stderr()).toContain('PORT: "abc"');
   expect(server.stderr()).toContain('rules[0].allow.subscribe: "evryone"');
+});
+
+// Keys were those of the channel, whoever used them: a user who guessed the key of a publication to come published
+// something with it first, and what the backend then sent, or committed in the database, was taken for a repetition.
+test('a key that a user has used is still free to others, and to the backend', async () => {
+  const rules = new TestRules(`{ channels: 'orders:*', allow: { publish: 'everyone' } }`);
+  const server = await start({
+    JWT_SECRET: secret,
+    API_KEY: 'backend',
+    ALLOW_ANONYMOUS: 'true',
+    CONFIG_FILE: rules.path,
+  });
+  const publish = (key: string, token: string): Promise<Response> =>
+    fetch(`${server.url}/realtime/publish`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+      body: JSON.stringify({ channel: 'orders:1', data: 1, key }),
+    });
+  const [ann, bob] = [await tokenOf({ sub: 'ann' }), await tokenOf({ sub: 'bob' })];
+  const nobody = await open(server);
+  const offsets = [];
+  for (const token of [ann, bob, 'backend', ann, bob, 'backend']) {
+    offsets.push(((await (await publish('paid', token)).json()) as { offset: number }).offset);
+  }
+  const sent = await nobody.request({ type: 'publish', channel: 'orders:1', data: 1, key: 'paid' });
+  expect([...offsets, sent.offset]).toEqual([1, 2, 3, 1, 2, 3, 4]);
+});
+
+// The rule's function took its time over a publication; the operator disconnected its user meanwhile. The function then
+// said yes, and what nobody should have heard any more was published.
+test('what is still being decided about is not published by whoever was disconnected meanwhile', async () => {
+  const rules = new TestRules(
+    `{ channels: 'r:*', allow: { subscribe: 'users', history: 'users' },
+       authorize: () => new Promise((resolve) => setTimeout(resolve, 500, true)) }`,
+  );
+  const server = await start({ JWT_SECRET: secret, API_KEY: 'backend', CONFIG_FILE: rules.path });
+  const socket = await WebSocketClient.open(server.url, { query: `token=${await tokenOf({ sub: 'mal' })}` });
+  sockets.push(socket);
+  await socket.next('welcome');
+  socket.send({ type: 'publish', id: 1, channel: 'r:1', data: 'late' });
+  await until(
+    async () => (await (await fetch(`${server.url}/metrics`)).text()).includes('{type="publish"} 1'),
+    'the command',
+  );
+  const backend = { headers: { authorization: 'Bearer backend' } };
+  await fetch(`${server.url}/realtime/users/mal/disconnect`, { method: 'POST', ...backend });
+  await until(
+    async () => (await (await fetch(`${server.url}/metrics`)).text()).includes('{source="rules",outcome="allowed"} 1'),
+    'the answer',
+  );
+  const history = await fetch(`${server.url}/realtime/channels/r:1/history`, backend);
+  expect(await history.json()).toMatchObject({ messages: [] });
 });
