@@ -205,7 +205,7 @@ export const settingsByKey = {
     'MAX_BUFFERED_BYTES',
     wholeNumber(64 * kibibyte, 1_024 * mebibyte),
     // A WebSocket's is memory of its own, which grows by doubling: the server stands still while it copies.
-    String(2 * mebibyte),
+    String(4 * mebibyte),
     'Bytes that wait for one slow reader before it is cut off, to recover by position.',
   ),
   maxBufferedBytesTotal: optional(
