@@ -7,6 +7,9 @@ CREATE TABLE realtime.log (
   single boolean PRIMARY KEY DEFAULT true NOT NULL,
   -- The name of the log. A channel without a head of its own stands at offset 0 of this epoch.
   epoch text NOT NULL,
+  -- Begins the names under which this log notifies. Whoever may connect may listen and notify, so one that can be guessed
+  -- would show publications to roles that may read nothing, and take forged ones from them. Only the owner reads this.
+  topic text DEFAULT 'realtime_' || replace(gen_random_uuid()::text, '-', '') NOT NULL,
   CONSTRAINT log_single CHECK (single)
 );
 --> statement-breakpoint

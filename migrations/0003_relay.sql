@@ -48,9 +48,101 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- Appends one publication; the caller holds the fence. `fresh` is false when the channel's log has the key: nothing was
+-- changed then, and the rest is the first one's. `carried` is what a notification says of it, two lines: the position
+-- and the sender, then the data; NULL when that is too long for one, or the data is not on one line.
+CREATE FUNCTION realtime.append_row(
+  log_epoch text, size integer, seconds integer, key text, INOUT channel text, INOUT data text, INOUT at bigint,
+  INOUT "user" text, INOUT connection text, INOUT "except" text,
+  OUT seq bigint, OUT epoch text, OUT "offset" bigint, OUT fresh boolean, OUT carried text
+)
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+  known record;
+BEGIN
+  IF append_row.key IS NOT NULL THEN
+    -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
+    UPDATE realtime.publications p SET key = NULL FROM realtime.channels c
+    WHERE c.channel = append_row.channel AND p.channel = append_row.channel AND p.key = append_row.key
+      AND (p."offset" <= c."offset" - size OR p.at <= append_row.at - seconds::bigint * 1000);
+    SELECT p.*, c.epoch INTO known
+    FROM realtime.publications p JOIN realtime.channels c ON c.channel = p.channel
+    WHERE p.channel = append_row.channel AND p.key = append_row.key;
+    IF FOUND THEN
+      seq := known.seq;
+      epoch := known.epoch;
+      "offset" := known."offset";
+      data := known.data;
+      at := known.at;
+      "user" := known.from_user;
+      connection := known.from_connection;
+      "except" := known.except_connection;
+      fresh := false;
+      RETURN;
+    END IF;
+  END IF;
+
+  WITH head AS (
+    INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at)
+    VALUES (append_row.channel, log_epoch, 1, size, seconds, append_row.at)
+    ON CONFLICT (channel) DO UPDATE SET
+      "offset" = h."offset" + 1, history_size = excluded.history_size,
+      history_seconds = excluded.history_seconds, used_at = excluded.used_at
+    RETURNING h.epoch, h."offset"
+  ), appended AS (
+    INSERT INTO realtime.publications AS p
+      (channel, "offset", data, at, from_user, from_connection, except_connection, key)
+    SELECT append_row.channel, h."offset", append_row.data, append_row.at, append_row."user", append_row.connection,
+      append_row."except", append_row.key FROM head h
+    RETURNING p.seq, p."offset"
+  )
+  SELECT a.seq, h.epoch, h."offset" INTO append_row.seq, append_row.epoch, append_row."offset"
+  FROM appended a, head h;
+  fresh := true;
+
+  -- What is past the size is deleted when the head passes a multiple of 256, at most 1,024 rows at a time, and not
+  -- before it is a minute old: a node that lags behind still fills its holes from it.
+  IF append_row."offset" % 256 = 0 AND append_row."offset" > size THEN
+    DELETE FROM realtime.publications p
+    WHERE p.ctid = ANY (ARRAY(
+      SELECT x.ctid
+      FROM (
+        SELECT q.ctid, q.at FROM realtime.publications q
+        WHERE q.channel = append_row.channel AND q."offset" <= append_row."offset" - size ORDER BY q."offset" LIMIT 1024
+      ) x
+      WHERE x.at < append_row.at - 60000
+    ));
+  END IF;
+
+  IF octet_length(append_row.data) < 8000 AND strpos(append_row.data, E'\n') = 0 THEN
+    carried := json_build_array(append_row.channel, append_row.epoch, append_row."offset", append_row.at,
+      append_row."user", append_row.connection, append_row."except")::text || E'\n' || append_row.data;
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+-- Tells the other nodes at the commit that the log reaches to `seq`: `<seq> <writer>`, and in the lines after that the
+-- last publications themselves, if there are any that can be `carried` in the 8,000 bytes that a notification must not
+-- reach. Without them, the others read the log. The writer's own process has the rows already.
+CREATE FUNCTION realtime.tell(topic text, seq bigint, carried text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+  told text := seq::text || ' ' || current_setting('application_name');
+BEGIN
+  IF octet_length(told) + octet_length(carried) < 8000 THEN
+    told := told || carried;
+  END IF;
+  PERFORM pg_notify(topic || '_log', told);
+END;
+$$;
+--> statement-breakpoint
 -- Moves one batch from the outbox into the log, as one transaction, and answers what it moved, in the order of the
 -- outbox. Rows of ephemeral channels (a rule says so) are answered too, with seq and offset 0, and stored nowhere; rows
--- whose key the channel's log already has are gone without a trace; rows whose channel is no channel are dropped.
+-- whose key the channel's log already has are gone without a trace; rows whose channel is no channel are dropped. Up to
+-- eight go one by one and are carried by the notification, more in one statement.
 --
 -- `rules`: array of {pattern, recoverable, historySize, historySeconds}; the first whose pattern matches counts.
 --
@@ -68,6 +160,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_bitmapscan = off
 SET enable_nestloop = off
 SET enable_mergejoin = off
 SET jit = off
@@ -80,12 +173,38 @@ DECLARE
   places tid[];
   ids bigint[];
   keyed boolean;
+  few boolean := false;
   log_epoch text;
+  topic text;
   before bigint;
-  after bigint;
+  after bigint := 0;
   now_ms bigint;
+  found record;
+  ruled text;
+  rule jsonb;
+  made record;
+  taken bigint := 0;
+  dropped bigint := 0;
+  carried text := '';
 BEGIN
-  SELECT v.places, v.ids, v.keyed INTO places, ids, keyed FROM realtime.visible(batch_max, ranges) v;
+  -- Most batches are few rows, and a short look finds those. What it finds more of, or large, is read in full.
+  IF ranges IS NOT NULL THEN
+    SELECT array_agg(v.ctid ORDER BY v.id), array_agg(v.id ORDER BY v.id), coalesce(sum(v.bytes), 0) < 8388608
+    INTO places, ids, few
+    FROM (
+      SELECT o.ctid, o.id, o.bytes
+      FROM generate_series(1, cardinality(ranges), 2) i
+      CROSS JOIN LATERAL (
+        SELECT r.ctid, r.id, octet_length(r.data) AS bytes FROM realtime.outbox r
+        WHERE r.id BETWEEN ranges[i] AND ranges[i + 1] ORDER BY r.id LIMIT 9
+      ) o
+      LIMIT least(batch_max, 9)
+    ) v;
+    few := few AND coalesce(cardinality(ids), 0) <= 8;
+  END IF;
+  IF NOT few THEN
+    SELECT v.places, v.ids, v.keyed INTO places, ids, keyed FROM realtime.visible(batch_max, ranges) v;
+  END IF;
   IF places IS NULL THEN
     RETURN QUERY SELECT 0::bigint, NULL::text, oldest || ':' || oldest,
       0::bigint, '{}'::text, 0::bigint, NULL::text, NULL::text, NULL::text;
@@ -93,8 +212,70 @@ BEGIN
   END IF;
 
   -- The fence. Rows that another relay took meanwhile are not there any more when this one deletes.
-  SELECT l.epoch INTO log_epoch FROM realtime.log l FOR UPDATE;
+  SELECT l.epoch, l.topic INTO log_epoch, topic FROM realtime.log l FOR UPDATE;
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
+
+  IF few THEN
+    FOR found IN
+      WITH taken AS (
+        DELETE FROM realtime.outbox o
+        WHERE o.ctid = ANY (places) AND o.id <= ids[cardinality(ids)]
+        -- A json column keeps the line breaks that its writer put between values; inside strings JSON has none.
+        RETURNING o.id, o.channel, replace(replace(o.data, E'\n', ' '), E'\r', ' ') AS data, o.key
+      )
+      SELECT * FROM taken t ORDER BY t.id
+    LOOP
+      taken := taken + 1;
+      -- Rows next to each other are mostly of one channel.
+      IF found.channel IS DISTINCT FROM ruled THEN
+        ruled := found.channel;
+        rule := NULL;
+        IF ruled ~ '^[A-Za-z0-9_.:@/-]{1,128}$' THEN
+          SELECT r.value INTO rule FROM jsonb_array_elements(rules) WITH ORDINALITY r
+          WHERE ruled ~ (r.value ->> 'pattern') ORDER BY r.ordinality LIMIT 1;
+        END IF;
+      END IF;
+      IF rule IS NULL THEN
+        dropped := dropped + 1;
+      ELSIF NOT (rule ->> 'recoverable')::boolean THEN
+        seq := 0;
+        channel := found.channel;
+        epoch := '';
+        "offset" := 0;
+        data := found.data;
+        at := now_ms;
+        RETURN NEXT;
+      ELSE
+        made := realtime.append_row(
+          log_epoch, (rule ->> 'historySize')::integer, (rule ->> 'historySeconds')::integer, found.key, found.channel,
+          found.data, now_ms, NULL, NULL, NULL
+        );
+        IF made.fresh THEN
+          seq := made.seq;
+          channel := made.channel;
+          epoch := made.epoch;
+          "offset" := made."offset";
+          data := made.data;
+          at := made.at;
+          RETURN NEXT;
+          after := seq;
+          carried := carried || E'\n' || made.carried;
+        END IF;
+      END IF;
+    END LOOP;
+    IF after > 0 THEN
+      PERFORM realtime.tell(topic, after, carried);
+    END IF;
+    seq := ids[cardinality(ids)];
+    channel := NULL;
+    epoch := oldest || ':' || pg_current_xact_id()::text;
+    "offset" := taken;
+    data := CASE WHEN report OR ranges IS NOT NULL THEN ids::text ELSE '{}' END;
+    at := dropped;
+    RETURN NEXT;
+    RETURN;
+  END IF;
+
   SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO before FROM realtime.publications_seq_seq;
 
   -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
@@ -175,8 +356,7 @@ BEGIN
 
   SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO after FROM realtime.publications_seq_seq;
   IF after <> before THEN
-    -- With the writer's name: its process has the rows already and need not read them.
-    PERFORM pg_notify('realtime_log', after::text || ' ' || current_setting('application_name'));
+    PERFORM realtime.tell(topic, after, NULL);
   END IF;
 END;
 $$;
@@ -221,6 +401,8 @@ AS $$
 $$;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION
-  realtime.visible(integer, bigint[]), realtime.relay(integer, jsonb, bigint[], boolean),
+  realtime.visible(integer, bigint[]),
+  realtime.append_row(text, integer, integer, text, text, text, bigint, text, text, text),
+  realtime.tell(text, bigint, text), realtime.relay(integer, jsonb, bigint[], boolean),
   realtime.peek(integer, bigint[]), realtime.outbox_stats()
 FROM PUBLIC;

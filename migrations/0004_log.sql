@@ -1,6 +1,7 @@
 -- The log: what clients publish, and what is forgotten. Only the owner of this schema calls these.
 
--- Appends publications of clients behind the same fence, with the same numbering, as the relay does for tables.
+-- Appends publications of clients behind the same fence, with the same numbering, as the relay does for tables. Up to
+-- eight go one by one and are carried by the notification, more in one statement.
 --
 -- `entries`: array of {channel, data (JSON as text), user, connection, except, key, size, seconds}. Answers one row per
 -- entry, in their order; `fresh` is false for one whose key its channel's log has: it changed nothing, and the row is
@@ -20,12 +21,45 @@ AS $$
 #variable_conflict use_column
 DECLARE
   log_epoch text;
+  topic text;
   before bigint;
-  after bigint;
+  after bigint := 0;
   now_ms bigint;
+  entry jsonb;
+  made record;
+  carried text := '';
 BEGIN
-  SELECT l.epoch INTO log_epoch FROM realtime.log l FOR UPDATE;
+  SELECT l.epoch, l.topic INTO log_epoch, topic FROM realtime.log l FOR UPDATE;
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
+
+  IF jsonb_array_length(entries) <= 8 THEN
+    FOR entry IN SELECT e.value FROM jsonb_array_elements(entries) e LOOP
+      made := realtime.append_row(
+        log_epoch, (entry ->> 'size')::integer, (entry ->> 'seconds')::integer, entry ->> 'key', entry ->> 'channel',
+        entry ->> 'data', now_ms, entry ->> 'user', entry ->> 'connection', entry ->> 'except'
+      );
+      seq := made.seq;
+      channel := made.channel;
+      epoch := made.epoch;
+      "offset" := made."offset";
+      data := made.data;
+      at := made.at;
+      "user" := made."user";
+      connection := made.connection;
+      "except" := made."except";
+      fresh := made.fresh;
+      RETURN NEXT;
+      IF fresh THEN
+        after := seq;
+        carried := carried || E'\n' || made.carried;
+      END IF;
+    END LOOP;
+    IF after > 0 THEN
+      PERFORM realtime.tell(topic, after, carried);
+    END IF;
+    RETURN;
+  END IF;
+
   SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO before FROM realtime.publications_seq_seq;
 
   -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
@@ -99,9 +133,43 @@ BEGIN
 
   SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO after FROM realtime.publications_seq_seq;
   IF after <> before THEN
-    -- With the writer's name: its process has the rows already and need not read them.
-    PERFORM pg_notify('realtime_log', after::text || ' ' || current_setting('application_name'));
+    PERFORM realtime.tell(topic, after, NULL);
   END IF;
+END;
+$$;
+--> statement-breakpoint
+-- One publication of a client: as append, which it spares the way into and out of JSON.
+CREATE FUNCTION realtime.append_one(
+  size integer, seconds integer, key text, INOUT channel text, INOUT data text, INOUT "user" text,
+  INOUT connection text, INOUT "except" text, OUT seq bigint, OUT epoch text, OUT "offset" bigint, OUT at bigint,
+  OUT fresh boolean
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  topic text;
+  made record;
+BEGIN
+  SELECT l.epoch, l.topic INTO append_one.epoch, topic FROM realtime.log l FOR UPDATE;
+  made := realtime.append_row(
+    epoch, size, seconds, key, channel, data, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, "user",
+    connection, "except"
+  );
+  IF made.fresh THEN
+    PERFORM realtime.tell(topic, made.seq, E'\n' || made.carried);
+  END IF;
+  channel := made.channel;
+  data := made.data;
+  "user" := made."user";
+  connection := made.connection;
+  "except" := made."except";
+  seq := made.seq;
+  epoch := made.epoch;
+  "offset" := made."offset";
+  at := made.at;
+  fresh := made.fresh;
 END;
 $$;
 --> statement-breakpoint
@@ -161,5 +229,6 @@ END;
 $$;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION
-  realtime.append(jsonb), realtime.trim(bigint, integer), realtime.forget(bigint)
+  realtime.append(jsonb), realtime.append_one(integer, integer, text, text, text, text, text, text),
+  realtime.trim(bigint, integer), realtime.forget(bigint)
 FROM PUBLIC;
