@@ -1,15 +1,16 @@
 // What an idle connection with one subscription costs in resident memory. Every figure comes from a fresh process, and
-// is the growth from the first 500 connections to the last, so that code and arenas paid for once are left out.
+// is the growth from the first 4,000 connections to the last, so that compiled code and arenas, which are paid for once,
+// are left out.
 import { bareWebSocket, eventsJoined, oursEventsRecoverable, oursRecoverable, wsLoop } from './contenders.ts';
 import type { BenchOptions } from './options.ts';
 import { runLoad } from './load-client.ts';
 import { median, printTable, ratio, ratios } from './table.ts';
 
-const warmConnections = 500;
+const warmConnections = 4_000;
 const settleSeconds = 3;
 
 export async function memory(options: BenchOptions): Promise<void> {
-  const connections = options.quick ? 5000 : 15_000;
+  const connections = options.quick ? 8_000 : 15_000;
   const rounds = options.quick ? 1 : 3;
   const pairs = [
     { reference: bareWebSocket, others: [wsLoop, oursRecoverable] },

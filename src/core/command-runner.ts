@@ -2,11 +2,12 @@
 
 import type { Command } from '../protocol/commands.ts';
 import { encodeFrame, historyFrame, publishedFrame, withId } from '../protocol/frames.ts';
-import { keyOf } from './access.ts';
+import { keyOf, type Identity } from './access.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Hub } from './hub.ts';
 import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
+import { refusalError } from './limits.ts';
 import type { Session } from './session.ts';
 
 type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
@@ -83,9 +84,25 @@ export class CommandRunner {
     return undefined;
   }
 
+  /** To guess tokens here is no better than to guess them at the door. */
+  async #authenticate(session: Session, token: string): Promise<Identity> {
+    const { authenticate, limits, observer } = this.#hub;
+    const refusal = limits.refreshing(session);
+    if (refusal !== undefined) {
+      observer.rateLimited(refusal.kind);
+      throw refusalError(refusal);
+    }
+    try {
+      return await authenticate(token);
+    } catch (error) {
+      if (error instanceof RealtimeError && error.code === 'unauthorized') limits.refreshFailed(session);
+      throw error;
+    }
+  }
+
   /** A fresh token for the same user extends the connection; what it grants no more is left. */
   async #refresh(session: Session, { id, token }: Of<'refresh'>): Promise<void> {
-    const identity = await this.#hub.authenticate(token);
+    const identity = await this.#authenticate(session, token);
     if (identity.user !== session.identity.user) {
       throw new RealtimeError('unauthorized', 'The token is another user’s.');
     }

@@ -52,6 +52,9 @@ export interface Limits {
   authentication(address: string | undefined): Refusal | undefined;
   /** What it showed did not hold. */
   authenticationFailed(address: string | undefined): void;
+  /** As both, for a token that a connection shows to be refreshed. */
+  refreshing(commander: Commander): Refusal | undefined;
+  refreshFailed(commander: Commander): void;
 
   /** To be waited for before `room` is asked; undefined if what this node knows will do. */
   askForRoom(identity: Identity, address: string | undefined): Promise<void> | undefined;
@@ -72,6 +75,8 @@ export const unlimited: Limits = {
   arrival: never,
   authentication: never,
   authenticationFailed: never,
+  refreshing: never,
+  refreshFailed: never,
   askForRoom: never,
   room: never,
   joined: never,

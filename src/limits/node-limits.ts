@@ -94,6 +94,14 @@ export class NodeLimits implements Limits {
     if (address !== undefined) void this.#authFailures?.spend(address);
   }
 
+  refreshing({ id }: Commander): Refusal | undefined {
+    return this.authentication(this.#addressOf.get(id));
+  }
+
+  refreshFailed({ id }: Commander): void {
+    this.authenticationFailed(this.#addressOf.get(id));
+  }
+
   askForRoom({ user }: Identity, address: string | undefined): Promise<void> | undefined {
     const ofUser = user === null ? undefined : this.#users?.ask(keyOf(user));
     const ofAddress = address === undefined ? undefined : this.#addresses?.ask(address);
@@ -111,8 +119,8 @@ export class NodeLimits implements Limits {
 
   joined({ id, identity: { user } }: Commander, address: string | undefined): void {
     if (user !== null) this.#users?.joined(keyOf(user));
-    if (address === undefined || this.#addresses === undefined) return;
-    this.#addresses.joined(address);
+    if (address === undefined || (this.#addresses ?? this.#authFailures) === undefined) return;
+    this.#addresses?.joined(address);
     this.#addressOf.set(id, address);
   }
 

@@ -275,6 +275,25 @@ describeWire('Limits', (wire) => {
     15_000,
   );
 
+  // A refresh was a door of its own: two hundred guesses there, and the address was heard as ever.
+  testOnce('tokens that are guessed by refresh count as those shown at the door', async () => {
+    const server = await wire.start({ JWT_SECRET: secret, AUTH_FAILURES_PER_MINUTE_PER_ADDRESS: '3' });
+    const good = await tokenOf({ sub: 'ann' });
+    const socket = await wire.socket(server, { query: `token=${good}` });
+    await socket.next('welcome');
+    let guesses = 0;
+    const guess = async (): Promise<unknown> => {
+      const token = await tokenOf({ sub: 'ann' }, undefined, `wrong secret number ${guesses++} that is long enough`);
+      return (await socket.request({ type: 'refresh', token }))['code'];
+    };
+    for (let count = 0; count < 3; count++) expect(await guess()).toBe('unauthorized');
+    // They are counted while the answer is on its way.
+    await until(async () => (await guess()) === 'rate_limited', 'no more guessing');
+    expect(guesses).toBeLessThan(10);
+    expect(await socket.request({ type: 'refresh', token: good })).toMatchObject({ code: 'rate_limited' });
+    expect((await closingOf(server, { query: `token=${good}` })).reason).toBe('rate_limited');
+  });
+
   testOnce('guessing tokens and keys: after too many the address is not heard, whatever it shows', async () => {
     const server = await wire.start({
       JWT_SECRET: secret,
