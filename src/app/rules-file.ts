@@ -2,7 +2,8 @@
 
 import { resolve } from 'node:path';
 import { configFaults } from '../core/rule-faults.ts';
-import { Rules, type RealtimeConfig } from '../core/rules.ts';
+import type { RealtimeConfig } from '../core/rule-config.ts';
+import { Rules } from '../core/rules.ts';
 import { SettingsError, type Settings } from './settings.ts';
 
 /** What is wrong with the file, one sentence per fault. */

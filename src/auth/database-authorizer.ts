@@ -4,7 +4,7 @@
 // Lifecycle: `start` looks for the function, and so does a timer ever after; `close` ends the timer and the pool, which
 // is its own: a function that hangs must not take the connections that publications need.
 
-import type { MaybePromise } from '../core/sync-adapter.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Database } from '../database/connect.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { claimsOf, type Decision, type Decisions, type Question } from './decisions.ts';

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import type { Action, Identity } from '../core/access.ts';
 import type { Clock } from '../core/clock.ts';
-import type { MaybePromise } from '../core/sync-adapter.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { Turns, type TurnLimits } from './turns.ts';
 

@@ -2,7 +2,7 @@
 
 import { isServerChannel } from '../protocol/channel.ts';
 import type { ChannelPattern } from './pattern.ts';
-import type { MaybePromise } from './sync-adapter.ts';
+import type { MaybePromise } from './maybe-promise.ts';
 
 export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
 

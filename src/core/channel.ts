@@ -11,7 +11,8 @@ import type { Publication } from './publication.ts';
 import type { Recovery } from './recovery.ts';
 import type { ChannelRule } from './rules.ts';
 import type { Session } from './session.ts';
-import type { HistoryPage, MaybePromise } from './sync-adapter.ts';
+import type { MaybePromise } from './maybe-promise.ts';
+import type { HistoryPage } from './sync-adapter.ts';
 
 export interface ChannelPorts {
   /** Hands a publication to every live connection of the channel. */

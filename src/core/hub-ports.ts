@@ -10,7 +10,8 @@ import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Sender } from './publication.ts';
 import type { RecoveryLimits } from './recovery.ts';
 import type { ChannelRule, Rules } from './rules.ts';
-import type { MaybePromise, SyncAdapter } from './sync-adapter.ts';
+import type { MaybePromise } from './maybe-promise.ts';
+import type { SyncAdapter } from './sync-adapter.ts';
 
 export interface HubOptions {
   readonly nodeId: string;

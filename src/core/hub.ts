@@ -22,7 +22,8 @@ import type { Rules } from './rules.ts';
 import { Session } from './session.ts';
 import { Subscription } from './subscription.ts';
 import { Subscriber, type SubscribeRequest } from './subscriber.ts';
-import type { HistoryPage, HistoryQuery, MaybePromise, SyncAdapter, SyncEvents } from './sync-adapter.ts';
+import type { MaybePromise } from './maybe-promise.ts';
+import type { HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
 
 /** Publications read at once to fill a hole. */
 const fillPageSize = 500;

@@ -3,7 +3,7 @@
 
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
-import type { MaybePromise } from './sync-adapter.ts';
+import type { MaybePromise } from './maybe-promise.ts';
 
 /** What is limited, as the metric's label says it. */
 export const limitKinds = [

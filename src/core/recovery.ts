@@ -11,7 +11,8 @@ import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
 import type { Outlet } from './outlet.ts';
 import type { Publication } from './publication.ts';
-import type { HistoryPage, MaybePromise } from './sync-adapter.ts';
+import type { MaybePromise } from './maybe-promise.ts';
+import type { HistoryPage } from './sync-adapter.ts';
 
 export interface RecoveryLimits {
   /** Publications held back per recovering subscription. */

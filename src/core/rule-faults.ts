@@ -3,7 +3,7 @@
 
 import { actions, type Action } from './access.ts';
 import { ChannelPattern, patternFault } from './pattern.ts';
-import type { RealtimeConfig, Who } from './rules.ts';
+import type { RealtimeConfig, Who } from './rule-config.ts';
 
 type Members = Readonly<Record<string, unknown>>;
 type Report = (fault: string) => void;

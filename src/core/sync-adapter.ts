@@ -12,11 +12,9 @@
 //  - An adapter says what it cannot do in its traits; callers ask the traits, and tests skip by them with a reason.
 
 import type { Position } from '../protocol/position.ts';
+import type { MaybePromise } from './maybe-promise.ts';
 import type { ChannelRule } from './rules.ts';
 import type { Publication, Sender } from './publication.ts';
-
-/** Adapters in this process answer at once; the hub then stays synchronous, which keeps fan-out in one write. */
-export type MaybePromise<T> = T | Promise<T>;
 
 export interface SyncTraits {
   /** Publications reach other processes. */

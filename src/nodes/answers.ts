@@ -3,7 +3,7 @@
 import type { ChannelCount } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import { reauthorize } from '../core/reauthorization.ts';
-import type { MaybePromise } from '../core/sync-adapter.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import { closeCodes } from '../protocol/codes.ts';
 import { encodeControl, type Ask } from './control-message.ts';
 import { answerMsMax } from './inquiry.ts';

@@ -6,7 +6,7 @@ import type { Authenticate, Identity } from '../core/access.ts';
 import type { Hub } from '../core/hub.ts';
 import { refusalError, type Refusal } from '../core/limits.ts';
 import type { TransportName } from '../core/observer.ts';
-import type { MaybePromise } from '../core/sync-adapter.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Origins } from './origins.ts';
 import { tokenOf } from './request.ts';

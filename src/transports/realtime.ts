@@ -5,7 +5,7 @@ import { anonymous } from '../core/access.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Session } from '../core/session.ts';
 import type { SubscribeRequest } from '../core/subscriber.ts';
-import type { MaybePromise } from '../core/sync-adapter.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';

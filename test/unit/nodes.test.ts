@@ -4,14 +4,8 @@
 import { afterEach, describe, expect, test } from 'bun:test';
 import type { ChannelRule } from '../../src/core/rules.ts';
 import { Publication } from '../../src/core/publication.ts';
-import type {
-  HistoryPage,
-  HistoryQuery,
-  MaybePromise,
-  Outgoing,
-  SyncAdapter,
-  SyncEvents,
-} from '../../src/core/sync-adapter.ts';
+import type { MaybePromise } from '../../src/core/maybe-promise.ts';
+import type { HistoryPage, HistoryQuery, Outgoing, SyncAdapter, SyncEvents } from '../../src/core/sync-adapter.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
 import type { Position } from '../../src/protocol/position.ts';
 import {

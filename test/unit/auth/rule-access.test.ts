@@ -7,7 +7,8 @@ import { readGrants } from '../../../src/auth/grants.ts';
 import { RuleAccess } from '../../../src/auth/rule-access.ts';
 import { actions, anonymous, type Action, type Identity } from '../../../src/core/access.ts';
 import { systemClock } from '../../../src/core/clock.ts';
-import { Rules, type AuthorizeRequest, type RuleConfig, type Who } from '../../../src/core/rules.ts';
+import type { AuthorizeRequest, RuleConfig, Who } from '../../../src/core/rule-config.ts';
+import { Rules } from '../../../src/core/rules.ts';
 
 function accessOf(rules: readonly RuleConfig[], isOpen = false): RuleAccess {
   const compiled = new Rules({ rules });

@@ -1,0 +1,4 @@
+// For what is mostly known at once: hot paths stay synchronous, and allocate no promise, where nothing has to be waited for.
+
+/** Of adapters in this process above all: what they answer at once keeps fan-out in one write. */
+export type MaybePromise<T> = T | Promise<T>;
