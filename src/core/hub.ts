@@ -281,8 +281,6 @@ export class Hub implements SyncEvents {
     await this.adapter.publish({ channel: controlChannel, rule: controlRule, data, at: this.clock.now() });
   }
 
-  // Errors and numbers
-
   /** An expected error as it is; any other is logged whole and becomes `internal`. */
   expected(error: unknown): RealtimeError {
     const expected =
