@@ -6,6 +6,9 @@ import postgres, { type Sql } from 'postgres';
 import { launchBrowser, type TestBrowser, type WatchedPage } from '../support/browser.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startServer, type RunningServer } from '../support/process.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const setupMs = 60_000;
 const testMs = 60_000;

@@ -7,6 +7,9 @@ import { startServer, type RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
 import { post } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const apiKey = 'the-key-of-the-backend-0123456789';
 const backend = { authorization: `Bearer ${apiKey}` };

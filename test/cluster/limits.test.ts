@@ -19,6 +19,9 @@ import { startRedis } from '../support/redis.ts';
 import { startRedisCluster } from '../support/redis-cluster.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const limit = 100;
 const connectionsMax = 9;

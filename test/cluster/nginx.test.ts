@@ -11,6 +11,9 @@ import { seed } from '../support/random.ts';
 import { startRedis } from '../support/redis.ts';
 import { until } from '../support/tcp-client.ts';
 import { sample } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const clients = new Set<{ cut(): unknown }>();
 const proxies = new Set<Nginx>();

@@ -9,6 +9,9 @@ import { createDatabase } from '../support/postgres.ts';
 import { startRedis } from '../support/redis.ts';
 import { wait } from '../support/tcp-client.ts';
 import { call, post, Wire, type WireEnvironment } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const secret = 'a secret of these tests that is long enough';
 const apiKey = 'the-key-of-the-backend-0123456789';

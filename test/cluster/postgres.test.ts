@@ -10,6 +10,9 @@ import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import type { RunningServer } from '../support/process.ts';
 import { seed } from '../support/random.ts';
 import { until } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 

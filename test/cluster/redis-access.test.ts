@@ -11,6 +11,9 @@ import { makeCertificates, type TestCertificates } from '../support/redis-certif
 import { RedisStage } from '../support/redis-stage.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 const password = 'hunter-2';

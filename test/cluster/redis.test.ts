@@ -7,6 +7,9 @@ import { WebSocketClient } from '../support/clients.ts';
 import type { RunningServer } from '../support/process.ts';
 import { RedisStage } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 

@@ -12,6 +12,9 @@ import { TestRules } from '../support/rules-file.ts';
 import { until } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
 import { post } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const [apiKey, adminKey] = ['the-key-of-the-backend-0123456789', 'the-key-of-the-operator-0123456789'];
 const api = { authorization: `Bearer ${apiKey}` };

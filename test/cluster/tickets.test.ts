@@ -12,6 +12,9 @@ import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
 import { call, errorOf, post } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 const apiKey = 'the-key-of-the-backend-0123456789';

@@ -11,6 +11,9 @@ import { PostgresAdapter } from '../../src/sync/postgres.ts';
 import { carriedRows, parseNotice } from '../../src/sync/postgres-notice.ts';
 import { PostgresReader } from '../../src/sync/postgres-reader.ts';
 import { database, relayed, rules, until } from './support.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const { sql, superuser, url } = await database();
 const topicNow = async (): Promise<string> => (await sql`select topic from realtime.log`)[0]!['topic'] as string;

@@ -3,6 +3,9 @@
 
 import { afterAll, expect, test } from 'bun:test';
 import { database, startRelay, until } from './support.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const { sql, url } = await database();
 await sql`create table item (id int primary key, committed_at float8)`;

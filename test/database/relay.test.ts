@@ -6,6 +6,9 @@ import type { LogRow } from '../../src/database/log-row.ts';
 import type { OutboxRow } from '../../src/database/outbox-row.ts';
 import { startProxy } from '../support/proxy.ts';
 import { database, expectConsecutive, rules, startRelay, until, type TestRelay } from './support.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const { sql, superuser, url } = await database();
 await sql`create table item (id int primary key, n int not null default 0, writer int)`;

@@ -13,6 +13,9 @@ import type { RunningServer } from '../support/process.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
 import { seed } from '../support/random.ts';
 import { until } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 

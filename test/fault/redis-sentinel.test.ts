@@ -8,6 +8,9 @@ import { startSentinels, type TestSentinels } from '../support/redis-sentinel.ts
 import { redisHasTls } from '../support/redis.ts';
 import { RedisStage } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 const answerMs = 4_000;

@@ -6,6 +6,9 @@ import { WebSocketClient } from '../support/clients.ts';
 import type { LoadNode } from '../support/load.ts';
 import { RedisStage, type RedisStageOptions } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 /** Of what is checked to take less than a second, with room for a machine that others use as well. */

@@ -6,6 +6,9 @@ import { attack } from '../support/hostile/attacker.ts';
 import { long, Stage } from '../support/hostile/stage.ts';
 import { TcpClient } from '../support/tcp-client.ts';
 import { errorOf, sample } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const heads = 18;
 const rounds = long ? 8 : 1;

@@ -9,6 +9,9 @@ import { long, Stage } from '../support/hostile/stage.ts';
 import { seed } from '../support/random.ts';
 import { until } from '../support/tcp-client.ts';
 import { call, post, sample } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const commands = long ? 200_000 : 8_000;
 const hoarders = long ? 20 : 3;

@@ -6,6 +6,9 @@ import { launchBrowser } from '../support/browser.ts';
 import { startServer, type RunningServer } from '../support/process.ts';
 import { TcpClient, until } from '../support/tcp-client.ts';
 import { call, errorOf, post, sample } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const settings = { SYNC: 'memory', BROADCAST_INTERVAL: '0', RATE_LIMIT_PER_MINUTE: '0', SHUTDOWN_TIMEOUT: '0' };
 const foreign = 'https://evil.example';

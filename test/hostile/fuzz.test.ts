@@ -9,6 +9,9 @@ import { long, Stage } from '../support/hostile/stage.ts';
 import { seed } from '../support/random.ts';
 import { call, errorOf, post, sample } from '../wire/wire.ts';
 import { WebSocketClient } from '../support/clients.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const frames = long ? { count: 1_000_000, perSecond: 8_000 } : { count: 20_000, perSecond: 8_000 };
 const requests = long ? { count: 100_000, perSecond: 1_200 } : { count: 3_000, perSecond: 1_200 };

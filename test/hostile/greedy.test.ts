@@ -6,6 +6,9 @@ import { attack } from '../support/hostile/attacker.ts';
 import { long, Stage } from '../support/hostile/stage.ts';
 import { seed } from '../support/random.ts';
 import { post, sample } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const times = long ? 20 : 1;
 const mebibyte = 1 << 20;

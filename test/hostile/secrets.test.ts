@@ -13,6 +13,9 @@ import { startProxy } from '../support/proxy.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/tcp-client.ts';
 import { call, post } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 /** Letters alone, so that no encoding changes them; each is looked for in any case. */
 const markers = {

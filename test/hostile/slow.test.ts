@@ -7,6 +7,9 @@ import { long, Stage } from '../support/hostile/stage.ts';
 import type { RunningServer } from '../support/process.ts';
 import { TcpClient, until, wait } from '../support/tcp-client.ts';
 import { post, sample, samples } from '../wire/wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const mebibyte = 1 << 20;
 const heads = long ? 2_000 : 300;

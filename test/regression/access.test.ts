@@ -8,6 +8,9 @@ import { spawnServer, startServer, type Environment, type RunningServer } from '
 import { TestRules } from '../support/rules-file.ts';
 import { until } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const servers: RunningServer[] = [];
 const sockets: WebSocketClient[] = [];

@@ -9,6 +9,9 @@ import { createDatabase, freePort, type TestDatabase } from '../support/postgres
 import { startProxy, type Proxy } from '../support/proxy.ts';
 import { pick, randomFrom, seed } from '../support/random.ts';
 import { until, wait } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 const lost = /ECONN|CONNECT(?:ION)?_|EPIPE/;

@@ -14,6 +14,9 @@ import { PostgresAdapter } from '../../src/sync/postgres.ts';
 import { createDatabase, sharedCluster, type TestDatabase } from '../support/postgres.ts';
 import { startProxy } from '../support/proxy.ts';
 import { until, wait } from '../support/tcp-client.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const rule = new Rules({ rules: [{ channels: '*' }] }).all[0]!;
 

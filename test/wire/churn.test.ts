@@ -5,6 +5,9 @@ import { EventClient, WebSocketClient } from '../support/clients.ts';
 import type { RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { describeWire, sample } from './wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const mebibyte = 1_048_576;
 const waveSize = 1_250;

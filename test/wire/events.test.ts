@@ -5,6 +5,9 @@ import { EventClient, EventParser, Refused, type EventOptions, type ReceivedEven
 import type { RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { call, describeWire, errorOf, publish, sample } from './wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 async function refusal(server: RunningServer, options: EventOptions): Promise<Refused> {
   const answer = await EventClient.open(server.url, options).catch((error: unknown) => error);

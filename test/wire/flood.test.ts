@@ -6,6 +6,9 @@ import postgres, { type Sql } from 'postgres';
 import { EventClient, WebSocketClient, type Frame } from '../support/clients.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startServer, type RunningServer } from '../support/process.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const rows = 100_000;
 

@@ -8,6 +8,9 @@ import { randomFrom, seed } from '../support/random.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { nowSeconds, secret, tokenOf } from '../support/tokens.ts';
 import { call, describeWire, errorOf, post, samples, type Answer } from './wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const long = process.env['LONG'] === '1';
 const apiKey = 'the-key-of-the-backend-0123456789';

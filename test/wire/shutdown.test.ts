@@ -5,6 +5,9 @@ import { EventClient, Refused } from '../support/clients.ts';
 import type { RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { call, describeWire, errorOf, post, sample } from './wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 async function draining(server: RunningServer): Promise<void> {
   await until(async () => (await call(server, '/health/ready')).status === 503, 'ready has turned 503');

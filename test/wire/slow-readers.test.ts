@@ -6,6 +6,9 @@ import type { Frame, ReceivedEvent } from '../support/clients.ts';
 import type { RunningServer } from '../support/process.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { describeWire, sample, samples, type Wire } from './wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const mebibyte = 1_048_576;
 const bytesEach = 50_000;

@@ -6,6 +6,9 @@ import type { RunningServer } from '../support/process.ts';
 import { wait } from '../support/tcp-client.ts';
 import { nowSeconds, secret, tokenOf } from '../support/tokens.ts';
 import { call, describeWire, errorOf, post, type Answer } from './wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const apiKey = 'the-key-of-the-backend-0123456789';
 const backend = { authorization: `Bearer ${apiKey}` };

@@ -7,6 +7,9 @@ import type { RunningServer } from '../support/process.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { handmade, hs256, KeySetHost, namedKey, nowSeconds, secret, tokenBy, tokenOf } from '../support/tokens.ts';
 import { call, describeWire, errorOf, post, publish, type Answer } from './wire.ts';
+import { patient } from '../support/patience.ts';
+
+patient();
 
 const now = nowSeconds;
 
