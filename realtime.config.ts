@@ -3,7 +3,7 @@
 // Rules that do not say who may leave it to the tokens: what the claim `channels` grants. `allow` says more, such as
 // `{ channels: 'tenant:{tenant}:*', allow: { subscribe: 'owner', publish: ['owner', 'token'] } }`: the README tells all.
 
-import { defineConfig } from './src/core/rule-config.ts';
+import { defineConfig } from 'sobranie/config';
 
 export default defineConfig({
   rules: [

@@ -35,7 +35,7 @@ function bunServer(name: string, file: string, ...rest: string[]): ServerSource 
 // The limits that protect a public server are out of the way; everything else is as shipped.
 export async function startOurs(env: Record<string, string>): Promise<ServerProcess> {
   const directory = await mkdtemp(join(tmpdir(), 'sobranie-bench-'));
-  const server = await startServer([process.execPath, 'src/app/main.ts'], {
+  const server = await startServer([process.execPath, 'src/main.ts'], {
     HOST: '127.0.0.1',
     PORT: String(await freePort()),
     NODE_ENV: 'production',

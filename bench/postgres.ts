@@ -5,7 +5,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import postgres from 'postgres';
-import { startEmbeddedPostgres } from '../src/app/embedded/embedded-postgres.ts';
+import { startEmbeddedPostgres } from '../src/embedded/embedded-postgres.ts';
 import { BenchError, endWithBench } from './server-process.ts';
 
 export interface BenchDatabase {

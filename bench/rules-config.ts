@@ -1,5 +1,5 @@
 // Twenty rules, nearly all with captures, of which the last ones match what the bench publishes to.
-import { defineConfig, type RuleConfig } from '../src/core/rule-config.ts';
+import { defineConfig, type RuleConfig } from '../src/rules/config.ts';
 
 const others = Array.from({ length: 18 }, (_, index): RuleConfig => ({
   channels: `app${index}:{tenant}:{sub}`,

@@ -15,5 +15,5 @@ const env = {
 };
 // The server has its own deadline; this one is for a server that does not keep it.
 const graceSeconds = (Number(shutdownTimeout) || 0) + 15;
-const command = [process.execPath, '--no-orphans', 'src/app/main.ts', ...process.argv.slice(2)];
+const command = [process.execPath, '--no-orphans', 'src/main.ts', ...process.argv.slice(2)];
 process.exit(await runToEnd(command, { env, graceSeconds }));

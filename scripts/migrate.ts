@@ -1,8 +1,8 @@
 // `bun run db:migrate`: brings the database of DATABASE_URL to the schema that this version needs, for deployments that
 // want to do so before the servers start. The servers do the same by themselves.
 
-import { readSettings, SettingsError, type Settings } from '../src/app/settings.ts';
-import { redactUrl } from '../src/app/redact.ts';
+import { readSettings, SettingsError, type Settings } from '../src/settings/settings.ts';
+import { redactUrl } from '../src/settings/redact.ts';
 import { migrate } from '../src/database/migrate.ts';
 
 function settingsOrExit(): Settings {

@@ -1,6 +1,6 @@
 // Writes the table of settings into README.md, between the comments `<!-- settings -->` and `<!-- /settings -->`.
 
-import { settingsTable } from '../src/app/settings-table.ts';
+import { settingsTable } from '../src/settings/table.ts';
 
 const readme = Bun.file(new URL('../README.md', import.meta.url));
 const text = await readme.text();

@@ -1,7 +1,7 @@
 // The script that appends a publication, called bare: one process, ioredis, explicit pipelines, no server around it.
 // Arguments: redis url, prefix, seconds, channels, publications per pipeline, data. Prints how many it got through.
 import { Redis } from 'ioredis';
-import { appendScript } from '../../src/sync/redis-scripts.ts';
+import { appendScript } from '../../src/sync/redis/scripts.ts';
 
 const [url, prefix, data, ...numbers] = process.argv.slice(2);
 const [seconds = 0, channels = 0, batch = 0] = numbers.map(Number);

@@ -3,16 +3,16 @@
 import { DatabaseAuthorizer } from '../auth/database-authorizer.ts';
 import { Decisions } from '../auth/decisions.ts';
 import { RuleAccess } from '../auth/rule-access.ts';
-import type { Clock } from '../core/clock.ts';
-import type { Rules } from '../core/rules.ts';
+import type { Clock } from '../time/clock.ts';
+import type { Rules } from '../rules/rules.ts';
 import { connect } from '../database/connect.ts';
 import type { AccessMetrics } from '../metrics/access-metrics.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import type { RulesTrial } from '../transports/rights.ts';
+import type { RulesTrial } from '../api/rights.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import { RulesError, type RulesFile } from './rules-file.ts';
+import { RulesError, type RulesFile } from '../settings/rules-file.ts';
 
 export interface AccessParts {
   readonly rules: Rules;

@@ -1,7 +1,7 @@
 // The first lines that a newcomer sees: the page, the database, and a line to try.
 
 import { redactUrl, type Logger } from './logger.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from '../settings/settings.ts';
 
 export interface BannerParts {
   readonly url: string;

@@ -1,7 +1,7 @@
 // Liveness and readiness. Ready is proved, not assumed: a message travels the sync layer for each answer.
 
 import type { SyncAdapter } from '../core/sync-adapter.ts';
-import type { Check } from '../transports/operations.ts';
+import type { Check } from '../api/operations.ts';
 
 export interface HealthParts {
   readonly adapter: SyncAdapter;

@@ -9,12 +9,12 @@ import { takingTickets, Tickets } from '../auth/tickets.ts';
 import { tokenAuthenticator } from '../auth/token-authenticator.ts';
 import { publicKeys, remoteKeys, secretKeys, type TokenKeys } from '../auth/token-keys.ts';
 import { everyoneAnonymous, type Authenticate } from '../core/access.ts';
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import { openRedis } from './redis-client.ts';
-import type { Settings } from './settings.ts';
+import { nodeRedis } from './redis.ts';
+import type { Settings } from '../settings/settings.ts';
 
 export interface IdentityParts {
   readonly settings: Settings;
@@ -80,7 +80,7 @@ async function ticketStore({ settings, database, clock, log, closing }: Identity
       return store;
     }
     case 'redis': {
-      const client = await openRedis(settings, closing);
+      const client = await nodeRedis(settings, closing);
       const redis = {
         set: (key: string, text: string, seconds: number) => client.set(key, text, 'EX', seconds),
         getdel: (key: string) => client.getdel(key),

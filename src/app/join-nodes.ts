@@ -4,7 +4,7 @@ import type { Hub } from '../core/hub.ts';
 import { NodeIdTaken, Nodes } from '../nodes/nodes.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { Logger } from './logger.ts';
-import { SettingsError, type Settings } from './settings.ts';
+import { SettingsError, type Settings } from '../settings/settings.ts';
 
 export interface JoinParts {
   readonly settings: Settings;

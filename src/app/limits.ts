@@ -1,8 +1,8 @@
 // Puts the limits together: counted in Redis or PostgreSQL where nodes share one, else here.
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Limits } from '../core/limits.ts';
-import { countSpent, forgetSpent } from '../database/limit-count.ts';
+import { countSpent, forgetSpent } from '../limits/postgres-count.ts';
 import type { AllowanceOptions } from '../limits/allowance.ts';
 import { remindEveryMs, type WholeCount } from '../limits/connection-count.ts';
 import { NodeLimits, type LimitSettings } from '../limits/node-limits.ts';
@@ -12,8 +12,8 @@ import type { Nodes } from '../nodes/nodes.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import { openRedis } from './redis-client.ts';
-import type { Settings } from './settings.ts';
+import { nodeRedis } from './redis.ts';
+import type { Settings } from '../settings/settings.ts';
 
 export interface LimitParts {
   readonly settings: Settings;
@@ -73,7 +73,7 @@ async function sharedBy(parts: LimitParts, values: LimitSettings): Promise<Share
 type Store = (options: StoreOptions) => SharedStoreOptions['shared'];
 
 async function inRedis({ settings, closing }: LimitParts): Promise<Store> {
-  const client = await openRedis(settings, closing);
+  const client = await nodeRedis(settings, closing);
   return (options) => redisStore(client, settings.redisPrefix, options);
 }
 

@@ -2,10 +2,10 @@
 // exit is written too. Credentials inside URLs and headers are taken out of every line, whoever logged them.
 
 import pino, { type Logger } from 'pino';
-import { redactText } from './redact.ts';
-import type { LogFormat } from './settings.ts';
+import { redactText } from '../settings/redact.ts';
+import type { LogFormat } from '../settings/settings.ts';
 
-export { redactUrl } from './redact.ts';
+export { redactUrl } from '../settings/redact.ts';
 export type { Logger } from 'pino';
 
 export interface LoggerOptions {

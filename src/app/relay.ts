@@ -4,14 +4,14 @@ import { CarryingSink } from '../changes/carrying-sink.ts';
 import type { LogSink, RelayObserver } from '../changes/relay-sink.ts';
 import { Relay } from '../changes/relay.ts';
 import type { Hub } from '../core/hub.ts';
-import type { Rules } from '../core/rules.ts';
+import type { Rules } from '../rules/rules.ts';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Metrics, MetricSources } from '../metrics/metrics.ts';
-import { PostgresAdapter } from '../sync/postgres.ts';
+import { PostgresAdapter } from '../sync/postgres/adapter.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from '../settings/settings.ts';
 
 export interface RelayParts {
   readonly settings: Settings;

@@ -9,7 +9,7 @@
 // A second signal skips the waiting. Signals that arrive together are one: a terminal and a parent process may both
 // pass the same Ctrl-C on.
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Hub } from '../core/hub.ts';
 import { closeCodes } from '../protocol/codes.ts';
 import { encodeFrame } from '../protocol/frames.ts';

@@ -1,16 +1,16 @@
 // Chooses the sync adapter. A new one is a file under src/sync and a case here.
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { SyncObserver } from '../core/observer.ts';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
-import { MemoryAdapter } from '../sync/memory.ts';
+import { MemoryAdapter } from '../sync/memory/adapter.ts';
 import type { CloseStack } from './close-stack.ts';
 import { connect } from '../database/connect.ts';
-import { PostgresAdapter } from '../sync/postgres.ts';
-import { RedisAdapter } from '../sync/redis.ts';
+import { PostgresAdapter } from '../sync/postgres/adapter.ts';
+import { RedisAdapter } from '../sync/redis/adapter.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from '../settings/settings.ts';
 
 export interface AdapterParts {
   readonly settings: Settings;

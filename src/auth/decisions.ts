@@ -4,8 +4,9 @@
 // What was asked before a renewal is not remembered after it.
 
 import { createHash } from 'node:crypto';
-import type { Action, Identity } from '../core/access.ts';
-import type { Clock } from '../core/clock.ts';
+import type { Identity } from '../core/access.ts';
+import type { Action } from '../rules/config.ts';
+import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { Turns, type TurnLimits } from './turns.ts';

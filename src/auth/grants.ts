@@ -1,7 +1,8 @@
 // What a token grants: its `channels` claim, `{"posts": ["subscribe"], "chat:*": ["subscribe", "publish"]}`.
 
-import { actions, type Action, type Grant } from '../core/access.ts';
-import { ChannelPattern, patternFault } from '../core/pattern.ts';
+import type { Grant } from '../core/access.ts';
+import { actions, type Action } from '../rules/config.ts';
+import { ChannelPattern, patternFault } from '../rules/pattern.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 
 /** More would make each check long, and such a token would hardly fit a header. */

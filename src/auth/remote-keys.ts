@@ -7,7 +7,7 @@
 //   failed    keep what is known, try again by itself with growing pauses, for ever
 
 import { createLocalJWKSet, errors, type CryptoKey, type FlattenedJWSInput, type JWSHeaderParameters } from 'jose';
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { fetchKeySet } from './fetch-key-set.ts';
 

@@ -7,9 +7,10 @@
 //
 // Without a token key there is nobody to tell from anybody: conditions that need a token are met by all.
 
-import type { Access, Action, Identity } from '../core/access.ts';
-import type { Who } from '../core/rule-config.ts';
-import type { AccessRule, Rules } from '../core/rules.ts';
+import type { Access, Identity } from '../core/access.ts';
+import type { Action } from '../rules/config.ts';
+import type { Who } from '../rules/config.ts';
+import type { AccessRule, Rules } from '../rules/rules.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { isServerChannel } from '../protocol/channel.ts';
 import type { DatabaseAuthorizer } from './database-authorizer.ts';

@@ -2,7 +2,7 @@
 // it shows, and URLs end up in the logs of proxies: what is read there has been used, or has ended, by then.
 
 import type { Authenticate, Identity } from '../core/access.ts';
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { identityOf, type Claims } from './claims-identity.ts';
 import { isTicket, newTicket, ticketDigest } from './ticket.ts';

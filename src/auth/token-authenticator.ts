@@ -2,7 +2,7 @@
 
 import { jwtVerify } from 'jose';
 import { stranger, type Authenticate, type Identity } from '../core/access.ts';
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { clockToleranceSeconds, identityOf } from './claims-identity.ts';
 import type { TokenKeys } from './token-keys.ts';

@@ -5,7 +5,7 @@
 import type { Row } from '../database/direct-session.ts';
 import type { LogRow } from '../database/log-row.ts';
 import { literal } from '../database/connect.ts';
-import type { ChannelRule } from '../core/rules.ts';
+import type { ChannelRule } from '../rules/rules.ts';
 import { arrayLiteral, parseArray, parseHorizon, type Batch, type Drain } from './drain.ts';
 import type { LogSink, RelayObserver } from './relay-sink.ts';
 

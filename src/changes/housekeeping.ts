@@ -1,7 +1,7 @@
 // What the leading relay does beside relaying, on a connection of its own so that it delays no row: trims the log,
 // forgets idle channels, counts what waits. Lifecycle: `start`, `close`; it runs only while this process leads.
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import { DirectSession } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
 import type { RelayObserver } from './relay-sink.ts';

@@ -10,7 +10,7 @@
 //  5. Rings that come thick and fast cost the writers more than polling costs the relay: it lets go of the lock.
 // A safety read about every second looks at the whole outbox, so that nothing rests on a ring alone.
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
 import type { Bell } from './bell.ts';
 import type { Drain } from './drain.ts';

@@ -6,8 +6,8 @@
 //  4. Let go, wait with full jitter, and start over: for ever, until `close`.
 // Two relays that both believe to lead do no harm: in the log a fence orders them; elsewhere the sink ignores repeats.
 
-import { systemClock, type Clock } from '../core/clock.ts';
-import type { ChannelRule } from '../core/rules.ts';
+import { systemClock, type Clock } from '../time/clock.ts';
+import type { ChannelRule } from '../rules/rules.ts';
 import { unavailable } from '../database/connect.ts';
 import { DirectSession } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';

@@ -1,12 +1,9 @@
 // Who may do what: the port through which the hub asks, and the answer of an open server.
 
 import { isServerChannel } from '../protocol/channel.ts';
-import type { ChannelPattern } from './pattern.ts';
+import type { Action } from '../rules/config.ts';
+import type { ChannelPattern } from '../rules/pattern.ts';
 import type { MaybePromise } from './maybe-promise.ts';
-
-export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
-
-export const actions: readonly Action[] = ['subscribe', 'publish', 'history', 'presence'];
 
 /** Who is on the other end of a connection. */
 export interface Identity {

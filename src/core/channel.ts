@@ -9,7 +9,7 @@ import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
 import type { Publication } from './publication.ts';
 import type { Recovery } from './recovery.ts';
-import type { ChannelRule } from './rules.ts';
+import type { ChannelRule } from '../rules/rules.ts';
 import type { Session } from './session.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { HistoryPage } from './sync-adapter.ts';

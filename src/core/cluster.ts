@@ -1,7 +1,7 @@
 // What this node may ask of all nodes together, and the channel on which nodes speak to each other.
 
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import type { ChannelRule } from './rules.ts';
+import type { ChannelRule } from '../rules/rules.ts';
 
 /** Never a client's: the hub refuses to open, publish to or read it, whoever asks. */
 export const controlChannel = '$control';

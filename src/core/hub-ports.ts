@@ -3,13 +3,13 @@
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Access, Authenticate } from './access.ts';
-import type { Clock } from './clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Cluster } from './cluster.ts';
 import type { Limits } from './limits.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Sender } from './publication.ts';
 import type { RecoveryLimits } from './recovery.ts';
-import type { ChannelRule, Rules } from './rules.ts';
+import type { ChannelRule, Rules } from '../rules/rules.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { SyncAdapter } from './sync-adapter.ts';
 

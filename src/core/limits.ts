@@ -93,3 +93,21 @@ const messages: { readonly [Kind in LimitKind]?: string } = {
 export function refusalError({ kind, code, retryAfter }: Refusal): RealtimeError {
   return new RealtimeError(code, messages[kind], { retryAfter });
 }
+
+/** Counts a token that does not hold against the address that showed it. One that has merely ended is no guess. */
+export function noteFailure<Known>(
+  limits: Limits,
+  address: string,
+  check: () => MaybePromise<Known>,
+): MaybePromise<Known> {
+  const failed = (error: unknown): never => {
+    if (error instanceof RealtimeError && error.code === 'unauthorized') limits.authenticationFailed(address);
+    throw error;
+  };
+  try {
+    const known = check();
+    return known instanceof Promise ? known.catch(failed) : known;
+  } catch (error) {
+    return failed(error);
+  }
+}

@@ -2,7 +2,7 @@
 // rows neither fills their buffers nor closes a reader that keeps up a fair pace. A reader slower than that is waited
 // for once, briefly, and then left to its own buffer limit: it must not slow the others down.
 
-import type { Clock } from './clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Outlet } from './outlet.ts';
 
 export interface PaceLimits {

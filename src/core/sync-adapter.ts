@@ -13,7 +13,7 @@
 
 import type { Position } from '../protocol/position.ts';
 import type { MaybePromise } from './maybe-promise.ts';
-import type { ChannelRule } from './rules.ts';
+import type { ChannelRule } from '../rules/rules.ts';
 import type { Publication, Sender } from './publication.ts';
 
 export interface SyncTraits {

@@ -5,7 +5,7 @@
 //
 // A window begins with the first that is spent in it. Time is measured, not read from a clock that may be set.
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 
 export interface Slice {

@@ -10,7 +10,7 @@
 // So the limit holds over all nodes, but for connections that open on several of them within the same tenth of a second.
 // Nodes that do not answer count as having none: nobody is locked out by a node that is away.
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 
 /** What is known of all nodes together. */
 export interface WholeCount {

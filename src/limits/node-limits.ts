@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto';
 import type { Identity } from '../core/access.ts';
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Commander, LimitKind, Limits, Refusal } from '../core/limits.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { Allowance, type AllowanceOptions, type Exhausted } from './allowance.ts';

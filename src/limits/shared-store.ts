@@ -4,7 +4,7 @@
 
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import type { RateLimiterPostgres, RateLimiterRedis } from 'rate-limiter-flexible';
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Slice } from './allowance.ts';
 
 export interface SharedStoreOptions {

@@ -4,12 +4,12 @@
 
 import type { Authenticate, Identity } from '../core/access.ts';
 import type { Hub } from '../core/hub.ts';
-import { refusalError, type Refusal } from '../core/limits.ts';
+import { noteFailure, refusalError, type Refusal } from '../core/limits.ts';
 import type { TransportName } from '../core/observer.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import type { Origins } from './origins.ts';
-import { tokenOf } from './request.ts';
+import type { Origins } from '../http/origins.ts';
+import { tokenOf } from '../http/request.ts';
 
 export interface AdmissionOptions {
   readonly hub: Hub;
@@ -74,7 +74,7 @@ export class Admission {
     const token = tokenOf(request, query, origins.trustsCookies(request));
     if (address === undefined || token === undefined) return authenticate(token);
     this.#refuse(hub.limits.authentication(address));
-    return noteFailure(hub, address, () => authenticate(token));
+    return noteFailure(hub.limits, address, () => authenticate(token));
   }
 
   #enter<Opened>(visitor: Visitor, open: (visitor: Visitor) => MaybePromise<Opened>): MaybePromise<Opened> {
@@ -101,19 +101,5 @@ export class Admission {
     if (refusal === undefined) return;
     this.#options.hub.observer.rateLimited(refusal.kind);
     throw refusalError(refusal);
-  }
-}
-
-/** Counts a token that does not hold against the address that showed it. One that has merely ended is no guess. */
-export function noteFailure<Known>(hub: Hub, address: string, check: () => MaybePromise<Known>): MaybePromise<Known> {
-  const failed = (error: unknown): never => {
-    if (error instanceof RealtimeError && error.code === 'unauthorized') hub.limits.authenticationFailed(address);
-    throw error;
-  };
-  try {
-    const known = check();
-    return known instanceof Promise ? known.catch(failed) : known;
-  } catch (error) {
-    return failed(error);
   }
 }

@@ -12,8 +12,8 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { NodeUnwilling, type Admission, type Visitor } from './admission.ts';
 import type { EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
-import { answerHeaders } from './answer-headers.ts';
-import type { Origins } from './origins.ts';
+import { answerHeaders } from '../http/answer-headers.ts';
+import type { Origins } from '../http/origins.ts';
 import {
   channelList,
   errorResponse,
@@ -22,7 +22,7 @@ import {
   requireChannel,
   bearerProtocol,
   subprotocol,
-} from './request.ts';
+} from '../http/request.ts';
 import { WebSocketConnection, type ConnectionStart, type Closing } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */

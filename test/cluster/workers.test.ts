@@ -3,7 +3,7 @@
 import { afterAll, afterEach, expect, test } from 'bun:test';
 import { readdirSync, readFileSync } from 'node:fs';
 import postgres from 'postgres';
-import { isAlive } from '../../src/app/embedded/data-lock.ts';
+import { isAlive } from '../../src/embedded/data-lock.ts';
 import { EventClient, WebSocketClient } from '../support/clients.ts';
 import { Load } from '../support/load.ts';
 import { createDatabase } from '../support/postgres.ts';
@@ -39,7 +39,7 @@ async function start(given: Environment = {}): Promise<RunningServer> {
 function workersOf({ pid }: RunningServer): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .filter((name) => parentOf(name) === pid && commandOf(name).includes('src/app/main.ts'))
+    .filter((name) => parentOf(name) === pid && commandOf(name).includes('src/main.ts'))
     .map(Number);
 }
 

@@ -3,8 +3,8 @@
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Publication } from '../../src/core/publication.ts';
-import type { RuleConfig } from '../../src/core/rule-config.ts';
-import { Rules, type ChannelRule } from '../../src/core/rules.ts';
+import type { RuleConfig } from '../../src/rules/config.ts';
+import { Rules, type ChannelRule } from '../../src/rules/rules.ts';
 import type { HistoryPage, Outgoing, SyncAdapter, SyncEvents, SyncTraits } from '../../src/core/sync-adapter.ts';
 import type { Position } from '../../src/protocol/position.ts';
 

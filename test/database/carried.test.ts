@@ -2,14 +2,14 @@
 
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
-import { systemClock as clock } from '../../src/core/clock.ts';
+import { systemClock as clock } from '../../src/time/clock.ts';
 import { silentObserver as observer } from '../../src/core/observer.ts';
 import type { Publication } from '../../src/core/publication.ts';
 import { connect } from '../../src/database/connect.ts';
 import type { Position } from '../../src/protocol/position.ts';
-import { PostgresAdapter } from '../../src/sync/postgres.ts';
-import { carriedRows, parseNotice } from '../../src/sync/postgres-notice.ts';
-import { PostgresReader } from '../../src/sync/postgres-reader.ts';
+import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
+import { carriedRows, parseNotice } from '../../src/sync/postgres/notice.ts';
+import { PostgresReader } from '../../src/sync/postgres/reader.ts';
 import { database, relayed, rules, until } from './support.ts';
 import { patient } from '../support/patience.ts';
 

@@ -4,7 +4,7 @@
 import { afterAll } from 'bun:test';
 import postgres from 'postgres';
 import { Relay, type RelayOptions } from '../../src/changes/relay.ts';
-import { Rules } from '../../src/core/rules.ts';
+import { Rules } from '../../src/rules/rules.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
 import { createDatabase } from '../support/postgres.ts';
 

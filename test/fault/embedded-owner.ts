@@ -1,7 +1,7 @@
 // A process that owns an embedded PostgreSQL and nothing else, for the tests beside it: one that can be killed.
 
-import { DataFolderInUse } from '../../src/app/embedded/data-lock.ts';
-import { startEmbeddedPostgres } from '../../src/app/embedded/embedded-postgres.ts';
+import { DataFolderInUse } from '../../src/embedded/data-lock.ts';
+import { startEmbeddedPostgres } from '../../src/embedded/embedded-postgres.ts';
 
 const print = (fields: object, message: string): void => console.error(`${message} ${JSON.stringify(fields)}`);
 

@@ -16,15 +16,15 @@ import {
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import postgres from 'postgres';
-import { DataFolderInUse, lockDataFolder } from '../../src/app/embedded/data-lock.ts';
-import { findPostgresBinaries } from '../../src/app/embedded/binaries.ts';
-import { EmbeddedPostgresError } from '../../src/app/embedded/embedded-error.ts';
+import { DataFolderInUse, lockDataFolder } from '../../src/embedded/data-lock.ts';
+import { findPostgresBinaries } from '../../src/embedded/binaries.ts';
+import { EmbeddedPostgresError } from '../../src/embedded/embedded-error.ts';
 import {
   startEmbeddedPostgres,
   type EmbeddedLog,
   type EmbeddedPostgres,
-} from '../../src/app/embedded/embedded-postgres.ts';
-import { findPostgres, readPostmasterFile } from '../../src/app/embedded/process.ts';
+} from '../../src/embedded/embedded-postgres.ts';
+import { findPostgres, readPostmasterFile } from '../../src/embedded/process.ts';
 import { temporaryFolder } from '../support/janitor.ts';
 import { spawnScript, type RunningProcess } from '../support/process.ts';
 

@@ -3,9 +3,9 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
-import { systemClock } from '../../src/core/clock.ts';
+import { systemClock } from '../../src/time/clock.ts';
 import { connect } from '../../src/database/connect.ts';
-import { PostgresListener } from '../../src/sync/postgres-listener.ts';
+import { PostgresListener } from '../../src/sync/postgres/listener.ts';
 import { Load, type FinishOptions } from '../support/load.ts';
 import { becomesReady, becomesUnready, servesAlone, startNodes, stopNodes } from '../support/nodes.ts';
 import { startCluster, type TestCluster, type TestDatabase } from '../support/postgres.ts';

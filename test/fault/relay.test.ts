@@ -5,12 +5,12 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test
 import { Bell } from '../../src/changes/bell.ts';
 import { DrainLog } from '../../src/changes/drain-log.ts';
 import { Leader } from '../../src/changes/leader.ts';
-import { systemClock, type Clock } from '../../src/core/clock.ts';
+import { systemClock, type Clock } from '../../src/time/clock.ts';
 import { silentObserver } from '../../src/core/observer.ts';
 import type { Publication } from '../../src/core/publication.ts';
 import { connect, type Database } from '../../src/database/connect.ts';
 import { DirectSession } from '../../src/database/direct-session.ts';
-import { PostgresAdapter } from '../../src/sync/postgres.ts';
+import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
 import { rules } from '../database/support.ts';
 import { Load } from '../support/load.ts';
 import { startNodes, stopNodes } from '../support/nodes.ts';

@@ -3,14 +3,14 @@
 // under load happens every time.
 
 import { afterEach, describe, expect, test } from 'bun:test';
-import { systemClock } from '../../src/core/clock.ts';
+import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from '../../src/core/observer.ts';
 import type { Publication } from '../../src/core/publication.ts';
-import { Rules } from '../../src/core/rules.ts';
+import { Rules } from '../../src/rules/rules.ts';
 import type { Outgoing } from '../../src/core/sync-adapter.ts';
 import { connect, type Database } from '../../src/database/connect.ts';
 import type { Position } from '../../src/protocol/position.ts';
-import { PostgresAdapter } from '../../src/sync/postgres.ts';
+import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
 import { createDatabase, sharedCluster, type TestDatabase } from '../support/postgres.ts';
 import { startProxy } from '../support/proxy.ts';
 import { until, wait } from '../support/tcp-client.ts';

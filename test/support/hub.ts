@@ -9,7 +9,7 @@ import {
   type Authenticate,
   type Identity,
 } from '../../src/core/access.ts';
-import type { Clock } from '../../src/core/clock.ts';
+import type { Clock } from '../../src/time/clock.ts';
 import type { Cluster } from '../../src/core/cluster.ts';
 import { Hub } from '../../src/core/hub.ts';
 import type { HubOptions } from '../../src/core/hub-ports.ts';
@@ -17,12 +17,12 @@ import { unlimited, type Limits } from '../../src/core/limits.ts';
 import { silentObserver, type HubObserver, type TransportName } from '../../src/core/observer.ts';
 import type { Fanout, Gap, Outlet } from '../../src/core/outlet.ts';
 import type { Publication } from '../../src/core/publication.ts';
-import type { RuleConfig } from '../../src/core/rule-config.ts';
-import { Rules } from '../../src/core/rules.ts';
+import type { RuleConfig } from '../../src/rules/config.ts';
+import { Rules } from '../../src/rules/rules.ts';
 import type { Session } from '../../src/core/session.ts';
 import type { SyncAdapter } from '../../src/core/sync-adapter.ts';
 import type { CommandId, SubscriptionState } from '../../src/protocol/frames.ts';
-import { MemoryAdapter } from '../../src/sync/memory.ts';
+import { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
 
 interface Sleeper {
   readonly at: number;

@@ -6,8 +6,8 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { systemErrorCode } from '../../src/app/embedded/embedded-error.ts';
-import { endLeftovers } from '../../src/app/embedded/process.ts';
+import { systemErrorCode } from '../../src/embedded/embedded-error.ts';
+import { endLeftovers } from '../../src/embedded/process.ts';
 
 type Note =
   | { readonly kind: 'process' | 'ended'; readonly pid: number }

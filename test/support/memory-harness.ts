@@ -2,7 +2,7 @@
 
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { memoryAdapter, type HandClock } from './hub.ts';
-import type { MemoryAdapter } from '../../src/sync/memory.ts';
+import type { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
 
 export function memoryHarness(clock: HandClock): Promise<SyncHarness> {
   let adapter: MemoryAdapter | undefined;

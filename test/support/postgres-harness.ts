@@ -1,9 +1,9 @@
 // The PostgreSQL adapter as the contract's tests want it: a migrated database, and any number of nodes on it.
 
 import { connect } from '../../src/database/connect.ts';
-import { systemClock } from '../../src/core/clock.ts';
+import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from '../../src/core/observer.ts';
-import { PostgresAdapter } from '../../src/sync/postgres.ts';
+import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { createDatabase } from './postgres.ts';
 

@@ -9,11 +9,11 @@ import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import postgres from 'postgres';
-import { chooseAccount, type PostgresAccount } from '../../src/app/embedded/account.ts';
-import { findPostgresBinaries, type PostgresBinaries } from '../../src/app/embedded/binaries.ts';
-import { PortTaken, startPostmaster, type Postmaster } from '../../src/app/embedded/postmaster.ts';
-import { systemErrorCode } from '../../src/app/embedded/embedded-error.ts';
-import { endLeftovers, runProgram } from '../../src/app/embedded/process.ts';
+import { chooseAccount, type PostgresAccount } from '../../src/embedded/account.ts';
+import { findPostgresBinaries, type PostgresBinaries } from '../../src/embedded/binaries.ts';
+import { PortTaken, startPostmaster, type Postmaster } from '../../src/embedded/postmaster.ts';
+import { systemErrorCode } from '../../src/embedded/embedded-error.ts';
+import { endLeftovers, runProgram } from '../../src/embedded/process.ts';
 import { removeFolder, temporaryFolder } from './janitor.ts';
 
 export interface TestDatabase {

@@ -41,7 +41,7 @@ export async function startServer(environment: Environment = {}, timeoutMs = 20_
 
 /** Starts the server and waits for nothing: for starts that fail. */
 export function spawnServer(environment: Environment = {}): RunningProcess {
-  return spawnScript(join(projectFolder, 'src/app/main.ts'), environment);
+  return spawnScript(join(projectFolder, 'src/main.ts'), environment);
 }
 
 /** Runs any script of the project with this Bun. */

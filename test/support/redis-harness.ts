@@ -1,9 +1,9 @@
 // The Redis adapter as the contract's tests want it: a server or a cluster, and any number of nodes on it.
 
 import { Redis } from 'ioredis';
-import { systemClock } from '../../src/core/clock.ts';
+import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from '../../src/core/observer.ts';
-import { RedisAdapter } from '../../src/sync/redis.ts';
+import { RedisAdapter } from '../../src/sync/redis/adapter.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { startRedisCluster } from './redis-cluster.ts';
 import { startRedis } from './redis.ts';

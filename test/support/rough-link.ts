@@ -5,7 +5,7 @@
 // for every subscribed channel; requests and events travel on different connections and may pass each other.
 
 import type { Publication } from '../../src/core/publication.ts';
-import type { ChannelRule } from '../../src/core/rules.ts';
+import type { ChannelRule } from '../../src/rules/rules.ts';
 import type {
   HistoryPage,
   HistoryQuery,
@@ -16,7 +16,7 @@ import type {
 } from '../../src/core/sync-adapter.ts';
 import type { Position } from '../../src/protocol/position.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
-import type { MemoryAdapter } from '../../src/sync/memory.ts';
+import type { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
 import { memoryAdapter, type HandClock } from './hub.ts';
 
 /** The log that all links share. */

@@ -1,7 +1,7 @@
 // The budget of what readers cost together: who is cut, in which order, and who is left in peace.
 
 import { expect, test } from 'bun:test';
-import { BufferBudget } from '../../src/app/buffer-budget.ts';
+import { BufferBudget } from '../../src/core/buffer-budget.ts';
 import type { Session } from '../../src/core/session.ts';
 
 /** As much of a session as the budget asks for. */

@@ -2,7 +2,7 @@
 // sync layer is a log in memory that several hubs share, so that deafness and silence can be had at will.
 
 import { afterEach, describe, expect, test } from 'bun:test';
-import type { ChannelRule } from '../../src/core/rules.ts';
+import type { ChannelRule } from '../../src/rules/rules.ts';
 import { Publication } from '../../src/core/publication.ts';
 import type { MaybePromise } from '../../src/core/maybe-promise.ts';
 import type { HistoryPage, HistoryQuery, Outgoing, SyncAdapter, SyncEvents } from '../../src/core/sync-adapter.ts';
@@ -19,7 +19,7 @@ import { channelsToldMax } from '../../src/nodes/answers.ts';
 import { NodeIdTaken, Nodes } from '../../src/nodes/nodes.ts';
 import { Peers } from '../../src/nodes/peers.ts';
 import { silentMsMax } from '../../src/nodes/silence.ts';
-import type { MemoryAdapter } from '../../src/sync/memory.ts';
+import type { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
 import { createHub, HandClock, idle, memoryAdapter, type HubHarness } from '../support/hub.ts';
 
 /** One node's end of the shared layer. */

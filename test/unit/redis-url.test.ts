@@ -1,8 +1,8 @@
 // Every form of REDIS_URL that operators have, and what is told of one that is none: the fault, and never a password.
 
 import { describe, expect, test } from 'bun:test';
-import { readSettings, SettingsError } from '../../src/app/settings.ts';
-import { parseRedisUrl } from '../../src/sync/redis-url.ts';
+import { readSettings, SettingsError } from '../../src/settings/settings.ts';
+import { parseRedisUrl } from '../../src/redis/url.ts';
 
 function faultsOf(env: Record<string, string>): readonly string[] {
   try {

@@ -2,10 +2,10 @@
 
 import { describe, expect, test } from 'bun:test';
 import { createLogger } from '../../src/app/logger.ts';
-import { redactText, redactUrl } from '../../src/app/redact.ts';
-import { slipsBetween } from '../../src/app/settings-similar.ts';
-import { allSettings } from '../../src/app/settings-table.ts';
-import { readSettings, SettingsError, settingsTable, settingsWarnings } from '../../src/app/settings.ts';
+import { redactText, redactUrl } from '../../src/settings/redact.ts';
+import { slipsBetween } from '../../src/settings/similar.ts';
+import { allSettings } from '../../src/settings/table.ts';
+import { readSettings, SettingsError, settingsTable, settingsWarnings } from '../../src/settings/settings.ts';
 
 function faultsOf(env: Record<string, string>): readonly string[] {
   try {

@@ -4,7 +4,7 @@
 import { afterAll, expect, test } from 'bun:test';
 import { startNode, type Node } from '../../src/app/compose.ts';
 import { createLogger } from '../../src/app/logger.ts';
-import { readSettings } from '../../src/app/settings.ts';
+import { readSettings } from '../../src/settings/settings.ts';
 import { NodeLimits } from '../../src/limits/node-limits.ts';
 import { EventClient, Refused, WebSocketClient } from '../support/clients.ts';
 import { createDatabase } from '../support/postgres.ts';

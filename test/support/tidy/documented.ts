@@ -2,7 +2,7 @@
 // and metrics in the README or under docs/.
 
 import { closeCodes, errorCodes } from '../../../src/protocol/codes.ts';
-import { allSettings, settingsTable } from '../../../src/app/settings-table.ts';
+import { allSettings, settingsTable } from '../../../src/settings/table.ts';
 import { finding, type Finding } from './finding.ts';
 import type { SourceFile } from './source-files.ts';
 

@@ -7,18 +7,28 @@ import { isScript, type SourceFile } from './source-files.ts';
 /** Imports point downward only; folders of one floor do not know each other. */
 export const floors: Readonly<Record<string, number>> = {
   protocol: 0,
-  core: 1,
+  time: 0,
+  rules: 1,
   database: 1,
-  transports: 2,
-  sync: 2,
-  changes: 2,
-  nodes: 2,
-  presence: 2,
-  auth: 2,
-  limits: 2,
-  metrics: 2,
-  pages: 2,
-  app: 3,
+  redis: 1,
+  http: 1,
+  core: 2,
+  embedded: 3,
+  transports: 3,
+  sync: 3,
+  changes: 3,
+  nodes: 3,
+  presence: 3,
+  auth: 3,
+  limits: 3,
+  metrics: 3,
+  pages: 3,
+  api: 3,
+  settings: 4,
+  app: 5,
+  workers: 6,
+  /** Files that stand in `src/` itself. */
+  '': 7,
 };
 
 /** Beside the floors: the client is built on the wire alone, and pages are built on the client like anyone's. */
@@ -49,9 +59,9 @@ function resolve(file: SourceFile, specifier: string): string | undefined {
   return specifier.startsWith('.') ? posix.join(posix.dirname(file.path), specifier) : undefined;
 }
 
-/** `src/<folder>/…` → folder. */
+/** `src/<folder>/…` → folder; nothing for a file in `src/` itself. */
 function folderOf(path: string): string | undefined {
-  return /^src\/([^/]+)\//.exec(path)?.[1];
+  return /^src\/(?:([^/]+)\/)?/.exec(path)?.[1] ?? (path.startsWith('src/') ? '' : undefined);
 }
 
 export function importDirection(file: SourceFile): Finding[] {
@@ -81,7 +91,7 @@ function targetFault(folder: string, target: string): string | undefined {
   if (alsoAllowed[folder]?.includes(other ?? '')) return undefined;
   const [floor, otherFloor] = [floors[folder], floors[other ?? '']];
   if (other === undefined) {
-    return floor === floors['app'] ? undefined : `src/${folder} may not import from outside src`;
+    return (floor ?? 0) >= (floors['app'] ?? 0) ? undefined : `src/${folder} may not import from outside src`;
   }
   if (floor === undefined || otherFloor === undefined) return `src/${folder} may not import src/${other}`;
   if (otherFloor < floor) return undefined;

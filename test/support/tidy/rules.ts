@@ -55,7 +55,7 @@ export const nothingLater: Rule = (file) => matches(file, 'text', laterPattern, 
 
 /** Programs may: those that tests start, too. */
 export const noConsole: Rule = (file) =>
-  file.path.endsWith('.test.ts') || /^src\/(?!app\/)/.test(file.path)
+  file.path.endsWith('.test.ts') || /^src\/(?!app\/|main\.ts$)/.test(file.path)
     ? inScripts(file, 'code', /\bconsole\.\w+/g, 'the log is for this')
     : [];
 

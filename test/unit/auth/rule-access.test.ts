@@ -5,10 +5,11 @@ import type { DatabaseAuthorizer } from '../../../src/auth/database-authorizer.t
 import { Decisions } from '../../../src/auth/decisions.ts';
 import { readGrants } from '../../../src/auth/grants.ts';
 import { RuleAccess } from '../../../src/auth/rule-access.ts';
-import { actions, anonymous, type Action, type Identity } from '../../../src/core/access.ts';
-import { systemClock } from '../../../src/core/clock.ts';
-import type { AuthorizeRequest, RuleConfig, Who } from '../../../src/core/rule-config.ts';
-import { Rules } from '../../../src/core/rules.ts';
+import { anonymous, type Identity } from '../../../src/core/access.ts';
+import { actions, type Action } from '../../../src/rules/config.ts';
+import { systemClock } from '../../../src/time/clock.ts';
+import type { AuthorizeRequest, RuleConfig, Who } from '../../../src/rules/config.ts';
+import { Rules } from '../../../src/rules/rules.ts';
 
 function accessOf(rules: readonly RuleConfig[], isOpen = false): RuleAccess {
   const compiled = new Rules({ rules });

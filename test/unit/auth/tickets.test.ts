@@ -5,7 +5,7 @@ import { MemoryTickets } from '../../../src/auth/ticket-memory.ts';
 import type { TicketStore } from '../../../src/auth/ticket-store.ts';
 import { takingTickets, Tickets, ticketSeconds } from '../../../src/auth/tickets.ts';
 import { anonymous } from '../../../src/core/access.ts';
-import { systemClock, type Clock } from '../../../src/core/clock.ts';
+import { systemClock, type Clock } from '../../../src/time/clock.ts';
 
 /** A clock that moves when it is told to. */
 function handClock(): Clock & { pass(seconds: number): void } {

@@ -7,7 +7,7 @@ import { identityOf } from '../../../src/auth/claims-identity.ts';
 import { tokenAuthenticator } from '../../../src/auth/token-authenticator.ts';
 import { publicKeyFault, publicKeys, secretKeys } from '../../../src/auth/token-keys.ts';
 import type { Identity } from '../../../src/core/access.ts';
-import { systemClock } from '../../../src/core/clock.ts';
+import { systemClock } from '../../../src/time/clock.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import { handmade, hs256, nowSeconds, secret, tokenOf } from '../../support/tokens.ts';
 

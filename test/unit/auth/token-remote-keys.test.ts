@@ -5,7 +5,7 @@ import { RemoteKeys, type RemoteKeysOptions } from '../../../src/auth/remote-key
 import { tokenAuthenticator } from '../../../src/auth/token-authenticator.ts';
 import { remoteKeys } from '../../../src/auth/token-keys.ts';
 import type { Authenticate } from '../../../src/core/access.ts';
-import { systemClock } from '../../../src/core/clock.ts';
+import { systemClock } from '../../../src/time/clock.ts';
 import { until } from '../../support/tcp-client.ts';
 import { handmade, hs256, KeySetHost, namedKey, tokenBy, type NamedKey } from '../../support/tokens.ts';
 

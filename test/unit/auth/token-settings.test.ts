@@ -2,7 +2,7 @@
 
 import { expect, test } from 'bun:test';
 import { exportSPKI, generateKeyPair } from 'jose';
-import { readSettings, SettingsError, settingsWarnings, type Environment } from '../../../src/app/settings.ts';
+import { readSettings, SettingsError, settingsWarnings, type Environment } from '../../../src/settings/settings.ts';
 import { secret } from '../../support/tokens.ts';
 
 function faultsOf(env: Environment): readonly string[] {

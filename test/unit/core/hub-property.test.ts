@@ -9,7 +9,7 @@
 
 import { expect, test } from 'bun:test';
 import fc from 'fast-check';
-import type { RuleConfig } from '../../../src/core/rule-config.ts';
+import type { RuleConfig } from '../../../src/rules/config.ts';
 import type { Publication } from '../../../src/core/publication.ts';
 import type { SubscriptionState } from '../../../src/protocol/frames.ts';
 import type { Position } from '../../../src/protocol/position.ts';

@@ -1,10 +1,10 @@
 // What the contract of all adapters does not say of the one in memory: how it stays small, and what it then forgets.
 
 import { expect, test } from 'bun:test';
-import { Rules } from '../../../src/core/rules.ts';
+import { Rules } from '../../../src/rules/rules.ts';
 import { HandClock, memoryAdapter } from '../../support/hub.ts';
 import { until } from '../../support/tcp-client.ts';
-import type { MemoryAdapter } from '../../../src/sync/memory.ts';
+import type { MemoryAdapter } from '../../../src/sync/memory/adapter.ts';
 
 const rule = new Rules({ rules: [{ channels: '*', history: { size: 100, seconds: 60 } }] }).for('a');
 const hour = 3_600_000;

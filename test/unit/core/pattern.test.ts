@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { ChannelPattern } from '../../../src/core/pattern.ts';
+import { ChannelPattern } from '../../../src/rules/pattern.ts';
 
 const captured = (pattern: string, channel: string): object => ({ ...new ChannelPattern(pattern).capture(channel) });
 

@@ -2,9 +2,9 @@
 
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { configFaults } from '../../../src/core/rule-faults.ts';
-import type { RealtimeConfig, RuleConfig } from '../../../src/core/rule-config.ts';
-import { Rules } from '../../../src/core/rules.ts';
+import { configFaults } from '../../../src/rules/faults.ts';
+import type { RealtimeConfig, RuleConfig } from '../../../src/rules/config.ts';
+import { Rules } from '../../../src/rules/rules.ts';
 
 test('the first rule that matches decides, and a channel that none names is kept', () => {
   const rules = new Rules({

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from 'bun:test';
 import { openAccess, type Access, type Authenticate } from '../../../src/core/access.ts';
-import { ChannelPattern } from '../../../src/core/pattern.ts';
+import { ChannelPattern } from '../../../src/rules/pattern.ts';
 import { expireTokens } from '../../../src/core/reauthorization.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import { createHub, HandClock, idle, type Connected, type HubHarness } from '../../support/hub.ts';

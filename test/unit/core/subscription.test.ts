@@ -1,7 +1,7 @@
 // How a subscription begins, goes on and ends: heads, recovery by position, gaps, and that nothing is left behind.
 
 import { expect, test } from 'bun:test';
-import type { Clock } from '../../../src/core/clock.ts';
+import type { Clock } from '../../../src/time/clock.ts';
 import type { SyncAdapter } from '../../../src/core/sync-adapter.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import {

@@ -1,7 +1,7 @@
 // Whose address counts: never one that a client made up.
 
 import { describe, expect, test } from 'bun:test';
-import { clientAddress, TrustedProxies } from '../../../src/transports/client-address.ts';
+import { clientAddress, TrustedProxies } from '../../../src/http/client-address.ts';
 
 function of(peer: string, forwarded: string | null, trusted?: string): string | undefined {
   return clientAddress(peer, forwarded, trusted === undefined ? undefined : TrustedProxies.parse(trusted));

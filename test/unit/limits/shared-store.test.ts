@@ -2,7 +2,7 @@
 
 import { afterEach, expect, setSystemTime, test } from 'bun:test';
 import { Redis } from 'ioredis';
-import { systemClock } from '../../../src/core/clock.ts';
+import { systemClock } from '../../../src/time/clock.ts';
 import { Allowance } from '../../../src/limits/allowance.ts';
 import { SharedStore } from '../../../src/limits/shared-store.ts';
 import { redisStore } from '../../../src/limits/stores.ts';

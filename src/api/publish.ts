@@ -1,0 +1,250 @@
+// The HTTP API for backends: publish, list channels, read history, disconnect users. Translates requests into calls
+// of the hub and of the cluster.
+
+import { Elysia, t } from 'elysia';
+import { keyOf } from '../core/access.ts';
+import type { Cluster } from '../core/cluster.ts';
+import type { Hub } from '../core/hub.ts';
+import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
+import { historyFrame } from '../protocol/frames.ts';
+import { isNestedTooDeeply, memberText, nestingMax, singleLine } from '../protocol/json-text.ts';
+import { isPosition, type Position } from '../protocol/position.ts';
+import { isServerChannel } from '../protocol/channel.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { queryOf, requireChannel } from '../http/request.ts';
+import type { ServerAccess } from './server-access.ts';
+
+export interface ApiOptions {
+  readonly hub: Hub;
+  readonly cluster: Cluster;
+  readonly serverAccess: ServerAccess;
+  /** Publications are refused with `shutting_down` from then on: their publisher should reach another node. */
+  readonly isClosed: () => boolean;
+}
+
+export const publishChannelsMax = 100;
+const userLengthMax = 1_024;
+/** What may stand around data of the largest size: names, keys, punctuation. */
+const envelopeBytes = 32 << 10;
+
+const publishBody = t.Object(
+  {
+    channel: t.Optional(t.String({ description: 'The channel to publish to.' })),
+    channels: t.Optional(
+      t.Array(t.String(), { minItems: 1, maxItems: publishChannelsMax, description: 'Instead of channel: several.' }),
+    ),
+    data: t.Any({ description: 'Any JSON.' }),
+    key: t.Optional(
+      t.String({
+        minLength: 1,
+        maxLength: keyLengthMax,
+        description: 'Idempotency key; as the header Idempotency-Key.',
+      }),
+    ),
+  },
+  { additionalProperties: true },
+);
+
+const notifyBody = t.Object(
+  { data: publishBody.properties.data, key: publishBody.properties.key },
+  { additionalProperties: true },
+);
+
+interface Published {
+  readonly channel: string;
+  readonly epoch?: string;
+  readonly offset?: number;
+}
+
+export function apiRoutes({ hub, cluster, serverAccess, isClosed }: ApiOptions): Elysia {
+  const app = new Elysia({ name: 'sobranie-api', prefix: '/realtime' })
+    .post(
+      '/publish',
+      async ({ request, body }) => {
+        if (isClosed()) throw new RealtimeError('shutting_down');
+        const channels = publishTargets(body);
+        const user = await serverAccess.require(request, 'publish', channels);
+        const given = idempotencyKey(request, body.key);
+        const key = user === undefined ? given : keyOf(user, given);
+        const data = dataOf(body.data);
+        const published = await Promise.all(channels.map((channel) => publishOne(hub, channel, data, key)));
+        return body.channels === undefined ? published[0] : published;
+      },
+      {
+        parse: ({ request }) => readJson(request, hub.options.messageBytesMax),
+        body: publishBody,
+        detail: { summary: 'Publish to one or more channels', tags: ['api'] },
+      },
+    )
+    .post(
+      '/users/:user/notify',
+      async ({ request, params, body }) => {
+        if (isClosed()) throw new RealtimeError('shutting_down');
+        serverAccess.requireServer(request);
+        const channel = requireChannel(`user:${params.user}`);
+        const key = idempotencyKey(request, body.key);
+        return publishOne(hub, channel, dataOf(body.data), key);
+      },
+      {
+        parse: ({ request }) => readJson(request, hub.options.messageBytesMax),
+        body: notifyBody,
+        detail: { summary: 'Publish to a user’s own channel', tags: ['api'] },
+      },
+    )
+    .post(
+      '/users/:user/disconnect',
+      async ({ request, params: { user } }) => {
+        serverAccess.requireServer(request);
+        if (user.length > userLengthMax) {
+          throw new RealtimeError('bad_request', `A user's name has at most ${userLengthMax} characters.`);
+        }
+        const { value: connections, incomplete } = await cluster.disconnect(user);
+        return { user, connections, ...namesOf(incomplete) };
+      },
+      {
+        // Nothing is expected of it, and what comes all the same is not read.
+        parse: () => ({}),
+        detail: {
+          summary: 'Close a user’s connections on all nodes',
+          description: 'Answers how many there were. incomplete: the nodes that did not confirm, if there are any.',
+          tags: ['api'],
+        },
+      },
+    )
+    .get(
+      '/channels',
+      async ({ request }) => {
+        serverAccess.requireServer(request);
+        const { value: channels, incomplete } = await cluster.channelCounts();
+        return { channels, ...namesOf(incomplete) };
+      },
+      {
+        detail: {
+          summary: 'Channels with subscribers, over all nodes',
+          description: 'incomplete: the nodes that did not answer, or not in full, if there are any.',
+          tags: ['api'],
+        },
+      },
+    )
+    .get(
+      '/channels/:channel/history',
+      async ({ request, params }) => {
+        const channel = requireChannel(params.channel);
+        await serverAccess.require(request, 'history', [channel]);
+        const query = queryOf(request);
+        const page = await hub.history(channel, { since: sinceOf(query), limit: limitOf(query) });
+        const messages = page.publications.map((publication) => publication.frame);
+        return new Response(historyFrame(undefined, channel, page.head, messages, page.complete), {
+          headers: { 'content-type': 'application/json; charset=utf-8' },
+        });
+      },
+      {
+        detail: {
+          summary: 'A stretch of a channel’s history',
+          description: 'Query: limit; epoch and offset together read what follows that position.',
+          tags: ['api'],
+        },
+      },
+    );
+  return app as unknown as Elysia;
+}
+
+/** Absent from an answer that is whole. */
+function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[] } {
+  return incomplete.length === 0 ? {} : { incomplete };
+}
+
+/**
+ * The body as JSON. Other types are refused even if their text is JSON: a page of another site can send those without
+ * asking first. Deep nesting is refused, as on a WebSocket: printing it would hold up the process.
+ */
+async function readJson(request: Request, dataBytesMax: number): Promise<unknown> {
+  const tooLarge = () => new RealtimeError('too_large', `The data is larger than ${dataBytesMax} bytes.`);
+  // Before it is read, if its length is told; a chunked body is bounded by the server.
+  if (Number(request.headers.get('content-length') ?? 0) > dataBytesMax + envelopeBytes) throw tooLarge();
+  if (!/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) {
+    throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+  }
+  const text = await request.text();
+  if (text.length > dataBytesMax + envelopeBytes) throw tooLarge();
+  if (isNestedTooDeeply(text)) {
+    throw new RealtimeError('bad_request', `The body is nested more than ${nestingMax} deep.`);
+  }
+  const body = parseObject(text);
+  requireTexts(body);
+  // As text, which goes out as it came in: printing it anew would round large numbers.
+  return { ...body, data: memberText(text, 'data') };
+}
+
+/**
+ * Looked at before the schema is: the framework's report of a wrong field prints what it found, and fails on an object
+ * that cannot be printed, such as `{"toString": 1}`.
+ */
+function requireTexts(body: object): void {
+  const { channel = '', key = '', channels = [] } = body as Readonly<Record<string, unknown>>;
+  if (typeof channel !== 'string') throw new RealtimeError('bad_request', '"channel" is not a text.');
+  if (typeof key !== 'string') throw new RealtimeError('bad_request', '"key" is not a text.');
+  if (!Array.isArray(channels) || channels.some((name) => typeof name !== 'string')) {
+    throw new RealtimeError('bad_request', '"channels" is not a list of texts.');
+  }
+}
+
+function parseObject(text: string): object {
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    throw new RealtimeError('bad_request', 'The body is not valid JSON.');
+  }
+  if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body;
+  throw new RealtimeError('bad_request', 'The body is not a JSON object.');
+}
+
+function dataOf(data: unknown): string {
+  if (typeof data !== 'string') throw new RealtimeError('bad_request', '"data" is missing.');
+  return singleLine(data);
+}
+
+async function publishOne(hub: Hub, channel: string, data: string, key: string | undefined): Promise<Published> {
+  const position = await hub.publish({ channel, data, key, source: 'api' });
+  return { channel, ...position };
+}
+
+function publishTargets(body: { channel?: string; channels?: string[] }): string[] {
+  const { channel, channels } = body;
+  if ((channel === undefined) === (channels === undefined)) {
+    throw new RealtimeError('bad_request', 'Give either "channel" or "channels".');
+  }
+  const targets = (channels ?? [channel]).map(requireChannel);
+  if (targets.some(isServerChannel))
+    throw new RealtimeError('forbidden', 'Channels that begin with $ are the server’s.');
+  return targets;
+}
+
+function idempotencyKey(request: Request, key: string | undefined): string | undefined {
+  const header = request.headers.get('idempotency-key');
+  const given = key ?? (header === null || header === '' ? undefined : header);
+  if (given !== undefined && !isIdempotencyKey(given)) {
+    throw new RealtimeError('bad_request', `An idempotency key has 1 to ${keyLengthMax} characters.`);
+  }
+  return given;
+}
+
+function limitOf(query: URLSearchParams): number {
+  const text = query.get('limit');
+  if (text === null || text === '') return historyLimitDefault;
+  const limit = Number(text);
+  if (!Number.isInteger(limit) || limit < 1 || limit > historyLimitMax) {
+    throw new RealtimeError('bad_request', `"limit" is a whole number from 1 to ${historyLimitMax}.`);
+  }
+  return limit;
+}
+
+function sinceOf(query: URLSearchParams): Position | undefined {
+  const epoch = query.get('epoch');
+  const offset = query.get('offset');
+  if (epoch === null && offset === null) return undefined;
+  const since = { epoch, offset: offset === null || offset === '' ? undefined : Number(offset) };
+  if (!isPosition(since)) throw new RealtimeError('bad_request', '"epoch" and "offset" are given together.');
+  return since;
+}

@@ -1,0 +1,125 @@
+// Who makes an HTTP call: a backend with the API key, which may do everything, a user whose token grants the action, or
+// the operator with the admin key. While no key is set outside production, everyone counts as a backend and operator.
+
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { Access, Authenticate, Identity } from '../core/access.ts';
+import type { Hub } from '../core/hub.ts';
+import { noteFailure, refusalError, type Refusal } from '../core/limits.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Action } from '../rules/config.ts';
+import { bearerOf } from '../http/request.ts';
+
+export interface ServerAccessOptions {
+  readonly hub: Hub;
+  /** What callers are counted by; undefined while addresses are not limited. */
+  readonly addressOf: ((request: Request) => string | undefined) | undefined;
+  readonly apiKey: string | undefined;
+  /** Without an API key, everyone may act for the backend. */
+  readonly openWithoutKey: boolean;
+  readonly adminKey: string | undefined;
+  /** Without an admin key, everyone may act for the operator. */
+  readonly openWithoutAdminKey: boolean;
+  readonly authenticate: Authenticate;
+  readonly access: Access;
+  /** Whether tokens are checked at all: else a bearer is the API key or nothing. */
+  readonly takesTokens: boolean;
+}
+
+export class ServerAccess {
+  readonly #options: ServerAccessOptions;
+  readonly #apiKey: Buffer | undefined;
+  readonly #adminKey: Buffer | undefined;
+
+  constructor(options: ServerAccessOptions) {
+    this.#options = options;
+    const { apiKey, adminKey } = options;
+    this.#apiKey = apiKey === undefined ? undefined : digest(apiKey);
+    this.#adminKey = adminKey === undefined ? undefined : digest(adminKey);
+  }
+
+  /** Throws `unauthorized` unless the request comes from a backend, `rate_limited` after too many wrong keys. */
+  requireServer(request: Request): void {
+    if (this.#isServer(request, this.#visit(request))) return;
+    throw new RealtimeError('unauthorized', 'This call needs the API key.');
+  }
+
+  /** As `requireServer`, for the operator. */
+  requireAdmin(request: Request): void {
+    const address = this.#visit(request);
+    const key = this.#adminKey;
+    if (key === undefined ? this.#options.openWithoutAdminKey : this.#holds(request, key, address)) return;
+    const needed = key === undefined ? 'ADMIN_KEY, which is not set' : 'the admin key';
+    throw new RealtimeError('unauthorized', `This call needs ${needed}.`);
+  }
+
+  /**
+   * Throws `unauthorized` or `forbidden` unless a backend calls, or a user who may do this on all the channels. A user's
+   * call counts among the user's commands, once for each channel: throws `rate_limited` when they are too many. Resolves
+   * with the user; undefined is a backend.
+   */
+  async require(request: Request, action: Action, channels: readonly string[]): Promise<Identity | undefined> {
+    const { takesTokens, authenticate, access, hub } = this.#options;
+    const token = bearerOf(request);
+    if (!takesTokens || token === undefined) {
+      this.requireServer(request);
+      return undefined;
+    }
+    const address = this.#visit(request);
+    if (this.#isServer(request, undefined)) return undefined;
+    const check = () => authenticate(token);
+    const identity = await (address === undefined ? check() : noteFailure(hub.limits, address, check));
+    this.#refuse(await hub.limits.command({ id: httpCaller, identity }, channels.length));
+    for (const channel of channels) {
+      if (!(await access.may(identity, action, channel))) throw new RealtimeError('forbidden');
+    }
+    return identity;
+  }
+
+  /** Who shows the token. Counts as one of the user's commands: throws `rate_limited`, and whatever `check` throws. */
+  async identify(request: Request, token: string, check: Authenticate): Promise<Identity> {
+    const { hub, addressOf } = this.#options;
+    const address = addressOf?.(request);
+    this.#refuse(hub.limits.authentication(address));
+    const identity = await (address === undefined
+      ? check(token)
+      : noteFailure(hub.limits, address, () => check(token)));
+    this.#refuse(await hub.limits.command({ id: httpCaller, identity }));
+    return identity;
+  }
+
+  /** The caller's address, if it may show a key or a token. */
+  #visit(request: Request): string | undefined {
+    const { hub, addressOf } = this.#options;
+    const address = addressOf?.(request);
+    if (bearerOf(request) !== undefined) this.#refuse(hub.limits.authentication(address));
+    return address;
+  }
+
+  #refuse(refusal: Refusal | undefined): void {
+    if (refusal === undefined) return;
+    this.#options.hub.observer.rateLimited(refusal.kind);
+    throw refusalError(refusal);
+  }
+
+  #isServer(request: Request, address: string | undefined): boolean {
+    const key = this.#apiKey;
+    return key === undefined ? this.#options.openWithoutKey : this.#holds(request, key, address);
+  }
+
+  /** A wrong key counts against the address, if there is one to count against. */
+  #holds(request: Request, key: Buffer, address: string | undefined): boolean {
+    const given = bearerOf(request);
+    if (given === undefined) return false;
+    // Digests are equally long, so that neither content nor length of the key shows in the time taken.
+    const isKey = timingSafeEqual(digest(given), key);
+    if (!isKey) this.#options.hub.limits.authenticationFailed(address);
+    return isKey;
+  }
+}
+
+/** Callers over HTTP without a user of their own share one allowance. */
+const httpCaller = 'http';
+
+function digest(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}

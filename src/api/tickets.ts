@@ -1,0 +1,102 @@
+// `POST /realtime/ticket`: a ticket for a user's token, or for whom a backend vouches with the API key.
+
+import { Elysia } from 'elysia';
+import type { Authenticate } from '../core/access.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Origins } from '../http/origins.ts';
+import { tokenOf } from '../http/request.ts';
+import type { ServerAccess } from './server-access.ts';
+
+interface Issued {
+  readonly ticket: string;
+  readonly expires: number;
+}
+
+type Body = Readonly<Record<string, unknown>>;
+
+/** Gives tickets out. Throws what the caller is to be told. */
+export interface TicketOffice {
+  issue(claims: Readonly<Record<string, unknown>>): Promise<Issued>;
+  /** Reads of the body what concerns it. */
+  vouch(body: Body): Promise<Issued>;
+}
+
+export interface TicketOptions {
+  readonly tickets: TicketOffice;
+  readonly serverAccess: ServerAccess;
+  readonly origins: Origins;
+  /** Takes tokens and no tickets: a ticket for a ticket would never end. Undefined where no token is checked. */
+  readonly tokens: Authenticate | undefined;
+  readonly isClosed: () => boolean;
+}
+
+/** Claims as large as a token's, and what stands around them. */
+const bodyLengthMax = 16 << 10;
+const vouchedMembers = ['channels', 'claims', 'expires'];
+const emptyQuery = new URLSearchParams();
+
+export function ticketRoutes(options: TicketOptions): Elysia {
+  const app = new Elysia({ name: 'sobranie-tickets', prefix: '/realtime' }).post(
+    '/ticket',
+    async ({ request, set }) => {
+      if (options.isClosed()) throw new RealtimeError('shutting_down');
+      const body = await readBody(request);
+      set.headers['cache-control'] = 'no-store';
+      if (body['user'] === undefined) return options.tickets.issue(await ownClaims(request, body, options));
+      options.serverAccess.requireServer(request);
+      return options.tickets.vouch(body);
+    },
+    {
+      parse: 'none',
+      detail: {
+        summary: 'A ticket that opens one connection in place of a token',
+        description:
+          'With a user’s token and no body: for that user. With the API key: {user, channels?, claims?, expires?}, a' +
+          ' session that the backend vouches for. Answers {ticket, expires}; it stands where a token may, once.',
+        tags: ['api'],
+      },
+    },
+  );
+  return app as unknown as Elysia;
+}
+
+async function ownClaims(
+  request: Request,
+  body: Body,
+  { origins, tokens, serverAccess }: TicketOptions,
+): Promise<Readonly<Record<string, unknown>>> {
+  if (vouchedMembers.some((name) => body[name] !== undefined)) {
+    throw new RealtimeError('bad_request', '"channels", "claims" and "expires" need "user", and the API key.');
+  }
+  if (tokens === undefined) {
+    throw new RealtimeError('bad_request', 'This server checks no tokens: say "user", with the API key.');
+  }
+  const token = tokenOf(request, emptyQuery, origins.trustsCookies(request));
+  if (token === undefined) {
+    throw new RealtimeError('unauthorized', 'A ticket takes a user’s token, or "user" with the API key.');
+  }
+  return (await serverAccess.identify(request, token, tokens)).claims ?? {};
+}
+
+/** Nothing at all is an empty object. Of other types not even JSON is read: a page of another site may send those. */
+async function readBody(request: Request): Promise<Body> {
+  const tooLarge = () => new RealtimeError('too_large', `The body is larger than ${bodyLengthMax} bytes.`);
+  if (Number(request.headers.get('content-length') ?? 0) > bodyLengthMax) throw tooLarge();
+  const text = await request.text();
+  if (text === '') return {};
+  if (text.length > bodyLengthMax) throw tooLarge();
+  if (!/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) {
+    throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+  }
+  const body = parse(text);
+  if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body as Body;
+  throw new RealtimeError('bad_request', 'The body is not a JSON object.');
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new RealtimeError('bad_request', 'The body is not valid JSON.');
+  }
+}

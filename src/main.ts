@@ -1,0 +1,96 @@
+// The process: reads the settings, starts everything, prints where it is, and leaves in order on a signal. What it
+// starts is a node, the keeper of several worker processes, or one of these.
+// Exit codes: 0 after an orderly shutdown, 78 for faulty settings, 1 for anything else.
+
+import { announce } from './app/banner.ts';
+import { startNode } from './app/compose.ts';
+import { EmbeddedPostgresError } from './embedded/embedded-error.ts';
+import { createLogger, type Logger } from './app/logger.ts';
+import { openRulesFile } from './settings/rules-file.ts';
+import type { Running } from './app/running.ts';
+import { readSettings, SettingsError, settingsWarnings, type Settings } from './settings/settings.ts';
+import { startWorker, workerNumber } from './workers/link.ts';
+import { WorkerEndedEarly } from './workers/process.ts';
+import { startWorkers } from './workers/keeper.ts';
+
+const badSettingsExitCode = 78;
+
+async function settingsOrExit(): Promise<Settings> {
+  try {
+    return readSettings(process.env);
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    // Whoever mends them should not be told of the rules' faults only then.
+    const configFile = process.env['CONFIG_FILE'] || undefined;
+    const rules: unknown = await openRulesFile({ configFile }).catch((fault: unknown) => fault);
+    console.error(
+      rules instanceof SettingsError ? new SettingsError([...error.faults, ...rules.faults]).message : error.message,
+    );
+    process.exit(badSettingsExitCode);
+  }
+}
+
+async function startAlone(settings: Settings, log: Logger): Promise<Running> {
+  const { url, shutdown, database } = await startNode(settings, log);
+  announce({ url, settings, psql: database.psql, databaseUrl: database.url }, log);
+  const ended = Promise.withResolvers<void>();
+  return {
+    signal: (name) => void shutdown.signal(name).then(ended.resolve, ended.reject),
+    ended: ended.promise,
+  };
+}
+
+const worker = workerNumber();
+const given = await settingsOrExit();
+const settings = worker === undefined ? given : { ...given, nodeId: `${given.nodeId}-${worker}` };
+const log = createLogger({ level: settings.logLevel, format: settings.logFormat, node: settings.nodeId });
+if (worker === undefined) for (const warning of settingsWarnings(settings)) log.warn(warning);
+
+// A rejection that nobody handles is a bug of ours, but not one that may cut every client off.
+process.on('unhandledRejection', (error) => log.error({ err: error }, 'a rejection was not handled'));
+process.on('uncaughtException', (error) => log.error({ err: error }, 'an exception was not caught'));
+
+let running: Running | undefined;
+let early: string | undefined;
+for (const name of ['SIGTERM', 'SIGINT'] as const) {
+  process.on(name, () => {
+    if (running === undefined) early = name;
+    else running.signal(name);
+  });
+}
+
+async function start(): Promise<Running> {
+  // Before anything is started, by whichever process reads them later.
+  await openRulesFile(settings);
+  if (worker !== undefined) return startWorker(settings, log);
+  return settings.workers > 1 ? startWorkers(settings, log) : startAlone(settings, log);
+}
+
+function failToStart(error: unknown): never {
+  if (error instanceof WorkerEndedEarly) {
+    console.error(error.message);
+    process.exit(error.exitCode);
+  }
+  // Some faults of settings show only when the other nodes are asked.
+  if (error instanceof SettingsError) {
+    console.error(error.message);
+    process.exit(badSettingsExitCode);
+  }
+  if (error instanceof EmbeddedPostgresError) console.error(error.message);
+  else log.fatal({ err: error }, 'the server could not start');
+  process.exit(1);
+}
+
+try {
+  running = await start();
+} catch (error) {
+  failToStart(error);
+}
+if (early !== undefined) running.signal(early);
+try {
+  await running.ended;
+} catch (error) {
+  log.fatal({ err: error }, 'the shutdown failed');
+  process.exit(1);
+}
+process.exit(0);

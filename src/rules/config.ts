@@ -1,0 +1,59 @@
+// What `realtime.config.ts` may say: its types alone. What a good one means is told by rules.ts, what is wrong with a bad
+// one by rule-faults.ts.
+
+export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
+
+export const actions: readonly Action[] = ['subscribe', 'publish', 'history', 'presence'];
+
+/**
+ * Who may: `everyone`, also without a token; `users`, with any good token; `owner`, whose token's claims equal all
+ * captures of the pattern by name; `token`, to whom the token's `channels` claim grants it; `authorize`, to whom the
+ * rule's function says yes; `nobody`.
+ */
+export type Who = 'everyone' | 'users' | 'owner' | 'token' | 'authorize' | 'nobody';
+
+export interface AuthorizeRequest {
+  /** The token's `sub`; null for an anonymous connection. */
+  readonly user: string | null;
+  /** All that the token says; empty for an anonymous connection. */
+  readonly claims: Readonly<Record<string, unknown>>;
+  readonly channel: string;
+  readonly action: Action;
+  /** What the pattern's captures hold, by name. */
+  readonly captures: Readonly<Record<string, string>>;
+}
+
+/** Anything but `true` is a no; a failure, or no answer in time, is `unavailable` for who asked. */
+export type Authorize = (request: AuthorizeRequest) => boolean | Promise<boolean>;
+
+/** A rule as `realtime.config.ts` writes it. */
+export interface RuleConfig {
+  /** A channel name with `*` for any characters and `{name}` for a part: `ephemeral:*`, `user:{sub}`, `*`. */
+  readonly channels: string;
+  /** Recoverable channels number and keep their publications; others do neither. Default: true. */
+  readonly recoverable?: boolean;
+  /** How much is kept, whichever is less. Default: 1,000 publications, 3,600 seconds. */
+  readonly history?: { readonly size?: number; readonly seconds?: number };
+  /** Who may do what; any of a list suffices. Default: `authorize` if there is such a function, else `token`. */
+  readonly allow?: { readonly [Each in Action]?: Who | readonly Who[] };
+  /** For what only the application knows. */
+  readonly authorize?: Authorize;
+  /** Connections subscribed to one channel, on all nodes; one more is refused. Default: any number. */
+  readonly subscribersMax?: number;
+}
+
+export interface RealtimeConfig {
+  readonly rules: readonly RuleConfig[];
+  /** Of every `authorize` function. */
+  readonly authorize?: {
+    /** For how long an answer counts; 0 asks each time. Default: 5. */
+    readonly cacheSeconds?: number;
+    /** How long an answer is waited for. Default: 800. */
+    readonly timeoutMs?: number;
+  };
+}
+
+/** Types the configuration file: `export default defineConfig({ rules: [...] })`. */
+export function defineConfig(config: RealtimeConfig): RealtimeConfig {
+  return config;
+}

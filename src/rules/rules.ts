@@ -1,0 +1,131 @@
+// Channel rules: of each channel, how much of its history is kept and who may do what. The first rule that matches a
+// name decides everything about it. What is wrong with a configuration is told by rule-faults.ts.
+
+import { ChannelPattern } from './pattern.ts';
+import { actions, type Action, type Authorize, type RealtimeConfig, type RuleConfig, type Who } from './config.ts';
+import { configFaults } from './faults.ts';
+
+/** How a channel's log is kept: what the hub and the adapters work with. One object per rule, shared by its channels. */
+export interface ChannelRule {
+  /** Source of an anchored regular expression, valid in JavaScript and in PostgreSQL. */
+  readonly pattern: string;
+  readonly recoverable: boolean;
+  /** Publications kept per channel; 0 on ephemeral ones. */
+  readonly historySize: number;
+  /** Age in seconds past which a publication is not kept. */
+  readonly historySeconds: number;
+}
+
+/** Who may use a channel. */
+export interface AccessRule {
+  readonly pattern: ChannelPattern;
+  /** What the rule says itself: an action that it leaves out has the default. */
+  readonly allow: { readonly [Each in Action]?: ReadonlySet<Who> };
+  readonly authorize: Authorize | undefined;
+  readonly subscribersMax: number | undefined;
+}
+
+export const historySizeDefault = 1_000;
+export const historySecondsDefault = 3_600;
+const cacheSecondsDefault = 5;
+/** So that a right which is taken away ends within a second, even where nobody answers. */
+const timeoutMsDefault = 800;
+/** Channels whose rule is remembered. */
+const rememberedMax = 1_000;
+
+interface Rule {
+  readonly pattern: ChannelPattern;
+  readonly log: ChannelRule;
+  readonly access: AccessRule;
+}
+
+function compileRule(config: RuleConfig): Rule {
+  const pattern = new ChannelPattern(config.channels);
+  const recoverable = config.recoverable ?? true;
+  return {
+    pattern,
+    log: {
+      pattern: pattern.source,
+      recoverable,
+      historySize: recoverable ? (config.history?.size ?? historySizeDefault) : 0,
+      historySeconds: recoverable ? (config.history?.seconds ?? historySecondsDefault) : 0,
+    },
+    access: {
+      pattern,
+      allow: compileAllow(config),
+      authorize: config.authorize,
+      subscribersMax: config.subscribersMax,
+    },
+  };
+}
+
+function compileAllow({ allow, authorize }: RuleConfig): AccessRule['allow'] {
+  const compiled: { [Each in Action]?: ReadonlySet<Who> } = {};
+  for (const action of actions) {
+    const who = allow?.[action] ?? (authorize === undefined ? undefined : 'authorize');
+    if (who !== undefined) compiled[action] = new Set(typeof who === 'string' ? [who] : who);
+  }
+  return compiled;
+}
+
+/** The rules in force: finds a channel's rule. */
+export class Rules {
+  /** In order; the last one matches every name, so that each channel has a rule. */
+  readonly all: readonly ChannelRule[];
+  readonly authorize: { readonly cacheSeconds: number; readonly timeoutMs: number };
+  readonly #rules: readonly Rule[];
+  readonly #found = new Map<string, Rule>();
+
+  constructor(config: RealtimeConfig) {
+    const faults = configFaults(config);
+    if (faults.length > 0) throw new Error(`realtime.config.ts: ${faults.join('; ')}`);
+    // A channel that no rule names is kept like any other: losing data by an omission would be a silent loss.
+    this.#rules = [...config.rules, { channels: '*' }].map(compileRule);
+    this.all = this.#rules.map(({ log }) => log);
+    const { cacheSeconds = cacheSecondsDefault, timeoutMs = timeoutMsDefault } = config.authorize ?? {};
+    this.authorize = { cacheSeconds, timeoutMs };
+  }
+
+  for(channel: string): ChannelRule {
+    return this.#find(channel).log;
+  }
+
+  access(channel: string): AccessRule {
+    return this.#find(channel).access;
+  }
+
+  /**
+   * Patterns of this configuration whose channels' logs may be kept otherwise than by the earlier one: logs are kept as
+   * the process found the rules at its start. Names one too many rather than one too few.
+   */
+  logChanges(earlier: Rules): string[] {
+    const differing = this.#rules.filter((rule) => {
+      return earlier.#rules.some((other) => {
+        const meet = rule.pattern.mayMeet(other.pattern) && !isSameLog(rule.log, other.log);
+        return meet && !this.#isDecidedBefore(rule, other) && !earlier.#isDecidedBefore(other, rule);
+      });
+    });
+    return differing.map(({ pattern }) => pattern.text);
+  }
+
+  /** Whether the names that both match are another rule's here, one that comes before. */
+  #isDecidedBefore(rule: Rule, other: Rule): boolean {
+    const before = this.#rules.slice(0, this.#rules.indexOf(rule));
+    return before.some(({ pattern }) => pattern.covers(other.pattern) || pattern.covers(rule.pattern));
+  }
+
+  #find(channel: string): Rule {
+    const known = this.#found.get(channel);
+    if (known !== undefined) return known;
+    const rule = this.#rules.find(({ pattern }) => pattern.matches(channel));
+    if (rule === undefined) throw new Error(`no rule matches channel ${channel}`);
+    // Emptied as a whole: to know which is the oldest would cost more than to find some again.
+    if (this.#found.size >= rememberedMax) this.#found.clear();
+    this.#found.set(channel, rule);
+    return rule;
+  }
+}
+
+function isSameLog(a: ChannelRule, b: ChannelRule): boolean {
+  return a.recoverable === b.recoverable && a.historySize === b.historySize && a.historySeconds === b.historySeconds;
+}

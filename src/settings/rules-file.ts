@@ -1,0 +1,85 @@
+// Reads the channel rules from the configuration file, at the start and whenever they are asked for anew.
+
+import { resolve } from 'node:path';
+import { plugin } from 'bun';
+import { configFaults } from '../rules/faults.ts';
+import { defineConfig, type RealtimeConfig } from '../rules/config.ts';
+import { Rules } from '../rules/rules.ts';
+import { SettingsError, type Settings } from './settings.ts';
+
+/** What is wrong with the file, one sentence per fault. */
+export class RulesError extends Error {
+  readonly faults: readonly string[];
+
+  constructor(faults: readonly string[]) {
+    super(faults.join('; '));
+    this.name = 'RulesError';
+    this.faults = faults;
+  }
+}
+
+// A configuration file may stand anywhere, also where no package of this name is installed.
+plugin({
+  name: 'sobranie/config',
+  setup: (build) => {
+    build.module('sobranie/config', () => ({ exports: { defineConfig }, loader: 'object' }));
+  },
+});
+
+const shippedFile = resolve(import.meta.dir, '../../realtime.config.ts');
+const readMsMax = 5_000;
+
+export class RulesFile {
+  readonly path: string;
+  #reads = 0;
+
+  constructor(path: string | undefined) {
+    this.path = path === undefined ? shippedFile : resolve(path);
+  }
+
+  /** As the file is now; what it imports is not read anew. @throws RulesError with every fault. */
+  async read(): Promise<Rules> {
+    // A module is evaluated once per name, and the query is part of its name.
+    const query = this.#reads++ === 0 ? '' : `?read=${this.#reads}-${Date.now()}`;
+    const config = await this.#import(query);
+    const faults = configFaults(config);
+    if (faults.length > 0) throw new RulesError(faults.map((fault) => `${this.path}: ${fault}`));
+    return new Rules(config);
+  }
+
+  async #import(query: string): Promise<RealtimeConfig> {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => late.reject(new Error(`it did not load within ${readMsMax} ms`)), readMsMax);
+    try {
+      const module = (await Promise.race([import(this.path + query), late.promise])) as { default?: unknown };
+      if (module.default === undefined) throw new RulesError([`${this.path}: it has no default export`]);
+      // Not known to be one: its faults are looked for before it is used.
+      return module.default as RealtimeConfig;
+    } catch (error) {
+      if (error instanceof RulesError) throw error;
+      throw new RulesError([`${this.path}: it cannot be read: ${reasonOf(error)}`]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** @throws SettingsError: a server whose rules are faulty does not start. */
+export async function openRulesFile({
+  configFile,
+}: Pick<Settings, 'configFile'>): Promise<{ file: RulesFile; rules: Rules }> {
+  const file = new RulesFile(configFile);
+  try {
+    return { file, rules: await file.read() };
+  } catch (error) {
+    throw error instanceof RulesError ? new SettingsError(error.faults) : error;
+  }
+}
+
+/** With the place, where the file is no program. */
+function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  const position = (error as { position?: { line?: unknown; column?: unknown } | null }).position;
+  if (position === undefined || position === null) return text;
+  return `${text} (line ${String(position.line)}, column ${String(position.column)})`;
+}

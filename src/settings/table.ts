@@ -1,0 +1,291 @@
+// The one table of settings: name, kind, default and meaning. Reading them, the README's table and the check for
+// mistyped names all come from here, so a new setting is one row.
+
+import {
+  addressRanges,
+  bearerKey,
+  certificates,
+  matching,
+  oneOf,
+  origins,
+  publicKey,
+  redisUrl,
+  secretText,
+  seconds,
+  setOf,
+  textList,
+  truth,
+  urlOf,
+  wholeNumber,
+  type Kind,
+} from './kinds.ts';
+
+export const roles = ['ws', 'sse', 'api', 'relay'] as const;
+export type Role = (typeof roles)[number];
+
+export interface Setting<T> {
+  /** The environment variable. */
+  readonly name: string;
+  readonly kind: Kind<T & {}>;
+  /** Read as if it had been set; undefined when unset is a state of its own. */
+  readonly default: string | undefined;
+  /** What it means to leave it unset, for settings without a plain default. */
+  readonly unset: string | undefined;
+  readonly doc: string;
+}
+
+function defaulted<T extends {}>(name: string, kind: Kind<T>, standard: string, doc: string): Setting<T> {
+  return { name, kind, default: standard, unset: undefined, doc };
+}
+
+function optional<T extends {}>(name: string, kind: Kind<T>, unset: string, doc: string): Setting<T | undefined> {
+  return { name, kind, default: undefined, unset, doc };
+}
+
+const postgresUrl = urlOf('postgres', 'postgresql');
+const kibibyte = 1_024;
+const mebibyte = 1_024 * kibibyte;
+
+export const settingsByKey = {
+  nodeEnv: defaulted(
+    'NODE_ENV',
+    // A misspelled `production` would silently open the server, so nothing else is taken for "not production".
+    oneOf(['development', 'test', 'production']),
+    'development',
+    '`production` refuses to start without a token key and logs JSON.',
+  ),
+  port: defaulted('PORT', wholeNumber(0, 65_535), '3000', 'TCP port; `0` takes a free one.'),
+  host: defaulted(
+    'HOST',
+    matching(/^[A-Za-z0-9.:_-]{1,253}$/, 'an address or host name'),
+    '0.0.0.0',
+    'Address to listen on.',
+  ),
+  databaseUrl: optional(
+    'DATABASE_URL',
+    postgresUrl,
+    'an embedded PostgreSQL under `DATA_DIR`',
+    'PostgreSQL 13 or newer.',
+  ),
+  databaseUrlDirect: optional(
+    'DATABASE_URL_DIRECT',
+    postgresUrl,
+    'as `DATABASE_URL`',
+    'For the relay and the listener, which need a session of their own: set it when `DATABASE_URL` leads to a pooler.',
+  ),
+  redisUrl: optional(
+    'REDIS_URL',
+    redisUrl,
+    'no Redis',
+    'Redis 6.2 or newer, or Valkey. A cluster is found to be one by `redis://` too. `?sentinelPassword=` is that of' +
+      ' the Sentinels themselves.',
+  ),
+  redisTlsCa: optional(
+    'REDIS_TLS_CA',
+    certificates,
+    'the authorities that this system trusts',
+    'Who may have signed the certificate of a Redis with TLS.',
+  ),
+  redisPrefix: defaulted(
+    'REDIS_PREFIX',
+    matching(/^[A-Za-z0-9._:-]{1,32}$/, '1 to 32 characters of `A-Z a-z 0-9 . _ : -`'),
+    'sobranie',
+    'Begins every key and channel in Redis, so that several servers can share one.',
+  ),
+  sync: optional(
+    'SYNC',
+    oneOf(['memory', 'postgres', 'redis']),
+    '`redis` if `REDIS_URL` is set, else `postgres`',
+    'The layer that carries publications between nodes; `memory` is for one process alone.',
+  ),
+  dataDir: defaulted('DATA_DIR', matching(/^[^\0]+$/, 'a path'), '.data', 'Folder of the embedded PostgreSQL.'),
+  nodeId: optional(
+    'NODE_ID',
+    matching(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of `A-Z a-z 0-9 . _ -`'),
+    'random',
+    'Name of this process in `welcome` frames and metrics; unique in the cluster.',
+  ),
+  workers: defaulted(
+    'WORKERS',
+    wholeNumber(1, 64),
+    '1',
+    'Processes that serve the port together, each a node of its own; `1` is this process alone. Needs a `SYNC` other' +
+      ' than `memory`.',
+  ),
+  role: defaulted('ROLE', setOf(roles), roles.join(','), 'What this process does.'),
+  jwtSecret: optional('JWT_SECRET', secretText, 'no token key', 'Key of HS256, HS384 or HS512 tokens.'),
+  jwksUrl: optional(
+    'JWKS_URL',
+    urlOf('http', 'https'),
+    'no token key',
+    'Key set that tokens are checked against; looked at every ten minutes, and when a token names a key that is new.',
+  ),
+  jwtPublicKey: optional('JWT_PUBLIC_KEY', publicKey, 'no token key', 'Public key that tokens are checked against.'),
+  jwtAudience: optional(
+    'JWT_AUDIENCE',
+    textList,
+    'not checked',
+    'Whom tokens must be for: their `aud` has to name one of these.',
+  ),
+  jwtIssuer: optional(
+    'JWT_ISSUER',
+    textList,
+    'not checked',
+    'Who may issue tokens: their `iss` has to be one of these.',
+  ),
+  allowAnonymous: defaulted('ALLOW_ANONYMOUS', truth, 'false', 'Start in production without a token key.'),
+  apiKey: optional('API_KEY', bearerKey, 'none', 'Bearer key of server-side calls.'),
+  configFile: optional(
+    'CONFIG_FILE',
+    matching(/^[^\0?#]+$/, 'a path without ? and #'),
+    '`realtime.config.ts`',
+    'File of the channel rules.',
+  ),
+  adminKey: optional('ADMIN_KEY', bearerKey, 'none', 'Bearer key of the operator.'),
+  allowedOrigins: optional(
+    'ALLOWED_ORIGINS',
+    origins,
+    'any origin',
+    'Origins whose pages may connect, beside this server’s own; programs send no origin and are not concerned. Token cookies count from own and listed origins alone.',
+  ),
+  maxConnections: defaulted(
+    'MAX_CONNECTIONS',
+    wholeNumber(1, 1_000_000),
+    // Common limits on open files are 20,000 and more: this leaves room for the database, Redis and HTTP requests.
+    '15000',
+    'WebSocket and SSE connections of this process. Each takes one open file: keep `ulimit -n` well above.',
+  ),
+  maxConnectionsPerUser: defaulted(
+    'MAX_CONNECTIONS_PER_USER',
+    wholeNumber(0, 1_000_000),
+    '1000',
+    'Connections of one user over all nodes; `0` sets no limit. Anonymous connections are no user’s.',
+  ),
+  maxConnectionsPerAddress: defaulted(
+    'MAX_CONNECTIONS_PER_ADDRESS',
+    wholeNumber(0, 1_000_000),
+    '0',
+    'Connections of one client address (of IPv6, of a /64) over all nodes; `0` sets no limit. Behind a proxy, set' +
+      ' `TRUSTED_PROXIES` first.',
+  ),
+  connectsPerSecondPerAddress: defaulted(
+    'CONNECTS_PER_SECOND_PER_ADDRESS',
+    wholeNumber(0, 1_000_000),
+    '0',
+    'Attempts to connect of one client address over all nodes, those of 5 seconds at once if they come so; `0` sets no' +
+      ' limit.',
+  ),
+  authFailuresPerMinutePerAddress: defaulted(
+    'AUTH_FAILURES_PER_MINUTE_PER_ADDRESS',
+    wholeNumber(0, 1_000_000),
+    '0',
+    'Tokens and keys of one client address that may fail; from then on it is refused, whatever it shows, until the' +
+      ' minute is over. `0` sets no limit.',
+  ),
+  trustedProxies: optional(
+    'TRUSTED_PROXIES',
+    addressRanges,
+    'none',
+    'Proxies whose `X-Forwarded-For` is believed; from anyone else it is not looked at. `loopback` and `private` stand' +
+      ' for those ranges.',
+  ),
+  maxMessageBytes: defaulted(
+    'MAX_MESSAGE_BYTES',
+    wholeNumber(kibibyte, 16 * mebibyte),
+    String(64 * kibibyte),
+    'Largest frame or request body that is accepted.',
+  ),
+  maxChannelsPerConnection: defaulted(
+    'MAX_CHANNELS_PER_CONNECTION',
+    wholeNumber(1, 100_000),
+    '1000',
+    'Subscriptions of one connection.',
+  ),
+  maxBufferedBytes: defaulted(
+    'MAX_BUFFERED_BYTES',
+    wholeNumber(64 * kibibyte, 1_024 * mebibyte),
+    // A WebSocket's is memory of its own, which grows by doubling: the server stands still while it copies.
+    String(4 * mebibyte),
+    'Bytes that wait for one slow reader before it is cut off, to recover by position.',
+  ),
+  maxBufferedBytesTotal: optional(
+    'MAX_BUFFERED_BYTES_TOTAL',
+    wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
+    'a quarter of the memory',
+    'Bytes that wait for all slow readers together; past it those that lag the furthest are cut off.',
+  ),
+  holdMax: defaulted(
+    'HOLD_MAX',
+    wholeNumber(1, 1_000_000),
+    '1000',
+    'Live publications held back per subscription while it recovers; more are read from history again.',
+  ),
+  historyBytesMax: defaulted(
+    'HISTORY_BYTES_MAX',
+    wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
+    String(256 * mebibyte),
+    'Bytes of history that `SYNC=memory` keeps over all channels; the oldest go first.',
+  ),
+  requestTimeout: defaulted(
+    'REQUEST_TIMEOUT',
+    // The runtime counts in steps of four seconds, up to 255.
+    wholeNumber(2, 240),
+    '30',
+    'Seconds that a body, or a further head, may take to arrive, and a connection may rest between two requests; its' +
+      ' first head has about 12 seconds in any case.',
+  ),
+  rateLimitPerMinute: defaulted(
+    'RATE_LIMIT_PER_MINUTE',
+    wholeNumber(0, 1_000_000_000),
+    '100',
+    'Commands per user and minute over all nodes, of anonymous connections each by itself; `0` sets no limit.',
+  ),
+  heartbeat: defaulted(
+    'HEARTBEAT',
+    seconds(1, 300),
+    '24',
+    'Seconds between pings to a WebSocket client; rounded up to a multiple of 4, from 8.',
+  ),
+  sseRetry: defaulted(
+    'SSE_RETRY',
+    wholeNumber(100, 600_000),
+    '2000',
+    'Milliseconds after which an EventSource reconnects; each is told its own, up to half as much more.',
+  ),
+  shutdownTimeout: defaulted(
+    'SHUTDOWN_TIMEOUT',
+    seconds(0, 86_400),
+    '1800',
+    'Seconds over which connections are asked to leave before the process ends.',
+  ),
+  broadcastInterval: defaulted(
+    'BROADCAST_INTERVAL',
+    seconds(0, 86_400),
+    '10',
+    'Seconds between reports on the `$system` channel; `0` turns them off.',
+  ),
+  logLevel: defaulted(
+    'LOG_LEVEL',
+    oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    'info',
+    'The least level that is logged.',
+  ),
+  logFormat: optional(
+    'LOG_FORMAT',
+    oneOf(['json', 'pretty']),
+    '`json` in production, else `pretty`',
+    'One JSON object per line, or lines for people.',
+  ),
+};
+
+/** The rows in the order in which people should read them. */
+export const allSettings: readonly Setting<unknown>[] = Object.values(settingsByKey);
+
+/** The README's table, in Markdown. */
+export function settingsTable(): string {
+  const rows = allSettings.map((setting) => {
+    const standard = setting.default === undefined ? (setting.unset ?? '') : `\`${setting.default}\``;
+    return `| \`${setting.name}\` | ${standard} | ${setting.doc} Allowed: ${setting.kind.allowed}. |`;
+  });
+  return ['| setting | default | meaning |', '| --- | --- | --- |', ...rows].join('\n');
+}

@@ -1,0 +1,296 @@
+// The sync adapter over PostgreSQL: the log is a table, numbers are given behind a row lock, nodes are told by NOTIFY.
+//
+//   publish      appended to the log in batches; what was committed is handed to this node's reader at once
+//   subscribe    the channel becomes of interest, then its head is read: every later row will be seen
+//   other nodes  a notification says that the log grew, and carries what is little; if it does not, or a notification
+//                was lost, the reader reads what follows its last row
+//   reconnect    notifications were lost meanwhile, so the log is read and the heads of all channels are told
+//   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
+
+import type { Clock } from '../../time/clock.ts';
+import type { SyncObserver } from '../../core/observer.ts';
+import { Publication } from '../../core/publication.ts';
+import type { ChannelRule } from '../../rules/rules.ts';
+import type {
+  HistoryPage,
+  HistoryQuery,
+  Outgoing,
+  SyncAdapter,
+  SyncEvents,
+  SyncHealth,
+  SyncTraits,
+} from '../../core/sync-adapter.ts';
+import { unavailable, type Database } from '../../database/connect.ts';
+import type { LogRow } from '../../database/log-row.ts';
+import type { Position } from '../../protocol/position.ts';
+import { RealtimeError } from '../../protocol/realtime-error.ts';
+import { PostgresAppender } from './appender.ts';
+import { headsAtOnceMax, PostgresHeads } from './heads.ts';
+import { PostgresListener } from './listener.ts';
+import { carriedRows, parseNotice } from './notice.ts';
+import { readHeads, readHistory, readLogState } from './queries.ts';
+import { PostgresReader } from './reader.ts';
+
+export interface PostgresAdapterOptions {
+  /** For queries; may lead through a pooler. */
+  readonly sql: Database;
+  /**
+   * A new client of a single connection, for LISTEN and for appending; it must not lead through a pooler. Without an
+   * answer for `answerSeconds` its connection is given up.
+   */
+  readonly connectDirect: (answerSeconds?: number) => Database;
+  readonly nodeId: string;
+  /** Of `sql`'s connections and of this process's relay: notifications carry it. */
+  readonly applicationName: string;
+  readonly clock: Clock;
+  readonly observer: SyncObserver;
+  readonly log: (message: string, error: unknown) => void;
+}
+
+const answerTimeoutMs = 1_000;
+/** Nobody else notices that the connection of the appender alone is half open, and every publisher would be refused. */
+const appenderAnswerSeconds = 4;
+const safetyReadEveryMs = 5_000;
+const resumeRetryMs = 500;
+
+export class PostgresAdapter implements SyncAdapter {
+  readonly name = 'postgres';
+  readonly traits: SyncTraits = { shared: true, durable: true };
+  readonly #options: PostgresAdapterOptions;
+  readonly #listener: PostgresListener;
+  readonly #appender: PostgresAppender;
+  readonly #heads: PostgresHeads;
+  #events: SyncEvents | undefined;
+  #reader: PostgresReader | undefined;
+  #logEpoch = '';
+  #connections = 0;
+  #resuming = false;
+  /** Another connection came while the log was caught up with. */
+  #resumeAgain = false;
+  #safety: ReturnType<typeof setInterval> | undefined;
+
+  constructor(options: PostgresAdapterOptions) {
+    this.#options = options;
+    this.#appender = new PostgresAppender(
+      options.connectDirect(appenderAnswerSeconds),
+      (rows) => {
+        options.observer.message(this.name, 'out', rows.length);
+        void this.hand(rows);
+      },
+      (error) => {
+        this.#failed('publications could not be appended', error);
+        // The batch may have been committed all the same; then nobody else hands it over.
+        this.#reader?.catchUp();
+      },
+    );
+    const { connectDirect: connect, sql, nodeId, clock } = options;
+    this.#heads = new PostgresHeads(sql, (error) => this.#failed('heads could not be read', error));
+    this.#listener = new PostgresListener(
+      { connect, sql, nodeId, clock },
+      {
+        connected: () => this.#connected(),
+        lost: (error) => this.#lost(error),
+        appended: (payload) => this.#appendedBy(payload),
+        envelope: (payload) => this.#takeEnvelope(payload),
+      },
+    );
+  }
+
+  async start(events: SyncEvents): Promise<void> {
+    const { sql, clock, observer, log } = this.#options;
+    this.#events = events;
+    const state = await readLogState(sql);
+    this.#logEpoch = state.epoch;
+    this.#reader = new PostgresReader({ sql, clock, observer, log, name: this.name }, events, state.seq);
+    await this.#listener.start(state.topic);
+    // Correctness never rests on a notification or a hand-over alone.
+    this.#safety = setInterval(() => void this.#checkLog(), safetyReadEveryMs);
+  }
+
+  /** What the relay of this process has committed: see PostgresReader. Resolves when it may go on. */
+  hand(rows: readonly LogRow[]): void | Promise<void> {
+    return this.#reader?.hand(rows);
+  }
+
+  /** The relay of this process cannot tell whether its last batch was committed. */
+  catchUp(): void {
+    this.#reader?.catchUp();
+  }
+
+  publish(outgoing: Outgoing): Promise<Position | undefined> {
+    if (outgoing.rule.recoverable) return this.#appender.append(outgoing);
+    return this.#sendEphemeral(outgoing);
+  }
+
+  subscribe(channel: string, rule: ChannelRule): Promise<Position> | undefined {
+    this.#requireReader().add(channel);
+    if (!rule.recoverable) return undefined;
+    return inTime(this.#heads.ask(channel));
+  }
+
+  unsubscribe(channel: string): void {
+    this.#reader?.remove(channel);
+  }
+
+  history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
+    return inTime(readHistory(this.#options.sql, channel, rule, query, internal));
+  }
+
+  health(): SyncHealth {
+    return { up: this.#listener.up };
+  }
+
+  async probe(timeoutMs: number): Promise<void> {
+    await this.#listener.probe(timeoutMs);
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#safety);
+    await this.#appender.close();
+    this.#events = undefined;
+    await this.#listener.close();
+    await this.#reader?.close();
+    this.#options.observer.up(this.name, false);
+  }
+
+  // Notifications
+
+  #appendedBy(payload: string): void {
+    const reader = this.#reader;
+    const { seq, writer } = parseNotice(payload);
+    // What this node has written itself is handed over without a detour.
+    if (reader === undefined || writer === this.#options.applicationName || seq <= reader.last) return;
+    try {
+      const rows = carriedRows(payload, seq);
+      // A hand-over that does not follow directly on what was delivered makes the reader read the log.
+      if (rows.length > 0) reader.offer(rows);
+      else reader.catchUp();
+    } catch (error) {
+      this.#failed('a notification of the log could not be read', error);
+      reader.catchUp();
+    }
+  }
+
+  #connected(): void {
+    const { observer } = this.#options;
+    observer.up(this.name, true);
+    if (this.#connections++ === 0) return;
+    observer.reconnected(this.name);
+    this.#resume();
+  }
+
+  /** One at a time; a connection that comes meanwhile repeats it. */
+  #resume(): void {
+    this.#resumeAgain = true;
+    if (!this.#resuming) void this.#keepResuming();
+  }
+
+  /** Goes on until it worked: of a log that was lost nobody else would tell. */
+  async #keepResuming(): Promise<void> {
+    const { clock } = this.#options;
+    this.#resuming = true;
+    while (this.#resumeAgain && this.#events !== undefined) {
+      this.#resumeAgain = false;
+      try {
+        await this.#catchUpAll();
+      } catch (error) {
+        this.#failed('could not catch up after a reconnect; trying again', error);
+        this.#resumeAgain = true;
+        await clock.sleep(resumeRetryMs * (0.5 + clock.random()));
+      }
+    }
+    this.#resuming = false;
+  }
+
+  /** Reads what was missed, then tells the hub where every channel stands: also those whose rows are trimmed by now. */
+  async #catchUpAll(): Promise<void> {
+    const reader = this.#reader;
+    if (reader === undefined) return;
+    const state = await readLogState(this.#options.sql);
+    this.#listener.follow(state.topic);
+    // A database that was set up anew or put back to an earlier state has less than was read already.
+    if (state.epoch !== this.#logEpoch || state.seq < reader.last) reader.restart(state.seq);
+    this.#logEpoch = state.epoch;
+    reader.catchUp();
+    await reader.idle();
+    await this.#tellHeads([...reader.interest]);
+  }
+
+  /** Behind the same address there may be another database, though no connection of the listener was lost. */
+  async #checkLog(): Promise<void> {
+    try {
+      const { epoch } = await inTime(readLogState(this.#options.sql));
+      if (epoch === this.#logEpoch) this.#reader?.catchUp();
+      else this.#resume();
+    } catch (error) {
+      this.#failed('the log could not be looked at', error);
+    }
+  }
+
+  async #tellHeads(channels: readonly string[]): Promise<void> {
+    for (let start = 0; start < channels.length; start += headsAtOnceMax) {
+      const heads = await readHeads(this.#options.sql, channels.slice(start, start + headsAtOnceMax));
+      for (const [channel, head] of heads) this.#events?.head(channel, head);
+    }
+  }
+
+  #lost(error: unknown): void {
+    this.#options.observer.up(this.name, false);
+    this.#failed('the listening connection is lost; reconnecting', error);
+  }
+
+  // Ephemeral publications
+
+  async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {
+    const head = JSON.stringify({ channel, at, from, except });
+    try {
+      await inTime(this.#listener.send(`${head}\n${data}`));
+    } catch (error) {
+      // Its sender is not told: this node's subscribers have it.
+      this.#options.observer.failed(this.name);
+      throw unavailable(error);
+    }
+    this.#options.observer.message(this.name, 'out', 1);
+    return undefined;
+  }
+
+  #takeEnvelope(payload: string): void {
+    const line = payload.indexOf('\n');
+    if (line === -1) return;
+    let head: { channel: string; at: number; from?: { user: string | null; connection: string }; except?: string };
+    try {
+      head = JSON.parse(payload.slice(0, line)) as typeof head;
+    } catch (error) {
+      this.#failed('a notification of another node could not be read', error);
+      return;
+    }
+    if (this.#reader?.interest.has(head.channel) !== true) return;
+    this.#options.observer.message(this.name, 'in', 1);
+    this.#events?.publication(new Publication({ ...head, offset: 0, epoch: '', data: payload.slice(line + 1) }));
+  }
+
+  #requireReader(): PostgresReader {
+    if (this.#reader === undefined) throw new RealtimeError('unavailable', 'The sync layer is not started.');
+    return this.#reader;
+  }
+
+  #failed(message: string, error: unknown): void {
+    this.#options.observer.failed(this.name);
+    this.#options.log(message, error);
+  }
+}
+
+/** The driver would wait as long as the database is away; whoever asked is told after a second. */
+async function inTime<Value>(answer: Promise<Value>): Promise<Value> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new RealtimeError('unavailable')), answerTimeoutMs);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } catch (error) {
+    throw unavailable(error);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,256 @@
+// The node's LISTEN connection: hears of new publications in the log and of ephemeral ones from other nodes.
+//
+//   1. the names to listen to are the database's secret, since whoever may connect may listen: `start` is told them
+//   2. one direct connection of its own listens; after each loss the driver reconnects and listens again
+//   3. after each (re)connect `connected` is told, since notifications in between are lost
+//   4. every few seconds a canary is sent through the pool and must come back on this very session
+//   5. none for too long: the socket is half open or the session deaf; it is dropped and built anew
+
+import type { Clock } from '../../time/clock.ts';
+import { textArray, type Database } from '../../database/connect.ts';
+
+export interface ListenerOptions {
+  /** A new client of a single direct connection. */
+  readonly connect: () => Database;
+  /** Sends; may lead through a pooler. */
+  readonly sql: Database;
+  readonly nodeId: string;
+  readonly clock: Clock;
+  /** Default: 3,000. */
+  readonly canaryEveryMs?: number | undefined;
+  /** With a canary every so often and as long to come back, a deaf session is found in 12 s. Default: 8,000. */
+  readonly deafAfterMs?: number | undefined;
+}
+
+export interface ListenerEvents {
+  /** Listening, for the first time or again. */
+  connected(): void;
+  /** The session is deaf, or the database away. */
+  lost(error: unknown): void;
+  /** Someone appended to the log. */
+  appended(payload: string): void;
+  /** An envelope from another node. */
+  envelope(payload: string): void;
+}
+
+interface Unsent {
+  readonly payloads: readonly string[];
+  readonly characters: number;
+  /** Its sender was told by then that it is not on its way. */
+  readonly lateAt: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+const unsentMax = 10_000;
+const unsentCharactersMax = 32 << 20;
+const sentAtOnceMax = 200;
+const lateAfterMs = 1_000;
+
+const canaryMark = 'canary';
+
+export class PostgresListener {
+  readonly #options: ListenerOptions;
+  readonly #events: ListenerEvents;
+  #client: Database | undefined;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #topic = '';
+  #heardAt: number;
+  #canaries = 0;
+  readonly #expected = new Map<number, () => void>();
+  readonly #unsent: Unsent[] = [];
+  #unsentCharacters = 0;
+  #sending = false;
+  #up = false;
+  #closed = false;
+
+  constructor(options: ListenerOptions, events: ListenerEvents) {
+    this.#options = options;
+    this.#events = events;
+    this.#heardAt = options.clock.monotonic();
+  }
+
+  get up(): boolean {
+    return this.#up;
+  }
+
+  /** Resolves when it listens; rejects when the database cannot be reached. `topic`: see LogState. */
+  async start(topic: string): Promise<void> {
+    this.#topic = topic;
+    await this.#open();
+    const every = this.#options.canaryEveryMs ?? 3_000;
+    this.#timer = setInterval(() => this.#beat(), every);
+  }
+
+  /** Another database behind the same address has another topic. Without effect if it is the same. */
+  follow(topic: string): void {
+    if (this.#topic === topic || this.#closed) return;
+    this.#topic = topic;
+    this.#rebuild();
+  }
+
+  get #nodesTopic(): string {
+    return `${this.#topic}_nodes`;
+  }
+
+  /**
+   * Sends an envelope to all other nodes, after those before it, in as many parts as its size needs, all of them or
+   * none. What gathers while others are on their way goes together. What could not be sent for a second is not sent.
+   */
+  send(envelope: string): Promise<void> {
+    const { nodeId, clock } = this.#options;
+    if (this.#unsent.length >= unsentMax || this.#unsentCharacters + envelope.length > unsentCharactersMax) {
+      throw new Error('too much waits to be sent to the other nodes');
+    }
+    const parts = split(envelope);
+    const id = `${nodeId}.${++this.#canaries}`;
+    const payloads = parts.map((part, index) => `${id} ${index} ${parts.length} ${part}`);
+    this.#unsentCharacters += envelope.length;
+    return new Promise((resolve, reject) => {
+      const lateAt = clock.monotonic() + lateAfterMs;
+      this.#unsent.push({ payloads, characters: envelope.length, lateAt, resolve, reject });
+      if (!this.#sending) void this.#sendAll();
+    });
+  }
+
+  async #sendAll(): Promise<void> {
+    const { sql, clock } = this.#options;
+    this.#sending = true;
+    // What the same tick sends goes into the first batch.
+    await Promise.resolve();
+    while (this.#unsent.length > 0) {
+      const taken = this.#unsent.splice(0, sentAtOnceMax);
+      for (const { characters } of taken) this.#unsentCharacters -= characters;
+      const now = clock.monotonic();
+      const late = taken.filter(({ lateAt }) => now > lateAt);
+      for (const { reject } of late) reject(new Error('it could not be sent in time'));
+      const batch = taken.filter(({ lateAt }) => now <= lateAt);
+      if (batch.length === 0) continue;
+      const payloads = textArray(batch.flatMap((unsent) => unsent.payloads));
+      try {
+        await sql`SELECT pg_notify(${this.#nodesTopic}, payload) FROM unnest(${payloads}::text[]) AS payload`;
+        for (const { resolve } of batch) resolve();
+      } catch (error) {
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#sending = false;
+  }
+
+  /** Resolves when a message sent now came back on the listening session; rejects after `timeoutMs`. */
+  async probe(timeoutMs: number): Promise<void> {
+    const { sql, nodeId } = this.#options;
+    const id = ++this.#canaries;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const heard = new Promise<void>((resolve, reject) => {
+      timer = setTimeout(() => reject(new Error('the message did not come back in time')), timeoutMs);
+      this.#expected.set(id, resolve);
+    });
+    try {
+      const sent = sql`SELECT pg_notify(${this.#nodesTopic}, ${`${nodeId} ${canaryMark} ${id}`})`.execute();
+      await Promise.all([heard, sent]);
+    } finally {
+      clearTimeout(timer);
+      this.#expected.delete(id);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#up = false;
+    clearInterval(this.#timer);
+    await this.#client?.end({ timeout: 1 });
+    this.#client = undefined;
+  }
+
+  async #open(): Promise<void> {
+    const client = this.#options.connect();
+    this.#client = client;
+    const mine = () => this.#client === client && !this.#closed;
+    await client.listen(`${this.#topic}_log`, (payload) => mine() && this.#events.appended(payload));
+    await client.listen(
+      this.#nodesTopic,
+      (payload) => mine() && this.#heard(payload),
+      () => mine() && this.#connected(),
+    );
+  }
+
+  #connected(): void {
+    this.#up = true;
+    this.#heardAt = this.#options.clock.monotonic();
+    this.#events.connected();
+  }
+
+  #beat(): void {
+    const { clock, canaryEveryMs = 3_000, deafAfterMs = 8_000 } = this.#options;
+    this.probe(canaryEveryMs).catch((error: unknown) => {
+      if (this.#closed) return;
+      const silentMs = clock.monotonic() - this.#heardAt;
+      if (silentMs > canaryEveryMs && this.#up) this.#lose(error);
+      if (silentMs > deafAfterMs) this.#rebuild();
+    });
+  }
+
+  #lose(error: unknown): void {
+    this.#up = false;
+    this.#events.lost(error);
+  }
+
+  #rebuild(): void {
+    this.#heardAt = this.#options.clock.monotonic();
+    const old = this.#client;
+    // Not awaited: a half-open socket may take long to end.
+    old?.end({ timeout: 1 }).catch((error: unknown) => this.#events.lost(error));
+    this.#open().catch((error: unknown) => this.#events.lost(error));
+  }
+
+  readonly #parts = new Map<string, string[]>();
+
+  #heard(payload: string): void {
+    const [sender = '', ...rest] = payload.split(' ', 3);
+    if (rest[0] === canaryMark) {
+      if (sender !== this.#options.nodeId) return;
+      this.#heardAt = this.#options.clock.monotonic();
+      if (!this.#up) this.#connected();
+      this.#expected.get(Number(rest[1]))?.();
+      return;
+    }
+    if (sender.startsWith(`${this.#options.nodeId}.`)) return;
+    const [index = 0, count = 1] = rest.map(Number);
+    const text = payload.slice(sender.length + rest.join(' ').length + 2);
+    const whole = count === 1 ? text : this.#join(sender, index, count, text);
+    if (whole !== undefined) this.#events.envelope(whole);
+  }
+
+  /** Parts of one envelope are sent by one transaction, so they come in order and without others of that sender between. */
+  #join(id: string, index: number, count: number, text: string): string | undefined {
+    const parts = index === 0 ? [] : this.#parts.get(id);
+    if (parts === undefined || parts.length !== index) return undefined;
+    parts.push(text);
+    if (parts.length < count) {
+      this.#parts.set(id, parts);
+      // A sender that died in the middle leaves its parts behind; there is room for a few.
+      const oldest = this.#parts.keys().next().value;
+      if (this.#parts.size > partialEnvelopesMax && oldest !== undefined) this.#parts.delete(oldest);
+      return undefined;
+    }
+    this.#parts.delete(id);
+    return parts.join('');
+  }
+}
+
+const partialEnvelopesMax = 64;
+/** A notification carries less than 8,000 bytes; a character may take three of them. */
+const partCharactersMax = 2_500;
+
+function split(text: string): string[] {
+  const parts: string[] = [];
+  for (let at = 0; at < text.length;) {
+    let end = Math.min(text.length, at + partCharactersMax);
+    // A pair of surrogates is one character of four bytes, and half of it is none.
+    if (end < text.length && (text.charCodeAt(end - 1) & 0xfc00) === 0xd800) end--;
+    parts.push(text.slice(at, end));
+    at = end;
+  }
+  return parts;
+}

@@ -1,0 +1,40 @@
+// What the database notifies when the log has grown: `<seq> <writer>`, and if it was little, the publications themselves
+// in pairs of lines: position and sender as a JSON array, then the data.
+
+import type { LogRow } from '../../database/log-row.ts';
+
+export interface LogNotice {
+  /** The log reaches to here. */
+  readonly seq: number;
+  /** The application name of the session that appended. */
+  readonly writer: string;
+}
+
+export function parseNotice(payload: string): LogNotice {
+  const line = payload.indexOf('\n');
+  const head = line === -1 ? payload : payload.slice(0, line);
+  const space = head.indexOf(' ');
+  return { seq: Number(head.slice(0, space)), writer: head.slice(space + 1) };
+}
+
+type Position = readonly [
+  channel: string,
+  epoch: string,
+  offset: number,
+  at: number,
+  user: string | null,
+  connection: string | null,
+  except: string | null,
+];
+
+/** The publications that it carries, in the log's order, the last one at `seq`; none if it carries none. */
+export function carriedRows(payload: string, seq: number): LogRow[] {
+  const lines = payload.split('\n').slice(1);
+  if (lines.length % 2 !== 0) throw new Error('a notification of the log was cut short');
+  const count = lines.length / 2;
+  return Array.from({ length: count }, (_, index) => {
+    const [channel, epoch, offset, at, user, connection, except] = JSON.parse(lines[index * 2] ?? '') as Position;
+    const data = lines[index * 2 + 1] ?? '';
+    return { seq: seq - count + 1 + index, channel, epoch, offset, data, at, user, connection, except };
+  });
+}

@@ -1,0 +1,174 @@
+// What the Postgres adapter asks the database: heads, stretches of the log, stretches of a channel. Nothing else of
+// the adapter contains SQL, but for the append.
+
+import { Publication } from '../../core/publication.ts';
+import type { HistoryPage, HistoryQuery } from '../../core/sync-adapter.ts';
+import type { ChannelRule } from '../../rules/rules.ts';
+import { singleLine } from '../../protocol/json-text.ts';
+import type { Position } from '../../protocol/position.ts';
+import { textArray, type Database } from '../../database/connect.ts';
+import type { LogRow } from '../../database/log-row.ts';
+
+/** Text that one read brings at most, so that a log of large rows does not fill the memory. */
+const pageBytesMax = 4 << 20;
+
+/** More publications, or milliseconds, than any log holds. */
+const unbounded = 1e15;
+
+/** `seq` is null in the one row of an outer join that found nothing. */
+interface RawRow {
+  readonly seq: number | null;
+  readonly channel: string;
+  readonly epoch: string;
+  readonly offset: number;
+  readonly data: string;
+  readonly at: number;
+  readonly from_user: string | null;
+  readonly from_connection: string | null;
+  readonly except_connection: string | null;
+}
+
+function toLogRow(row: RawRow): LogRow {
+  return {
+    seq: row.seq ?? 0,
+    channel: row.channel,
+    epoch: row.epoch,
+    offset: row.offset,
+    data: row.data,
+    at: row.at,
+    user: row.from_user,
+    connection: row.from_connection,
+    except: row.except_connection,
+  };
+}
+
+export function toPublication(row: LogRow): Publication {
+  const { channel, offset, epoch, data, at, user, connection, except } = row;
+  const from = connection === null ? undefined : { user, connection };
+  return new Publication({ channel, offset, epoch, data: singleLine(data), at, from, except: except ?? undefined });
+}
+
+export interface LogState {
+  readonly epoch: string;
+  /** The newest publication's; 0 when there is none. */
+  readonly seq: number;
+  /** The beginning of the names under which the log's nodes notify each other. */
+  readonly topic: string;
+}
+
+export async function readLogState(sql: Database): Promise<LogState> {
+  const [row] = await sql<LogState[]>`
+    SELECT epoch, topic, (SELECT coalesce(max(seq), 0) FROM realtime.publications) AS seq FROM realtime.log`;
+  if (row === undefined) throw new Error('the table realtime.log is empty');
+  return row;
+}
+
+/** The heads of channels; one that never had a publication stands at 0 of the log's epoch. */
+export async function readHeads(sql: Database, channels: readonly string[]): Promise<Map<string, Position>> {
+  const rows = await sql<{ channel: string; epoch: string; offset: number }[]>`
+    SELECT asked.channel, coalesce(c.epoch, log.epoch) AS epoch, coalesce(c."offset", 0) AS "offset"
+    FROM unnest(${textArray(channels)}::text[]) AS asked (channel)
+    CROSS JOIN realtime.log
+    LEFT JOIN realtime.channels c ON c.channel = asked.channel`;
+  return new Map(rows.map(({ channel, epoch, offset }) => [channel, { epoch, offset }]));
+}
+
+export interface LogPage {
+  readonly rows: readonly LogRow[];
+  /** Everything up to here was read: the last row's, or the log's end if that was reached. */
+  readonly seq: number;
+}
+
+/** The log after `seq`, of these channels alone when they are given, in order. */
+export async function readLog(
+  sql: Database,
+  seq: number,
+  channels: readonly string[] | undefined,
+  limit: number,
+): Promise<LogPage> {
+  const wanted = channels === undefined ? sql`` : sql`AND p.channel = ANY (${textArray(channels)}::text[])`;
+  // octet_length of a text that is stored out of line is read from its pointer, not from the text.
+  const rows = await sql<(RawRow & { top: number })[]>`
+    WITH top AS (SELECT coalesce(max(seq), 0) AS seq FROM realtime.publications),
+    page AS (
+      SELECT p.*, sum(octet_length(p.data)) OVER (ORDER BY p.seq) - octet_length(p.data) AS before
+      FROM (
+        SELECT * FROM realtime.publications p WHERE p.seq > ${seq} ${wanted} ORDER BY p.seq LIMIT ${limit}
+      ) p
+    )
+    SELECT top.seq AS top, page.seq, page.channel, c.epoch, page."offset", page.data, page.at,
+      page.from_user, page.from_connection, page.except_connection
+    FROM top
+    LEFT JOIN page ON page.before < ${pageBytesMax}
+    LEFT JOIN realtime.channels c ON c.channel = page.channel
+    ORDER BY page.seq`;
+  const read = rows.filter((row) => row.seq !== null).map(toLogRow);
+  const top = rows[0]?.top ?? seq;
+  const last = read.at(-1)?.seq;
+  // A page cut short by its number of rows or bytes says nothing about what follows it.
+  const whole = read.length < limit && read.reduce((sum, { data }) => sum + data.length, 0) < pageBytesMax / 4;
+  return { rows: read, seq: Math.max(seq, whole ? Math.max(top, last ?? 0) : (last ?? seq)) };
+}
+
+/** A stretch of one channel. `internal` readers are not bound by the rule, only by what is still stored. */
+export async function readHistory(
+  sql: Database,
+  channel: string,
+  rule: ChannelRule,
+  { since, limit }: HistoryQuery,
+  internal: boolean,
+): Promise<HistoryPage> {
+  const from = since?.offset ?? 0;
+  const size = internal ? unbounded : rule.historySize;
+  const ageMs = internal ? unbounded : rule.historySeconds * 1_000;
+  const order = since === undefined ? sql`DESC` : sql`ASC`;
+  // One row more than asked tells whether there is more; one statement sees one state of head and log.
+  const rows = await sql<(RawRow & { head: number; head_epoch: string })[]>`
+    WITH head AS (
+      SELECT coalesce(c.epoch, log.epoch) AS epoch, coalesce(c."offset", 0) AS "offset"
+      FROM realtime.log LEFT JOIN realtime.channels c ON c.channel = ${channel}
+    ),
+    page AS (
+      SELECT p.*, sum(octet_length(p.data)) OVER (ORDER BY p."offset" ${order}) - octet_length(p.data) AS before
+      FROM (
+        SELECT p.* FROM realtime.publications p, head
+        WHERE p.channel = ${channel} AND p."offset" > ${from} AND p."offset" > head."offset" - ${size}::bigint
+          AND p.at > (extract(epoch FROM clock_timestamp()) * 1000)::bigint - ${ageMs}::bigint
+        ORDER BY p."offset" ${order} LIMIT ${limit + 1}
+      ) p
+    )
+    SELECT head."offset" AS head, head.epoch AS head_epoch, page.seq, page.channel, head.epoch, page."offset",
+      page.data, page.at, page.from_user, page.from_connection, page.except_connection
+    FROM head LEFT JOIN page ON page.before < ${pageBytesMax}
+    ORDER BY page."offset" ${order}`;
+  const first = rows[0];
+  if (first === undefined) throw new Error('the table realtime.log is empty');
+  const head = { epoch: first.head_epoch, offset: first.head };
+  const found = rows.filter((row) => row.seq !== null);
+  const read = found.slice(0, limit).map((row) => toPublication(toLogRow(row)));
+  if (since === undefined) {
+    const publications = afterLastHole(read.reverse());
+    return { head, publications, complete: found.length <= limit && publications[0]?.offset !== head.offset + 1 };
+  }
+  return pageSince(since, head, read);
+}
+
+/** A clock that went back and came forward again leaves some in the middle that look too old, and they are trimmed. */
+function afterLastHole(publications: readonly Publication[]): readonly Publication[] {
+  const hole = publications.findLastIndex(({ offset }, index) => {
+    const before = publications[index - 1];
+    return before !== undefined && offset !== before.offset + 1;
+  });
+  return hole === -1 ? publications : publications.slice(hole);
+}
+
+function pageSince(since: Position, head: Position, read: readonly Publication[]): HistoryPage {
+  if (since.epoch !== head.epoch || since.offset > head.offset) {
+    return { head, publications: [], complete: false, gap: 'epoch_changed' };
+  }
+  const publications = afterLastHole(read);
+  const first = publications[0]?.offset ?? head.offset + 1;
+  if (first > since.offset + 1) return { head, publications, complete: false, gap: 'trimmed' };
+  const last = publications.at(-1)?.offset ?? since.offset;
+  return { head, publications, complete: last === head.offset };
+}

@@ -1,0 +1,223 @@
+// Reads the log on this node, in its order, and tells the hub what it is interested in.
+//
+// Most of the time nothing is read: the relay and the appends of this process hand over what they have just committed,
+// notifications what others have, and if that follows directly on what was delivered, it goes on to the hub at once. Only
+// what was too large for a notification, or was missed, is read from the table: rows after the last delivered `seq`. Numbers are taken behind a fence, so
+// a lower one never appears later. Between two batches the sockets are waited for.
+
+import type { Clock } from '../../time/clock.ts';
+import type { SyncObserver } from '../../core/observer.ts';
+import type { SyncEvents } from '../../core/sync-adapter.ts';
+import type { Database } from '../../database/connect.ts';
+import type { LogRow } from '../../database/log-row.ts';
+import { readLog, toPublication } from './queries.ts';
+
+export interface ReaderOptions {
+  readonly sql: Database;
+  readonly clock: Clock;
+  readonly observer: SyncObserver;
+  readonly name: string;
+  readonly log: (message: string, error: unknown) => void;
+}
+
+const pageRows = 1_000;
+/** Handed-over rows that wait for delivery; past the first number their giver waits, past the second they are re-read. */
+const backlogHigh = 4_000;
+const backlogMax = 40_000;
+/** With more channels of interest than this, all rows are read: the list would cost more than it spares. */
+const filterChannelsMax = 500;
+const retryMs = 250;
+
+export class PostgresReader {
+  readonly #options: ReaderOptions;
+  readonly #events: SyncEvents;
+  readonly #interest = new Set<string>();
+  /** Counts additions: a read that did not know a channel must not move past its rows. */
+  #interestVersion = 0;
+  #last: number;
+  /** Counts restarts: what was read from the log before is not of this one. */
+  #restarts = 0;
+  #handed: (readonly LogRow[])[] = [];
+  #backlog = 0;
+  #behind = false;
+  #running: Promise<void> | undefined;
+  #closed = false;
+  #waiting: (() => void)[] = [];
+
+  constructor(options: ReaderOptions, events: SyncEvents, last: number) {
+    this.#options = options;
+    this.#events = events;
+    this.#last = last;
+  }
+
+  get interest(): ReadonlySet<string> {
+    return this.#interest;
+  }
+
+  /** The newest row that was delivered or passed over. */
+  get last(): number {
+    return this.#last;
+  }
+
+  /** A fresh copy of the database counts anew: go on from there. */
+  restart(last: number): void {
+    this.#last = last;
+    this.#restarts++;
+    this.#handed = [];
+    this.#settleBacklog(-this.#backlog);
+  }
+
+  add(channel: string): void {
+    if (this.#interest.has(channel)) return;
+    this.#interest.add(channel);
+    this.#interestVersion++;
+  }
+
+  remove(channel: string): void {
+    this.#interest.delete(channel);
+  }
+
+  /** Rows that were just committed, each `seq` one above the one before. Resolves when their giver may go on. */
+  hand(rows: readonly LogRow[]): void | Promise<void> {
+    if (this.#closed || rows.length === 0) return undefined;
+    if (this.#backlog > backlogMax) {
+      this.catchUp();
+      return undefined;
+    }
+    this.#handed.push(rows);
+    this.#settleBacklog(rows.length);
+    this.#run();
+    if (this.#backlog <= backlogHigh) return undefined;
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** As `hand`, for a giver that cannot wait: while much waits already, the rows are read when it is delivered. */
+  offer(rows: readonly LogRow[]): void {
+    if (this.#backlog > backlogHigh) this.catchUp();
+    else void this.hand(rows);
+  }
+
+  /** There may be rows that nobody will hand over. */
+  catchUp(): void {
+    this.#behind = true;
+    this.#run();
+  }
+
+  /** Resolves when everything that was known at the call is delivered. */
+  async idle(): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#handed = [];
+    this.#settleBacklog(-this.#backlog);
+    await this.#running;
+  }
+
+  #run(): void {
+    if (this.#running !== undefined || this.#closed) return;
+    // What follows directly is delivered in this very step; only if sockets must be waited for, or a read is needed,
+    // does the rest become asynchronous.
+    const running = this.#work();
+    if (running === undefined) return;
+    this.#running = running.finally(() => {
+      this.#running = undefined;
+      if (this.#handed.length > 0 || this.#behind) this.#run();
+    });
+  }
+
+  #work(): Promise<void> | undefined {
+    while (!this.#closed) {
+      const rows = this.#nextHanded();
+      if (rows !== undefined) {
+        this.#deliver(rows);
+      } else if (this.#handed.length > 0 || this.#behind) {
+        return this.#readThenWork();
+      } else return undefined;
+      const settled = this.#events.settled();
+      if (settled instanceof Promise) return settled.then(() => this.#work());
+    }
+    return undefined;
+  }
+
+  /** The next handed rows if they follow directly; those that were read meanwhile are dropped. */
+  #nextHanded(): readonly LogRow[] | undefined {
+    for (;;) {
+      const rows = this.#handed[0];
+      const first = rows?.[0];
+      const last = rows?.at(-1);
+      if (rows === undefined || first === undefined || last === undefined) return undefined;
+      if (last.seq > this.#last && first.seq !== this.#last + 1) return undefined;
+      this.#handed.shift();
+      this.#settleBacklog(-rows.length);
+      if (last.seq > this.#last) return rows;
+    }
+  }
+
+  async #readThenWork(): Promise<void> {
+    // Cleared before the read: a call that comes during it wants another.
+    this.#behind = false;
+    const version = this.#interestVersion;
+    const restarts = this.#restarts;
+    const handed = this.#handed.length;
+    const filter = this.#interest.size <= filterChannelsMax ? [...this.#interest] : undefined;
+    try {
+      const page = await readLog(this.#options.sql, this.#last, filter, pageRows);
+      if (this.#closed) return undefined;
+      const outdated = filter !== undefined && version !== this.#interestVersion;
+      if (outdated || restarts !== this.#restarts) this.#behind = true;
+      else this.#takePage(page.rows, page.seq, handed);
+    } catch (error) {
+      this.#options.log('the log could not be read; trying again', error);
+      this.#options.observer.failed(this.#options.name);
+      await this.#options.clock.sleep(retryMs * (0.5 + this.#options.clock.random()));
+      this.#behind = true;
+    }
+    await this.#events.settled();
+    return this.#work();
+  }
+
+  /** `handed`: so many hand-overs were there before the page was read. */
+  #takePage(rows: readonly LogRow[], seq: number, handed: number): void {
+    if (rows.length > 0) {
+      this.#deliver(rows);
+      // There may be more; the read after the last page finds nothing and ends it.
+      this.#behind = true;
+    }
+    this.#last = Math.max(this.#last, seq);
+    if (rows.length === 0) this.#forgetBeyondLog(handed);
+  }
+
+  /** What was handed over before the log was read to its end and is not in it, is of no log, or of one that was lost. */
+  #forgetBeyondLog(handed: number): void {
+    const known = this.#handed.slice(0, handed).filter((rows) => (rows.at(-1)?.seq ?? 0) <= this.#last);
+    const dropped = this.#handed.slice(0, handed).filter((rows) => !known.includes(rows));
+    if (dropped.length === 0) return;
+    this.#handed = [...known, ...this.#handed.slice(handed)];
+    this.#settleBacklog(-dropped.reduce((sum, rows) => sum + rows.length, 0));
+  }
+
+  #deliver(rows: readonly LogRow[]): void {
+    const { observer, name, clock } = this.#options;
+    let count = 0;
+    for (const row of rows) {
+      this.#last = Math.max(this.#last, row.seq);
+      if (!this.#interest.has(row.channel)) continue;
+      this.#events.publication(toPublication(row));
+      count++;
+    }
+    const oldest = rows[0];
+    if (count === 0 || oldest === undefined) return;
+    observer.message(name, 'in', count);
+    observer.delay(name, Math.max(0, clock.now() - oldest.at) / 1_000);
+  }
+
+  #settleBacklog(change: number): void {
+    this.#backlog += change;
+    if (this.#backlog > backlogHigh / 2) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve();
+  }
+}

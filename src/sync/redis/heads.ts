@@ -1,0 +1,72 @@
+// Tells the hub where the logs' heads are: of all channels after a connection was lost or logs were, and of a few at a
+// time always, so that what no signal tells of (a publication on a master that this node does not listen to yet) is
+// found all the same.
+
+import type { Clock } from '../../time/clock.ts';
+import type { Position } from '../../protocol/position.ts';
+
+export interface RedisHeadsOptions {
+  readonly clock: Clock;
+  /** Recoverable channels that are subscribed. */
+  readonly channels: () => readonly string[];
+  readonly read: (channel: string) => Promise<Position>;
+  readonly tell: (channel: string, head: Position) => void;
+}
+
+const batchMax = 500;
+const fewMax = 100;
+
+export class RedisHeads {
+  readonly #options: RedisHeadsOptions;
+  #rounds = 0;
+  #isTelling = false;
+  #next = 0;
+
+  constructor(options: RedisHeadsOptions) {
+    this.#options = options;
+  }
+
+  /** Tells all, and does not give up: until they are told, a hole may be open that nobody knows of. */
+  tellAll(): void {
+    void this.#tellAll(++this.#rounds);
+  }
+
+  /** Tells the next few; a failure is left to the next time. */
+  tellFew(): void {
+    if (this.#isTelling) return;
+    const channels = this.#options.channels();
+    if (this.#next >= channels.length) this.#next = 0;
+    const few = channels.slice(this.#next, this.#next + fewMax);
+    this.#next += fewMax;
+    this.#tell(few).catch(() => undefined);
+  }
+
+  close(): void {
+    this.#rounds++;
+  }
+
+  async #tellAll(round: number): Promise<void> {
+    const { clock } = this.#options;
+    this.#isTelling = true;
+    const channels = this.#options.channels();
+    let failures = 0;
+    for (let at = 0; at < channels.length && round === this.#rounds;) {
+      try {
+        await this.#tell(channels.slice(at, at + batchMax));
+        at += batchMax;
+        failures = 0;
+      } catch {
+        // Away or overloaded: the two connections come back one after the other.
+        await clock.sleep((0.5 + clock.random() / 2) * Math.min(2_000, 20 * 2 ** Math.min(failures++, 7)));
+      }
+    }
+    if (round === this.#rounds) this.#isTelling = false;
+  }
+
+  async #tell(channels: readonly string[]): Promise<void> {
+    const told = await Promise.allSettled(
+      channels.map(async (channel) => this.#options.tell(channel, await this.#options.read(channel))),
+    );
+    for (const result of told) if (result.status === 'rejected') throw result.reason;
+  }
+}

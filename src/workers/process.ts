@@ -1,0 +1,170 @@
+// One worker: its process, and the next one when that ends unasked. Knows nothing of the other workers.
+
+import { join } from 'node:path';
+import type { Logger } from '../app/logger.ts';
+import type { Order, Report } from './link.ts';
+
+export interface WorkerParts {
+  readonly number: number;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly log: Logger;
+  /** How long its own shutdown may take. */
+  readonly drainSeconds: number;
+  /** The process was sent SIGTERM or SIGINT, maybe together with all others. */
+  readonly signalled: (worker: WorkerProcess) => void;
+}
+
+/** A process that lived this long is not dying of its start. */
+const soundMs = 60_000;
+const restartDelayMsMin = 100;
+const restartDelayMsMax = 30_000;
+/** So many ends in a row are no accident. */
+const loopLength = 5;
+const startLimitMs = 120_000;
+/** On top of the time for its clients: each part that it closes has ten seconds of its own. */
+const closeLimitMs = 45_000;
+
+/** A worker could not be started. The message is meant for the person at the terminal. */
+export class WorkerEndedEarly extends Error {
+  /** That of the worker which failed, as if it had been started alone. */
+  readonly exitCode: number;
+
+  constructor(worker: number, exitCode: number) {
+    super(`The server could not start: worker ${worker} ended before it listened (see above).`);
+    this.name = 'WorkerEndedEarly';
+    this.exitCode = exitCode;
+  }
+}
+
+type Child = Bun.Subprocess<'ignore', 'inherit', 'inherit'>;
+
+export class WorkerProcess {
+  readonly #parts: WorkerParts;
+  #child: Child | undefined;
+  #url: string | undefined;
+  /** Ended in a row soon after their start. */
+  #failures = 0;
+  #refusing = false;
+  #ending = false;
+  #recycling = false;
+  #restart: Timer | undefined;
+  /** Resolves when the process of now has ended and was accounted for. */
+  #gone: Promise<void> = Promise.resolve();
+
+  constructor(parts: WorkerParts) {
+    this.#parts = parts;
+  }
+
+  /** The first start. Resolves with the URL when it listens; rejects with `WorkerEndedEarly` when it ends before. */
+  start(): Promise<string> {
+    const first = Promise.withResolvers<string>();
+    this.#spawn(first);
+    return first.promise;
+  }
+
+  /** Nobody new is let in from here on; should it die now, no other takes its place. */
+  refuseNew(): void {
+    this.#refusing = true;
+    clearTimeout(this.#restart);
+    this.#order({ order: 'refuse' });
+  }
+
+  /** Its own shutdown; resolves when it has ended. */
+  drain(): Promise<void> {
+    return this.#end({ order: 'drain', alone: false }, this.#parts.drainSeconds * 1_000 + closeLimitMs);
+  }
+
+  /** Resolves when it has ended, without waiting for clients. */
+  force(): Promise<void> {
+    return this.#end({ order: 'force' }, closeLimitMs);
+  }
+
+  /** A shutdown of this one alone, then a new process. */
+  recycle(): void {
+    if (this.#ending || this.#recycling || this.#child === undefined) return;
+    this.#parts.log.info({ worker: this.#parts.number }, 'a worker was signalled: draining and replacing it');
+    this.#recycling = true;
+    this.#order({ order: 'drain', alone: true });
+    this.#killAfter(this.#parts.drainSeconds * 1_000 + closeLimitMs);
+  }
+
+  async #end(order: Order, limitMs: number): Promise<void> {
+    this.#ending = true;
+    clearTimeout(this.#restart);
+    this.#order(order);
+    this.#killAfter(limitMs);
+    await this.#gone;
+  }
+
+  #order(order: Order): void {
+    const child = this.#child;
+    if (child === undefined) return;
+    try {
+      child.send(order);
+    } catch (error) {
+      // It is ending by itself, which is seen elsewhere.
+      this.#parts.log.debug({ err: error, worker: this.#parts.number }, 'a worker could not be told');
+    }
+  }
+
+  #killAfter(limitMs: number): void {
+    const child = this.#child;
+    if (child === undefined) return;
+    const timer = setTimeout(() => {
+      this.#parts.log.error({ worker: this.#parts.number, pid: child.pid }, 'a worker did not end in time: killing it');
+      child.kill('SIGKILL');
+    }, limitMs);
+    void child.exited.then(() => clearTimeout(timer));
+  }
+
+  #spawn(first?: PromiseWithResolvers<string>): void {
+    const { environment } = this.#parts;
+    const startedAt = performance.now();
+    this.#url = undefined;
+    const child: Child = Bun.spawn([process.execPath, join(import.meta.dir, '../main.ts')], {
+      env: { ...environment },
+      stdio: ['ignore', 'inherit', 'inherit'],
+      serialization: 'json',
+      ipc: (report: Report) => this.#hear(child, report, first),
+    });
+    this.#child = child;
+    const late = setTimeout(() => {
+      if (this.#url === undefined) child.kill('SIGKILL');
+    }, startLimitMs);
+    this.#gone = child.exited.then(() => {
+      clearTimeout(late);
+      this.#child = undefined;
+      if (first !== undefined && this.#url === undefined) {
+        this.#ending = true;
+        first.reject(new WorkerEndedEarly(this.#parts.number, child.exitCode ?? 1));
+      }
+      if (!this.#ending && !this.#refusing) this.#startAgain(child, performance.now() - startedAt);
+    });
+  }
+
+  #hear(child: Child, report: Report, first?: PromiseWithResolvers<string>): void {
+    if (report.report === 'signal') {
+      this.#parts.signalled(this);
+      return;
+    }
+    this.#url = report.url;
+    if (first !== undefined) first.resolve(report.url);
+    else this.#parts.log.info({ worker: this.#parts.number, pid: child.pid }, 'a worker is back');
+  }
+
+  #startAgain({ pid, exitCode, signalCode }: Child, livedMs: number): void {
+    const { log, number: worker } = this.#parts;
+    const asked = this.#recycling;
+    this.#recycling = false;
+    if (asked) {
+      this.#spawn();
+      return;
+    }
+    this.#failures = livedMs >= soundMs ? 1 : this.#failures + 1;
+    const delayMs = Math.min(restartDelayMsMin * 2 ** (this.#failures - 1), restartDelayMsMax);
+    const facts = { worker, pid, code: exitCode, signal: signalCode, livedMs: Math.round(livedMs), delayMs };
+    const again = this.#failures >= loopLength ? 'again and again' : 'unasked';
+    log.error({ ...facts, times: this.#failures }, `a worker ended ${again}: starting it again`);
+    this.#restart = setTimeout(() => this.#spawn(), delayMs);
+  }
+}
