@@ -1,5 +1,6 @@
 // What was started, to be closed in the reverse order. One part that fails or hangs does not keep the others open.
 
+import { isDoneWithin } from '../time/within.ts';
 import type { Logger } from './logger.ts';
 
 const stepTimeoutMs = 10_000;
@@ -29,17 +30,11 @@ export class CloseStack {
   }
 
   async #closeStep({ name, close }: Step): Promise<void> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<'late'>((resolve) => {
-      timer = setTimeout(() => resolve('late'), stepTimeoutMs);
-    });
     try {
       const closed = (async () => close())();
-      if ((await Promise.race([closed, late])) === 'late') this.#log.warn({ part: name }, 'did not close in time');
+      if (!(await isDoneWithin(closed, stepTimeoutMs))) this.#log.warn({ part: name }, 'did not close in time');
     } catch (error) {
       this.#log.error({ err: error, part: name }, 'failed to close');
-    } finally {
-      clearTimeout(timer);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Check } from '../api/operations.ts';
+import { DeadlineError, within } from '../time/within.ts';
 
 export interface HealthParts {
   readonly adapter: SyncAdapter;
@@ -24,17 +25,10 @@ export async function readyChecks(parts: HealthParts): Promise<Record<string, Ch
 
 /** What failed in detail goes to the log by its own path: an answer to anyone holds no addresses. */
 async function check(run: () => Promise<unknown>): Promise<Check> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<Check>((resolve) => {
-    timer = setTimeout(() => resolve({ ok: false, detail: 'no answer in time' }), checkTimeoutMs);
-  });
-  const answer = run().then(
-    (): Check => ({ ok: true }),
-    (): Check => ({ ok: false, detail: 'failed' }),
-  );
   try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
+    await within(run(), checkTimeoutMs, 'the check');
+    return { ok: true };
+  } catch (error) {
+    return { ok: false, detail: error instanceof DeadlineError ? 'no answer in time' : 'failed' };
   }
 }

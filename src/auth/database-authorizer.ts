@@ -7,6 +7,7 @@
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Database } from '../database/connect.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { within } from '../time/within.ts';
 import { claimsOf, type Decision, type Decisions, type Question } from './decisions.ts';
 
 export interface DatabaseAuthorizerPorts {
@@ -91,12 +92,10 @@ export class DatabaseAuthorizer {
 
   async #look(msMax: number): Promise<void> {
     const { lookSql, log } = this.#ports;
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(new Error(`no answer within ${msMax} ms`)), msMax);
     try {
       const query = lookSql<{ exists: boolean }[]>`
         SELECT to_regprocedure('realtime.authorize(text, text, jsonb)') IS NOT NULL AS exists`;
-      const [row] = await Promise.race([query, late.promise]);
+      const [row] = await within(query, msMax, 'the look for realtime.authorize');
       const exists = row?.exists === true;
       if (exists && this.#exists !== true)
         log('realtime.authorize is in the database: it decides before the rules', {});
@@ -107,8 +106,6 @@ export class DatabaseAuthorizer {
       if (this.#exists !== undefined || this.#isUnknownTold) return;
       this.#isUnknownTold = true;
       log('nobody may do anything until it is known whether the database has realtime.authorize', { err: error });
-    } finally {
-      clearTimeout(timer);
     }
   }
 

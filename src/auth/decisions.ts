@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import type { Identity } from '../core/access.ts';
 import type { Action } from '../rules/config.ts';
 import type { Clock } from '../time/clock.ts';
+import { DeadlineError, within } from '../time/within.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { Turns, type TurnLimits } from './turns.ts';
@@ -123,18 +124,11 @@ export class Decisions {
 
   /** The time counts from the call on: waiting for a turn is nothing that the decider could hasten. */
   async #await(answer: PromiseLike<unknown>, late: AbortController): Promise<Decision> {
-    const { timeoutMs } = this.#limits();
-    const timeout = Promise.withResolvers<never>();
-    const timer = setTimeout(() => {
-      timeout.reject(new Error(`no answer within ${timeoutMs} ms`));
-      late.abort();
-    }, timeoutMs);
     try {
-      return this.#read(await Promise.race([answer, timeout.promise]));
+      return this.#read(await within(answer, this.#limits().timeoutMs, 'the answer'));
     } catch (error) {
+      if (error instanceof DeadlineError) late.abort();
       throw this.#failure(error);
-    } finally {
-      clearTimeout(timer);
     }
   }
 

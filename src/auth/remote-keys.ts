@@ -7,6 +7,7 @@
 //   failed    keep what is known, try again by itself with growing pauses, for ever
 
 import { createLocalJWKSet, errors, type CryptoKey, type FlattenedJWSInput, type JWSHeaderParameters } from 'jose';
+import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { fetchKeySet } from './fetch-key-set.ts';
@@ -27,8 +28,7 @@ export interface RemoteKeysOptions {
 type LocalKeys = (header?: JWSHeaderParameters, token?: FlattenedJWSInput) => Promise<CryptoKey>;
 
 const unknownAsksMax = 3;
-const pauseMsMin = 1_000;
-const pauseMsMax = 30_000;
+const failurePause = { firstMs: 1_000, maxMs: 30_000 };
 
 export class RemoteKeys {
   readonly #options: RemoteKeysOptions;
@@ -109,7 +109,7 @@ export class RemoteKeys {
       // Nodes that were started together need not ask together.
       this.#askAgainAfter(refreshMs * (0.9 + clock.random() / 5));
     } catch (cause) {
-      const pauseMs = Math.min(pauseMsMax, pauseMsMin * 2 ** this.#failures) * (0.5 + clock.random() / 2);
+      const pauseMs = backoffMs(this.#failures, failurePause, clock);
       if (this.#failures++ === 0) this.#options.log('the key set of JWKS_URL cannot be fetched', cause);
       this.#silentUntil = clock.monotonic() + pauseMs;
       this.#askAgainAfter(pauseMs);

@@ -3,6 +3,7 @@
 
 import type { Authenticate, Identity } from '../core/access.ts';
 import type { Clock } from '../time/clock.ts';
+import { within } from '../time/within.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { identityOf, type Claims } from './claims-identity.ts';
 import { isTicket, newTicket, ticketDigest } from './ticket.ts';
@@ -66,16 +67,10 @@ export function takingTickets(tickets: Tickets, next: Authenticate): Authenticat
 
 /** A store that is away, or dawdles, makes nobody wait for long. */
 async function answered<Value>(answer: Promise<Value>): Promise<Value> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${answerMsMax} ms`)), answerMsMax);
-  });
   try {
-    return await Promise.race([answer, late]);
+    return await within(answer, answerMsMax, 'the answer of the ticket store');
   } catch (cause) {
     if (cause instanceof RealtimeError) throw cause;
     throw new RealtimeError('unavailable', 'Tickets cannot be kept or checked now; retry.', { cause });
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -4,6 +4,8 @@
 
 import postgres from 'postgres';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { backoffMs } from '../time/backoff.ts';
+import { systemClock } from '../time/clock.ts';
 
 export interface ConnectOptions {
   /** Shown in pg_stat_activity. */
@@ -42,9 +44,9 @@ export function connect(url: string, options: ConnectOptions): Database {
   return postgres(url, settings);
 }
 
-/** Seconds before the next try. Full jitter: a database that comes back is not met by all of its clients at once. */
+/** Seconds before the next try; the driver counts from 0. */
 function backoff(retries: number): number {
-  return Math.random() * Math.min(1, 0.05 * 2 ** retries);
+  return backoffMs(retries, { firstMs: 50, maxMs: 1_000 }, systemClock) / 1_000;
 }
 
 export interface DirectOptions {

@@ -12,6 +12,8 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
+import { backoffCeilingMs } from '../time/backoff.ts';
+import { isDoneWithin } from '../time/within.ts';
 import { lockDataFolder, type DataLock } from './data-lock.ts';
 import { chooseAccount } from './account.ts';
 import { findPostgresBinaries } from './binaries.ts';
@@ -64,7 +66,7 @@ interface Remembered {
 const preferredPort = 54320;
 const portsTriedInOrder = 20;
 const portsTriedAtRandom = 5;
-const restartDelayMsMax = 5_000;
+const restartPause = { firstMs: 100, maxMs: 5_000 };
 
 /**
  * Resolves when the database accepts connections. Throws `DataFolderInUse` when the folder has an owner, and otherwise
@@ -174,7 +176,7 @@ function supervise(run: PostmasterOptions, first: Postmaster, log: EmbeddedLog, 
   const stopAsked = Promise.withResolvers<void>();
   const abort = new AbortController();
   const watch = async (): Promise<void> => {
-    let delayMs = 100;
+    let failures = 0;
     for (;;) {
       await Promise.race([current.exited, stopAsked.promise]);
       if (abort.signal.aborted) return;
@@ -183,12 +185,12 @@ function supervise(run: PostmasterOptions, first: Postmaster, log: EmbeddedLog, 
         await endLeftovers(run.cluster);
         current = await startPostmaster({ ...run, signal: abort.signal });
         log.info({ pid: current.pid }, 'the embedded PostgreSQL is back');
-        delayMs = 100;
+        failures = 0;
       } catch (error) {
         if (abort.signal.aborted) return;
+        const delayMs = backoffCeilingMs(failures++, restartPause);
         log.error({ error: reasonOf(error), delayMs }, 'the embedded PostgreSQL could not be started again');
-        await Promise.race([Bun.sleep(delayMs), stopAsked.promise]);
-        delayMs = Math.min(delayMs * 2, restartDelayMsMax);
+        await isDoneWithin(stopAsked.promise, delayMs);
       }
     }
   };

@@ -2,6 +2,7 @@
 // session of its own, so that a Ctrl-C in the terminal reaches the server alone, which ends it after its drain.
 
 import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { isDoneWithin } from '../time/within.ts';
 import type { PostgresAccount } from './account.ts';
 import type { PostgresBinaries } from './binaries.ts';
 import { EmbeddedPostgresError } from './embedded-error.ts';
@@ -28,6 +29,7 @@ export class PortTaken extends EmbeddedPostgresError {
 
 /** Recovery after a crash replays the log, at most `max_wal_size` of it. */
 const startLimitMs = 120_000;
+const pollEveryMs = 10;
 const fastStopLimitMs = 20_000;
 const immediateStopLimitMs = 5_000;
 const logBytesMax = 16 * 1024 * 1024;
@@ -70,7 +72,7 @@ export async function startPostmaster(options: PostmasterOptions): Promise<Postm
         `PostgreSQL is not ready after ${startLimitMs / 1000} s:\n${readLogEnd(logFile, logStart)}`,
       );
     }
-    await Promise.race([child.exited, Bun.sleep(10)]);
+    await isDoneWithin(child.exited, pollEveryMs);
   }
   const details = readLogEnd(logFile, logStart);
   if (details.includes('Address already in use')) throw new PortTaken(options.port, details);
@@ -81,23 +83,13 @@ function stopOnce(child: Bun.Subprocess): () => Promise<void> {
   let stopping: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     child.kill('SIGINT');
-    if (await endsWithin(child, fastStopLimitMs)) return;
+    if (await isDoneWithin(child.exited, fastStopLimitMs)) return;
     child.kill('SIGQUIT');
-    if (await endsWithin(child, immediateStopLimitMs)) return;
+    if (await isDoneWithin(child.exited, immediateStopLimitMs)) return;
     child.kill('SIGKILL');
     await child.exited;
   };
   return () => (stopping ??= stop());
-}
-
-async function endsWithin(child: Bun.Subprocess, limitMs: number): Promise<boolean> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const limit = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), limitMs);
-  });
-  const ended = await Promise.race([child.exited.then(() => true), limit]);
-  clearTimeout(timer);
-  return ended;
 }
 
 /** Keeps the log from growing for ever: one older part beside the present one. Returns where this run's part begins. */

@@ -2,6 +2,7 @@
 // is up. Who has not answered in full by then is named.
 
 import type { Gathered } from '../core/cluster.ts';
+import { isDoneWithin } from '../time/within.ts';
 import { encodeControl, type Answer, type Question } from './control-message.ts';
 import type { Peer } from './peers.ts';
 
@@ -41,13 +42,11 @@ export class Inquiries {
     const { promise: finished, resolve: finish } = Promise.withResolvers<void>();
     const awaited = new Set(peers.map(({ incarnation }) => incarnation));
     const open: Open = { awaited, cut: new Set(), parts: new Map(), take, finish };
-    const timer = setTimeout(finish, answerMsMax);
     this.#open.set(id, open);
     try {
-      await this.#ports.tell(encodeControl({ kind: 'ask', from: this.#ports.incarnation, id, ...question }));
-      await finished;
+      const told = this.#ports.tell(encodeControl({ kind: 'ask', from: this.#ports.incarnation, id, ...question }));
+      await isDoneWithin(Promise.all([told, finished]), answerMsMax);
     } finally {
-      clearTimeout(timer);
       this.#open.delete(id);
     }
     return peers

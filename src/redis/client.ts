@@ -4,6 +4,8 @@
 import { Cluster, Redis } from 'ioredis';
 import { withoutArguments } from './error.ts';
 import { redisTarget, type RedisClientOptions, type RedisTarget, type RedisTargetOptions } from './target.ts';
+import { backoffMs } from '../time/backoff.ts';
+import { systemClock } from '../time/clock.ts';
 import { within } from '../time/within.ts';
 
 const answerMsMax = 1_000;
@@ -99,9 +101,9 @@ const behaviour: RedisClientOptions = {
   reconnectOnError: (error) => error.message.startsWith('READONLY'),
 };
 
-/** Full jitter: all nodes lose Redis in the same instant. */
+/** The driver counts from 1. */
 function delay(times: number): number {
-  return Math.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6));
+  return backoffMs(times - 1, { firstMs: 100, maxMs: 2_000 }, systemClock);
 }
 
 /** Why the driver says only that the connection is closed. What happens later, each command tells by itself. */

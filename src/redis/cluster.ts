@@ -1,6 +1,7 @@
 // A Redis Cluster as this server sees it: its masters by address, who serves which slot, and the driver's client for it.
 
 import { Cluster } from 'ioredis';
+import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import { slotCount } from './slot.ts';
 import { disconnectTimeout, type RedisTarget } from './target.ts';
@@ -27,7 +28,8 @@ export function createCluster(options: ClusterOptions, host: RedisHost, keys: re
     enableOfflineQueue: false,
     enableAutoPipelining: true,
     slotsRefreshInterval: 2_000,
-    clusterRetryStrategy: (times) => clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6)),
+    // The driver counts from 1.
+    clusterRetryStrategy: (times) => backoffMs(times - 1, { firstMs: 100, maxMs: 2_000 }, clock),
     redisOptions: {
       ...account,
       connectTimeout: 5_000,

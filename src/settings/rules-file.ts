@@ -5,6 +5,7 @@ import { plugin } from 'bun';
 import { configFaults } from '../rules/faults.ts';
 import { defineConfig, type RealtimeConfig } from '../rules/config.ts';
 import { Rules } from '../rules/rules.ts';
+import { within } from '../time/within.ts';
 import { SettingsError, type Settings } from './settings.ts';
 
 /** What is wrong with the file, one sentence per fault. */
@@ -48,18 +49,14 @@ export class RulesFile {
   }
 
   async #import(query: string): Promise<RealtimeConfig> {
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(new Error(`it did not load within ${readMsMax} ms`)), readMsMax);
     try {
-      const module = (await Promise.race([import(this.path + query), late.promise])) as { default?: unknown };
+      const module = await within<{ default?: unknown }>(import(this.path + query), readMsMax, 'loading it');
       if (module.default === undefined) throw new RulesError([`${this.path}: it has no default export`]);
       // Not known to be one: its faults are looked for before it is used.
       return module.default as RealtimeConfig;
     } catch (error) {
       if (error instanceof RulesError) throw error;
       throw new RulesError([`${this.path}: it cannot be read: ${reasonOf(error)}`]);
-    } finally {
-      clearTimeout(timer);
     }
   }
 }

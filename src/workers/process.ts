@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import type { Logger } from '../app/logger.ts';
+import { backoffCeilingMs } from '../time/backoff.ts';
 import type { Order, Report } from './link.ts';
 
 export interface WorkerParts {
@@ -16,8 +17,7 @@ export interface WorkerParts {
 
 /** A process that lived this long is not dying of its start. */
 const soundMs = 60_000;
-const restartDelayMsMin = 100;
-const restartDelayMsMax = 30_000;
+const restartPause = { firstMs: 100, maxMs: 30_000 };
 /** So many ends in a row are no accident. */
 const loopLength = 5;
 const startLimitMs = 120_000;
@@ -161,7 +161,7 @@ export class WorkerProcess {
       return;
     }
     this.#failures = livedMs >= soundMs ? 1 : this.#failures + 1;
-    const delayMs = Math.min(restartDelayMsMin * 2 ** (this.#failures - 1), restartDelayMsMax);
+    const delayMs = backoffCeilingMs(this.#failures - 1, restartPause);
     const facts = { worker, pid, code: exitCode, signal: signalCode, livedMs: Math.round(livedMs), delayMs };
     const again = this.#failures >= loopLength ? 'again and again' : 'unasked';
     log.error({ ...facts, times: this.#failures }, `a worker ended ${again}: starting it again`);

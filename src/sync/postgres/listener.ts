@@ -7,6 +7,7 @@
 //   5. none for too long: the socket is half open or the session deaf; it is dropped and built anew
 
 import type { Clock } from '../../time/clock.ts';
+import { within } from '../../time/within.ts';
 import { textArray, type Database } from '../../database/connect.ts';
 
 export interface ListenerOptions {
@@ -141,16 +142,11 @@ export class PostgresListener {
   async probe(timeoutMs: number): Promise<void> {
     const { sql, nodeId } = this.#options;
     const id = ++this.#canaries;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const heard = new Promise<void>((resolve, reject) => {
-      timer = setTimeout(() => reject(new Error('the message did not come back in time')), timeoutMs);
-      this.#expected.set(id, resolve);
-    });
+    const heard = new Promise<void>((resolve) => this.#expected.set(id, resolve));
     try {
       const sent = sql`SELECT pg_notify(${this.#nodesTopic}, ${`${nodeId} ${canaryMark} ${id}`})`.execute();
-      await Promise.all([heard, sent]);
+      await within(Promise.all([heard, sent]), timeoutMs, 'the message');
     } finally {
-      clearTimeout(timer);
       this.#expected.delete(id);
     }
   }
