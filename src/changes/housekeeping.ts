@@ -4,11 +4,18 @@
 import type { Clock } from '../time/clock.ts';
 import { DirectSession } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
-import type { RelayObserver } from './relay-sink.ts';
+
+/** Neither call may throw. */
+export interface HousekeepingObserver {
+  /** What waits: rows, counted up to 10,000, and the age of the oldest in seconds. Every few seconds. */
+  waiting(rows: number, lagSeconds: number): void;
+  /** It failed and will try again. */
+  error(error: unknown): void;
+}
 
 export interface HousekeepingOptions {
   readonly url: string;
-  readonly observer: RelayObserver;
+  readonly observer: HousekeepingObserver;
   readonly clock: Clock;
   /** Between two looks at the outbox; the log is trimmed at every second one. Default: 5,000. */
   readonly intervalMs?: number | undefined;

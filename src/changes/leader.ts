@@ -1,5 +1,5 @@
-// The loop of the one relay that leads: drain while rows come, sleep when none do. It lives as long as one database
-// session, whose locks it holds; relay.ts opens the session and starts over when it ends.
+// The loop of the one relay that leads: it takes batches while rows come, and sleeps when none do. It lives as long as
+// one database session, whose locks it holds; relay.ts opens the session and starts over when it ends.
 //
 // The doorbell, from this side:
 //  1. Awake, it reads again as soon as a batch is handed over.
@@ -13,7 +13,7 @@
 import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
 import type { Bell } from './bell.ts';
-import type { Drain } from './drain.ts';
+import type { Destination } from './destination.ts';
 import { OutboxWindow } from './outbox-window.ts';
 
 /** Two-key advisory locks; the first key is ours in every use. */
@@ -22,7 +22,7 @@ export const leaderLock = '1937006946, 2';
 
 export interface LeaderOptions {
   readonly session: DirectSession;
-  readonly drain: Drain;
+  readonly destination: Destination;
   readonly bell: Bell;
   readonly clock: Clock;
   readonly safetyMs: number;
@@ -63,9 +63,9 @@ export class Leader {
 
   /** Relays until the session ends or closing is asked for. Rejects when a read or a hand-over fails. */
   async lead(): Promise<void> {
-    const { session, closing, drain } = this.#options;
-    const setup = drain.setup();
-    if (setup !== undefined) await session.query(`${setup}; select 1`);
+    const { session, closing, destination } = this.#options;
+    const first = destination.begin();
+    if (first !== undefined) await session.query(`${first}; select 1`);
     while (!closing()) {
       const outcome = await this.#read();
       if (outcome === 'found') {
@@ -75,13 +75,13 @@ export class Leader {
         await this.#rest();
       }
     }
-    const remainder = drain.remainder();
-    if (remainder !== undefined) await session.query(`${remainder}select 1`);
+    const last = destination.end();
+    if (last !== undefined) await session.query(`${last}select 1`);
   }
 
   /** One round trip: the lock, if it is to change hands, and a batch. Answers what to do then. */
   async #read(): Promise<'found' | 'again' | 'rest'> {
-    const { session, drain, bell, clock, moved } = this.#options;
+    const { session, destination, bell, clock, moved } = this.#options;
     const startedAt = clock.monotonic();
     const sweep = this.#sweepDue(startedAt);
     const takeLock = this.#idle && !this.#holding && startedAt >= this.#restlessUntil;
@@ -91,11 +91,12 @@ export class Leader {
 
     const lock = takeLock ? `select pg_try_advisory_lock(${doorbellLock}) as held; ` : '';
     const unlock = letGo ? `select pg_advisory_unlock(${doorbellLock}); ` : '';
-    const answers = await session.query(lock + unlock + drain.statement(sweep ? undefined : this.#window.ranges()));
+    const statement = destination.statement(sweep ? undefined : this.#window.ranges());
+    const answers = await session.query(lock + unlock + statement);
     if (letGo) this.#holding = false;
     if (takeLock) this.#holding = locked(answers[0]);
 
-    const batch = await drain.finish(answers.at(-1) ?? []);
+    const batch = await destination.take(answers.at(-1) ?? []);
     this.#window.read(batch);
     const elapsed = clock.monotonic() - startedAt;
     if (sweep) {

@@ -7,7 +7,7 @@
 // nothing more in it. Skipping gaps and visiting them later would be wrong: a late commit must come before what other
 // transactions then did to the same row.
 
-import type { Batch } from './drain.ts';
+import type { Batch } from './destination.ts';
 
 interface Gap {
   first: number;

@@ -4,30 +4,33 @@
 //  2. LISTEN for the doorbell, then try the leader's lock, again every second or so while another relay has it.
 //  3. Lead until the session ends, a batch cannot be handed over, or `close`.
 //  4. Let go, wait with full jitter, and start over: for ever, until `close`.
-// Two relays that both believe to lead do no harm: in the log a fence orders them; elsewhere the sink ignores repeats.
+// Two relays that both believe to lead do no harm: a fence orders them in the log of this database, and a log elsewhere
+// ignores repeats.
 
 import { systemClock, type Clock } from '../time/clock.ts';
-import type { ChannelRule } from '../rules/rules.ts';
 import { unavailable } from '../database/connect.ts';
 import { DirectSession } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
-import type { Drain } from './drain.ts';
-import { DrainCarry } from './drain-carry.ts';
-import { DrainLog } from './drain-log.ts';
-import { Housekeeping } from './housekeeping.ts';
+import type { Destination } from './destination.ts';
+import { Housekeeping, type HousekeepingObserver } from './housekeeping.ts';
 import { Leader, leaderLock } from './leader.ts';
-import type { RelayObserver, RelaySink } from './relay-sink.ts';
+
+/** Calls come from the relay's loop and from its housekeeping: cheap, and none throws. */
+export interface RelayObserver extends HousekeepingObserver {
+  /** This process began or ceased to be the one that relays. */
+  leader(leader: boolean): void;
+  /** A batch was moved: rows taken, how many of them were dropped, seconds from query to hand-over. */
+  batch(rows: number, dropped: number, seconds: number): void;
+}
 
 export interface RelayOptions {
   /** Must reach the database directly: a pooler in transaction mode takes locks and LISTEN away. */
   readonly url: string;
   /** Shown by the database for the relay's session, and carried by its notifications. Default: `sobranie relay`. */
   readonly applicationName?: string;
-  readonly rules: readonly ChannelRule[];
-  readonly sink: RelaySink;
+  /** Of this relay alone. */
+  readonly destination: Destination;
   readonly observer: RelayObserver;
-  /** Rows per batch at most. Default: 1,000. */
-  readonly batchMax?: number;
   readonly clock?: Clock;
   /** Longest sleep without looking. Default: 1,000. */
   readonly safetyMs?: number;
@@ -132,7 +135,10 @@ export class Relay {
       } catch (error) {
         this.#failures++;
         this.#detail = error instanceof Error ? error.message : String(error);
-        if (!this.#closing) this.#options.observer.error(error);
+        if (!this.#closing) {
+          this.#options.observer.error(error);
+          this.#options.destination.interrupted();
+        }
       }
       await this.#session?.close();
       // The end of a session rings too; left standing, it would cut the wait short and make each try follow at once.
@@ -158,7 +164,7 @@ export class Relay {
   }
 
   async #lead(session: DirectSession): Promise<void> {
-    const { url, observer, safetyMs = 1_000 } = this.#options;
+    const { url, destination, observer, safetyMs = 1_000 } = this.#options;
     const housekeeping = new Housekeeping({ url, observer, clock: this.#clock });
     this.#leader = true;
     observer.leader(true);
@@ -166,7 +172,7 @@ export class Relay {
     try {
       await new Leader({
         session,
-        drain: this.#drain(),
+        destination,
         bell: this.#bell,
         clock: this.#clock,
         safetyMs,
@@ -183,11 +189,6 @@ export class Relay {
   #moved(rows: number, dropped: number, seconds: number): void {
     this.#failures = 0;
     this.#options.observer.batch(rows, dropped, seconds);
-  }
-
-  #drain(): Drain {
-    const { sink, observer, rules, batchMax = 1_000 } = this.#options;
-    return sink.kind === 'log' ? new DrainLog(sink, observer, rules, batchMax) : new DrainCarry(sink, batchMax);
   }
 
   #backoff(): number {

@@ -15,12 +15,9 @@ const hour = 3_600_000;
 const arrivedAt = new Map<number, number>();
 const { relay, errors } = await startRelay(url, {
   safetyMs: hour,
-  sink: {
-    kind: 'log',
-    delivered: (rows) => {
-      const now = performance.now();
-      for (const row of rows) arrivedAt.set((JSON.parse(row.data) as { data: { id: number } }).data.id, now);
-    },
+  hand: (rows) => {
+    const now = performance.now();
+    for (const row of rows) arrivedAt.set((JSON.parse(row.data) as { data: { id: number } }).data.id, now);
   },
 });
 afterAll(() => relay.close());

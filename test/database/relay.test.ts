@@ -1,9 +1,12 @@
 // The relay on a real PostgreSQL: nothing lost, nothing twice, in order, whatever happens to transactions and sessions.
 
-import { afterEach, describe, expect, test } from 'bun:test';
+import { afterAll, afterEach, describe, expect, test } from 'bun:test';
+import type { Change } from '../../src/changes/destination.ts';
+import { IntoAdapter } from '../../src/changes/into-adapter.ts';
+import { IntoLog } from '../../src/changes/into-log.ts';
 import { Relay } from '../../src/changes/relay.ts';
+import { connect } from '../../src/database/connect.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
-import type { OutboxRow } from '../../src/database/outbox-row.ts';
 import { startProxy } from '../support/proxy.ts';
 import { database, expectConsecutive, rules, startRelay, until, type TestRelay } from './support.ts';
 import { patient } from '../support/patience.ts';
@@ -36,12 +39,12 @@ async function relayPids(): Promise<number[]> {
   return rows.map(({ pid }) => pid as number);
 }
 
-interface Change {
+interface ItemChange {
   readonly data: { readonly id: number; readonly n: number };
 }
 
-function changes(rows: readonly LogRow[]): Change['data'][] {
-  return rows.map(({ data }) => (JSON.parse(data) as Change).data);
+function changes(rows: readonly { readonly data: string }[]): ItemChange['data'][] {
+  return rows.map(({ data }) => (JSON.parse(data) as ItemChange).data);
 }
 
 /** Each row's counter must rise by one from change to change. */
@@ -64,16 +67,16 @@ describe('into the log', () => {
     expect(changes(rows).map(({ id }) => id)).toEqual([...Array.from({ length: 2500 }, (_, i) => i + 1), 9000]);
   });
 
-  test('ephemeral rows are handed over in their places, bad channels are counted', async () => {
-    const { rows, dropped } = await relaying();
+  test('ephemeral rows are published and not handed over, bad channels are counted', async () => {
+    const { rows, ephemeral, dropped } = await relaying();
     await sql`insert into realtime.outbox (channel, data)
       values ('a', '1'), ('ephemeral:x', '2'), ('no channel', '3'), ('$system', '4'), ('a', '5')`;
-    await until(() => rows.length === 3 && dropped() === 2);
+    await until(() => rows.length === 2 && dropped() === 2);
     expect(rows.map(({ channel, offset }) => [channel, offset])).toEqual([
       ['a', 1],
-      ['ephemeral:x', 0],
       ['a', 2],
     ]);
+    expect(ephemeral).toEqual([['ephemeral:x', '2']]);
   });
 
   test('a late commit is not skipped', async () => {
@@ -94,7 +97,7 @@ describe('into the log', () => {
     const held: (() => void)[] = [];
     const relay = await relaying({
       batchMax: 10,
-      sink: { kind: 'log', delivered: () => new Promise<void>((resolve) => held.push(() => resolve())) },
+      hand: () => new Promise<void>((resolve) => held.push(() => resolve())),
     });
     await until(() => held.length === 1);
     const [row] = await sql`select count(*)::int as n from realtime.outbox`;
@@ -107,15 +110,12 @@ describe('into the log', () => {
     expect(relay.relay.health()).toEqual({ up: true, leader: true });
   });
 
-  test('a sink that fails hears the next batch all the same', async () => {
+  test('a reader that fails gets the next batch all the same', async () => {
     const seen: number[] = [];
     const { errors } = await relaying({
-      sink: {
-        kind: 'log',
-        delivered: (rows) => {
-          seen.push(rows.length);
-          throw new Error('not today');
-        },
+      hand: (rows) => {
+        seen.push(rows.length);
+        throw new Error('not today');
       },
     });
     await sql`insert into item values (1)`;
@@ -278,8 +278,10 @@ describe('faults', () => {
   test('a database that is not there fails the start, in words', async () => {
     const relay = new Relay({
       url: 'postgres://app@127.0.0.1:1/none',
-      rules,
-      sink: { kind: 'log', delivered: () => undefined },
+      destination: new IntoLog(
+        { rules, publish: () => undefined, published: () => undefined, failed: () => undefined },
+        { hand: () => undefined, catchUp: () => undefined },
+      ),
       observer: {
         leader: () => undefined,
         batch: () => undefined,
@@ -309,43 +311,60 @@ describe('faults', () => {
 });
 
 describe('to a log elsewhere', () => {
-  test('rows leave the outbox once they are appended; a crash in between brings them again', async () => {
-    const appended: OutboxRow[] = [];
+  const pool = connect(url, { applicationName: 'destination', max: 1 });
+  afterAll(() => pool.end({ timeout: 1 }));
+
+  /** Publishes to nowhere but this array. */
+  function collecting(published: Change[], settled: () => Promise<void> = async () => undefined): IntoAdapter {
+    return new IntoAdapter({ sql: pool, publish: (change) => published.push(change), settled });
+  }
+
+  test('rows leave the outbox once they are published; a crash in between brings them again', async () => {
+    const published: Change[] = [];
     let failing = true;
-    const options: Parameters<typeof startRelay>[1] = {
-      sink: {
-        kind: 'carry',
-        append: async (rows) => {
-          appended.push(...rows);
-          if (failing) throw new Error('the other side is gone');
-        },
-      },
-    };
+    const destination = collecting(published, async () => {
+      if (failing) throw new Error('the other side is gone');
+    });
     await sql`insert into realtime.outbox (channel, data, key)
       values ('a', ${'{"x":\n1}'}, 'k'), ('no channel', '2', null), ('$system', '3', null), ('b', '4', null)`;
-    const { errors, relay } = await relaying(options);
+    const { errors, dropped, relay } = await relaying({ destination });
     await until(() => errors.length > 0);
-    expect(appended.slice(0, 2)).toMatchObject([
+    const first = published.slice(0, 2);
+    expect(first).toMatchObject([
       { channel: 'a', data: '{"x": 1}', key: 'k' },
-      { channel: 'b', data: '4', key: null },
+      { channel: 'b', data: '4' },
     ]);
-    const ids = appended.slice(0, 2).map(({ id }) => id);
+    const [log] = await sql`select epoch from realtime.log`;
+    expect(first[1]!.key).toMatch(new RegExp(`^\u0000${log!['epoch']} \\d+$`));
     failing = false;
-    appended.length = 0;
+    published.length = 0;
     await until(async () => (await sql`select 1 from realtime.outbox`).length === 0);
-    expect(appended.map(({ id }) => id)).toEqual(ids);
+    expect(published).toEqual(first);
+    expect(dropped()).toBe(2);
     await until(() => relay.health().leader);
   });
 
-  test('closing deletes what was appended', async () => {
-    const appended: OutboxRow[] = [];
-    const { relay } = await relaying({
-      sink: { kind: 'carry', append: async (rows) => void appended.push(...rows) },
-    });
+  // A fresh copy of the database numbers its rows from 1: under the name of the old one, they would be repeats.
+  test('the database is asked for its name again after each failure', async () => {
+    const published: Change[] = [];
+    const { errors } = await relaying({ destination: collecting(published) });
+    await sql`insert into item values (1)`;
+    await until(() => published.length === 1);
+    await sql`update realtime.log set epoch = 'renamed'`;
+    for (const pid of await relayPids()) await superuser`select pg_terminate_backend(${pid})`;
+    await until(() => errors.length > 0);
+    await sql`insert into item values (2)`;
+    await until(() => published.length === 2);
+    expect(published.map(({ key }) => key!.startsWith('\u0000renamed '))).toEqual([false, true]);
+  });
+
+  test('closing deletes what was published', async () => {
+    const published: Change[] = [];
+    const { relay } = await relaying({ destination: collecting(published) });
     await sql`insert into item select g from generate_series(1, 3000) g`;
-    await until(() => appended.length === 3000);
+    await until(() => published.length === 3000);
     await relay.close();
     expect(await sql`select 1 from realtime.outbox`).toHaveLength(0);
-    expect(changes(appended as never).map(({ id }) => id)).toEqual(Array.from({ length: 3000 }, (_, i) => i + 1));
+    expect(changes(published).map(({ id }) => id)).toEqual(Array.from({ length: 3000 }, (_, i) => i + 1));
   });
 });

@@ -3,6 +3,7 @@
 
 import { afterAll } from 'bun:test';
 import postgres from 'postgres';
+import { IntoLog, type LogReader } from '../../src/changes/into-log.ts';
 import { Relay, type RelayOptions } from '../../src/changes/relay.ts';
 import { Rules } from '../../src/rules/rules.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
@@ -80,38 +81,54 @@ export async function relayed(sql: postgres.Sql, batchMax = 100_000, ranges: str
 
 export interface TestRelay {
   readonly relay: Relay;
+  /** What was handed over. */
   readonly rows: LogRow[];
+  /** Channel and data of what the log does not hold. */
+  readonly ephemeral: [channel: string, data: string][];
   readonly errors: unknown[];
   /** Rows dropped so far. */
   readonly dropped: () => number;
 }
 
-/** A relay into the log that collects what it hands over; closed with the file at the latest. */
-export async function startRelay(url: string, options: Partial<RelayOptions> = {}): Promise<TestRelay> {
+export interface TestRelayOptions extends Partial<RelayOptions> {
+  /** In place of collecting what is handed over. */
+  readonly hand?: LogReader['hand'];
+  readonly batchMax?: number;
+}
+
+/** A relay that collects what it hands over; into the log unless the options have another destination. */
+export async function startRelay(url: string, options: TestRelayOptions = {}): Promise<TestRelay> {
   const rows: LogRow[] = [];
+  const ephemeral: TestRelay['ephemeral'] = [];
   const errors: unknown[] = [];
   let dropped = 0;
+  const collect = (batch: readonly LogRow[]): void => {
+    for (const row of batch) rows.push(row);
+  };
+  const { hand = collect, batchMax, ...more } = options;
   const relay = new Relay({
     url,
-    rules,
-    sink: {
-      kind: 'log',
-      delivered: (batch, count) => {
-        for (const row of batch) rows.push(row);
-        dropped += count;
+    destination: new IntoLog(
+      {
+        rules,
+        publish: ({ channel, data }) => ephemeral.push([channel, data]),
+        published: () => undefined,
+        failed: (_message, error) => errors.push(error),
       },
-    },
+      { hand, catchUp: () => undefined },
+      batchMax,
+    ),
     observer: {
       leader: () => undefined,
-      batch: () => undefined,
+      batch: (_rows, count) => (dropped += count),
       waiting: () => undefined,
       error: (error) => errors.push(error),
     },
     standbyMs: 50,
-    ...options,
+    ...more,
   });
   await relay.start();
-  return { relay, rows, errors, dropped: () => dropped };
+  return { relay, rows, ephemeral, errors, dropped: () => dropped };
 }
 
 /** Numbers of a channel's rows without a hole or a repeat, from `first` on. */

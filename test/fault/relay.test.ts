@@ -3,7 +3,7 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { Bell } from '../../src/changes/bell.ts';
-import { DrainLog } from '../../src/changes/drain-log.ts';
+import { IntoLog } from '../../src/changes/into-log.ts';
 import { Leader } from '../../src/changes/leader.ts';
 import { systemClock, type Clock } from '../../src/time/clock.ts';
 import { silentObserver } from '../../src/core/observer.ts';
@@ -67,9 +67,9 @@ describe(`The relay (SEED=${seed})`, () => {
             onClosed: () => bell.ring(),
           });
           await session.query('listen realtime_wake; select 1');
-          const observer = { leader: ignore, batch: ignore, waiting: ignore, error: ignore };
-          const drain = new DrainLog({ kind: 'log', delivered: ignore }, observer, rules, 50);
-          const options = { session, drain, bell, clock: systemClock, safetyMs: 100, moved: ignore };
+          const ports = { rules, publish: ignore, published: ignore, failed: ignore };
+          const destination = new IntoLog(ports, { hand: ignore, catchUp: ignore }, 50);
+          const options = { session, destination, bell, clock: systemClock, safetyMs: 100, moved: ignore };
           await new Leader({ ...options, closing: () => closing }).lead();
         } catch (error) {
           // The session was ended under it, as it should be able to bear at any moment, also while it is set up.

@@ -1,0 +1,73 @@
+// Where table changes go: what the relay asks of a destination, and what a destination asks of the node. One takes
+// batches into the log of this database (`into-log.ts`), the other into an adapter's (`into-adapter.ts`).
+
+import type { Database } from '../database/connect.ts';
+import type { Row } from '../database/direct-session.ts';
+import type { ChannelRule } from '../rules/rules.ts';
+
+/** What is known of the transactions around one read. */
+export interface Horizon {
+  /** Every transaction below this had ended before the read. */
+  readonly oldest: number;
+  /** Every transaction that had an id lower than one of the batch is below this. */
+  readonly next: number;
+}
+
+export interface Batch {
+  /** Ids that left the outbox, ascending; also of rows that were dropped or whose key was used. */
+  readonly ids: readonly number[];
+  /** Rows whose channel is not a valid name. */
+  readonly dropped: number;
+  readonly horizon: Horizon;
+}
+
+/**
+ * One for the life of a relay. Calls come one after another: `begin`, for each batch `statement` and `take`, then `end`.
+ * A session that is lost ends the sequence anywhere: `interrupted`, and later `begin` again.
+ */
+export interface Destination {
+  /** SQL that a session needs before its first batch; undefined when it needs none. */
+  begin(): string | undefined;
+  /** SQL that reads the next batch, from these ranges of ids or from all. `take` gets the rows of its last statement. */
+  statement(ranges: readonly number[] | undefined): string;
+  /** Takes the batch over. Rejects when it could not; then nothing was lost, and the same rows come again. */
+  take(rows: readonly Row[]): Promise<Batch>;
+  /** SQL for what is left to do when the relay stops; undefined when nothing is. */
+  end(): string | undefined;
+  /** The relay failed. Nobody knows whether its last statement was committed, nor which database it meets next. */
+  interrupted(): void;
+}
+
+export interface Change {
+  readonly channel: string;
+  /** JSON text on one line. */
+  readonly data: string;
+  readonly key?: string | undefined;
+}
+
+/** What a destination may use of the node. */
+export interface DestinationPorts {
+  readonly rules: readonly ChannelRule[];
+  readonly sql: Database;
+  /** Publishes a change. Throws or rejects when the sync layer did not take it. */
+  readonly publish: (change: Change) => unknown;
+  /** A change of this channel was published, though not by `publish`. */
+  readonly published: (channel: string) => void;
+  /** Resolves when the sockets of this node have taken in what was published, or were too slow to wait for. */
+  readonly settled: () => void | Promise<void>;
+  readonly failed: (message: string, error: unknown) => void;
+}
+
+/** Rows per batch at most. */
+export const batchMaxDefault = 1_000;
+
+/** `oldest:next`, as the SQL functions report it. */
+export function parseHorizon(text: unknown): Horizon {
+  const [oldest, next] = String(text).split(':');
+  return { oldest: Number(oldest), next: Number(next) };
+}
+
+/** An array parameter of the SQL functions; `null` reads everything. */
+export function arrayLiteral(numbers: readonly number[] | undefined): string {
+  return numbers === undefined ? 'null' : `'{${numbers.join(',')}}'`;
+}
