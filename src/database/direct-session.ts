@@ -25,7 +25,6 @@ export class DirectSession {
   readonly #options: DirectSessionOptions;
   readonly #sql: Database;
   #closed = false;
-  #pid = 0;
   readonly #abort = (): void => void this.close();
 
   private constructor(options: DirectSessionOptions) {
@@ -45,18 +44,12 @@ export class DirectSession {
     if (options.signal?.aborted === true) session.#end();
     options.signal?.addEventListener('abort', session.#abort);
     try {
-      const [rows] = await session.query('select pg_backend_pid() as pid');
-      session.#pid = Number(rows?.[0]?.['pid']);
+      await session.query('select 1');
       return session;
     } catch (error) {
       await session.close();
       throw unavailable(error);
     }
-  }
-
-  /** The process that serves this session, as pg_stat_activity names it. */
-  get pid(): number {
-    return this.#pid;
   }
 
   get closed(): boolean {

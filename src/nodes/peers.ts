@@ -42,10 +42,6 @@ export class Peers {
     return peer;
   }
 
-  get(incarnation: string): Peer | undefined {
-    return this.#live.get(incarnation);
-  }
-
   get live(): readonly Peer[] {
     return [...this.#live.values()];
   }

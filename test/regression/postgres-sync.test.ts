@@ -2,6 +2,7 @@
 // adapter stands alone here, on a real database whose statements are held up by locks, so that what was met by chance
 // under load happens every time.
 
+import { heapStats } from 'bun:jsc';
 import { afterEach, describe, expect, test } from 'bun:test';
 import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from '../../src/core/observer.ts';
@@ -11,6 +12,7 @@ import type { Outgoing } from '../../src/core/sync-adapter.ts';
 import { connect, type Database } from '../../src/database/connect.ts';
 import type { Position } from '../../src/protocol/position.ts';
 import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
+import { PostgresReader } from '../../src/sync/postgres/reader.ts';
 import { createDatabase, sharedCluster, type TestDatabase } from '../support/postgres.ts';
 import { startProxy } from '../support/proxy.ts';
 import { until, wait } from '../support/tcp-client.ts';
@@ -262,4 +264,37 @@ describe('The sync layer over PostgreSQL', () => {
     await until(() => told(node).at(-1) === '"fresh"', 'what is published in the fresh one', 10_000);
     expect(node.adapter.health().up).toBe(true);
   }, 60_000);
+
+  // Each step ended with the promise of the next one: while rows came without a pause, every batch left a promise behind,
+  // and all of them were kept until the reader had nothing left to do.
+  test('a reader that never gets to rest keeps nothing of the batches that it has delivered', async () => {
+    const batches = 20_000;
+    let delivered = 0;
+    let promises = 0;
+    const handNext = (): void => {
+      const row = { channel: 'a', epoch: 'e', data: '1', at: 1, user: null, connection: null, except: null };
+      void reader.hand([{ ...row, seq: delivered + 1, offset: delivered + 1 }]);
+    };
+    const reader = new PostgresReader(
+      // Rows that follow one another are not read from the database.
+      { sql: client('postgres://127.0.0.1:1/none', 'none'), clock: systemClock, observer: silentObserver, name: 'test', log: () => undefined }, // prettier-ignore
+      {
+        publication: () => void delivered++,
+        head: () => undefined,
+        settled: async () => {
+          await Promise.resolve();
+          if (delivered < batches) return handNext();
+          Bun.gc(true);
+          promises = heapStats().objectTypeCounts['Promise'] ?? 0;
+        },
+      },
+      0,
+    );
+    reader.add('a');
+    handNext();
+    await reader.idle();
+    expect(delivered).toBe(batches);
+    expect(promises).toBeLessThan(batches / 10);
+    await reader.close();
+  });
 });

@@ -1,5 +1,5 @@
 // What the database notifies when the log has grown: `<seq> <writer>`, and if it was little, the publications themselves
-// in pairs of lines: position and sender as a JSON array, then the data.
+// in pairs of lines: a header as a JSON array, then the data.
 
 import type { LogRow } from '../../database/log-row.ts';
 
@@ -17,7 +17,8 @@ export function parseNotice(payload: string): LogNotice {
   return { seq: Number(head.slice(0, space)), writer: head.slice(space + 1) };
 }
 
-type Position = readonly [
+/** All of a publication but its data and its number in the log. */
+type Header = readonly [
   channel: string,
   epoch: string,
   offset: number,
@@ -33,7 +34,7 @@ export function carriedRows(payload: string, seq: number): LogRow[] {
   if (lines.length % 2 !== 0) throw new Error('a notification of the log was cut short');
   const count = lines.length / 2;
   return Array.from({ length: count }, (_, index) => {
-    const [channel, epoch, offset, at, user, connection, except] = JSON.parse(lines[index * 2] ?? '') as Position;
+    const [channel, epoch, offset, at, user, connection, except] = JSON.parse(lines[index * 2] ?? '') as Header;
     const data = lines[index * 2 + 1] ?? '';
     return { seq: seq - count + 1 + index, channel, epoch, offset, data, at, user, connection, except };
   });

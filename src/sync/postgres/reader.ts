@@ -1,9 +1,10 @@
 // Reads the log on this node, in its order, and tells the hub what it is interested in.
 //
-// Most of the time nothing is read: the relay and the appends of this process hand over what they have just committed,
-// notifications what others have, and if that follows directly on what was delivered, it goes on to the hub at once. Only
-// what was too large for a notification, or was missed, is read from the table: rows after the last delivered `seq`. Numbers are taken behind a fence, so
-// a lower one never appears later. Between two batches the sockets are waited for.
+// Most of the time nothing is read. The relay and the appender of this process hand over what they have just committed,
+// notifications what other nodes have. If that follows directly on what was delivered, it goes on to the hub at once.
+// Only what was missed, or was too large for a notification, is read from the table: rows after the last delivered `seq`.
+// Numbers are given out behind a fence, so a lower one never appears later. Between two batches the reader waits for the
+// sockets.
 
 import type { Clock } from '../../time/clock.ts';
 import type { SyncObserver } from '../../core/observer.ts';
@@ -115,28 +116,37 @@ export class PostgresReader {
     await this.#running;
   }
 
+  /**
+   * What follows directly is delivered in this very step. Only if sockets must be waited for, or a read is needed, does
+   * the rest become asynchronous.
+   */
   #run(): void {
     if (this.#running !== undefined || this.#closed) return;
-    // What follows directly is delivered in this very step; only if sockets must be waited for, or a read is needed,
-    // does the rest become asynchronous.
-    const running = this.#work();
-    if (running === undefined) return;
-    this.#running = running.finally(() => {
+    const pending = this.#step();
+    if (pending === undefined) return;
+    this.#running = this.#goOn(pending).finally(() => {
       this.#running = undefined;
       if (this.#handed.length > 0 || this.#behind) this.#run();
     });
   }
 
-  #work(): Promise<void> | undefined {
+  /** A loop, not a promise that ends with the next step's: while the node is behind, one would be kept per batch. */
+  async #goOn(first: Promise<void>): Promise<void> {
+    let pending: Promise<void> | undefined = first;
+    while (pending !== undefined) {
+      await pending;
+      pending = this.#step();
+    }
+  }
+
+  /** Delivers what it can; answers what is to be waited for before the next step, undefined when nothing is left. */
+  #step(): Promise<void> | undefined {
     while (!this.#closed) {
       const rows = this.#nextHanded();
-      if (rows !== undefined) {
-        this.#deliver(rows);
-      } else if (this.#handed.length > 0 || this.#behind) {
-        return this.#readThenWork();
-      } else return undefined;
+      if (rows === undefined) return this.#handed.length > 0 || this.#behind ? this.#readPage() : undefined;
+      this.#deliver(rows);
       const settled = this.#events.settled();
-      if (settled instanceof Promise) return settled.then(() => this.#work());
+      if (settled instanceof Promise) return settled;
     }
     return undefined;
   }
@@ -155,7 +165,7 @@ export class PostgresReader {
     }
   }
 
-  async #readThenWork(): Promise<void> {
+  async #readPage(): Promise<void> {
     // Cleared before the read: a call that comes during it wants another.
     this.#behind = false;
     const version = this.#interestVersion;
@@ -164,7 +174,7 @@ export class PostgresReader {
     const filter = this.#interest.size <= filterChannelsMax ? [...this.#interest] : undefined;
     try {
       const page = await readLog(this.#options.sql, this.#last, filter, pageRows);
-      if (this.#closed) return undefined;
+      if (this.#closed) return;
       const outdated = filter !== undefined && version !== this.#interestVersion;
       if (outdated || restarts !== this.#restarts) this.#behind = true;
       else this.#takePage(page.rows, page.seq, handed);
@@ -175,7 +185,6 @@ export class PostgresReader {
       this.#behind = true;
     }
     await this.#events.settled();
-    return this.#work();
   }
 
   /** `handed`: so many hand-overs were there before the page was read. */
