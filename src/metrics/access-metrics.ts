@@ -10,10 +10,12 @@ export interface AccessMetrics {
 }
 
 export function accessMetrics(registry: Registry): AccessMetrics {
-  const total = counter(registry, 'sobranie_authorizations_total', 'Questions to authorize functions, by answer', [
-    'source',
-    'outcome',
-  ]);
+  const total = counter(
+    registry,
+    'sobranie_authorizations_total',
+    'Calls of authorize functions, of `rules` or the `database`: `allowed`, `forbidden`, `undecided` or `failed`',
+    ['source', 'outcome'],
+  );
   const children = new Children(
     (source) =>
       new Children(

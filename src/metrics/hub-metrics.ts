@@ -19,10 +19,12 @@ export interface HubMetrics extends HubObserver {
 export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   const namespaces = new NamespaceLabels();
   const active = activeConnections(registry, serverId);
-  const connections = counter(registry, 'sobranie_connections_total', 'Attempts to connect, by how they ended', [
-    'transport',
-    'outcome',
-  ]);
+  const connections = counter(
+    registry,
+    'sobranie_connections_total',
+    'Attempts to connect: `accepted`, `refused`, `limit` or `shutting_down`',
+    ['transport', 'outcome'],
+  );
   const disconnects = counter(registry, 'sobranie_disconnects_total', 'Connections that ended, by close code', [
     'transport',
     'code',
@@ -37,25 +39,42 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   const messagesOf = sentOf.of('message');
   const received = counter(registry, 'sobranie_messages_received_total', 'Commands from clients', ['type']);
   const receivedOf = new Children((type) => received.labels(type));
-  const publications = counter(registry, 'sobranie_publications_total', 'Publications accepted on this node', [
-    'source',
-    'channel',
-  ]);
+  const publications = counter(
+    registry,
+    'sobranie_publications_total',
+    'Publications accepted on this node, from `client`, `api`, `database` or `server`',
+    ['source', 'channel'],
+  );
   const publicationsOf = new Children((source) => new Children((channel) => publications.labels(source, channel)));
   const duration = new Histogram({
     name: 'sobranie_message_delivery_duration_seconds',
-    help: 'From accepted to written to the connections of this node, once per publication',
+    help: 'Seconds from accepted to written to the connections of this node, once per publication',
     buckets: delayBuckets,
     registers: [registry],
   });
-  const failures = counter(registry, 'sobranie_broadcast_failures_total', 'Publications not written to all', []);
-  const lost = counter(registry, 'sobranie_messages_lost_total', 'Subscribers that were told of a gap', ['reason']);
+  const failures = counter(
+    registry,
+    'sobranie_broadcast_failures_total',
+    'Publications that were not written to all subscribers',
+    [],
+  );
+  const lost = counter(registry, 'sobranie_messages_lost_total', 'Gaps sent to subscribers', ['reason']);
   const lostOf = new Children((reason) => fromZero(lost.labels(reason)), ['trimmed', 'epoch_changed', 'overflow']);
-  const recoveries = counter(registry, 'sobranie_recoveries_total', 'Subscriptions with a position', ['outcome']);
+  const recoveries = counter(
+    registry,
+    'sobranie_recoveries_total',
+    'Subscriptions with a position: `recovered`, or `gap`',
+    ['outcome'],
+  );
   const recoveriesOf = new Children((outcome) => fromZero(recoveries.labels(outcome)), ['recovered', 'gap']);
-  const limited = counter(registry, 'sobranie_rate_limited_total', 'What was refused by a limit', ['kind']);
+  const limited = counter(
+    registry,
+    'sobranie_rate_limited_total',
+    'Refused by a limit: `commands`, `connections`, `connects`, `authentications`, `frames` or `queue`',
+    ['kind'],
+  );
   const limitedOf = new Children((kind) => fromZero(limited.labels(kind)), limitKinds);
-  const errors = counter(registry, 'sobranie_errors_total', 'Errors told to clients', ['code']);
+  const errors = counter(registry, 'sobranie_errors_total', 'Errors sent to clients, by code', ['code']);
   const errorsOf = new Children((code) => fromZero(errors.labels(code)), Object.keys(errorCodes));
   return {
     connection(transport, outcome) {
@@ -92,6 +111,6 @@ function activeConnections(registry: Registry, serverId: string): Record<Transpo
   };
   return {
     websocket: gauge('sobranie_ws_connections_active', 'Open WebSocket connections'),
-    sse: gauge('sobranie_sse_connections_active', 'Open server-sent event streams'),
+    sse: gauge('sobranie_sse_connections_active', 'Open event streams'),
   };
 }

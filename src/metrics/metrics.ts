@@ -23,15 +23,23 @@ export interface MetricSources {
   /** Age in seconds of the oldest row that waits. */
   readonly outboxLagSeconds?: () => number;
   readonly relayLeader?: () => boolean;
-  readonly presenceMembers?: () => number;
   /** Seconds since the shutdown began; 0 before. */
   readonly shutdownSeconds?: () => number;
+}
+
+export interface MetricDescription {
+  readonly name: string;
+  readonly labels: readonly string[];
+  /** What operators read beside it, in the scrape and in docs/metrics.md. */
+  readonly help: string;
 }
 
 export interface Metrics extends HubMetrics, SyncObserver, AccessMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<{ readonly contentType: string; readonly body: string }>;
+  /** What there is to scrape, in the order of its names. */
+  describe(): readonly MetricDescription[];
   close(): void;
 }
 
@@ -44,6 +52,7 @@ export function createMetrics(options: { readonly serverId: string }): Metrics {
     ...accessMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+    describe: () => described(registry),
     close: closeProcessMetrics,
   };
 }
@@ -63,9 +72,21 @@ function addSources(registry: Registry, sources: MetricSources): void {
   const { relayLeader } = sources;
   gauge('sobranie_subscriptions_active', 'Subscriptions of all connections', sources.subscriptions);
   gauge('sobranie_channels_active', 'Channels with a subscriber on this node', sources.channels);
-  gauge('sobranie_outbox_pending', 'Changes that wait in the outbox', sources.outboxPending);
-  gauge('sobranie_outbox_lag_seconds', 'Age of the oldest change that waits', sources.outboxLagSeconds);
+  gauge('sobranie_outbox_pending', 'Changes that wait in the outbox, on the node that relays', sources.outboxPending);
+  gauge(
+    'sobranie_outbox_lag_seconds',
+    'Age in seconds of the oldest change in the outbox, on the node that relays',
+    sources.outboxLagSeconds,
+  );
   gauge('sobranie_relay_leader', '1 on the node that relays', relayLeader && (() => (relayLeader() ? 1 : 0)));
-  gauge('sobranie_presence_members', 'Members present on this node', sources.presenceMembers);
-  gauge('sobranie_shutdown_duration_seconds', 'Seconds since the shutdown began', sources.shutdownSeconds);
+  gauge('sobranie_shutdown_duration_seconds', 'Seconds since the shutdown began; 0 before', sources.shutdownSeconds);
+}
+
+function described(registry: Registry): readonly MetricDescription[] {
+  const descriptions = registry.getMetricsAsArray().map((metric) => {
+    // The library's types leave the names of labels out.
+    const { labelNames = [] } = metric as { readonly labelNames?: readonly string[] };
+    return { name: metric.name, labels: labelNames, help: metric.help };
+  });
+  return descriptions.toSorted((one, other) => one.name.localeCompare(other.name, 'en'));
 }

@@ -13,12 +13,12 @@ export function addProcessMetrics(registry: Registry): () => void {
   const startedAt = Date.now() / 1_000 - process.uptime();
   new Gauge({
     name: 'process_start_time_seconds',
-    help: 'When the process started, in unix seconds',
+    help: 'When the process started, in Unix seconds',
     registers,
   }).set(startedAt);
   new Gauge({
     name: 'process_resident_memory_bytes',
-    help: 'Resident memory of the process',
+    help: 'Bytes of resident memory of the process',
     registers,
     collect() {
       this.set(process.memoryUsage.rss());
@@ -26,7 +26,7 @@ export function addProcessMetrics(registry: Registry): () => void {
   });
   new Gauge({
     name: 'sobranie_heap_used_bytes',
-    help: 'JavaScript heap in use',
+    help: 'Bytes of the JavaScript heap in use',
     registers,
     collect() {
       this.set(process.memoryUsage().heapUsed);
@@ -34,7 +34,7 @@ export function addProcessMetrics(registry: Registry): () => void {
   });
   new Counter({
     name: 'process_cpu_seconds_total',
-    help: 'Processor time that the process has used, user and system',
+    help: 'Processor seconds that the process has used, user and system',
     registers,
     collect() {
       const { user, system } = process.cpuUsage();
@@ -46,7 +46,7 @@ export function addProcessMetrics(registry: Registry): () => void {
   delay.enable();
   new Gauge({
     name: 'sobranie_event_loop_lag_seconds',
-    help: 'How late timers ran since the last scrape',
+    help: 'Seconds that timers were late since the last scrape',
     labelNames: ['quantile'],
     registers,
     collect() {

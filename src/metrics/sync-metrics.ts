@@ -13,23 +13,30 @@ export function syncMetrics(registry: Registry): SyncObserver {
     labelNames: ['adapter'],
     registers: [registry],
   });
-  const messages = counter(registry, 'sobranie_sync_messages_total', 'Publications through the sync layer', [
-    'adapter',
-    'direction',
-  ]);
+  const messages = counter(
+    registry,
+    'sobranie_sync_messages_total',
+    'Publications through the sync layer, `in` or `out`',
+    ['adapter', 'direction'],
+  );
   const messagesOf = new Children((adapter) => ({
     in: messages.labels(adapter, 'in'),
     out: messages.labels(adapter, 'out'),
   }));
   const delay = new Histogram({
     name: 'sobranie_sync_delay_seconds',
-    help: 'From accepted anywhere in the cluster to arrived on this node',
+    help: 'Seconds from accepted on any node to arrived on this node',
     labelNames: ['adapter'],
     buckets: delayBuckets,
     registers: [registry],
   });
   const delayOf = new Children((adapter) => delay.labels(adapter));
-  const reconnects = counter(registry, 'sobranie_sync_reconnects_total', 'Connections regained', ['adapter']);
+  const reconnects = counter(
+    registry,
+    'sobranie_sync_reconnects_total',
+    'Connections to the sync layer that were regained',
+    ['adapter'],
+  );
   const errors = counter(registry, 'sobranie_sync_errors_total', 'Failures of the sync layer', ['adapter']);
   return {
     up(adapter, isUp) {

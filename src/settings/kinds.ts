@@ -8,7 +8,7 @@ import { TrustedProxies } from '../http/client-address.ts';
 import { redactUrl } from './redact.ts';
 
 export interface Kind<T> {
-  /** Completes "… is not", in a list of faults and in the README's table. */
+  /** Completes "… is not", in a list of faults and in docs/settings.md. */
   readonly allowed: string;
   /** The value, or undefined when the text is not of this kind. Never throws. */
   parse(text: string): T | undefined;

@@ -5,7 +5,7 @@ import { similarName } from './similar.ts';
 import { allSettings, settingsByKey, type Role, type Setting } from './table.ts';
 import { tokenFaults, tokenWarnings } from './tokens.ts';
 
-export { settingsTable, type Role } from './table.ts';
+export type { Role } from './table.ts';
 
 type SettingsByKey = typeof settingsByKey;
 type ValueOf<S> = S extends Setting<infer T> ? T : never;

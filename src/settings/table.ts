@@ -1,5 +1,5 @@
-// The one table of settings: name, kind, default and meaning. Reading them, the README's table and the check for
-// mistyped names all come from here, so a new setting is one row.
+// The one table of settings: name, kind, default and meaning. Reading them, docs/settings.md and the check for mistyped
+// names all come from here, so a new setting is one row.
 
 import {
   addressRanges,
@@ -281,11 +281,11 @@ export const settingsByKey = {
 /** The rows in the order in which people should read them. */
 export const allSettings: readonly Setting<unknown>[] = Object.values(settingsByKey);
 
-/** The README's table, in Markdown. */
-export function settingsTable(): string {
-  const rows = allSettings.map((setting) => {
+/** The list in docs/settings.md, in Markdown: a heading for each, so that other documents can link to it. */
+export function settingsList(): string {
+  const entries = allSettings.map((setting) => {
     const standard = setting.default === undefined ? (setting.unset ?? '') : `\`${setting.default}\``;
-    return `| \`${setting.name}\` | ${standard} | ${setting.doc} Allowed: ${setting.kind.allowed}. |`;
+    return `### \`${setting.name}\`\n\n${setting.doc}\n\nDefault: ${standard}. Allowed: ${setting.kind.allowed}.`;
   });
-  return ['| setting | default | meaning |', '| --- | --- | --- |', ...rows].join('\n');
+  return entries.join('\n\n');
 }

@@ -14,7 +14,7 @@ patient();
 const apiKey = 'the-key-of-the-backend-0123456789';
 const backend = { authorization: `Bearer ${apiKey}` };
 
-/** What the README tells a page to do; `log` is for the test. */
+/** What docs/access.md tells a page to do; `log` is for the test. */
 const script = `
   const log = [];
   let cursor = '';

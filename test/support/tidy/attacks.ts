@@ -1,41 +1,29 @@
-// The README's table of what an attacker or a fault may do: each row names a test, and the test must be there.
+// docs/security.md, the list of what an attacker or a fault may do: each item names a test, and the test must be there.
 
 import { finding, type Finding } from './finding.ts';
 import type { SourceFile } from './source-files.ts';
 
-const heading = '## What an attacker or a bug may do';
-/** `| what | what happens | \`folder/file.test.ts\`: the test's name |` */
-const row = /^\|.*\|\s*`([\w/.-]+\.test\.ts)`: (.+?)\s*\|\s*$/;
-/** Fewer would be a table that somebody cut. */
-const rowsMin = 40;
+const path = 'docs/security.md';
+/** `- **What is tried.** What happens.` and, in a line of its own, `` `folder/file.test.ts`: the test's name ``. */
+const proof = /^ {2}`([\w/.-]+\.test\.ts)`: (.+)$/m;
+/** Fewer would be a list that somebody cut. */
+const itemsMin = 110;
 
-/** Rows of the table that name no test, or one that is not there. */
+/** Items of the list that name no test, or one that is not there. */
 export function unprovedAttacks(files: ReadonlyMap<string, SourceFile>): Finding[] {
-  const readme = files.get('README.md');
-  if (readme === undefined) return ['README.md does not exist'];
-  const start = readme.text.indexOf(heading);
-  if (start === -1) return [`README.md: the section "${heading}" is missing`];
-  const end = readme.text.indexOf('\n## ', start + heading.length);
-  const section = readme.text.slice(start, end === -1 ? undefined : end);
-  const findings: Finding[] = [];
-  let rows = 0;
-  let position = start;
-  for (const line of section.split('\n')) {
-    const isRow = line.startsWith('|') && !/^\|[\s|:-]*\|$/.test(line) && !line.startsWith('| what ');
-    if (isRow) {
-      rows++;
-      findings.push(...unproved(line, files).map((text) => finding(readme, position, text)));
-    }
-    position += line.length + 1;
-  }
-  if (rows < rowsMin) findings.push(finding(readme, start, `only ${rows} of at least ${rowsMin} rows`));
+  const document = files.get(path);
+  if (document === undefined) return [`${path} does not exist`];
+  const items = Array.from(document.text.matchAll(/^- .*\n(?: {2}.*\n)*/gm));
+  const findings = items.flatMap((item) => unproved(item[0], files).map((text) => finding(document, item.index, text)));
+  if (items.length < itemsMin)
+    findings.push(finding(document, 0, `only ${items.length} of at least ${itemsMin} items`));
   return findings;
 }
 
-function unproved(line: string, files: ReadonlyMap<string, SourceFile>): string[] {
-  const [, path, name] = row.exec(line) ?? [];
-  if (path === undefined || name === undefined) return ['a row names no test'];
-  const test = files.get(`test/${path}`);
-  if (test === undefined) return [`test/${path} does not exist`];
-  return test.text.includes(name.replaceAll('\\|', '|')) ? [] : [`test/${path} has no test "${name}"`];
+function unproved(item: string, files: ReadonlyMap<string, SourceFile>): string[] {
+  const [, file, name] = proof.exec(item) ?? [];
+  if (file === undefined || name === undefined) return ['an item names no test'];
+  const test = files.get(`test/${file}`);
+  if (test === undefined) return [`test/${file} does not exist`];
+  return test.text.includes(name) ? [] : [`test/${file} has no test "${name}"`];
 }

@@ -1,13 +1,13 @@
 // What the code promises to others and where that must be written: codes and frames in the wire's document, settings
-// and metrics in the README or under docs/.
+// and metrics in docs/, as generated from the code.
 
 import { closeCodes, errorCodes } from '../../../src/protocol/codes.ts';
-import { allSettings, settingsTable } from '../../../src/settings/table.ts';
+import { metricsTable } from '../../../src/metrics/table.ts';
+import { settingsList } from '../../../src/settings/table.ts';
 import { finding, type Finding } from './finding.ts';
 import type { SourceFile } from './source-files.ts';
 
 const wirePath = 'src/protocol/PROTOCOL.md';
-const readmePath = 'README.md';
 
 type Files = ReadonlyMap<string, SourceFile>;
 
@@ -40,36 +40,23 @@ function literalsOf(files: Files, path: string, pattern: RegExp): string[] {
   return words;
 }
 
-/** Rows of the settings' table that the README lacks or tells otherwise. */
-export function undocumentedSettings(files: Files): Finding[] {
-  const readme = files.get(readmePath);
-  if (readme === undefined) return [`${readmePath} does not exist`];
-  const written = new Set(readme.text.split('\n').map(squeeze));
-  const rows = settingsTable().split('\n').slice(2);
-  return rows.flatMap((row, index) => {
-    if (written.has(squeeze(row))) return [];
-    const name = allSettings[index]?.name ?? row;
-    const position = Math.max(0, readme.text.indexOf(`| \`${name}\``));
-    return [finding(readme, position, `setting ${name} is missing or out of date; run: bun scripts/settings-table.ts`)];
+/** Documents whose part between `<!-- generated -->` and `<!-- /generated -->` is not what the code makes of it. */
+export function outdatedDocuments(files: Files): Finding[] {
+  const documents = { 'docs/settings.md': settingsList(), 'docs/metrics.md': metricsTable() };
+  return Object.entries(documents).flatMap(([path, generated]) => {
+    const document = files.get(path);
+    if (document === undefined) return [`${path} does not exist`];
+    const place = /<!-- generated -->\n([^]*?)<!-- \/generated -->/.exec(document.text);
+    const written = linesOf(place?.[1] ?? '');
+    const due = linesOf(generated);
+    if (written.join('\n') === due.join('\n')) return [];
+    const line = due.find((each, index) => each !== written[index]) ?? 'something was added by hand';
+    return [finding(document, place?.index ?? 0, `is out of date; run: bun run docs (${line})`)];
   });
 }
 
-/** Formatters pad the cells of a table. */
-function squeeze(line: string): string {
-  return line.replace(/\s+/g, ' ').trim();
-}
-
-/** Names of metrics that stand neither in the README nor under docs/. */
-export function undocumentedMetrics(files: Files): Finding[] {
-  const documents = [...files.values()].filter(({ path }) => path === readmePath || /^docs\/.*\.md$/.test(path));
-  const written = documents.map(({ text }) => text).join('\n');
-  const sources = [...files.values()].filter(({ path }) => /^src\/metrics\/.*\.ts$/.test(path));
-  return sources.flatMap((file) =>
-    Array.from(file.uncommented.matchAll(/'((?:sobranie|process)_[a-z_]+)'/g), (match) => ({
-      name: match[1] ?? '',
-      position: match.index,
-    }))
-      .filter(({ name }) => !new RegExp(`\\b${name}\\b`).test(written))
-      .map(({ name, position }) => finding(file, position, `metric ${name} is not documented`)),
-  );
+/** Without what a formatter changes: blank lines, and how wide the cells of a table are. */
+function linesOf(text: string): string[] {
+  const lines = text.split('\n').map((line) => line.replace(/-{3,}/g, '---').replace(/\s+/g, ' ').trim());
+  return lines.filter((line) => line !== '');
 }
