@@ -1,19 +1,20 @@
-// Whose turn it is where only so many may be served at once: some of each user, so that one who asks for much, or for
-// what takes long, holds up nobody but himself. Users take turns; each one's are in order.
+// Turns at something that serves a limited number at once: some for each user, so that a user who asks for much, or for
+// what takes long, holds up nobody else. Users are served in rotation; the turns of one user keep their order.
+// Nothing is kept of a user who is neither served nor waiting.
 
 type User = string | null;
 
 export interface TurnLimits {
   /** Served at once. */
   readonly total: number;
-  /** Of one user. */
+  /** Served at once for one user. */
   readonly each: number;
 }
 
 interface Queue {
   running: number;
-  /** Starts the next one; false when it waits no more. */
-  readonly waiting: (() => boolean)[];
+  /** In order: each starts the turn of one who waits. */
+  readonly waiting: Set<() => void>;
 }
 
 const waitingMax = 10_000;
@@ -21,63 +22,78 @@ const waitMsMax = 5_000;
 
 export class Turns {
   readonly #limits: TurnLimits;
-  /** In the order in which they are looked at. */
+  readonly #waitMsMax: number;
+  /** In the order of the rotation. */
   readonly #queues = new Map<User, Queue>();
   #running = 0;
   #waiting = 0;
 
-  constructor(limits: TurnLimits) {
+  /** `waitMs`: how long a turn is waited for; tests wait less. */
+  constructor(limits: TurnLimits, waitMs: number = waitMsMax) {
     this.#limits = limits;
+    this.#waitMsMax = waitMs;
   }
 
-  /** Undefined: it is the user's turn at once. Rejects when it does not come within five seconds; throws if too many wait. */
+  /** Users of whom something is kept. */
+  get size(): number {
+    return this.#queues.size;
+  }
+
+  /** Undefined when the turn begins at once. Rejects when it does not begin in time; throws if too many wait. */
   take(user: User): Promise<void> | undefined {
-    const queue = this.#queueOf(user);
+    const queue = this.#queues.get(user) ?? { running: 0, waiting: new Set() };
     if (this.#isFree(queue)) {
+      this.#queues.set(user, queue);
       this.#start(queue);
       return undefined;
     }
+    // Checked before anything is kept: whoever makes up users would fill the memory otherwise.
     if (this.#waiting >= waitingMax) throw new Error('too many wait for their turn');
-    this.#waiting++;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    let waits = true;
-    const leave = (): void => {
-      waits = false;
-      this.#waiting--;
-    };
-    const timer = setTimeout(() => {
-      leave();
-      reject(new Error(`no turn within ${waitMsMax} ms`));
-    }, waitMsMax);
-    queue.waiting.push(() => {
-      if (!waits) return false;
-      clearTimeout(timer);
-      leave();
-      this.#start(queue);
-      resolve();
-      return true;
-    });
-    return promise;
+    this.#queues.set(user, queue);
+    return this.#wait(user, queue);
   }
 
-  /** The turn has ended; the next one's begins. */
+  /** Ends a turn that was taken; the next one begins. */
   give(user: User): void {
-    const queue = this.#queueOf(user);
+    const queue = this.#queues.get(user);
+    if (queue === undefined) throw new Error('a turn was given back that nobody took');
     queue.running--;
     this.#running--;
     this.#next();
-    if (queue.running === 0 && queue.waiting.length === 0) this.#queues.delete(user);
+    this.#forget(user, queue);
+  }
+
+  #wait(user: User, queue: Queue): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const leave = (): void => {
+      clearTimeout(timer);
+      queue.waiting.delete(begin);
+      this.#waiting--;
+    };
+    const begin = (): void => {
+      leave();
+      this.#start(queue);
+      resolve();
+    };
+    const timer = setTimeout(() => {
+      leave();
+      this.#forget(user, queue);
+      reject(new Error(`no turn within ${this.#waitMsMax} ms`));
+    }, this.#waitMsMax);
+    this.#waiting++;
+    queue.waiting.add(begin);
+    return promise;
   }
 
   #next(): void {
     for (const [user, queue] of this.#queues) {
-      while (this.#isFree(queue) && queue.waiting.length > 0) {
-        if (queue.waiting.shift()?.() !== true) continue;
-        // Behind the others, whose turn it is next.
-        this.#queues.delete(user);
-        this.#queues.set(user, queue);
-        return;
-      }
+      const [begin] = queue.waiting;
+      if (begin === undefined || !this.#isFree(queue)) continue;
+      // To the end of the rotation.
+      this.#queues.delete(user);
+      this.#queues.set(user, queue);
+      begin();
+      return;
     }
   }
 
@@ -90,11 +106,7 @@ export class Turns {
     return this.#running < this.#limits.total && queue.running < this.#limits.each;
   }
 
-  #queueOf(user: User): Queue {
-    const known = this.#queues.get(user);
-    if (known !== undefined) return known;
-    const queue: Queue = { running: 0, waiting: [] };
-    this.#queues.set(user, queue);
-    return queue;
+  #forget(user: User, queue: Queue): void {
+    if (queue.running === 0 && queue.waiting.size === 0) this.#queues.delete(user);
   }
 }

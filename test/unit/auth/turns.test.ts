@@ -1,6 +1,6 @@
 // Turns: never more at once than the limits say, users one after another, and nothing left when all have gone.
 
-import { expect, test } from 'bun:test';
+import { describe, expect, test } from 'bun:test';
 import { Turns } from '../../../src/auth/turns.ts';
 
 /** Takes turns, and says in which order they came. */
@@ -66,6 +66,68 @@ test('a crowd is served whole, within the limits at every moment', async () => {
   });
   await Promise.all(all);
   expect(most).toBeLessThanOrEqual(7);
+});
+
+// Whoever was refused, waited in vain or was served left an entry behind, for ever: 200,000 made-up users cost 73 MB.
+describe('nothing is kept of users who are neither served nor waiting', () => {
+  const crowd = Array.from({ length: 20_000 }, (_, index) => `made-up-${index}`);
+
+  test('who were refused', () => {
+    const turns = new Turns({ total: 1, each: 1 });
+    expect(turns.take('first')).toBeUndefined();
+    const waiting = Array.from({ length: 10_000 }, () => turns.take('patient'));
+    expect(turns.size).toBe(2);
+    for (const user of crowd) expect(() => turns.take(user)).toThrow('too many');
+    expect(turns.size).toBe(2);
+    for (const turn of waiting) turn?.catch(() => undefined);
+  });
+
+  test('who waited in vain', async () => {
+    const turns = new Turns({ total: 1, each: 1 }, 20);
+    expect(turns.take('first')).toBeUndefined();
+    const waits = await Promise.allSettled(crowd.slice(0, 10_000).map((user) => turns.take(user)));
+    expect(new Set(waits.map(({ status }) => status))).toEqual(new Set(['rejected']));
+    expect(turns.size).toBe(1);
+    turns.give('first');
+    expect(turns.size).toBe(0);
+  });
+
+  test('who waited in vain beside a turn of their own that goes on', async () => {
+    const turns = new Turns({ total: 2, each: 1 }, 20);
+    expect(turns.take('slow')).toBeUndefined();
+    await expect(turns.take('slow')).rejects.toThrow('no turn within 20 ms');
+    expect(turns.size).toBe(1);
+    // The place that became free is not given to one who left.
+    turns.give('slow');
+    expect(turns.size).toBe(0);
+    expect(turns.take('slow')).toBeUndefined();
+    expect(turns.take('next')).toBeUndefined();
+  });
+
+  test('who were served', async () => {
+    const turns = new Turns({ total: 3, each: 2 });
+    const work = crowd.slice(0, 5_000).map(async (_, index) => {
+      const user = `u${index % 40}`;
+      await turns.take(user);
+      await Promise.resolve();
+      turns.give(user);
+    });
+    expect(turns.size).toBe(40);
+    await Promise.all(work);
+    expect(turns.size).toBe(0);
+  });
+});
+
+test('who waited in vain makes room for others to wait', async () => {
+  const turns = new Turns({ total: 1, each: 1 }, 20);
+  expect(turns.take('first')).toBeUndefined();
+  const crowd = Array.from({ length: 10_000 }, () => turns.take('crowd'));
+  expect(() => turns.take('next')).toThrow('too many');
+  await Promise.allSettled(crowd);
+  const turn = turns.take('next');
+  turns.give('first');
+  await turn;
+  expect(() => turns.give('crowd')).toThrow('nobody took');
 });
 
 test('more than may wait are refused', () => {
