@@ -3,6 +3,7 @@
 import { Elysia } from 'elysia';
 import type { Cluster } from '../core/cluster.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { isUser, userShape } from '../protocol/user.ts';
 import type { ServerAccess } from './server-access.ts';
 
 /** `restart`: patterns whose channels' history would be kept otherwise, which only a restart brings about. */
@@ -15,8 +16,6 @@ export interface RightsOptions {
   readonly tryRules: () => Promise<RulesTrial>;
 }
 
-const userLengthMax = 1_024;
-
 export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions): Elysia {
   // What comes as a body is not read.
   const parse = () => ({});
@@ -25,9 +24,7 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
       '/users/:user/reauthorize',
       async ({ request, params: { user } }) => {
         serverAccess.requireServer(request);
-        if (user.length > userLengthMax) {
-          throw new RealtimeError('bad_request', `A user's name has at most ${userLengthMax} characters.`);
-        }
+        if (!isUser(user)) throw new RealtimeError('bad_request', `The user is not ${userShape}.`);
         const { value: unsubscribed, incomplete } = await cluster.reauthorize(user);
         return { user, unsubscribed, ...namesOf(incomplete) };
       },

@@ -6,7 +6,7 @@ import { PostgresTickets } from '../auth/ticket-postgres.ts';
 import { redisTickets } from '../auth/ticket-redis.ts';
 import type { TicketStore } from '../auth/ticket-store.ts';
 import { takingTickets, Tickets } from '../auth/tickets.ts';
-import { tokenAuthenticator } from '../auth/token-authenticator.ts';
+import { tokenAuthenticator } from '../auth/tokens.ts';
 import { publicKeys, remoteKeys, secretKeys, type TokenKeys } from '../auth/token-keys.ts';
 import { everyoneAnonymous, type Authenticate } from '../core/access.ts';
 import type { Clock } from '../time/clock.ts';

@@ -16,6 +16,8 @@ export interface Identity {
   readonly grants?: readonly Grant[] | undefined;
   /** All that the token says, as it says it. */
   readonly claims?: Readonly<Record<string, unknown>> | undefined;
+  /** Nothing tells it from the application's backend: they share their idempotency keys. */
+  readonly actsAsBackend?: boolean | undefined;
 }
 
 /** Actions on the channels whose names match. */
@@ -41,15 +43,15 @@ export interface Access {
   renew(user: string | undefined): Promise<void>;
 }
 
-/** Of a server where nobody has a token: as good as anyone else, the application's backend included. */
-export const anonymous: Identity = { user: null };
+/** A connection to a server that checks no tokens. */
+export const anonymous: Identity = { user: null, actsAsBackend: true };
 
-/** Without a token on a server where others have one. */
-export const stranger: Identity = { user: null };
+/** A connection without a token to a server that checks tokens and allows such connections. */
+export const tokenless: Identity = { user: null };
 
 /** The idempotency key under which a client's publication counts: nobody uses up a backend's, or another user's. */
 export function keyOf(identity: Identity, key: string | undefined): string | undefined {
-  if (key === undefined || identity === anonymous) return key;
+  if (key === undefined || identity.actsAsBackend === true) return key;
   return `\u0001${identity.user ?? ''}\u0001${key}`;
 }
 

@@ -13,7 +13,7 @@ patient();
 const apiKey = 'the-key-of-the-backend-0123456789';
 const backend = { authorization: `Bearer ${apiKey}` };
 const all = ['subscribe', 'publish', 'history'];
-const usedText = /was used, has ended or never was/;
+const usedText = /was used, has expired or never existed/;
 
 function ask(server: RunningServer, headers: Record<string, string>, body?: unknown): Promise<Answer> {
   if (body !== undefined) return post(server, '/realtime/ticket', body, headers);

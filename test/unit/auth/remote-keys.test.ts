@@ -2,7 +2,7 @@
 
 import { afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { RemoteKeys, type RemoteKeysOptions } from '../../../src/auth/remote-keys.ts';
-import { tokenAuthenticator } from '../../../src/auth/token-authenticator.ts';
+import { tokenAuthenticator } from '../../../src/auth/tokens.ts';
 import { remoteKeys } from '../../../src/auth/token-keys.ts';
 import type { Authenticate } from '../../../src/core/access.ts';
 import { systemClock } from '../../../src/time/clock.ts';
@@ -54,7 +54,7 @@ async function outcome(enter: Authenticate, token: string): Promise<string> {
   }
 }
 
-const awayText = 'unavailable: The keys that tokens are checked by cannot be fetched now; retry.';
+const awayText = 'unavailable: The keys that check tokens cannot be fetched now; retry.';
 const unknownText =
   'unauthorized: The token is signed with a key that the key set does not hold; see its "kid" and "alg".';
 
@@ -187,7 +187,7 @@ test('keys of the set verify signatures and are no secrets; a token that names n
   const host = hostOf(first, second);
   const { enter } = authenticatorOf(host);
   const forged = handmade({ ...hs256, kid: 'first' }, { sub: 'ann' }, JSON.stringify(first.jwk));
-  expect(await outcome(enter, forged)).toMatch(/^unauthorized: .*"alg" is none/);
+  expect(await outcome(enter, forged)).toMatch(/^unauthorized: .*"alg" is not allowed/);
   expect(await outcome(enter, await tokenBy({ ...first, kid: 'second' }))).toMatch(/signature does not fit/);
   const { kid: _kid, ...nameless } = first;
   expect(await outcome(enter, await tokenBy(nameless as NamedKey))).toMatch(/must name one in "kid"/);

@@ -1,11 +1,11 @@
 // Settings: what is read, what is refused, and that a refusal names everything at once and nothing secret.
 
 import { describe, expect, test } from 'bun:test';
-import { createLogger } from '../../src/app/logger.ts';
-import { redactText, redactUrl } from '../../src/settings/redact.ts';
-import { slipsBetween } from '../../src/settings/similar.ts';
-import { allSettings, settingsList } from '../../src/settings/table.ts';
-import { readSettings, SettingsError, settingsWarnings } from '../../src/settings/settings.ts';
+import { createLogger } from '../../../src/app/logger.ts';
+import { redactText, redactUrl } from '../../../src/settings/redact.ts';
+import { slipsBetween } from '../../../src/settings/similar.ts';
+import { allSettings, settingsList } from '../../../src/settings/table.ts';
+import { readSettings, SettingsError, settingsWarnings } from '../../../src/settings/settings.ts';
 
 function faultsOf(env: Record<string, string>): readonly string[] {
   try {

@@ -1,0 +1,12 @@
+// What a user may be called. The same everywhere that a name comes in: in a token, with a ticket, in an address of the
+// API.
+
+export const userLengthMax = 128;
+
+/** Completes "… is not". */
+export const userShape = `a text of 1 to ${userLengthMax} characters without control characters`;
+
+export function isUser(value: unknown): value is string {
+  // Half a surrogate pair is no text either: no two systems print it alike.
+  return typeof value === 'string' && value !== '' && value.length <= userLengthMax && !/[\p{Cc}\p{Cs}]/u.test(value);
+}
