@@ -1,7 +1,9 @@
-// Finds environment variables that are probably a mistyped setting: a setting that is silently not applied (a token
-// key, a limit) does more harm than a start that is refused with a hint.
+// Finds environment variables that are probably a mistyped setting. A setting that is silently not applied, be it a
+// token key or a limit, does more harm than a start that stops with a hint.
 
-/** Names that other programs use and that stand close to ours, and families that are never ours. */
+import leven from 'leven';
+
+/** Names of other programs that look like ours. */
 const foreignNames = new Set([
   'HOME',
   'HOSTNAME',
@@ -25,7 +27,7 @@ const foreignNames = new Set([
 ]);
 const foreignPrefixes = ['npm_', 'PG', 'BUN_', 'KUBERNETES_', 'XDG_', 'LC_', 'SSH_', 'GIT_'];
 
-/** Names from 4 letters on may differ by one slip, from 8 letters on by two; in shorter ones a slip makes another word. */
+/** In a name of less than 4 letters a slip makes another word; one from 8 letters on may hold two. */
 function slipsAllowed(name: string): number {
   if (name.length >= 8) return 2;
   return name.length >= 4 ? 1 : 0;
@@ -45,33 +47,13 @@ export function similarName(name: string, known: readonly string[]): string | un
   return best?.name;
 }
 
-/**
- * Damerau-Levenshtein distance in its optimal string alignment form: letters left out, added, changed, and neighbours
- * swapped, each counted once.
- */
+/** Letters left out, added or changed, and neighbours swapped, each counted once. */
 export function slipsBetween(left: string, right: string): number {
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: right.length + 1 }, (_, column) => column);
-  for (let row = 1; row <= left.length; row++) {
-    const current = [row];
-    for (let column = 1; column <= right.length; column++) {
-      const same = left[row - 1] === right[column - 1];
-      let cost = Math.min(
-        cell(last, column) + 1,
-        cell(current, column - 1) + 1,
-        cell(last, column - 1) + (same ? 0 : 1),
-      );
-      const swapped =
-        row > 1 && column > 1 && left[row - 1] === right[column - 2] && left[row - 2] === right[column - 1];
-      if (swapped) cost = Math.min(cost, cell(beforeLast, column - 2) + 1);
-      current.push(cost);
-    }
-    beforeLast = last;
-    last = current;
-  }
-  return cell(last, right.length);
-}
-
-function cell(row: readonly number[], column: number): number {
-  return row[column] ?? Number.POSITIVE_INFINITY;
+  const slips = leven(left, right);
+  if (slips < 2 || slips > 3) return slips;
+  // The library counts a swap as two changes: so one is undone before it counts, at every place in turn.
+  const unswapped = Array.from({ length: Math.max(0, left.length - 1) }, (_, at) => {
+    return left.slice(0, at) + left.charAt(at + 1) + left.charAt(at) + left.slice(at + 2);
+  });
+  return Math.min(slips, ...unswapped.map((text) => leven(text, right) + 1));
 }

@@ -155,6 +155,7 @@ describe('mistyped names', () => {
     port: 'PORT',
     HOSTT: 'HOST',
     JWT_SECERT: 'JWT_SECRET',
+    JWT_SECERTS: 'JWT_SECRET',
     REDIS_URI: 'REDIS_URL',
   };
   test.each(Object.entries(slips))('%s is taken for %s', (name, meant) => {
@@ -177,6 +178,7 @@ describe('mistyped names', () => {
     expect(slipsBetween('PORT', 'PRT')).toBe(1);
     expect(slipsBetween('PORT', 'SPORT')).toBe(1);
     expect(slipsBetween('PORT', 'FORK')).toBe(2);
+    expect(slipsBetween('REIDS_URI', 'REDIS_URL')).toBe(2);
     expect(slipsBetween('', 'PORT')).toBe(4);
   });
 });

@@ -23,7 +23,23 @@ test('the nearest that is no trusted proxy, read from the right', () => {
 });
 
 test('garbage in the header counts as the proxy itself', () => {
-  const words = ['unknown', '', ' ', ',', ', ,', '999.1.1.1', '1.2.3', '_hidden', "'; drop table", '1.2.3.4.5', '::gg'];
+  const words = [
+    '010.1.2.3',
+    '0x7f.1',
+    '2130706433',
+    '::ffff:010.1.2.3',
+    'unknown',
+    '',
+    ' ',
+    ',',
+    ', ,',
+    '999.1.1.1',
+    '1.2.3',
+    '_hidden',
+    "'; drop table",
+    '1.2.3.4.5',
+    '::gg',
+  ];
   const forms = [
     'for=1.2.3.4',
     '127.0.0.1:x',
@@ -46,7 +62,7 @@ test('one IPv6 client has a /64 to choose from: that is what counts', () => {
   expect(of('2001:db8:1:2:aaaa::1', null)).toBe(of('2001:0DB8:0001:0002::ffff', null));
   expect(of('2001:db8:1:2::1', null)).not.toBe(of('2001:db8:1:3::1', null));
   expect(of('::1', null)).toBe('0:0:0:0::/64');
-  expect(of('fe80::1%eth0', null)).toBe('fe80:0:0:0::/64');
+  for (const zone of ['eth0', 'br-lan', 'eth0.1']) expect(of(`fe80::1%${zone}`, null)).toBe('fe80:0:0:0::/64');
   expect(of('64:ff9b::192.0.2.1', null)).toBe('64:ff9b:0:0::/64');
 });
 
