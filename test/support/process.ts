@@ -1,7 +1,7 @@
 // The server as its users run it: a process of its own, spoken to by environment, signals, output and network. Ends
 // only processes that it started, and ends them all with the test process, however that ends.
 
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 
 export interface RunningProcess {
@@ -50,7 +50,17 @@ export function spawnScript(
   environment: Environment = {},
   args: readonly string[] = [],
 ): RunningProcess {
-  const child = Bun.spawn([process.execPath, script, ...args], {
+  return spawn([process.execPath, script, ...args], environment);
+}
+
+/** Runs a line of a shell, in which `bun` is this Bun. */
+export function spawnShell(line: string, environment: Environment = {}): RunningProcess {
+  const path = `${dirname(process.execPath)}:${process.env['PATH'] ?? ''}`;
+  return spawn(['bash', '-c', line], { PATH: path, ...environment });
+}
+
+function spawn(command: string[], environment: Environment): RunningProcess {
+  const child = Bun.spawn(command, {
     cwd: projectFolder,
     env: environmentOf(environment),
     stdin: 'ignore',

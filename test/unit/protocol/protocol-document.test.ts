@@ -7,12 +7,16 @@ import { channelLengthMax } from '../../../src/protocol/channel.ts';
 import { errorCodes } from '../../../src/protocol/codes.ts';
 import { commandTypes, decodeCommand, isRefused } from '../../../src/protocol/commands.ts';
 import { decodeCursor } from '../../../src/protocol/cursor.ts';
+import { settingsByKey } from '../../../src/settings/table.ts';
 import { startServer, type RunningServer } from '../../support/process.ts';
 
 const text = await Bun.file(join(import.meta.dir, '../../../src/protocol/PROTOCOL.md')).text();
 
 function blocks(language: string): string[] {
-  return Array.from(text.matchAll(new RegExp(`\`\`\`${language}\\n(.*?)\`\`\``, 'gs')), (match) => match[1] ?? '');
+  return Array.from(
+    text.matchAll(new RegExp(`\`\`\`${language}(?: [^\\n]*)?\\n(.*?)\`\`\``, 'gs')),
+    (match) => match[1] ?? '',
+  );
 }
 
 /** The objects of a block, each of which begins at a line's start. */
@@ -39,6 +43,12 @@ test('the table of errors is the table of the code', () => {
 
 test('limits are those of the code', () => {
   expect(text).toContain(`1 to ${channelLengthMax} characters of`);
+});
+
+test('the heartbeat in its examples is the default', () => {
+  const shown = Array.from(text.matchAll(/"heartbeat": ?(\d+)/g), (match) => match[1]);
+  expect(shown.length).toBeGreaterThan(0);
+  expect(new Set(shown)).toEqual(new Set([settingsByKey.heartbeat.default]));
 });
 
 test('the cursors in it are cursors', () => {
