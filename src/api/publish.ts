@@ -16,6 +16,7 @@ import type { ServerAccess } from './server-access.ts';
 
 export interface ApiOptions {
   readonly hub: Hub;
+  readonly messageBytesMax: number;
   readonly cluster: Cluster;
   readonly serverAccess: ServerAccess;
   /** Publications are refused with `shutting_down` from then on: their publisher should reach another node. */
@@ -56,7 +57,7 @@ interface Published {
   readonly offset?: number;
 }
 
-export function apiRoutes({ hub, cluster, serverAccess, isClosed }: ApiOptions): Elysia {
+export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClosed }: ApiOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-api', prefix: '/realtime' })
     .post(
       '/publish',
@@ -71,7 +72,7 @@ export function apiRoutes({ hub, cluster, serverAccess, isClosed }: ApiOptions):
         return body.channels === undefined ? published[0] : published;
       },
       {
-        parse: ({ request }) => readJson(request, hub.options.messageBytesMax),
+        parse: ({ request }) => readJson(request, messageBytesMax),
         body: publishBody,
         detail: { summary: 'Publish to one or more channels', tags: ['api'] },
       },
@@ -86,7 +87,7 @@ export function apiRoutes({ hub, cluster, serverAccess, isClosed }: ApiOptions):
         return publishOne(hub, channel, dataOf(body.data), key);
       },
       {
-        parse: ({ request }) => readJson(request, hub.options.messageBytesMax),
+        parse: ({ request }) => readJson(request, messageBytesMax),
         body: notifyBody,
         detail: { summary: 'Publish to a user’s own channel', tags: ['api'] },
       },

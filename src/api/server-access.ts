@@ -3,14 +3,15 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Access, Authenticate, Identity } from '../core/access.ts';
-import type { Hub } from '../core/hub.ts';
-import { noteFailure, refusalError, type Refusal } from '../core/limits.ts';
+import { noteFailure, refusalError, type Limits, type Refusal } from '../core/limits.ts';
+import type { HubObserver } from '../core/observer.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Action } from '../rules/config.ts';
 import { bearerOf } from '../http/request.ts';
 
 export interface ServerAccessOptions {
-  readonly hub: Hub;
+  readonly limits: Limits;
+  readonly observer: HubObserver;
   /** What callers are counted by; undefined while addresses are not limited. */
   readonly addressOf: ((request: Request) => string | undefined) | undefined;
   readonly apiKey: string | undefined;
@@ -58,7 +59,7 @@ export class ServerAccess {
    * with the user; undefined is a backend.
    */
   async require(request: Request, action: Action, channels: readonly string[]): Promise<Identity | undefined> {
-    const { takesTokens, authenticate, access, hub } = this.#options;
+    const { takesTokens, authenticate, access, limits } = this.#options;
     const token = bearerOf(request);
     if (!takesTokens || token === undefined) {
       this.requireServer(request);
@@ -67,8 +68,8 @@ export class ServerAccess {
     const address = this.#visit(request);
     if (this.#isServer(request, undefined)) return undefined;
     const check = () => authenticate(token);
-    const identity = await (address === undefined ? check() : noteFailure(hub.limits, address, check));
-    this.#refuse(await hub.limits.command({ id: httpCaller, identity }, channels.length));
+    const identity = await (address === undefined ? check() : noteFailure(limits, address, check));
+    this.#refuse(await limits.command({ id: httpCaller, identity }, channels.length));
     for (const channel of channels) {
       if (!(await access.may(identity, action, channel))) throw new RealtimeError('forbidden');
     }
@@ -77,27 +78,25 @@ export class ServerAccess {
 
   /** Who shows the token. Counts as one of the user's commands: throws `rate_limited`, and whatever `check` throws. */
   async identify(request: Request, token: string, check: Authenticate): Promise<Identity> {
-    const { hub, addressOf } = this.#options;
+    const { limits, addressOf } = this.#options;
     const address = addressOf?.(request);
-    this.#refuse(hub.limits.authentication(address));
-    const identity = await (address === undefined
-      ? check(token)
-      : noteFailure(hub.limits, address, () => check(token)));
-    this.#refuse(await hub.limits.command({ id: httpCaller, identity }));
+    this.#refuse(limits.authentication(address));
+    const identity = await (address === undefined ? check(token) : noteFailure(limits, address, () => check(token)));
+    this.#refuse(await limits.command({ id: httpCaller, identity }));
     return identity;
   }
 
   /** The caller's address, if it may show a key or a token. */
   #visit(request: Request): string | undefined {
-    const { hub, addressOf } = this.#options;
+    const { limits, addressOf } = this.#options;
     const address = addressOf?.(request);
-    if (bearerOf(request) !== undefined) this.#refuse(hub.limits.authentication(address));
+    if (bearerOf(request) !== undefined) this.#refuse(limits.authentication(address));
     return address;
   }
 
   #refuse(refusal: Refusal | undefined): void {
     if (refusal === undefined) return;
-    this.#options.hub.observer.rateLimited(refusal.kind);
+    this.#options.observer.rateLimited(refusal.kind);
     throw refusalError(refusal);
   }
 
@@ -112,7 +111,7 @@ export class ServerAccess {
     if (given === undefined) return false;
     // Digests are equally long, so that neither content nor length of the key shows in the time taken.
     const isKey = timingSafeEqual(digest(given), key);
-    if (!isKey) this.#options.hub.limits.authenticationFailed(address);
+    if (!isKey) this.#options.limits.authenticationFailed(address);
     return isKey;
   }
 }

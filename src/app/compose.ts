@@ -5,8 +5,11 @@ import { totalmem } from 'node:os';
 import type { Elysia } from 'elysia';
 import packageJson from '../../package.json' with { type: 'json' };
 import { randomId, systemClock } from '../time/clock.ts';
-import { Hub } from '../core/hub.ts';
-import { expireTokens } from '../core/reauthorization.ts';
+import { BufferBudget } from '../core/buffer-budget.ts';
+import { createCore } from '../core/core.ts';
+import type { Hub } from '../core/hub.ts';
+import type { Limits } from '../core/limits.ts';
+import type { Sessions } from '../core/sessions.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import type { Nodes } from '../nodes/nodes.ts';
 import { demoPages } from '../pages/demo.ts';
@@ -14,7 +17,6 @@ import { EventFanout } from '../transports/event-fanout.ts';
 import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
 import { openAccess } from './access.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
-import { BufferBudget } from '../core/buffer-budget.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
 import { openIdentity } from './identity.ts';
@@ -32,6 +34,8 @@ import { listeningUrl } from './banner.ts';
 export interface Node {
   readonly url: string;
   readonly hub: Hub;
+  readonly sessions: Sessions;
+  readonly limits: Limits;
   readonly shutdown: Shutdown;
   readonly database: NodeDatabase;
   /** New connections go to other processes on this port; those that are open stay. */
@@ -63,7 +67,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   const { access, tryRules } = await openAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
   let nodes: Nodes | undefined = undefined;
   const limits = await createLimits({ settings, database, nodes: () => nodes, clock, log, closing });
-  const hub = new Hub(
+  const { hub, sessions, subscribing, failures } = createCore(
     {
       nodeId: settings.nodeId,
       heartbeatSeconds: heartbeatInForce(settings.heartbeat),
@@ -88,17 +92,29 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   events.start();
   closing.add('event streams', () => events.close());
   let publisher: TopicPublisher | null = null;
-  hub.attach(new WebSocketFanout(hub, () => publisher));
+  hub.attach(new WebSocketFanout(sessions, () => publisher));
   hub.attach(events);
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
-  nodes = await joinNodes({ settings, hub, incarnation, log, closing });
+  nodes = await joinNodes({
+    settings,
+    hub,
+    sessions,
+    limits,
+    failures,
+    adapter,
+    rules,
+    clock,
+    incarnation,
+    log,
+    closing,
+  });
   const { cluster } = nodes;
-  const relaySources = await startRelay({ settings, database, adapter, rules, hub, metrics, log, closing });
+  const relaySources = await startRelay({ settings, database, adapter, rules, hub, metrics, clock, log, closing });
 
   const shutdown = new Shutdown({
-    hub,
+    sessions,
     clock,
     log,
     timeoutSeconds: settings.shutdownTimeout,
@@ -106,7 +122,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   });
   metrics.readFrom({
     subscriptions: () => hub.subscriptionCount,
-    channels: () => hub.channels.size,
+    channels: () => hub.channelCount,
     shutdownSeconds: () => shutdown.seconds,
     ...relaySources,
   });
@@ -121,6 +137,12 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   const app = createServer({
     settings,
     hub,
+    sessions,
+    subscribing,
+    failures,
+    limits,
+    access,
+    clock,
     cluster,
     adapter,
     events,
@@ -139,22 +161,31 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
   closing.add('HTTP server', async () => {
     await server.stop(true);
   });
-  const expiry = setInterval(() => expireTokens(hub), 1_000);
+  const expiry = setInterval(() => sessions.expire(), 1_000);
   closing.add('token expiry', () => clearInterval(expiry));
   const budget = new BufferBudget({
-    sessions: hub.sessions,
+    sessions,
     bytesMax: settings.maxBufferedBytesTotal ?? totalmem() / 4,
     onCut: (cut) => log.warn(cut, 'slow readers together cost too much memory: the slowest were cut off'),
   });
   budget.start();
   closing.add('buffer budget', () => budget.close());
-  const broadcast = new Broadcast(hub, settings.broadcastInterval);
+  const broadcast = new Broadcast({
+    hub,
+    sessions,
+    failures,
+    clock,
+    nodeId: settings.nodeId,
+    intervalSeconds: settings.broadcastInterval,
+  });
   broadcast.start();
   closing.add('broadcast', () => broadcast.close());
 
   return {
     url: listeningUrl(settings, server.port),
     hub,
+    sessions,
+    limits,
     shutdown,
     database,
     // Resolves only when the last connection is gone, which the shutdown waits for by itself.

@@ -1,25 +1,21 @@
 // Brings this node among the others, and turns a name that is taken into what it is: a fault of the settings.
 
-import type { Hub } from '../core/hub.ts';
-import { NodeIdTaken, Nodes } from '../nodes/nodes.ts';
+import { NodeIdTaken, Nodes, type NodesOptions } from '../nodes/nodes.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { Logger } from './logger.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 
-export interface JoinParts {
+export interface JoinParts extends Omit<NodesOptions, 'nodeId' | 'named' | 'log'> {
   readonly settings: Settings;
-  readonly hub: Hub;
-  /** Of this process, as the sync layer knows it. */
-  readonly incarnation: string;
   readonly log: Logger;
   readonly closing: CloseStack;
 }
 
 /** @throws SettingsError when another node of the cluster runs under this one's NODE_ID. */
-export async function joinNodes({ settings, hub, incarnation, log, closing }: JoinParts): Promise<Nodes> {
+export async function joinNodes({ settings, log, closing, ...parts }: JoinParts): Promise<Nodes> {
   const nodes = new Nodes({
-    hub,
-    incarnation,
+    ...parts,
+    nodeId: settings.nodeId,
     named: settings.nodeIdGiven,
     log: (message, details) => log.warn(details, message),
   });

@@ -10,6 +10,7 @@ import type { Metrics, MetricSources } from '../metrics/metrics.ts';
 import type { Rules } from '../rules/rules.ts';
 import type { Settings } from '../settings/settings.ts';
 import { PostgresAdapter } from '../sync/postgres/adapter.ts';
+import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
@@ -21,6 +22,7 @@ export interface RelayParts {
   readonly rules: Rules;
   readonly hub: Hub;
   readonly metrics: Metrics;
+  readonly clock: Clock;
   readonly log: Logger;
   readonly closing: CloseStack;
 }
@@ -42,7 +44,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     rules: rules.all,
     sql: database.sql,
     publish: (change) => hub.publish({ ...change, source: 'database' }),
-    published: (channel) => hub.observer.published('database', channel),
+    published: (channel) => parts.metrics.published('database', channel),
     settled: () => hub.settled(),
     failed: (message, error) => log.error({ err: error }, message),
   };
@@ -51,7 +53,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     applicationName: database.applicationName,
     destination: adapter instanceof PostgresAdapter ? new IntoLog(ports, adapter) : new IntoAdapter(ports),
     observer,
-    clock: hub.clock,
+    clock: parts.clock,
   });
   await relay.start();
   closing.add('relay', () => relay.close());

@@ -2,7 +2,12 @@
 
 import { Elysia } from 'elysia';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
-import type { Authenticate } from '../core/access.ts';
+import type { Access, Authenticate } from '../core/access.ts';
+import type { Failures } from '../core/failures.ts';
+import type { Limits } from '../core/limits.ts';
+import type { Sessions } from '../core/sessions.ts';
+import type { Subscribing } from '../core/subscribing.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
@@ -26,6 +31,12 @@ import type { Shutdown } from './shutdown.ts';
 export interface ServerParts {
   readonly settings: Settings;
   readonly hub: Hub;
+  readonly sessions: Sessions;
+  readonly subscribing: Subscribing;
+  readonly failures: Failures;
+  readonly limits: Limits;
+  readonly access: Access;
+  readonly clock: Clock;
   readonly cluster: Cluster;
   readonly adapter: SyncAdapter;
   readonly events: EventFanout;
@@ -54,7 +65,7 @@ function idleTimeoutFor(heartbeatSeconds: number): number {
 }
 
 export function createServer(parts: ServerParts): Elysia {
-  const { settings, hub, shutdown } = parts;
+  const { settings, hub, sessions, subscribing, failures, limits, access, clock, metrics, shutdown } = parts;
   const isShuttingDown = () => shutdown.started;
   const origins = new Origins(settings.allowedOrigins);
   const app = new Elysia({
@@ -87,16 +98,21 @@ export function createServer(parts: ServerParts): Elysia {
   app.use(parts.pages);
   app.use(
     httpErrors({
-      expected: (error) => hub.expected(error),
+      expected: (error) => failures.expected(error),
       headers: (request) => origins.apiHeaders(request),
     }),
   );
   app.use(
     realtimeRoutes({
-      hub,
+      sessions,
+      subscribing,
+      clock,
       events: parts.events,
       admission: new Admission({
-        hub,
+        sessions,
+        limits,
+        observer: metrics,
+        failures,
         authenticate: parts.authenticate,
         origins,
         connectionsMax: settings.maxConnections,
@@ -111,19 +127,26 @@ export function createServer(parts: ServerParts): Elysia {
   app.use(preflightRoutes(origins));
   if (settings.role.has('api')) {
     const serverAccess = new ServerAccess({
-      hub,
+      limits,
+      observer: metrics,
       addressOf,
       apiKey: settings.apiKey,
       openWithoutKey: !settings.production,
       adminKey: settings.adminKey,
       openWithoutAdminKey: !settings.production && settings.apiKey === undefined,
       authenticate: parts.authenticate,
-      access: hub.access,
+      access,
       takesTokens: parts.tokens !== undefined,
     });
     const { tickets, tokens } = parts;
     const ticketing = ticketRoutes({ tickets, serverAccess, origins, tokens, isClosed: isShuttingDown });
-    const api = apiRoutes({ hub, cluster: parts.cluster, serverAccess, isClosed: isShuttingDown });
+    const api = apiRoutes({
+      hub,
+      messageBytesMax: settings.maxMessageBytes,
+      cluster: parts.cluster,
+      serverAccess,
+      isClosed: isShuttingDown,
+    });
     const rights = rightsRoutes({
       cluster: parts.cluster,
       serverAccess,

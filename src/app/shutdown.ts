@@ -10,13 +10,11 @@
 // pass the same Ctrl-C on.
 
 import type { Clock } from '../time/clock.ts';
-import type { Hub } from '../core/hub.ts';
-import { closeCodes } from '../protocol/codes.ts';
-import { encodeFrame } from '../protocol/frames.ts';
+import type { Sessions } from '../core/sessions.ts';
 import type { Logger } from './logger.ts';
 
 export interface ShutdownParts {
-  readonly hub: Hub;
+  readonly sessions: Sessions;
   readonly clock: Clock;
   readonly log: Logger;
   readonly timeoutSeconds: number;
@@ -83,39 +81,32 @@ export class Shutdown {
   }
 
   async #run(): Promise<void> {
-    const { hub, log, close } = this.#parts;
+    const { sessions, log, close } = this.#parts;
     this.#tellClients();
     await this.#waitForClients();
-    if (hub.sessions.size > 0) log.warn({ connections: hub.sessions.size }, 'closing the connections that are left');
-    for (const session of [...hub.sessions.values()]) {
-      session.outlet.disconnect(closeCodes.goingAway, 'shutting_down');
-    }
-    await this.#waitFor(() => hub.sessions.size === 0, farewellMs);
+    if (sessions.size > 0) log.warn({ connections: sessions.size }, 'closing the connections that are left');
+    sessions.closeAll();
+    await this.#waitFor(() => sessions.size === 0, farewellMs);
     await close();
     log.info({ seconds: Number(this.seconds.toFixed(3)) }, 'shut down');
   }
 
   #tellClients(): void {
-    const { hub, clock, timeoutSeconds } = this.#parts;
+    const { sessions, clock, timeoutSeconds } = this.#parts;
     const timeoutMs = timeoutSeconds * 1_000;
-    const spread = Math.max(drainWindowMsMin, (hub.sessions.size / reconnectsPerSecond) * 1_000);
-    const windowMs = Math.min(timeoutMs, spread);
-    const deadline = clock.now() + timeoutMs;
-    for (const session of hub.sessions.values()) {
-      const after = Math.floor(clock.random() * windowMs);
-      session.outlet.send('drain', encodeFrame({ type: 'drain', after, deadline }));
-    }
+    const spread = Math.max(drainWindowMsMin, (sessions.size / reconnectsPerSecond) * 1_000);
+    sessions.drain(Math.min(timeoutMs, spread), clock.now() + timeoutMs);
   }
 
   async #waitForClients(): Promise<void> {
-    const { hub, clock, log, timeoutSeconds } = this.#parts;
+    const { sessions, clock, log, timeoutSeconds } = this.#parts;
     let progressAt = clock.monotonic() + progressEveryMs;
     await this.#waitFor(() => {
       if (clock.monotonic() >= progressAt) {
         progressAt += progressEveryMs;
-        log.info({ connections: hub.sessions.size }, 'waiting for connections to leave');
+        log.info({ connections: sessions.size }, 'waiting for connections to leave');
       }
-      return this.#forced || hub.sessions.size === 0;
+      return this.#forced || sessions.size === 0;
     }, timeoutSeconds * 1_000);
   }
 

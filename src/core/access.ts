@@ -1,6 +1,5 @@
-// Who may do what: the port through which the hub asks, and the answer of an open server.
+// Who may do what: the port through which the core asks.
 
-import { isServerChannel } from '../protocol/channel.ts';
 import type { Action } from '../rules/config.ts';
 import type { ChannelPattern } from '../rules/pattern.ts';
 import type { MaybePromise } from './maybe-promise.ts';
@@ -54,14 +53,6 @@ export function keyOf(identity: Identity, key: string | undefined): string | und
   if (key === undefined || identity.actsAsBackend === true) return key;
   return `\u0001${identity.user ?? ''}\u0001${key}`;
 }
-
-/** Everyone may do everything, but the server's own channels are written by the server alone. */
-export const openAccess: Access = {
-  may: (_identity, action, channel) => action !== 'publish' || !isServerChannel(channel),
-  subscribersMax: () => undefined,
-  generation: 0,
-  renew: () => Promise.resolve(),
-};
 
 /** Turns a connection's token, if it has one, into who it is. Throws `unauthorized` or `token_expired`. */
 export type Authenticate = (token: string | undefined) => MaybePromise<Identity>;

@@ -2,11 +2,11 @@
 // cost a thousand times as much: past the budget those that lag the furthest are cut, and come back by position.
 // Lifecycle: `start` looks at a share of the sessions each tenth of a second, at all of them within one; `close` ends it.
 
-import type { Session } from './session.ts';
+import type { Connection } from './connection.ts';
 
 export interface BufferBudgetOptions {
-  /** Live: sessions come and go while it is walked. */
-  readonly sessions: ReadonlyMap<string, Session>;
+  /** Live: they come and go while they are walked. */
+  readonly sessions: { readonly size: number; values(): IterableIterator<Connection> };
   readonly bytesMax: number;
   /** Told once per tick that had to cut. */
   readonly onCut: (cut: { readonly readers: number; readonly bytes: number }) => void;
@@ -23,9 +23,9 @@ const shareAfterCut = 0.75;
 
 export class BufferBudget {
   readonly #options: BufferBudgetOptions;
-  readonly #lagging = new Map<Session, number>();
+  readonly #lagging = new Map<Connection, number>();
   #total = 0;
-  #round: Iterator<Session> | undefined;
+  #round: Iterator<Connection> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: BufferBudgetOptions) {
@@ -57,7 +57,7 @@ export class BufferBudget {
     if (this.#total > this.#options.bytesMax) this.#cut();
   }
 
-  #note(session: Session): void {
+  #note(session: Connection): void {
     const bytes = session.closed ? 0 : session.outlet.bufferedBytes();
     this.#total -= this.#lagging.get(session) ?? 0;
     if (bytes < lagBytesMin) {

@@ -7,39 +7,30 @@
 
 import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
-import type { Publication } from './publication.ts';
-import type { Recovery } from './recovery.ts';
 import type { ChannelRule } from '../rules/rules.ts';
-import type { Session } from './session.ts';
 import type { MaybePromise } from './maybe-promise.ts';
-import type { HistoryPage } from './sync-adapter.ts';
+import { Members, type Home, type MembersPorts } from './members.ts';
+import type { Publication } from './publication.ts';
+import type { HistoryPage, HistoryQuery } from './sync-adapter.ts';
 
-export interface ChannelPorts {
-  /** Hands a publication to every live connection of the channel. */
-  fanOut(channel: Channel, publication: Publication): void;
-  /** Tells every live connection that the channel's position is now another. */
-  gap(channel: Channel, reason: GapReason): void;
-  /** Reads what this node lacks, past the rule's limits if it is still stored. */
-  read(channel: Channel, since: Position): MaybePromise<HistoryPage>;
-  /** Waits before another try to fill a hole; grows with `attempt`. */
-  pause(attempt: number): Promise<void>;
-  failed(error: unknown): void;
+/** What all channels of a node share. */
+export interface ChannelPorts extends MembersPorts {
+  /** Publications held while a hole is filled, or while the sync layer is asked for the channel. */
+  readonly holdMax: number;
+  /** Reads the log; `internal` reads past the rule's limits what is still stored. */
+  history(channel: string, rule: ChannelRule, query: HistoryQuery, internal: boolean): MaybePromise<HistoryPage>;
 }
 
-export class Channel {
+/** Publications read at once to fill a hole. */
+const fillPageSize = 500;
+
+export class Channel implements Home {
   readonly name: string;
   readonly rule: ChannelRule;
-  readonly sessions = new Set<Session>();
-  /** Connections that the transports' fan-out reaches. */
-  liveWebsocket = 0;
-  liveSse = 0;
-  /** Bytes fanned out to each live connection since the sockets were last looked at. */
-  bytesSinceSettled = 0;
-  recoveries: Set<Recovery> | undefined;
+  readonly members: Members;
   /** Set while the sync layer is asked for the channel. */
   opening: Promise<Channel> | undefined;
-  #epoch = '';
-  #offset = 0;
+  #position: Position = { epoch: '', offset: 0 };
   #held: Publication[] | undefined;
   #heldOverflowed = false;
   /** A head was told while a page was on its way, which may have been read too early to reach it. */
@@ -48,34 +39,32 @@ export class Channel {
   #leftEpoch: string | undefined;
   #closed = false;
   readonly #ports: ChannelPorts;
-  readonly #holdMax: number;
 
-  constructor(name: string, rule: ChannelRule, ports: ChannelPorts, holdMax: number) {
+  constructor(name: string, rule: ChannelRule, ports: ChannelPorts) {
     this.name = name;
     this.rule = rule;
     this.#ports = ports;
-    this.#holdMax = holdMax;
+    this.members = new Members(this, ports);
     if (rule.recoverable) this.#held = [];
   }
 
   get epoch(): string {
-    return this.#epoch;
+    return this.#position.epoch;
   }
 
   get offset(): number {
-    return this.#offset;
+    return this.#position.offset;
   }
 
   get position(): Position {
-    return { epoch: this.#epoch, offset: this.#offset };
+    return this.#position;
   }
 
   /** The sync layer answered: the node is live from `head` on. */
   opened(head: Position | undefined): void {
     this.opening = undefined;
     if (head === undefined) return;
-    this.#epoch = head.epoch;
-    this.#offset = head.offset;
+    this.#position = head;
     const behind = this.#behind;
     this.#releaseHeld();
     if (behind) this.#catchUp();
@@ -90,7 +79,7 @@ export class Channel {
   /** A publication from the sync layer. */
   accept(publication: Publication): void {
     if (!this.rule.recoverable) {
-      this.#ports.fanOut(this, publication);
+      this.members.publication(publication);
       return;
     }
     if (this.#held !== undefined) {
@@ -101,17 +90,16 @@ export class Channel {
       this.#catchUp();
       return;
     }
-    if (publication.epoch !== this.#epoch) {
+    if (publication.epoch !== this.epoch) {
       this.#jump('epoch_changed', { epoch: publication.epoch, offset: publication.offset - 1 });
     }
-    if (publication.offset <= this.#offset) return;
-    if (publication.offset > this.#offset + 1) {
+    if (publication.offset <= this.offset) return;
+    if (publication.offset > this.offset + 1) {
       this.#catchUp();
       this.#hold(publication);
       return;
     }
-    this.#offset = publication.offset;
-    this.#ports.fanOut(this, publication);
+    this.#advance(publication);
   }
 
   /**
@@ -125,7 +113,17 @@ export class Channel {
       this.#behind = true;
       return;
     }
-    if (head.epoch !== this.#epoch || head.offset !== this.#offset) this.#catchUp();
+    if (head.epoch !== this.epoch || head.offset !== this.offset) this.#catchUp();
+  }
+
+  async read(since: Position, limit: number): Promise<HistoryPage> {
+    const { epoch } = this;
+    const page = await this.#ports.history(this.name, this.rule, { since, limit }, false);
+    // History may know of a new epoch before this node was told; an answer from before the change is ignored.
+    const changed = page.head.epoch !== epoch && this.epoch === epoch;
+    const isAhead = page.head.epoch === this.epoch && since.offset > this.offset && page.gap === undefined;
+    if (changed || isAhead) this.reachHead(page.head);
+    return page;
   }
 
   /** Reads what this node lacks; if it is being read already, once more after that. */
@@ -139,20 +137,18 @@ export class Channel {
   }
 
   #jump(reason: GapReason, position: Position): void {
-    if (position.epoch !== this.#epoch) {
-      this.#leftEpoch = this.#epoch;
+    if (position.epoch !== this.epoch) {
+      this.#leftEpoch = this.epoch;
       this.#held = this.#held?.filter((publication) => publication.epoch === position.epoch);
     }
-    this.#epoch = position.epoch;
-    this.#offset = position.offset;
-    for (const recovery of this.recoveries ?? []) recovery.jump(reason, position);
-    this.#ports.gap(this, reason);
+    this.#position = position;
+    this.members.jump(reason);
   }
 
   #hold(publication: Publication): void {
     const held = this.#held;
     if (held === undefined || this.#heldOverflowed) return;
-    if (held.length < this.#holdMax) {
+    if (held.length < this.#ports.holdMax) {
       held.push(publication);
       return;
     }
@@ -182,24 +178,24 @@ export class Channel {
         this.#heldOverflowed = false;
       }
       this.#behind = false;
-      const { epoch, offset } = this;
+      const since = this.#position;
       let page: HistoryPage;
       try {
-        page = await this.#ports.read(this, { epoch, offset });
+        page = await this.#ports.history(this.name, this.rule, { since, limit: fillPageSize }, true);
       } catch (error) {
         // The sync layer is away. It tells heads when it is back, but the hole must be filled even if it does not.
-        this.#ports.failed(error);
-        await this.#ports.pause(attempt++);
+        this.#ports.log('a hole in a channel could not be filled yet', error);
+        await this.#pause(attempt++);
         continue;
       }
       if (this.#closed) return;
       // A new epoch was told during the read, which may have been answered by an earlier one.
-      if (this.#epoch !== epoch) continue;
+      if (this.epoch !== since.epoch) continue;
       this.#takePage(page);
       if (this.#behind) continue;
       if (page.complete || page.gap === 'epoch_changed') break;
       // A page that brings nothing and does not end either would be asked for again at once, and for ever.
-      if (this.#epoch === epoch && this.#offset === offset) await this.#ports.pause(attempt++);
+      if (this.epoch === since.epoch && this.offset === since.offset) await this.#pause(attempt++);
       else attempt = 0;
     }
     if (!this.#closed) this.#releaseHeld();
@@ -212,9 +208,18 @@ export class Channel {
       this.#jump(page.gap, { epoch: page.head.epoch, offset });
     }
     for (const publication of page.publications) {
-      if (publication.epoch !== this.#epoch || publication.offset !== this.#offset + 1) continue;
-      this.#offset = publication.offset;
-      this.#ports.fanOut(this, publication);
+      if (publication.epoch === this.epoch && publication.offset === this.offset + 1) this.#advance(publication);
     }
+  }
+
+  /** The publication is the next one. */
+  #advance(publication: Publication): void {
+    this.#position = { epoch: publication.epoch, offset: publication.offset };
+    this.members.publication(publication);
+  }
+
+  #pause(attempt: number): Promise<void> {
+    const { clock } = this.#ports;
+    return clock.sleep(Math.min(5_000, 50 * 2 ** attempt) * (0.5 + clock.random() / 2));
   }
 }

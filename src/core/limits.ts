@@ -1,5 +1,4 @@
-// What a node asks before it lets somebody in or runs a command: whether that is one too many. The port, and the
-// answer of a server without limits.
+// What a node asks before it lets somebody in or runs a command: the port to the limits.
 
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
@@ -67,22 +66,6 @@ export interface Limits {
   /** Open connections of this node under a key of the limiter's own, which another node asks by. */
   connectionsOf(key: string): number;
 }
-
-const never = (): undefined => undefined;
-
-export const unlimited: Limits = {
-  command: never,
-  arrival: never,
-  authentication: never,
-  authenticationFailed: never,
-  refreshing: never,
-  refreshFailed: never,
-  askForRoom: never,
-  room: never,
-  joined: never,
-  left: never,
-  connectionsOf: () => 0,
-};
 
 const messages: { readonly [Kind in LimitKind]?: string } = {
   connections: 'There are too many connections.',

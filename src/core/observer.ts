@@ -3,7 +3,6 @@
 
 import type { ErrorCode, GapReason } from '../protocol/codes.ts';
 
-export type TransportName = 'websocket' | 'sse';
 /** Where a publication came from: a client's command, the HTTP API, a table change, the server itself. */
 export type PublicationSource = 'client' | 'api' | 'database' | 'server';
 /** How an attempt to connect ended. */
@@ -11,8 +10,8 @@ export type ConnectOutcome = 'accepted' | 'refused' | 'limit' | 'shutting_down';
 export type RecoveryOutcome = 'recovered' | 'gap';
 
 export interface HubObserver {
-  connection(transport: TransportName, outcome: ConnectOutcome): void;
-  disconnection(transport: TransportName, code: number): void;
+  connection(transport: string, outcome: ConnectOutcome): void;
+  disconnection(transport: string, code: number): void;
   /** A command arrived; `type` is one of the known commands or `invalid`. */
   received(type: string): void;
   /** A publication was accepted on this node. */
@@ -37,24 +36,3 @@ export interface SyncObserver {
   reconnected(adapter: string): void;
   failed(adapter: string): void;
 }
-
-const nothing = (): void => undefined;
-
-/** For tests and tools that look at no metrics. */
-export const silentObserver: HubObserver & SyncObserver = {
-  connection: nothing,
-  disconnection: nothing,
-  received: nothing,
-  published: nothing,
-  delivered: nothing,
-  broadcastFailed: nothing,
-  lost: nothing,
-  recovery: nothing,
-  error: nothing,
-  rateLimited: nothing,
-  up: nothing,
-  message: nothing,
-  delay: nothing,
-  reconnected: nothing,
-  failed: nothing,
-};

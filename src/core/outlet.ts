@@ -1,9 +1,8 @@
-// The two ports that a transport gives the hub: one connection's way out, and the way to all of them at once.
+// The two ports that a transport gives the core: one connection's way out, and the way to all of them at once.
 
 import type { SubscriptionState } from '../protocol/frames.ts';
 import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
-import type { TransportName } from './observer.ts';
 import type { Publication } from './publication.ts';
 
 /** A gap as subscribers are told of it: the channel's position is now `position`. */
@@ -18,7 +17,10 @@ export interface Gap {
  * throw nothing.
  */
 export interface Outlet {
-  readonly transport: TransportName;
+  /** The transport's name, which is that of its `Fanout` and a label of metrics. */
+  readonly transport: string;
+  /** Whether the client can send commands, such as `refresh`. */
+  readonly takesCommands: boolean;
   /** A frame for this connection alone. `type` is the frame's type. */
   send(type: string, frame: string): void;
   /** Subscriptions of one request begin, in the order asked; `id` repeats the command's. */
@@ -43,7 +45,8 @@ export interface Outlet {
 
 /** All connections of one transport that have joined a channel. Encodes once, however many they are. */
 export interface Fanout {
-  readonly transport: TransportName;
-  publication(publication: Publication): void;
+  readonly transport: string;
+  /** Answers how many of the connections that joined do not get it: the one that `except` names, if it is among them. */
+  publication(publication: Publication): number;
   gap(gap: Gap): void;
 }

@@ -1,15 +1,29 @@
-// One connection as the hub sees it: who it is, what it is subscribed to, and the queue of its commands, which run one
-// at a time, in order. What a command does is the command runner's affair.
+// One connection's commands: the queue in which they run one at a time, in order. What a command does is told by
+// commands.ts.
 
-import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
-import { commandTypes, decodeCommand, isRefused, type Command, type RefusedCommand } from '../protocol/commands.ts';
-import { encodeFrame, withId, type CommandId, type ErrorFrame, type WelcomeFrame } from '../protocol/frames.ts';
+import { closeCodes } from '../protocol/codes.ts';
+import { decodeCommand, isRefused, type Command, type RefusedCommand } from '../protocol/commands.ts';
+import { encodeFrame, type WelcomeFrame } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
-import type { Hub } from './hub.ts';
-import { refusalError, type Refusal } from './limits.ts';
+import type { Commands } from './commands.ts';
+import { Connection } from './connection.ts';
+import type { Failures } from './failures.ts';
+import { refusalError, type Limits, type Refusal } from './limits.ts';
+import type { HubObserver } from './observer.ts';
 import type { Outlet } from './outlet.ts';
-import { Subscription } from './subscription.ts';
+
+/** What all sessions of a node share. */
+export interface SessionPorts {
+  readonly nodeId: string;
+  readonly heartbeatSeconds: number;
+  readonly commands: Commands;
+  readonly limits: Limits;
+  readonly observer: HubObserver;
+  readonly failures: Failures;
+  /** Called once by each session, as it ends. */
+  ended(session: Session, code: number): void;
+}
 
 /** A frame as it came, or what was read from one. */
 type Entry = string | Command | RefusedCommand;
@@ -28,67 +42,21 @@ interface Work {
 const queuePauseAt = 32;
 /** Publications of one connection on their way at once. */
 const publishingMax = 256;
-/** Channels that are asked about at once, when rights may have ended: what decides is not to be flooded. */
-const askedAtOnce = 16;
 /** A peer that goes on in spite of the pause sends what was already on its way; more than this is abuse. */
 const queueMax = 10_000;
 
-export class Session {
-  readonly id: string;
-  identity: Identity;
-  readonly outlet: Outlet;
-  readonly #hub: Hub;
-  /** The only one as it is, several in a map: idle connections with one subscription are the most frequent by far. */
-  #subscriptions: Subscription | Map<string, Subscription> | undefined;
-  closed = false;
-  /** Too slow to be waited for; its own buffer limit decides its fate. */
-  slow = false;
+export class Session extends Connection {
+  readonly #ports: SessionPorts;
   /** Set while a command has not been answered: an idle connection pays nothing for it. */
   #work: Work | undefined;
 
-  constructor(id: string, identity: Identity, outlet: Outlet, hub: Hub) {
-    this.id = id;
-    this.identity = identity;
-    this.outlet = outlet;
-    this.#hub = hub;
-  }
-
-  subscription(channel: string): Subscription | undefined {
-    const held = this.#subscriptions;
-    if (held instanceof Subscription) return held.channel.name === channel ? held : undefined;
-    return held?.get(channel);
-  }
-
-  get subscriptions(): readonly Subscription[] {
-    const held = this.#subscriptions;
-    if (held === undefined) return [];
-    return held instanceof Subscription ? [held] : [...held.values()];
-  }
-
-  get subscriptionCount(): number {
-    const held = this.#subscriptions;
-    return held instanceof Subscription ? 1 : (held?.size ?? 0);
-  }
-
-  /** Called by the hub alone, which counts; the channel has none yet. */
-  addSubscription(subscription: Subscription): void {
-    const held = this.#subscriptions;
-    if (held === undefined) this.#subscriptions = subscription;
-    else if (!(held instanceof Subscription)) held.set(subscription.channel.name, subscription);
-    else this.#subscriptions = new Map([held, subscription].map((each) => [each.channel.name, each]));
-  }
-
-  /** Called by the hub alone. */
-  removeSubscription(subscription: Subscription): void {
-    const held = this.#subscriptions;
-    if (held === subscription) this.#subscriptions = undefined;
-    else if (held instanceof Map && held.delete(subscription.channel.name) && held.size === 0) {
-      this.#subscriptions = undefined;
-    }
+  constructor(id: string, identity: Identity, outlet: Outlet, ports: SessionPorts) {
+    super(id, identity, outlet);
+    this.#ports = ports;
   }
 
   welcome(): WelcomeFrame {
-    const { nodeId, heartbeatSeconds } = this.#hub.options;
+    const { nodeId, heartbeatSeconds } = this.#ports;
     return {
       type: 'welcome',
       connection: this.id,
@@ -118,7 +86,7 @@ export class Session {
     work.queue.push(entry);
     if (work.queue.length === queuePauseAt) this.outlet.pause();
     if (work.queue.length <= queueMax) return;
-    this.#hub.observer.rateLimited('queue');
+    this.#ports.observer.rateLimited('queue');
     this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
   }
 
@@ -128,7 +96,7 @@ export class Session {
       this.#startCommand(entry);
       return;
     }
-    const verdict = this.#hub.limits.command(this);
+    const verdict = this.#ports.limits.command(this);
     if (!(verdict instanceof Promise)) {
       this.#startCommand(this.#admitted(entry, verdict));
       return;
@@ -145,7 +113,7 @@ export class Session {
   #admitted(text: string, refusal: Refusal | undefined): Command | RefusedCommand {
     const command = decodeCommand(text);
     if (refusal === undefined) return command;
-    this.#hub.observer.rateLimited(refusal.kind);
+    this.#ports.observer.rateLimited(refusal.kind);
     if (refusal.isAbuse) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
     const { id } = command;
     const channel = 'channel' in command ? command.channel : undefined;
@@ -195,15 +163,15 @@ export class Session {
   }
 
   #refuse({ error, id, channel }: RefusedCommand): undefined {
-    this.#hub.observer.received('invalid');
-    this.fail(error, id, channel);
+    this.#ports.observer.received('invalid');
+    this.#ports.failures.reply(this.outlet, error, id, channel);
   }
 
   /** Resolves always: a failure becomes an error reply. */
   #execute(command: Command): Promise<void> | undefined {
-    this.#hub.observer.received(command.type);
+    this.#ports.observer.received(command.type);
     try {
-      const running = this.#hub.commands.run(this, command);
+      const running = this.#ports.commands.run(this, command);
       return running?.catch((error: unknown) => this.#failCommand(error, command));
     } catch (error) {
       this.#failCommand(error, command);
@@ -212,7 +180,8 @@ export class Session {
   }
 
   #failCommand(error: unknown, command: Command): void {
-    this.fail(error, command.id, 'channel' in command ? command.channel : undefined);
+    const channel = 'channel' in command ? command.channel : undefined;
+    this.#ports.failures.reply(this.outlet, error, command.id, channel);
   }
 
   /** Closes the connection once its token has ended, and says so a while before. */
@@ -227,64 +196,18 @@ export class Session {
     // Told once; an idle connection has no field for it.
     this.identity = { ...this.identity, warnAt: undefined };
     // A stream has no way to refresh, and an event of this name would be taken for a failure of the stream.
-    if (this.outlet.transport === 'sse') return;
+    if (!this.outlet.takesCommands) return;
     const { code, retryable } = new RealtimeError('token_expired');
     const message = 'The token is about to expire: send "refresh" with a fresh one.';
     this.outlet.send('error', encodeFrame({ type: 'error', code, message, retryable, expires }));
-  }
-
-  /** Leaves the channels that its rules no longer allow; answers how many. */
-  async reauthorize(): Promise<number> {
-    let left = 0;
-    const held = this.subscriptions;
-    for (let start = 0; start < held.length; start += askedAtOnce) {
-      const some = held.slice(start, start + askedAtOnce);
-      const outcomes = await Promise.all(some.map((subscription) => this.#leaveIfDenied(subscription)));
-      left += outcomes.filter(Boolean).length;
-    }
-    return left;
-  }
-
-  async #leaveIfDenied(subscription: Subscription): Promise<boolean> {
-    const channel = subscription.channel.name;
-    const reason = await this.#denial(channel);
-    // One that began meanwhile was asked about as it began.
-    if (reason === undefined || this.subscription(channel) !== subscription) return false;
-    this.#hub.unsubscribe(this, channel);
-    this.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason }));
-    return true;
-  }
-
-  async #denial(channel: string): Promise<ErrorCode | undefined> {
-    try {
-      return (await this.#hub.access.may(this.identity, 'subscribe', channel)) ? undefined : 'forbidden';
-    } catch (error) {
-      // Whoever decides cannot be asked: nobody may stay on a guess.
-      return this.#hub.expected(error).code;
-    }
-  }
-
-  /** Replies with an error; what was not expected is logged and told as `internal`. */
-  fail(error: unknown, id?: CommandId, channel?: string): void {
-    const expected = this.#hub.expected(error);
-    const frame: ErrorFrame = {
-      type: 'error',
-      ...withId(id),
-      ...(channel === undefined ? {} : { channel }),
-      ...expected.body(),
-    };
-    this.outlet.send('error', encodeFrame(frame));
   }
 
   /** The connection is gone: everything of it leaves the hub. Idempotent. */
   end(code: number): void {
     if (this.closed) return;
     this.closed = true;
-    if (code === closeCodes.tooBig) this.#hub.observer.rateLimited('frames');
+    if (code === closeCodes.tooBig) this.#ports.observer.rateLimited('frames');
     this.#work = undefined;
-    this.#hub.leave(this, code);
+    this.#ports.ended(this, code);
   }
 }
-
-/** The labels under which commands are counted; anything else counts as `invalid`. */
-export const receivedTypes: readonly string[] = [...commandTypes, 'invalid'];

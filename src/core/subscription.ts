@@ -1,29 +1,36 @@
-// One connection's subscription to one channel.
+// One connection's subscription to one channel. Only the channel's members (`members.ts`) write to it.
 
 import type { Position } from '../protocol/position.ts';
-import type { Channel } from './channel.ts';
-import type { Recovery } from './recovery.ts';
+import type { Paced } from './pace.ts';
+import { Recovery } from './recovery.ts';
 
+/** A connection as a channel sees it. */
+export interface Subscriber extends Paced {
+  /** The connection's id, by which publications name their sender. */
+  readonly id: string;
+}
+
+/** There are many and most are idle, so it has no more fields than it must. */
 export class Subscription {
-  readonly channel: Channel;
-  /** Set until the subscriber has caught up. */
-  recovery: Recovery | undefined;
-  /** Where it began: publications up to here were not sent by it. Two fields, as there are many subscriptions. */
-  #startEpoch: string;
-  #startOffset: number;
+  /** The channel's name. */
+  readonly channel: string;
+  readonly subscriber: Subscriber;
+  /** Where it began: publications up to here were not sent by it. Those that begin together share the object. */
+  start: Position;
+  /** Its recovery, until the subscriber has caught up; `live` once the transport's fan-out reaches it. */
+  phase: 'added' | 'live' | Recovery = 'added';
 
-  constructor(channel: Channel, start: Position) {
+  constructor(channel: string, subscriber: Subscriber, start: Position) {
     this.channel = channel;
-    this.#startEpoch = start.epoch;
-    this.#startOffset = start.offset;
+    this.subscriber = subscriber;
+    this.start = start;
   }
 
-  get start(): Position {
-    return { epoch: this.#startEpoch, offset: this.#startOffset };
+  get isLive(): boolean {
+    return this.phase === 'live';
   }
 
-  set start({ epoch, offset }: Position) {
-    this.#startEpoch = epoch;
-    this.#startOffset = offset;
+  get recovery(): Recovery | undefined {
+    return this.phase instanceof Recovery ? this.phase : undefined;
   }
 }

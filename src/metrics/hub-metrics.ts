@@ -3,7 +3,7 @@
 
 import { Gauge, Histogram, type Registry } from 'prom-client';
 import { limitKinds } from '../core/limits.ts';
-import type { HubObserver, PublicationSource, TransportName } from '../core/observer.ts';
+import type { HubObserver, PublicationSource } from '../core/observer.ts';
 import { errorCodes } from '../protocol/codes.ts';
 import { counter, fromZero } from './counter.ts';
 import { Children, NamespaceLabels } from './namespace-labels.ts';
@@ -79,11 +79,11 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   return {
     connection(transport, outcome) {
       connections.labels(transport, outcome).inc();
-      if (outcome === 'accepted') active[transport].inc();
+      if (outcome === 'accepted') active[transport]?.inc();
     },
     disconnection(transport, code) {
       disconnects.labels(transport, String(code)).inc();
-      active[transport].dec();
+      active[transport]?.dec();
     },
     received: (type) => receivedOf.of(type).inc(),
     published: (source: PublicationSource, channel) => publicationsOf.of(source).of(namespaces.of(channel)).inc(),
@@ -103,7 +103,8 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
   };
 }
 
-function activeConnections(registry: Registry, serverId: string): Record<TransportName, Gauge.Internal<'server_id'>> {
+/** By the transport's name. */
+function activeConnections(registry: Registry, serverId: string): Partial<Record<string, Gauge.Internal<'server_id'>>> {
   const gauge = (name: string, help: string) => {
     const child = new Gauge({ name, help, labelNames: ['server_id'], registers: [registry] }).labels(serverId);
     child.set(0);

@@ -2,6 +2,8 @@
 // idempotency key, and the log takes the first; where there is no log to do so, one node is chosen.
 
 import type { Hub } from '../core/hub.ts';
+import type { Rules } from '../rules/rules.ts';
+import type { Clock } from '../time/clock.ts';
 
 export const nodesChannel = '$nodes';
 
@@ -22,6 +24,8 @@ export interface Change {
 
 export interface AnnouncementPorts {
   readonly hub: Hub;
+  readonly rules: Rules;
+  readonly clock: Clock;
   /** All nodes that live, as they are when the change is published. */
   readonly nodes: () => readonly NodeState[];
   /** Whether this node is the one that publishes what several have seen. */
@@ -70,9 +74,9 @@ export class Announcements {
   }
 
   async #publish({ event, node, key, isOwn }: Change): Promise<void> {
-    const { hub, nodes, isChosen } = this.#ports;
-    if (!isOwn && !hub.rules.for(nodesChannel).recoverable && !isChosen()) return;
-    const data = JSON.stringify({ event, node, at: hub.clock.now(), nodes: nodes() });
+    const { hub, rules, clock, nodes, isChosen } = this.#ports;
+    if (!isOwn && !rules.for(nodesChannel).recoverable && !isChosen()) return;
+    const data = JSON.stringify({ event, node, at: clock.now(), nodes: nodes() });
     await hub.publish({ channel: nodesChannel, data, key, source: 'server' });
   }
 }

@@ -2,9 +2,10 @@
 
 import type { ChannelCount } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
-import { reauthorize } from '../core/reauthorization.ts';
+import type { Limits } from '../core/limits.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
-import { closeCodes } from '../protocol/codes.ts';
+import type { Sessions } from '../core/sessions.ts';
+import type { Clock } from '../time/clock.ts';
 import { encodeControl, type Ask } from './control-message.ts';
 import { answerMsMax } from './inquiry.ts';
 
@@ -13,50 +14,55 @@ const channelsPerPart = 300;
 /** A node with more answers with those that have the most subscribers, and says so. */
 export const channelsToldMax = 30_000;
 
-export interface AnswerPorts {
+/** What a node knows of itself. */
+export interface Self {
   readonly hub: Hub;
+  readonly sessions: Sessions;
+  readonly limits: Limits;
+  readonly clock: Clock;
+}
+
+export interface AnswerPorts {
+  readonly self: Self;
   readonly incarnation: string;
   readonly tell: (data: string) => Promise<void>;
 }
 
-/** What this node answers for itself to a question about a number; undefined to one that it does not understand. */
-export function countHere(
-  hub: Hub,
+/**
+ * Does on this node what the question asks for, which may be to end connections or subscriptions, and answers how many
+ * it concerned. Undefined for a question that this node does not understand.
+ */
+export function doHere(
+  { hub, sessions, limits }: Self,
   { about, user, of, channel }: Omit<Ask, 'kind' | 'from' | 'id'>,
 ): MaybePromise<number> | undefined {
   switch (about) {
     case 'disconnect':
-      return user === undefined ? undefined : disconnectHere(hub, user);
+      return user === undefined ? undefined : sessions.disconnect(user);
     case 'reauthorize':
-      return reauthorize(hub, user);
+      return sessions.reauthorize(user);
     case 'connections':
-      return of === undefined ? undefined : hub.limits.connectionsOf(of);
+      return of === undefined ? undefined : limits.connectionsOf(of);
     case 'subscribers':
-      return channel === undefined ? undefined : (hub.channels.get(channel)?.sessions.size ?? 0);
+      return channel === undefined ? undefined : hub.subscribers(channel);
     case 'channels':
       return undefined;
   }
 }
 
-function disconnectHere(hub: Hub, user: string): number {
-  const theirs = [...hub.sessions.values()].filter(({ identity }) => identity.user === user);
-  for (const { outlet } of theirs) outlet.disconnect(closeCodes.policyViolation, 'disconnected');
-  return theirs.length;
-}
-
 /** Rejects when the asking node cannot be told. */
-export async function answer(ask: Ask, { hub, incarnation, tell }: AnswerPorts): Promise<void> {
+export async function answer(ask: Ask, { self, incarnation, tell }: AnswerPorts): Promise<void> {
   const common = { kind: 'answer', to: ask.from, id: ask.id, incarnation } as const;
   if (ask.about !== 'channels') {
-    const count = await countHere(hub, ask);
+    const count = await doHere(self, ask);
     if (count !== undefined) await tell(encodeControl({ ...common, part: 0, parts: 1, cut: false, count }));
     return;
   }
-  const { told, cut } = mostSubscribed(hub.channelCounts());
+  const { told, cut } = mostSubscribed(self.hub.channelCounts());
   const parts = Math.max(1, Math.ceil(told.length / channelsPerPart));
-  const until = hub.clock.monotonic() + answerMsMax;
+  const until = self.clock.monotonic() + answerMsMax;
   // Nobody reads an answer that comes later.
-  for (let part = 0; part < parts && hub.clock.monotonic() < until; part++) {
+  for (let part = 0; part < parts && self.clock.monotonic() < until; part++) {
     const slice = told.slice(part * channelsPerPart, (part + 1) * channelsPerPart);
     const channels = slice.map(({ channel, subscribers }) => [channel, subscribers] as const);
     await tell(encodeControl({ ...common, part, parts, cut, channels }));

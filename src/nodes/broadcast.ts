@@ -1,19 +1,31 @@
 // The periodic report on `$system`: that this node lives, and how many connections it has.
 
+import type { Failures } from '../core/failures.ts';
 import type { Hub } from '../core/hub.ts';
+import type { Sessions } from '../core/sessions.ts';
+import type { Clock } from '../time/clock.ts';
+
+export interface BroadcastOptions {
+  readonly hub: Hub;
+  readonly sessions: Sessions;
+  readonly failures: Failures;
+  readonly clock: Clock;
+  readonly nodeId: string;
+  /** 0 turns it off. */
+  readonly intervalSeconds: number;
+}
 
 export class Broadcast {
-  readonly #hub: Hub;
-  readonly #intervalSeconds: number;
+  readonly #options: BroadcastOptions;
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  constructor(hub: Hub, intervalSeconds: number) {
-    this.#hub = hub;
-    this.#intervalSeconds = intervalSeconds;
+  constructor(options: BroadcastOptions) {
+    this.#options = options;
   }
 
   start(): void {
-    if (this.#intervalSeconds > 0) this.#timer = setInterval(() => void this.#report(), this.#intervalSeconds * 1_000);
+    const { intervalSeconds } = this.#options;
+    if (intervalSeconds > 0) this.#timer = setInterval(() => void this.#report(), intervalSeconds * 1_000);
   }
 
   close(): void {
@@ -21,13 +33,13 @@ export class Broadcast {
   }
 
   async #report(): Promise<void> {
-    const { clock, options, sessions } = this.#hub;
-    const data = JSON.stringify({ at: clock.now(), node: options.nodeId, connections: sessions.size });
+    const { hub, sessions, failures, clock, nodeId } = this.#options;
+    const data = JSON.stringify({ at: clock.now(), node: nodeId, connections: sessions.size });
     try {
-      await this.#hub.publish({ channel: '$system', data, source: 'server' });
+      await hub.publish({ channel: '$system', data, source: 'server' });
     } catch (error) {
       // The sync layer is away, which it reports itself; the next report tells the same.
-      this.#hub.expected(error);
+      failures.expected(error);
     }
   }
 }

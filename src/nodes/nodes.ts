@@ -10,18 +10,23 @@
 // and comes up anew in its next term. Over a sync layer of one process there is nobody to speak to.
 
 import type { Cluster } from '../core/cluster.ts';
-import type { Hub } from '../core/hub.ts';
+import type { Failures } from '../core/failures.ts';
+import type { SyncAdapter } from '../core/sync-adapter.ts';
+import type { Rules } from '../rules/rules.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { Announcements, type NodeState } from './announcements.ts';
-import { answer } from './answers.ts';
+import { answer, type Self } from './answers.ts';
 import { decodeControl, encodeControl, isForAnother, type Beat, type Hello } from './control-message.ts';
 import { answerMsMax, Inquiries } from './inquiry.ts';
 import { Peers, type Peer } from './peers.ts';
 import { Silence } from './silence.ts';
 import { WholeCluster } from './whole-cluster.ts';
 
-export interface NodesOptions {
-  readonly hub: Hub;
+export interface NodesOptions extends Self {
+  readonly nodeId: string;
+  readonly adapter: SyncAdapter;
+  readonly rules: Rules;
+  readonly failures: Failures;
   /** Names this life of this process, as no other: letters and digits. */
   readonly incarnation: string;
   /** Somebody chose this node's name, so another may have it too; a random one is unique. */
@@ -59,14 +64,16 @@ export class Nodes {
 
   constructor(options: NodesOptions) {
     this.#options = options;
-    const { hub } = options;
+    const { hub, rules, clock, failures } = options;
     this.incarnation = options.incarnation;
     const tell = (data: string): Promise<void> => hub.tellNodes(data);
     const peers = (): readonly Peer[] => this.#peers.live;
     this.#inquiries = new Inquiries({ incarnation: this.incarnation, peers, tell });
-    this.cluster = new WholeCluster({ hub, inquiries: this.#inquiries, peers });
+    this.cluster = new WholeCluster({ self: options, failures, inquiries: this.#inquiries, peers });
     this.#announcements = new Announcements({
       hub,
+      rules,
+      clock,
       nodes: () => this.nodes,
       isChosen: () => this.#isChosen(),
       failed: (error) => this.#failed(error),
@@ -74,12 +81,12 @@ export class Nodes {
   }
 
   get #node(): string {
-    return this.#options.hub.options.nodeId;
+    return this.#options.nodeId;
   }
 
   /** All nodes known to live, this one among them once it has joined and until it leaves. */
   get nodes(): readonly NodeState[] {
-    const { sessions } = this.#options.hub;
+    const { sessions } = this.#options;
     const own = { node: this.#node, connections: sessions.size, since: this.#since };
     const others = this.#peers.live.map(({ node, connections, since }) => ({ node, connections, since }));
     return (this.#state === 'joined' ? [own, ...others] : others).sort(byNode);
@@ -87,19 +94,19 @@ export class Nodes {
 
   /** @throws NodeIdTaken when another node has this one's name; nothing of it has changed then. */
   async start(): Promise<void> {
-    const { hub, named } = this.#options;
+    const { hub, adapter, clock, named } = this.#options;
     this.#state = 'joining';
-    if (hub.adapter.traits.shared) {
+    if (adapter.traits.shared) {
       await hub.listenToNodes((data) => this.#heard(data));
       if (named) await this.#askForNamesakes();
       else void this.#tell(this.#hello());
     }
     this.#state = 'joined';
-    this.#since = hub.clock.now();
-    this.#silence = new Silence(hub, this.#peers);
+    this.#since = clock.now();
+    this.#silence = new Silence(adapter, clock, this.#peers);
     this.#beat();
     // Who did not wait for namesakes has not heard yet who else lives.
-    if (named || !hub.adapter.traits.shared) this.#announceSelf();
+    if (named || !adapter.traits.shared) this.#announceSelf();
     this.#timer = setInterval(() => void this.tick(), tickMs);
   }
 
@@ -122,7 +129,7 @@ export class Nodes {
     if (this.#ticking || this.#state !== 'joined') return;
     this.#ticking = true;
     try {
-      const { clock } = this.#options.hub;
+      const { clock } = this.#options;
       if (clock.monotonic() - this.#beatAt >= beatEveryMs) this.#beat();
       if (!this.#isAnnounced) this.#announceSelf();
       void this.#announcements.flush();
@@ -173,7 +180,7 @@ export class Nodes {
 
   #heardBeat(beat: Beat): void {
     const { node, incarnation, term } = beat;
-    const heard = this.#peers.hear(beat, this.#options.hub.clock.monotonic());
+    const heard = this.#peers.hear(beat, this.#options.clock.monotonic());
     if (heard === 'gone') void this.#tell(encodeControl({ kind: 'doubt', to: incarnation, term }));
     if (node !== this.#node) return;
     if (this.#state === 'joining') this.#refuse();
@@ -192,9 +199,11 @@ export class Nodes {
 
   #answer(ask: Parameters<typeof answer>[0]): void {
     const { hub } = this.#options;
-    answer(ask, { hub, incarnation: this.incarnation, tell: (data) => hub.tellNodes(data) }).catch((error: unknown) => {
-      this.#failed(error);
-    });
+    answer(ask, { self: this.#options, incarnation: this.incarnation, tell: (data) => hub.tellNodes(data) }).catch(
+      (error: unknown) => {
+        this.#failed(error);
+      },
+    );
   }
 
   // What this node tells
@@ -204,9 +213,9 @@ export class Nodes {
   }
 
   #beat(): void {
-    const { hub } = this.#options;
-    if (!hub.adapter.traits.shared) return;
-    this.#beatAt = hub.clock.monotonic();
+    const { adapter, clock, sessions } = this.#options;
+    if (!adapter.traits.shared) return;
+    this.#beatAt = clock.monotonic();
     void this.#tell(
       encodeControl({
         kind: 'beat',
@@ -214,7 +223,7 @@ export class Nodes {
         incarnation: this.incarnation,
         term: this.#term,
         since: this.#since,
-        connections: hub.sessions.size,
+        connections: sessions.size,
       }),
     );
   }
@@ -257,11 +266,11 @@ export class Nodes {
   }
 
   async #askForNamesakes(): Promise<void> {
-    const { hub } = this.#options;
+    const { hub, clock } = this.#options;
     const refusal = Promise.withResolvers<'refused'>();
     this.#refuse = () => refusal.resolve('refused');
     await hub.tellNodes(this.#hello());
-    if ((await Promise.race([refusal.promise, hub.clock.sleep(answerMsMax)])) !== 'refused') return;
+    if ((await Promise.race([refusal.promise, clock.sleep(answerMsMax)])) !== 'refused') return;
     this.#state = 'refused';
     throw new NodeIdTaken(this.#node);
   }

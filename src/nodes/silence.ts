@@ -1,7 +1,8 @@
 // Who is silent because it is dead. A node that hears nobody may itself be the one that is cut off or held up: it
 // judges only after it has proved, for longer than a beat takes, that messages reach it.
 
-import type { Hub } from '../core/hub.ts';
+import type { SyncAdapter } from '../core/sync-adapter.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Peer, Peers } from './peers.ts';
 
 /** A beat is late: time to see whether this node hears at all. */
@@ -15,31 +16,32 @@ const probeMsMax = 2_000;
 const heldUpMs = 4_000;
 
 export class Silence {
-  readonly #hub: Hub;
+  readonly #adapter: SyncAdapter;
+  readonly #clock: Clock;
   readonly #peers: Peers;
   #lookedAt: number;
   /** Proved so since then, while somebody's beat is late. */
   #hearsSince: number | undefined;
 
-  constructor(hub: Hub, peers: Peers) {
-    this.#hub = hub;
+  constructor(adapter: SyncAdapter, clock: Clock, peers: Peers) {
+    this.#adapter = adapter;
+    this.#clock = clock;
     this.#peers = peers;
-    this.#lookedAt = hub.clock.monotonic();
+    this.#lookedAt = clock.monotonic();
   }
 
   /** Those that are dead now. Call it every second, one call at a time. */
   async dead(): Promise<readonly Peer[]> {
-    const { clock, adapter } = this.#hub;
-    const startedAt = clock.monotonic();
+    const startedAt = this.#clock.monotonic();
     const isHeldUp = startedAt - this.#lookedAt > heldUpMs;
     this.#lookedAt = startedAt;
-    if (isHeldUp || !adapter.health().up) return this.#excuseAll();
+    if (isHeldUp || !this.#adapter.health().up) return this.#excuseAll();
     if (this.#peers.silentFor(lateMs, startedAt).length === 0) {
       this.#hearsSince = undefined;
       return [];
     }
     const hears = await this.#hears();
-    const now = clock.monotonic();
+    const now = this.#clock.monotonic();
     if (!hears || now - startedAt > heldUpMs) return this.#excuseAll();
     this.#hearsSince ??= startedAt;
     return now - this.#hearsSince < provedMsMin ? [] : this.#peers.silentFor(silentMsMax, now);
@@ -47,13 +49,13 @@ export class Silence {
 
   #excuseAll(): readonly Peer[] {
     this.#hearsSince = undefined;
-    this.#peers.excuse(this.#hub.clock.monotonic());
+    this.#peers.excuse(this.#clock.monotonic());
     return [];
   }
 
   async #hears(): Promise<boolean> {
     try {
-      await this.#hub.adapter.probe(probeMsMax);
+      await this.#adapter.probe(probeMsMax);
       return true;
     } catch {
       return false;

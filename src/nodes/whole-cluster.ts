@@ -1,8 +1,8 @@
 // Questions to all nodes together, this one among them.
 
 import type { ChannelCount, Cluster, Gathered } from '../core/cluster.ts';
-import type { Hub } from '../core/hub.ts';
-import { countHere } from './answers.ts';
+import type { Failures } from '../core/failures.ts';
+import { doHere, type Self } from './answers.ts';
 import type { CountQuestion } from './control-message.ts';
 import type { Inquiries } from './inquiry.ts';
 import type { Peer } from './peers.ts';
@@ -10,7 +10,8 @@ import type { Peer } from './peers.ts';
 type Counts = Gathered<readonly ChannelCount[]>;
 
 export interface WholeClusterPorts {
-  readonly hub: Hub;
+  readonly self: Self;
+  readonly failures: Failures;
   readonly inquiries: Inquiries;
   readonly peers: () => readonly Peer[];
 }
@@ -52,8 +53,8 @@ export class WholeCluster implements Cluster {
 
   /** This node does its part whether or not the others can be told. */
   async #sum(question: CountQuestion): Promise<Gathered<number>> {
-    const { hub, inquiries } = this.#ports;
-    const own = countHere(hub, question);
+    const { self, inquiries } = this.#ports;
+    const own = doHere(self, question);
     let others = 0;
     const asked = inquiries.ask(question, ({ count }) => {
       others += count ?? 0;
@@ -70,7 +71,7 @@ export class WholeCluster implements Cluster {
   }
 
   async #askAll(): Promise<Counts> {
-    const { hub, inquiries, peers } = this.#ports;
+    const { self, failures, inquiries, peers } = this.#ports;
     const sums = new Map<string, number>();
     const add = (channel: string, subscribers: number): void => {
       sums.set(channel, (sums.get(channel) ?? 0) + subscribers);
@@ -82,10 +83,10 @@ export class WholeCluster implements Cluster {
       });
     } catch (error) {
       // Half an answer that says so helps an operator more than none.
-      hub.expected(error);
+      failures.expected(error);
       incomplete = peers().map(({ node }) => node);
     }
-    for (const { channel, subscribers } of hub.channelCounts()) add(channel, subscribers);
+    for (const { channel, subscribers } of self.hub.channelCounts()) add(channel, subscribers);
     return { value: Array.from(sums, ([channel, subscribers]) => ({ channel, subscribers })), incomplete };
   }
 }

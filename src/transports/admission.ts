@@ -3,16 +3,20 @@
 // memory of idle connections.
 
 import type { Authenticate, Identity } from '../core/access.ts';
-import type { Hub } from '../core/hub.ts';
-import { noteFailure, refusalError, type Refusal } from '../core/limits.ts';
-import type { TransportName } from '../core/observer.ts';
+import type { Failures } from '../core/failures.ts';
+import { noteFailure, refusalError, type Limits, type Refusal } from '../core/limits.ts';
+import type { HubObserver } from '../core/observer.ts';
+import type { Sessions } from '../core/sessions.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Origins } from '../http/origins.ts';
 import { tokenOf } from '../http/request.ts';
 
 export interface AdmissionOptions {
-  readonly hub: Hub;
+  readonly sessions: Sessions;
+  readonly limits: Limits;
+  readonly observer: HubObserver;
+  readonly failures: Failures;
   readonly authenticate: Authenticate;
   readonly origins: Origins;
   /** Both transports together. */
@@ -46,10 +50,10 @@ export class Admission {
     query: URLSearchParams,
     open: (visitor: Visitor) => MaybePromise<Opened>,
   ): MaybePromise<Opened> {
-    const { hub, addressOf } = this.#options;
+    const { limits, addressOf } = this.#options;
     this.#requireRoomHere();
     const address = addressOf?.(request);
-    const arrival = hub.limits.arrival(address);
+    const arrival = limits.arrival(address);
     const identify = (refusal: Refusal | undefined) => {
       this.#refuse(refusal);
       const identity = this.#identify(request, query, address);
@@ -60,25 +64,25 @@ export class Admission {
   }
 
   /** Counts how an attempt ended that was not let in; answers what to tell. */
-  refused(transport: TransportName, error: unknown): RealtimeError {
-    const { hub } = this.#options;
-    const expected = hub.expected(error);
+  refused(transport: string, error: unknown): RealtimeError {
+    const { observer, failures } = this.#options;
+    const expected = failures.expected(error);
     const isLimit = expected.code === 'limit_exceeded' || expected.code === 'rate_limited';
-    if (expected.code === 'shutting_down') hub.observer.connection(transport, 'shutting_down');
-    else hub.observer.connection(transport, isLimit ? 'limit' : 'refused');
+    if (expected.code === 'shutting_down') observer.connection(transport, 'shutting_down');
+    else observer.connection(transport, isLimit ? 'limit' : 'refused');
     return expected;
   }
 
   #identify(request: Request, query: URLSearchParams, address: string | undefined): MaybePromise<Identity> {
-    const { hub, authenticate, origins } = this.#options;
+    const { limits, authenticate, origins } = this.#options;
     const token = tokenOf(request, query, origins.trustsCookies(request));
     if (address === undefined || token === undefined) return authenticate(token);
-    this.#refuse(hub.limits.authentication(address));
-    return noteFailure(hub.limits, address, () => authenticate(token));
+    this.#refuse(limits.authentication(address));
+    return noteFailure(limits, address, () => authenticate(token));
   }
 
   #enter<Opened>(visitor: Visitor, open: (visitor: Visitor) => MaybePromise<Opened>): MaybePromise<Opened> {
-    const { limits } = this.#options.hub;
+    const { limits } = this.#options;
     const { identity, address } = visitor;
     const enter = () => {
       // Others may have come in while this one was waited for.
@@ -90,16 +94,16 @@ export class Admission {
   }
 
   #requireRoomHere(): void {
-    const { hub, connectionsMax, isShuttingDown } = this.#options;
+    const { sessions, observer, connectionsMax, isShuttingDown } = this.#options;
     if (isShuttingDown()) throw new NodeUnwilling('shutting_down');
-    if (hub.sessions.size < connectionsMax) return;
-    hub.observer.rateLimited('connections');
+    if (sessions.size < connectionsMax) return;
+    observer.rateLimited('connections');
     throw new NodeUnwilling('limit_exceeded', 'The server has no room for more connections.', { retryAfter: 10 });
   }
 
   #refuse(refusal: Refusal | undefined): void {
     if (refusal === undefined) return;
-    this.#options.hub.observer.rateLimited(refusal.kind);
+    this.#options.observer.rateLimited(refusal.kind);
     throw refusalError(refusal);
   }
 }

@@ -6,16 +6,29 @@ import type { Fanout, Gap } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { CursorWriter } from '../protocol/cursor.ts';
 import { sseComment, sseEvent } from '../protocol/sse.ts';
-import type { EventStream } from './event-stream.ts';
 import { gapFrame } from './gap-frame.ts';
 
 const encoder = new TextEncoder();
+
+/** The transport's name. */
+export const sse = 'sse';
+
+/** An event stream, as the fan-out sees it. */
+export interface FannedOut {
+  /** Those that it hears, in the order asked. */
+  readonly channels: readonly string[];
+  /** One chunk may be shared by many streams. */
+  write(chunk: Uint8Array): void;
+  /** While it is not yet live on all of its channels. */
+  deliver(publication: Publication): void;
+  gap(gap: Gap): void;
+}
 
 interface Group {
   readonly key: string;
   readonly channels: readonly string[];
   readonly cursor: CursorWriter;
-  readonly streams: Set<EventStream>;
+  readonly streams: Set<FannedOut>;
   /** What this tick has published so far. */
   pending: string;
 }
@@ -29,17 +42,17 @@ interface Detached {
 const commentEverySeconds = 15;
 
 export class EventFanout implements Fanout {
-  readonly transport = 'sse';
+  readonly transport = sse;
   readonly bufferedBytesMax: number;
   readonly #groups = new Map<string, Group>();
   readonly #groupsOf = new Map<string, Set<Group>>();
-  readonly #aloneOn = new Map<string, Set<EventStream>>();
-  readonly #streams = new Set<EventStream>();
+  readonly #aloneOn = new Map<string, Set<FannedOut>>();
+  readonly #streams = new Set<FannedOut>();
   readonly #dirty = new Set<Group>();
   #scheduled = false;
   #comments: ReturnType<typeof setInterval> | undefined;
   /** Where the round of comments stands; streams added meanwhile come at its end. */
-  #commentRound: Iterator<EventStream> | undefined;
+  #commentRound: Iterator<FannedOut> | undefined;
   readonly #comment = encoder.encode(sseComment('keep-alive'));
 
   constructor(bufferedBytesMax: number) {
@@ -56,21 +69,23 @@ export class EventFanout implements Fanout {
     this.#comments = undefined;
   }
 
-  get streams(): ReadonlySet<EventStream> {
+  get streams(): ReadonlySet<FannedOut> {
     return this.#streams;
   }
 
-  add(stream: EventStream): void {
+  add(stream: FannedOut): void {
     this.#streams.add(stream);
   }
 
-  publication(publication: Publication): void {
+  publication(publication: Publication): number {
     const { channel } = publication;
     for (const group of this.#groupsOf.get(channel) ?? []) {
       if (publication.epoch !== '') group.cursor.set(channel, publication);
       this.#append(group, sseEvent('message', publication.frame, group.cursor.text()));
     }
     for (const stream of this.#aloneOn.get(channel) ?? []) stream.deliver(publication);
+    // A stream publishes nothing, so none is excepted.
+    return 0;
   }
 
   gap(gap: Gap): void {
@@ -82,14 +97,14 @@ export class EventFanout implements Fanout {
   }
 
   /** Live on this channel, but not yet on all of its others. */
-  addAlone(channel: string, stream: EventStream): void {
+  addAlone(channel: string, stream: FannedOut): void {
     const alone = this.#aloneOn.get(channel);
     if (alone === undefined) this.#aloneOn.set(channel, new Set([stream]));
     else alone.add(stream);
   }
 
   /** Live on all channels: `cursor` says exactly where this node stands in them. */
-  addToGroup(stream: EventStream, cursor: CursorWriter): void {
+  addToGroup(stream: FannedOut, cursor: CursorWriter): void {
     this.#leaveAlone(stream);
     // In the order asked: a cursor's text follows it.
     const key = stream.channels.join(',');
@@ -108,13 +123,13 @@ export class EventFanout implements Fanout {
     group.streams.add(stream);
   }
 
-  remove(stream: EventStream): void {
+  remove(stream: FannedOut): void {
     this.#streams.delete(stream);
     this.detach(stream);
   }
 
   /** No publication reaches it any more. Answers what it was live on, and the cursor of its group, if it had one. */
-  detach(stream: EventStream): Detached {
+  detach(stream: FannedOut): Detached {
     const live = stream.channels.filter((channel) => this.#aloneOn.get(channel)?.has(stream) === true);
     this.#leaveAlone(stream);
     const group = this.#groups.get(stream.channels.join(','));
@@ -137,7 +152,7 @@ export class EventFanout implements Fanout {
     }
   }
 
-  #leaveAlone(stream: EventStream): void {
+  #leaveAlone(stream: FannedOut): void {
     for (const channel of stream.channels) {
       const alone = this.#aloneOn.get(channel);
       alone?.delete(stream);

@@ -11,7 +11,7 @@ import { CursorWriter } from '../protocol/cursor.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { sseEvent, sseRetry } from '../protocol/sse.ts';
-import type { EventFanout } from './event-fanout.ts';
+import { sse, type EventFanout, type FannedOut } from './event-fanout.ts';
 import { gapFrame } from './gap-frame.ts';
 
 const encoder = new TextEncoder();
@@ -26,8 +26,9 @@ export const byteStrategy: QueuingStrategy<Uint8Array> = {
 const lookEveryBytes = 16 << 10;
 
 /** Also the underlying source of its ReadableStream, whose methods `start` and `cancel` are. */
-export class EventStream implements Outlet, Bun.UnderlyingSource<Uint8Array> {
-  readonly transport = 'sse';
+export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint8Array> {
+  readonly transport = sse;
+  readonly takesCommands = false;
   channels: readonly string[];
   readonly #fanout: EventFanout;
   readonly #retryMs: number;

@@ -2,15 +2,16 @@
 
 import { Elysia } from 'elysia';
 import { anonymous } from '../core/access.ts';
-import type { Hub } from '../core/hub.ts';
 import type { Session } from '../core/session.ts';
-import type { SubscribeRequest } from '../core/subscriber.ts';
+import type { Sessions } from '../core/sessions.ts';
+import type { SubscribeRequest, Subscribing } from '../core/subscribing.ts';
+import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { NodeUnwilling, type Admission, type Visitor } from './admission.ts';
-import type { EventFanout } from './event-fanout.ts';
+import { sse, type EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
 import { answerHeaders } from '../http/answer-headers.ts';
 import type { Origins } from '../http/origins.ts';
@@ -23,7 +24,7 @@ import {
   bearerProtocol,
   subprotocol,
 } from '../http/request.ts';
-import { WebSocketConnection, type ConnectionStart, type Closing } from './websocket.ts';
+import { websocket, WebSocketConnection, type ConnectionStart, type Closing } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */
 export interface UpgradingServer {
@@ -32,7 +33,9 @@ export interface UpgradingServer {
 }
 
 export interface RealtimeOptions {
-  readonly hub: Hub;
+  readonly sessions: Sessions;
+  readonly subscribing: Subscribing;
+  readonly clock: Clock;
   readonly events: EventFanout;
   readonly admission: Admission;
   readonly origins: Origins;
@@ -77,7 +80,7 @@ function openWebSocket(
   server: UpgradingServer | null,
   options: RealtimeOptions,
 ): MaybePromise<Response | undefined> {
-  const { hub, admission, origins } = options;
+  const { sessions, admission, origins } = options;
   if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
     const error = new RealtimeError('bad_request', 'This address speaks WebSocket only.');
     const response = errorResponse(error, 426);
@@ -87,18 +90,18 @@ function openWebSocket(
   try {
     origins.check(request);
   } catch (error) {
-    return errorResponse(admission.refused('websocket', error));
+    return errorResponse(admission.refused(websocket, error));
   }
   const query = queryOf(request);
   const channels = channelList(query);
   const refuse = (error: unknown) => {
-    const expected = admission.refused('websocket', error);
+    const expected = admission.refused(websocket, error);
     if (isRetriedElsewhere(request, error)) return errorResponse(expected, 503);
-    return upgrade(request, server, { hub, identity: anonymous, channels, refusal: closingFor(expected) });
+    return upgrade(request, server, { sessions, identity: anonymous, channels, refusal: closingFor(expected) });
   };
   try {
     const opened = admission.admit(request, query, ({ identity, address }) =>
-      upgrade(request, server, { hub, identity, address, channels }),
+      upgrade(request, server, { sessions, identity, address, channels }),
     );
     return opened instanceof Promise ? opened.catch(refuse) : opened;
   } catch (error) {
@@ -139,14 +142,14 @@ async function openEvents(
   server: UpgradingServer | null,
   options: RealtimeOptions,
 ): Promise<Response> {
-  const { hub, events, admission, origins } = options;
+  const { subscribing, events, admission, origins } = options;
   try {
     origins.check(request);
     const query = queryOf(request);
     const channels = streamChannels(query);
     const { stream, session } = await admission.admit(request, query, (visitor) => connect(visitor, channels, options));
     try {
-      await hub.subscribe(session, resumeRequests(channels, cursorOf(request, query, channels), stream));
+      await subscribing.subscribe(session, resumeRequests(channels, cursorOf(request, query, channels), stream));
     } catch (error) {
       stream.end(closeCodes.policyViolation);
       throw error;
@@ -159,7 +162,7 @@ async function openEvents(
       headers: { ...streamHeaders, ...origins.headers(request) },
     });
   } catch (error) {
-    const expected = admission.refused('sse', error);
+    const expected = admission.refused(sse, error);
     const status = isRetriedElsewhere(request, error) ? 503 : expected.status;
     return errorResponse(expected, status, origins.headers(request));
   }
@@ -168,11 +171,10 @@ async function openEvents(
 function connect(
   { identity, address }: Visitor,
   channels: readonly string[],
-  { hub, events, retryMs }: RealtimeOptions,
+  { sessions, clock, events, retryMs }: RealtimeOptions,
 ): { stream: EventStream; session: Session } {
-  const stream = new EventStream(channels, events, retryMs * (1 + hub.clock.random() / 2));
-  const session = hub.connect(identity, stream);
-  hub.limits.joined(session, address);
+  const stream = new EventStream(channels, events, retryMs * (1 + clock.random() / 2));
+  const session = sessions.connect(identity, stream, address);
   stream.attach(session);
   return { stream, session };
 }

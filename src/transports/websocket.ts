@@ -3,10 +3,10 @@
 
 import type { ServerWebSocket } from 'bun';
 import type { Identity } from '../core/access.ts';
-import type { Hub } from '../core/hub.ts';
 import type { Fanout, Gap, Outlet } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
+import type { Sessions } from '../core/sessions.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { decodeCommand } from '../protocol/commands.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
@@ -19,7 +19,7 @@ export interface Closing {
 }
 
 export interface ConnectionStart {
-  readonly hub: Hub;
+  readonly sessions: Sessions;
   readonly identity: Identity;
   /** What the client is counted by; undefined while addresses are not limited. */
   readonly address?: string | undefined;
@@ -27,6 +27,9 @@ export interface ConnectionStart {
   readonly channels: readonly string[];
   readonly refusal?: Closing | undefined;
 }
+
+/** The transport's name. */
+export const websocket = 'websocket';
 
 const tooBigReason = 'Received too big message';
 
@@ -51,8 +54,12 @@ export class WebSocketConnection implements Outlet {
     this.#start = start;
   }
 
-  get transport(): 'websocket' {
-    return 'websocket';
+  get transport(): string {
+    return websocket;
+  }
+
+  get takesCommands(): boolean {
+    return true;
   }
 
   // Called by Bun
@@ -66,9 +73,8 @@ export class WebSocketConnection implements Outlet {
       socket.close(start.refusal.code, start.refusal.reason);
       return;
     }
-    const session = start.hub.connect(start.identity, this);
+    const session = start.sessions.connect(start.identity, this, start.address);
     this.#session = session;
-    start.hub.limits.joined(session, start.address);
     socket.sendText(encodeFrame(session.welcome()));
     for (const channel of start.channels) session.begin(decodeCommand(JSON.stringify({ type: 'subscribe', channel })));
   }
@@ -129,9 +135,10 @@ export class WebSocketConnection implements Outlet {
     this.#socket?.unsubscribe(channel);
   }
 
-  /** To all others of the channel. */
-  publishToOthers(channel: string, frame: string): void {
+  /** To all others of the channel. Answers whether this connection is one of the channel's. */
+  publishToOthers(channel: string, frame: string): boolean {
     this.#socket?.publishText(channel, frame);
+    return this.#socket?.isSubscribed(channel) === true;
   }
 
   bufferedBytes(): number {
@@ -188,22 +195,23 @@ export interface TopicPublisher {
 
 /** Fan-out over native topics, which join what waits for a socket into one write. */
 export class WebSocketFanout implements Fanout {
-  readonly transport = 'websocket';
-  readonly #hub: Hub;
+  readonly transport = websocket;
+  readonly #sessions: Sessions;
   readonly #server: () => TopicPublisher | null;
 
-  constructor(hub: Hub, server: () => TopicPublisher | null) {
-    this.#hub = hub;
+  constructor(sessions: Sessions, server: () => TopicPublisher | null) {
+    this.#sessions = sessions;
     this.#server = server;
   }
 
-  publication(publication: Publication): void {
+  publication(publication: Publication): number {
     const { channel, except, frame } = publication;
-    const outlet = except === undefined ? undefined : this.#hub.sessions.get(except)?.outlet;
+    const outlet = except === undefined ? undefined : this.#sessions.get(except)?.outlet;
     // The status that publish returns is that of the worst subscriber, so it says nothing about the others; a socket
     // over its limit is closed by the server and comes back by position.
-    if (outlet instanceof WebSocketConnection) outlet.publishToOthers(channel, frame);
-    else this.#server()?.publish(channel, frame);
+    if (outlet instanceof WebSocketConnection) return outlet.publishToOthers(channel, frame) ? 1 : 0;
+    this.#server()?.publish(channel, frame);
+    return 0;
   }
 
   gap(gap: Gap): void {

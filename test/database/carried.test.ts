@@ -3,7 +3,7 @@
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
 import { systemClock as clock } from '../../src/time/clock.ts';
-import { silentObserver as observer } from '../../src/core/observer.ts';
+import { silentObserver as observer } from '../support/doubles.ts';
 import type { Publication } from '../../src/core/publication.ts';
 import { connect } from '../../src/database/connect.ts';
 import type { Position } from '../../src/protocol/position.ts';

@@ -6,7 +6,7 @@ import { Bell } from '../../src/changes/bell.ts';
 import { IntoLog } from '../../src/changes/into-log.ts';
 import { Leader } from '../../src/changes/leader.ts';
 import { systemClock, type Clock } from '../../src/time/clock.ts';
-import { silentObserver } from '../../src/core/observer.ts';
+import { silentObserver } from '../support/doubles.ts';
 import type { Publication } from '../../src/core/publication.ts';
 import { connect, type Database } from '../../src/database/connect.ts';
 import { DirectSession } from '../../src/database/direct-session.ts';

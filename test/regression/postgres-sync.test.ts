@@ -5,7 +5,7 @@
 import { heapStats } from 'bun:jsc';
 import { afterEach, describe, expect, test } from 'bun:test';
 import { systemClock } from '../../src/time/clock.ts';
-import { silentObserver } from '../../src/core/observer.ts';
+import { silentObserver } from '../support/doubles.ts';
 import type { Publication } from '../../src/core/publication.ts';
 import { Rules } from '../../src/rules/rules.ts';
 import type { Outgoing } from '../../src/core/sync-adapter.ts';

@@ -1,28 +1,22 @@
 // A hub in this process without network: connections that record what they are told, a fan-out over them, and a clock
 // that only tests turn. What stands behind the hub is a real adapter, or one that a test wraps.
 
-import {
-  anonymous,
-  everyoneAnonymous,
-  openAccess,
-  type Access,
-  type Authenticate,
-  type Identity,
-} from '../../src/core/access.ts';
+import { anonymous, everyoneAnonymous, type Access, type Authenticate, type Identity } from '../../src/core/access.ts';
 import type { Clock } from '../../src/time/clock.ts';
 import type { Cluster } from '../../src/core/cluster.ts';
-import { Hub } from '../../src/core/hub.ts';
-import type { HubOptions } from '../../src/core/hub-ports.ts';
-import { unlimited, type Limits } from '../../src/core/limits.ts';
-import { silentObserver, type HubObserver, type TransportName } from '../../src/core/observer.ts';
+import { createCore, type Core, type CoreOptions } from '../../src/core/core.ts';
+import type { Limits } from '../../src/core/limits.ts';
+import type { HubObserver } from '../../src/core/observer.ts';
 import type { Fanout, Gap, Outlet } from '../../src/core/outlet.ts';
 import type { Publication } from '../../src/core/publication.ts';
 import type { RuleConfig } from '../../src/rules/config.ts';
 import { Rules } from '../../src/rules/rules.ts';
 import type { Session } from '../../src/core/session.ts';
+import type { Sessions } from '../../src/core/sessions.ts';
 import type { SyncAdapter } from '../../src/core/sync-adapter.ts';
 import type { CommandId, SubscriptionState } from '../../src/protocol/frames.ts';
 import { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
+import { openAccess, silentObserver, unlimited } from './doubles.ts';
 
 interface Sleeper {
   readonly at: number;
@@ -86,7 +80,8 @@ export type Told =
 
 /** Records in place of a socket. */
 export class RecordingOutlet implements Outlet {
-  readonly transport: TransportName;
+  readonly transport: string;
+  readonly takesCommands: boolean;
   readonly told: Told[] = [];
   readonly joined = new Set<string>();
   /** Called with each thing told, and throws if it may not be. */
@@ -101,6 +96,7 @@ export class RecordingOutlet implements Outlet {
 
   constructor(fanout: RecordingFanout) {
     this.transport = fanout.transport;
+    this.takesCommands = fanout.transport !== 'sse';
     this.#fanout = fanout;
   }
 
@@ -184,10 +180,10 @@ export class RecordingOutlet implements Outlet {
 }
 
 export class RecordingFanout implements Fanout {
-  readonly transport: TransportName;
+  readonly transport: string;
   readonly #joined = new Map<string, Set<RecordingOutlet>>();
 
-  constructor(transport: TransportName) {
+  constructor(transport: string) {
     this.transport = transport;
   }
 
@@ -207,10 +203,13 @@ export class RecordingFanout implements Fanout {
     if (outlets?.size === 0) this.#joined.delete(channel);
   }
 
-  publication(publication: Publication): void {
+  publication(publication: Publication): number {
+    let excepted = 0;
     for (const outlet of [...(this.#joined.get(publication.channel) ?? [])]) {
-      if (outlet.session?.id !== publication.except) outlet.deliver(publication);
+      if (outlet.session?.id === publication.except) excepted++;
+      else outlet.deliver(publication);
     }
+    return excepted;
   }
 
   gap(gap: Gap): void {
@@ -230,17 +229,17 @@ export interface HubHarnessOptions {
   readonly commandLimits?: Limits;
   readonly authenticate?: Authenticate;
   readonly observer?: HubObserver;
-  readonly limits?: Partial<HubOptions>;
+  readonly limits?: Partial<CoreOptions>;
 }
 
-export interface HubHarness {
-  readonly hub: Hub;
+export interface HubHarness extends Core {
+  readonly rules: Rules;
   readonly clock: HandClock;
   readonly adapter: SyncAdapter;
   readonly fanouts: readonly RecordingFanout[];
   /** Messages of what the hub logged. */
   readonly logged: string[];
-  connect(transport?: TransportName, identity?: Identity): Connected;
+  connect(transport?: string, identity?: Identity): Connected;
 }
 
 export interface Connected {
@@ -263,7 +262,8 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
   const clock = options.clock ?? new HandClock();
   const adapter = options.adapter ?? memoryAdapter(clock);
   const logged: string[] = [];
-  const hub = new Hub(
+  const rules = new Rules({ rules: options.rules ?? defaultRules });
+  const core = createCore(
     {
       nodeId: 'n1',
       heartbeatSeconds: 25,
@@ -275,7 +275,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
     },
     {
       adapter,
-      rules: new Rules({ rules: options.rules ?? defaultRules }),
+      rules,
       access: options.wholeAccess ?? { ...openAccess, ...options.access },
       limits: options.commandLimits ?? unlimited,
       authenticate: options.authenticate ?? everyoneAnonymous,
@@ -286,28 +286,29 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
     },
   );
   const fanouts = [new RecordingFanout('websocket'), new RecordingFanout('sse')];
-  for (const fanout of fanouts) hub.attach(fanout);
-  void adapter.start(hub);
+  for (const fanout of fanouts) core.hub.attach(fanout);
+  void adapter.start(core.hub);
   return {
-    hub,
+    ...core,
+    rules,
     clock,
     adapter,
     fanouts,
     logged,
-    connect: (transport, identity) => connect(hub, fanouts, transport, identity),
+    connect: (transport, identity) => connect(core.sessions, fanouts, transport, identity),
   };
 }
 
 function connect(
-  hub: Hub,
+  sessions: Sessions,
   fanouts: readonly RecordingFanout[],
-  transport: TransportName = 'websocket',
+  transport: string = 'websocket',
   identity: Identity = anonymous,
 ): Connected {
   const fanout = fanouts.find((candidate) => candidate.transport === transport);
   if (fanout === undefined) throw new Error(`no fan-out for ${transport}`);
   const outlet = new RecordingOutlet(fanout);
-  const session = hub.connect(identity, outlet);
+  const session = sessions.connect(identity, outlet);
   outlet.session = session;
   const send = async (command: Readonly<Record<string, unknown>>) => {
     session.receive(JSON.stringify(command));

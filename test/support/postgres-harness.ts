@@ -2,7 +2,7 @@
 
 import { connect } from '../../src/database/connect.ts';
 import { systemClock } from '../../src/time/clock.ts';
-import { silentObserver } from '../../src/core/observer.ts';
+import { silentObserver } from './doubles.ts';
 import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { createDatabase } from './postgres.ts';

@@ -2,7 +2,7 @@
 
 import { Redis } from 'ioredis';
 import { systemClock } from '../../src/time/clock.ts';
-import { silentObserver } from '../../src/core/observer.ts';
+import { silentObserver } from './doubles.ts';
 import { RedisAdapter } from '../../src/sync/redis/adapter.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { startRedisCluster } from './redis-cluster.ts';

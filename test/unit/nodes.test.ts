@@ -21,6 +21,7 @@ import { Peers } from '../../src/nodes/peers.ts';
 import { silentMsMax } from '../../src/nodes/silence.ts';
 import type { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
 import { createHub, HandClock, idle, memoryAdapter, type HubHarness } from '../support/hub.ts';
+import { unlimited } from '../support/doubles.ts';
 
 /** One node's end of the shared layer. */
 class SharedEnd implements SyncAdapter {
@@ -133,7 +134,14 @@ class TestCluster {
     });
     const said: string[] = [];
     const incarnation = `incarnation${++this.#count}`;
-    const nodes = new Nodes({ hub: harness.hub, incarnation, named, log: (message) => said.push(message) });
+    const nodes = new Nodes({
+      ...harness,
+      limits: unlimited,
+      nodeId,
+      incarnation,
+      named,
+      log: (message) => said.push(message),
+    });
     const node = { ...harness, nodes, end, said };
     this.all.push(node);
     return node;
@@ -157,7 +165,7 @@ class TestCluster {
 
   /** What `$nodes` holds. */
   async changes(): Promise<string[]> {
-    const page = await this.layer.log.history('$nodes', this.all[0]!.hub.rules.for('$nodes'), { limit: 1_000 });
+    const page = await this.layer.log.history('$nodes', this.all[0]!.rules.for('$nodes'), { limit: 1_000 });
     return page.publications.map(({ data }) => {
       const { event, node, nodes } = JSON.parse(data) as { event: string; node: string; nodes: { node: string }[] };
       return `${event} ${node}: ${nodes.map((each) => each.node).join(' ')}`;
@@ -312,7 +320,7 @@ describe('Nodes', () => {
       incomplete: ['b'],
     });
     await expect(a!.nodes.cluster.disconnect('ann')).rejects.toMatchObject({ code: 'unavailable' });
-    expect(a!.hub.sessions.size).toBe(0);
+    expect(a!.sessions.size).toBe(0);
   });
 });
 

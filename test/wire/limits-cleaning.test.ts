@@ -34,7 +34,7 @@ test(`4,000 connections in disorder leave nothing behind (SEED=${seed})`, async 
     SHUTDOWN_TIMEOUT: '0',
   });
   const server = (node = await startNode(settings, createLogger({ level: 'silent', format: 'json', node: 'limits' })));
-  const { limits } = server.hub;
+  const { limits } = server;
   if (!(limits instanceof NodeLimits)) throw new Error('the node has other limits');
 
   const random = randomFrom(seed);
@@ -67,7 +67,7 @@ test(`4,000 connections in disorder leave nothing behind (SEED=${seed})`, async 
   await Promise.all(Array.from({ length: 250 }, visitor));
   expect(counts.welcome).toBeGreaterThan(200);
   expect(counts.refused).toBeGreaterThan(200);
-  await until(() => server.hub.sessions.size === 0, 'all have left', 10_000);
+  await until(() => server.sessions.size === 0, 'all have left', 10_000);
   // Allowances last until their windows end, and are as many as there were users and addresses: four, and twelve twice.
   limits.sweep();
   expect(limits.size).toBeLessThanOrEqual(4 + 12 + 12);

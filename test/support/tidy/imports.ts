@@ -40,18 +40,15 @@ const bareFolders = new Set(['protocol', 'client']);
 interface Import {
   readonly position: number;
   readonly specifier: string;
-  /** Types are gone when the program runs. */
-  readonly typeOnly: boolean;
 }
 
 const importPattern =
-  /\b(?:import|export)\s+(type\s)?(?:[\w*${},\s]*?\sfrom\s*)?(['"])([^'"\n]+)\2|\bimport\(\s*(['"])([^'"\n]+)\4/g;
+  /\b(?:import|export)\s+(?:type\s)?(?:[\w*${},\s]*?\sfrom\s*)?(['"])([^'"\n]+)\1|\bimport\(\s*(['"])([^'"\n]+)\3/g;
 
 export function importsOf(file: SourceFile): Import[] {
   return Array.from(file.uncommented.matchAll(importPattern), (match) => ({
     position: match.index,
-    specifier: match[3] ?? match[5] ?? '',
-    typeOnly: match[1] !== undefined,
+    specifier: match[2] ?? match[4] ?? '',
   }));
 }
 
@@ -98,7 +95,7 @@ function targetFault(folder: string, target: string): string | undefined {
   return `src/${folder} (floor ${floor}) may not import src/${other} (floor ${otherFloor})`;
 }
 
-/** Circles of imports that remain when types are gone, each told once, from its first file. */
+/** Circles of imports, those of types alone too, each told once, from its first file. */
 export function importCycles(files: readonly SourceFile[]): Finding[] {
   const known = new Map(files.filter((file) => isScript(file.path)).map((file) => [file.path, file]));
   const done = new Set<string>();
@@ -107,9 +104,9 @@ export function importCycles(files: readonly SourceFile[]): Finding[] {
     const start = trail.indexOf(file.path);
     if (start !== -1) found.push(`import cycle: ${[...trail.slice(start), file.path].join(' -> ')}`);
     if (start !== -1 || done.has(file.path)) return;
-    for (const { specifier, typeOnly } of importsOf(file)) {
+    for (const { specifier } of importsOf(file)) {
       const target = known.get(resolve(file, specifier) ?? '');
-      if (target !== undefined && !typeOnly) visit(target, [...trail, file.path]);
+      if (target !== undefined) visit(target, [...trail, file.path]);
     }
     done.add(file.path);
   };

@@ -11,7 +11,7 @@ function isTest(path: string): boolean {
 }
 
 export const fileSize: Rule = (file) => {
-  const limit = /^(src|scripts)\//.test(file.path) ? 300 : file.path.startsWith('bench/') ? 400 : undefined;
+  const limit = /^(src|scripts)\//.test(file.path) ? 400 : file.path.startsWith('bench/') ? 400 : undefined;
   if (limit === undefined || !isScript(file.path)) return [];
   const lines = file.text.trimEnd().split('\n').length;
   return lines <= limit ? [] : [finding(file, 0, `${lines} lines, more than ${limit}: something wants out`)];

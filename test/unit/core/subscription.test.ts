@@ -35,7 +35,7 @@ function onLink(options: HubHarnessOptions = {}): LinkHarness {
   const log = new RoughLog(clock);
   const link = log.link();
   const harness = createHub({ clock, adapter: link, ...options });
-  const rule = harness.hub.rules.for('a');
+  const rule = harness.rules.for('a');
   const append = (count = 1) => {
     for (let sent = 0; sent < count; sent++) log.memory.publish({ channel: 'a', rule, data: '0', at: clock.now() });
   };
@@ -139,9 +139,9 @@ test('if one channel of a request is refused none is subscribed', async () => {
   const harness = createHub({ access: { may: (_identity, _action, channel) => channel !== 'closed' } });
   const { session, outlet } = harness.connect('sse');
   const requests = ['a', 'b', 'closed'].map((channel) => ({ channel }));
-  await expect(harness.hub.subscribe(session, requests)).rejects.toMatchObject({ code: 'forbidden' });
+  await expect(harness.subscribing.subscribe(session, requests)).rejects.toMatchObject({ code: 'forbidden' });
   expect(outlet.told).toEqual([]);
-  expect([harness.hub.channels.size, harness.hub.subscriptionCount]).toEqual([0, 0]);
+  expect([harness.hub.channelCount, harness.hub.subscriptionCount]).toEqual([0, 0]);
 });
 
 test('channels per connection are limited', async () => {
@@ -167,7 +167,7 @@ test('a channel that cannot be opened is left as if it had not been asked for', 
     const { outlet, send } = harness.connect();
     await send({ type: 'subscribe', channel: 'a' });
     expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable', retryable: true }]);
-    expect(harness.hub.channels.size).toBe(0);
+    expect(harness.hub.channelCount).toBe(0);
     adapter.subscribe = subscribe;
     await send({ type: 'subscribe', channel: 'a' });
     await publish(harness, 'a', 1);
@@ -190,13 +190,13 @@ test('publications during the opening are held and follow subscribed if they are
 });
 
 test('a connection that ends while its channel opens leaves nothing', async () => {
-  const { connect, link, hub } = onLink();
+  const { connect, link, hub, sessions } = onLink();
   const { session } = connect();
   session.receive('{"type":"subscribe","channel":"a"}');
   await idle();
   session.end(1006);
   await flow(link);
-  expect([hub.sessions.size, hub.channels.size, hub.subscriptionCount, link.subscribed.size]).toEqual([0, 0, 0, 0]);
+  expect([sessions.size, hub.channelCount, hub.subscriptionCount, link.subscribed.size]).toEqual([0, 0, 0, 0]);
 });
 
 test('a hole is filled from history before anything later is told', async () => {
@@ -279,8 +279,8 @@ test('a log that is lost while a hole is being filled is one gap', async () => {
 
 // A node that lagged behind the one that the client came from told it `epoch_changed`, and then its last messages again.
 test('a client that comes from a faster node waits for this one and hears nothing twice', async () => {
-  const { connect, link, log, hub, clock, append } = onLink();
-  const rule = hub.rules.for('a');
+  const { connect, link, log, rules, clock, append } = onLink();
+  const rule = rules.for('a');
   connect().session.receive('{"type":"subscribe","channel":"a"}');
   await flow(link);
   append(3);
@@ -370,7 +370,7 @@ test('a recovering subscriber whose socket takes nothing in is cut, and the chan
     await idle();
   }
   expect(outlet.ended?.code).toBe(1006);
-  expect([harness.hub.channels.size, harness.hub.subscriptionCount]).toEqual([0, 0]);
+  expect([harness.hub.channelCount, harness.hub.subscriptionCount]).toEqual([0, 0]);
 });
 
 // The recovery that the unsubscribe cancelled was taken for one that was too slow, which cut the whole connection.
@@ -386,7 +386,7 @@ test('unsubscribing while recovering ends that subscription alone', async () => 
   await idle();
   expect(outlet.ended).toBeUndefined();
   expect(session.closed).toBe(false);
-  expect(harness.hub.channels.size).toBe(0);
+  expect(harness.hub.channelCount).toBe(0);
   await send({ type: 'ping' });
   expect(outlet.frames('pong')).toHaveLength(1);
 });
@@ -402,8 +402,8 @@ test('a connection that ends while what was held is written is not counted as li
     if (told.kind === 'message') outlet.terminate();
   };
   await send({ type: 'subscribe', channel: 'a', since: { epoch: await epochOf(harness, 'a'), offset: 0 } });
-  const channel = harness.hub.channels.get('a');
-  expect([channel?.liveSse, channel?.liveWebsocket, channel?.recoveries]).toEqual([0, 1, undefined]);
+  const { members } = await harness.hub.open('a');
+  expect([members.size, members.live]).toEqual([1, 1]);
   expect(outlet.joined.size).toBe(0);
 });
 
@@ -423,10 +423,10 @@ test('a recovering sender does not hear what it asked not to hear', async () => 
 });
 
 test('history that cannot be read takes the promise back: an error, and the connection is cut', async () => {
-  const { connect, link, log, hub, append } = onLink({
+  const { connect, link, log, hub, rules, append } = onLink({
     limits: { recovery: { holdMax: 10, holdBytesMax: 1 << 20, pageSize: 2, timeoutMs: 300_000 } },
   });
-  const rule = hub.rules.for('a');
+  const rule = rules.for('a');
   append(6);
   const { epoch } = log.memory.history('a', rule, { limit: 1 }).head;
   const { session, outlet } = connect();
@@ -441,7 +441,7 @@ test('history that cannot be read takes the promise back: an error, and the conn
   await idle();
   expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable' }]);
   expect(outlet.ended?.code).toBe(1006);
-  expect([hub.channels.size, hub.subscriptionCount, link.subscribed.size]).toEqual([0, 0, 0]);
+  expect([hub.channelCount, hub.subscriptionCount, link.subscribed.size]).toEqual([0, 0, 0]);
 });
 
 test('thousands of connections leave the maps empty', async () => {
@@ -456,8 +456,8 @@ test('thousands of connections leave the maps empty', async () => {
     expect(harness.hub.subscriptionCount).toBe(400);
     for (const { outlet } of all) outlet.cut();
   }
-  const { hub, fanouts } = harness;
-  expect([hub.sessions.size, hub.channels.size, hub.subscriptionCount]).toEqual([0, 0, 0]);
+  const { hub, sessions, fanouts } = harness;
+  expect([sessions.size, hub.channelCount, hub.subscriptionCount]).toEqual([0, 0, 0]);
   expect(fanouts.map(({ channels }) => channels)).toEqual([0, 0]);
 });
 
@@ -476,5 +476,5 @@ test('channels of this node are counted by their subscribers', async () => {
 test('ids are made from the clock’s chance alone', () => {
   const fixed: Clock = { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve(), random: () => 0.999 };
   const adapter = memoryAdapter(fixed);
-  expect(adapter.subscribe('a', createHub().hub.rules.for('a'))).toEqual({ epoch: 'zzzzzz', offset: 0 });
+  expect(adapter.subscribe('a', createHub().rules.for('a'))).toEqual({ epoch: 'zzzzzz', offset: 0 });
 });

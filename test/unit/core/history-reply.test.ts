@@ -1,7 +1,7 @@
 // A reply of history is bounded in bytes, and says so.
 
 import { expect, test } from 'bun:test';
-import { boundPage } from '../../../src/core/history-page.ts';
+import { boundPage } from '../../../src/core/hub.ts';
 import { Publication } from '../../../src/core/publication.ts';
 
 const publications = [1, 2, 3, 4].map(

@@ -1,0 +1,157 @@
+// What each command of a connection does. One object serves all sessions, which hand it one command at a time.
+
+import type { Command } from '../protocol/commands.ts';
+import { encodeFrame, historyFrame, publishedFrame, withId } from '../protocol/frames.ts';
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Clock } from '../time/clock.ts';
+import { keyOf, type Access, type Authenticate, type Identity } from './access.ts';
+import type { Connection } from './connection.ts';
+import type { Hub } from './hub.ts';
+import { refusalError, type Limits } from './limits.ts';
+import type { HubObserver } from './observer.ts';
+import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
+import type { Subscribing } from './subscribing.ts';
+
+type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
+
+/** Nobody else waits for these, and there may be many. */
+const historyPollMs = 50;
+/** Characters past which writing a reply takes a noticeable part of a millisecond. */
+const largeReply = 128 << 10;
+
+export interface CommandsOptions {
+  readonly hub: Hub;
+  readonly subscribing: Subscribing;
+  readonly access: Access;
+  readonly limits: Limits;
+  /** Checks the tokens of `refresh` commands. */
+  readonly authenticate: Authenticate;
+  readonly observer: HubObserver;
+  readonly clock: Clock;
+}
+
+export class Commands {
+  readonly #options: CommandsOptions;
+
+  constructor(options: CommandsOptions) {
+    this.#options = options;
+  }
+
+  /** Undefined when it is done already. Throws, or rejects with, what the client is to be told. */
+  run(connection: Connection, command: Command): Promise<void> | undefined {
+    switch (command.type) {
+      case 'ping':
+        connection.outlet.send('pong', encodeFrame({ type: 'pong', ...withId(command.id) }));
+        return undefined;
+      case 'publish':
+        return this.#publish(connection, command);
+      case 'subscribe':
+        return this.#subscribe(connection, command);
+      case 'unsubscribe':
+        return this.#unsubscribe(connection, command);
+      case 'history':
+        return this.#history(connection, command);
+      case 'refresh':
+        return this.#refresh(connection, command);
+      case 'presence':
+        throw new RealtimeError('bad_request', `This server does not offer "${command.type}".`);
+    }
+  }
+
+  #publish(connection: Connection, command: Of<'publish'>): Promise<void> | undefined {
+    const { id, channel, data, echo, key } = command;
+    const { identity, outlet } = connection;
+    const allowed = this.#options.access.may(identity, 'publish', channel);
+    if (allowed === false) throw new RealtimeError('forbidden');
+    const publish = () =>
+      this.#options.hub.publish({
+        channel,
+        data,
+        key: keyOf(identity, key),
+        from: { user: identity.user, connection: connection.id },
+        except: echo ? undefined : connection.id,
+        source: 'client',
+      });
+    const reply = (position: Position | undefined) => outlet.send('published', publishedFrame(id, channel, position));
+    if (allowed !== true) {
+      return allowed.then(async (yes) => {
+        if (!yes) throw new RealtimeError('forbidden');
+        // Whoever was disconnected while this was decided publishes nothing any more.
+        if (!connection.closed) reply(await publish());
+      });
+    }
+    const position = publish();
+    if (position instanceof Promise) return position.then(reply);
+    reply(position);
+    return undefined;
+  }
+
+  async #subscribe(connection: Connection, { id, channel, since }: Of<'subscribe'>): Promise<void> {
+    await this.#options.subscribing.subscribe(connection, [{ channel, resume: since && (() => since) }], id);
+  }
+
+  #unsubscribe(connection: Connection, { id, channel }: Of<'unsubscribe'>): undefined {
+    if (connection.subscription(channel) === undefined) throw new RealtimeError('not_subscribed');
+    this.#options.hub.unsubscribe(connection, channel);
+    connection.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', ...withId(id), channel }));
+    return undefined;
+  }
+
+  /** To guess tokens here is no better than to guess them at the door. */
+  async #authenticate(connection: Connection, token: string): Promise<Identity> {
+    const { authenticate, limits, observer } = this.#options;
+    const refusal = limits.refreshing(connection);
+    if (refusal !== undefined) {
+      observer.rateLimited(refusal.kind);
+      throw refusalError(refusal);
+    }
+    try {
+      return await authenticate(token);
+    } catch (error) {
+      if (error instanceof RealtimeError && error.code === 'unauthorized') limits.refreshFailed(connection);
+      throw error;
+    }
+  }
+
+  /** A fresh token for the same user extends the connection; what it grants no more is left. */
+  async #refresh(connection: Connection, { id, token }: Of<'refresh'>): Promise<void> {
+    const identity = await this.#authenticate(connection, token);
+    if (identity.user !== connection.identity.user) {
+      throw new RealtimeError('unauthorized', 'The token is another user’s.');
+    }
+    connection.identity = identity;
+    const { expiresAt } = identity;
+    const expires = expiresAt === undefined ? {} : { expires: expiresAt };
+    connection.outlet.send('refreshed', encodeFrame({ type: 'refreshed', ...withId(id), ...expires }));
+    await this.#options.subscribing.leaveDenied(connection);
+  }
+
+  async #history(connection: Connection, { id, channel, since, limit }: Of<'history'>): Promise<void> {
+    await this.#untilRead(connection);
+    if (connection.closed) return;
+    // After the wait, which may be long: the right may have ended in it.
+    if (!(await this.#options.access.may(connection.identity, 'history', channel)))
+      throw new RealtimeError('forbidden');
+    const page = await this.#options.hub.history(channel, { since, limit });
+    const messages = page.publications.map((publication) => publication.frame);
+    const frame = historyFrame(id, channel, page.head, messages, page.complete);
+    connection.outlet.send('history', frame);
+    // Several in one packet would hold everybody up for as long as all of them take to write.
+    if (frame.length > largeReply) await this.#options.clock.sleep(0);
+  }
+
+  /** A few bytes ask for a mebibyte: who has not read the reply before is not given the next, and in the end cut off. */
+  async #untilRead(connection: Connection): Promise<void> {
+    const paced = {
+      outlet: connection.outlet,
+      get closed() {
+        return connection.closed;
+      },
+      slow: false,
+    };
+    if (!isLagging(paced, recoveryPaceLimits)) return;
+    await waitForPace([paced], this.#options.clock, recoveryPaceLimits, historyPollMs);
+    if (paced.slow) connection.outlet.terminate();
+  }
+}

@@ -1,0 +1,55 @@
+// One connection: who it is, its way out, and what it is subscribed to. `session.ts` adds the queue of its commands.
+
+import type { Identity } from './access.ts';
+import type { Outlet } from './outlet.ts';
+import { Subscription, type Subscriber } from './subscription.ts';
+
+export class Connection implements Subscriber {
+  readonly id: string;
+  identity: Identity;
+  readonly outlet: Outlet;
+  closed = false;
+  /** Too slow to be waited for; its own buffer limit decides its fate. */
+  slow = false;
+  /** The only one as it is, several in a map: idle connections with one subscription are the most frequent by far. */
+  #subscriptions: Subscription | Map<string, Subscription> | undefined;
+
+  constructor(id: string, identity: Identity, outlet: Outlet) {
+    this.id = id;
+    this.identity = identity;
+    this.outlet = outlet;
+  }
+
+  subscription(channel: string): Subscription | undefined {
+    const held = this.#subscriptions;
+    if (held instanceof Subscription) return held.channel === channel ? held : undefined;
+    return held?.get(channel);
+  }
+
+  get subscriptions(): readonly Subscription[] {
+    const held = this.#subscriptions;
+    if (held === undefined) return [];
+    return held instanceof Subscription ? [held] : [...held.values()];
+  }
+
+  get subscriptionCount(): number {
+    const held = this.#subscriptions;
+    return held instanceof Subscription ? 1 : (held?.size ?? 0);
+  }
+
+  /** The connection has no other one to this channel. */
+  add(subscription: Subscription): void {
+    const held = this.#subscriptions;
+    if (held === undefined) this.#subscriptions = subscription;
+    else if (!(held instanceof Subscription)) held.set(subscription.channel, subscription);
+    else this.#subscriptions = new Map([held, subscription].map((each) => [each.channel, each]));
+  }
+
+  remove(subscription: Subscription): void {
+    const held = this.#subscriptions;
+    if (held === subscription) this.#subscriptions = undefined;
+    else if (held instanceof Map && held.delete(subscription.channel) && held.size === 0) {
+      this.#subscriptions = undefined;
+    }
+  }
+}

@@ -1,0 +1,63 @@
+// Puts the core of a node together. Each part is given what it needs, and nothing is looked up through another.
+
+import type { Clock } from '../time/clock.ts';
+import type { Rules } from '../rules/rules.ts';
+import type { Access, Authenticate } from './access.ts';
+import type { Cluster } from './cluster.ts';
+import { Commands } from './commands.ts';
+import { Failures } from './failures.ts';
+import { Hub, type HubOptions } from './hub.ts';
+import type { Limits } from './limits.ts';
+import type { HubObserver } from './observer.ts';
+import { Sessions } from './sessions.ts';
+import { Subscribing } from './subscribing.ts';
+import type { SyncAdapter } from './sync-adapter.ts';
+
+export interface CoreOptions extends HubOptions {
+  readonly nodeId: string;
+  readonly heartbeatSeconds: number;
+  readonly channelsPerConnectionMax: number;
+}
+
+export interface CorePorts {
+  readonly adapter: SyncAdapter;
+  readonly rules: Rules;
+  readonly access: Access;
+  readonly limits: Limits;
+  readonly authenticate: Authenticate;
+  readonly observer: HubObserver;
+  readonly clock: Clock;
+  /** All nodes together, this one among them; undefined before it has joined them. */
+  readonly cluster: () => Cluster | undefined;
+  /** Where failures go that no client is told in detail. */
+  readonly log: (message: string, error: unknown) => void;
+}
+
+export interface Core {
+  readonly hub: Hub;
+  readonly sessions: Sessions;
+  readonly subscribing: Subscribing;
+  readonly failures: Failures;
+}
+
+export function createCore(options: CoreOptions, ports: CorePorts): Core {
+  const { access, limits, authenticate, observer, clock, cluster, log } = ports;
+  const { nodeId, heartbeatSeconds, channelsPerConnectionMax } = options;
+  const failures = new Failures(observer, log);
+  const hub = new Hub(options, ports);
+  const subscribing = new Subscribing({ hub, access, cluster, observer, failures, channelsPerConnectionMax });
+  const commands = new Commands({ hub, subscribing, access, limits, authenticate, observer, clock });
+  const sessions = new Sessions({
+    nodeId,
+    heartbeatSeconds,
+    hub,
+    subscribing,
+    commands,
+    access,
+    limits,
+    observer,
+    failures,
+    clock,
+  });
+  return { hub, sessions, subscribing, failures };
+}

@@ -1,0 +1,208 @@
+// The members of one channel on this node: its subscriptions. They are added, held back while they recover, reached by
+// the transports' fan-outs once they are live, and removed here alone.
+//
+//   added        nothing is sent to it yet
+//   recovering   live publications are held back for it, and history is read; see recovery.ts
+//   live         its transport's fan-out reaches it
+
+import type { GapReason } from '../protocol/codes.ts';
+import type { Position } from '../protocol/position.ts';
+import type { Clock } from '../time/clock.ts';
+import type { MaybePromise } from './maybe-promise.ts';
+import type { HubObserver } from './observer.ts';
+import type { Fanout } from './outlet.ts';
+import { isLagging, recoveryPaceLimits, waitForPace, type Paced, type PaceLimits } from './pace.ts';
+import type { Publication } from './publication.ts';
+import { Recovery, type RecoveryLimits, type RecoveryPorts } from './recovery.ts';
+import { Subscription, type Subscriber } from './subscription.ts';
+import type { HistoryPage } from './sync-adapter.ts';
+
+/** The channel, as its members see it. */
+export interface Home {
+  readonly name: string;
+  readonly epoch: string;
+  readonly offset: number;
+  readonly position: Position;
+  /** Reads what a subscriber missed. The page may tell that this node lags behind the log. */
+  read(since: Position, limit: number): MaybePromise<HistoryPage>;
+}
+
+/** What all channels of a node share. */
+export interface MembersPorts {
+  /** Of each transport one. */
+  readonly fanouts: readonly Fanout[];
+  readonly observer: HubObserver;
+  readonly clock: Clock;
+  readonly recovery: RecoveryLimits;
+  /** So much was fanned out to each member that its socket is to be looked at before more follows. */
+  readonly unsettled: (members: Members) => void;
+  readonly log: (message: string, error: unknown) => void;
+}
+
+/** Members of one transport that its fan-out reaches. */
+interface Live {
+  readonly fanout: Fanout;
+  count: number;
+}
+
+/** The sockets of a channel are looked at each time it has fanned out this much to each of them. */
+const settleEveryBytes = 128 << 10;
+/** Between two looks at whether this node has caught up. */
+const pauseMs = 5;
+
+export class Members {
+  readonly #home: Home;
+  readonly #ports: MembersPorts;
+  readonly #subscriptions = new Set<Subscription>();
+  #recoveries: Set<Recovery> | undefined;
+  #live: readonly Live[] = [];
+  #bytesSinceSettled = 0;
+
+  constructor(home: Home, ports: MembersPorts) {
+    this.#home = home;
+    this.#ports = ports;
+  }
+
+  get size(): number {
+    return this.#subscriptions.size;
+  }
+
+  /** Members that a publication reaches at once. */
+  get live(): number {
+    let count = 0;
+    for (const live of this.#live) count += live.count;
+    return count;
+  }
+
+  /** A subscription that begins after `start`. The caller makes it live, or lets it recover first. */
+  add(subscriber: Subscriber, start: Position): Subscription {
+    const subscription = new Subscription(this.#home.name, subscriber, start);
+    this.#subscriptions.add(subscription);
+    return subscription;
+  }
+
+  /** What was published up to there is not sent by the subscription. */
+  startAt(subscription: Subscription, start: Position): void {
+    subscription.start = start;
+  }
+
+  /** From here on live publications are held back for the subscription, until its recovery has run. */
+  holdFor(subscription: Subscription): Recovery {
+    const recovery = new Recovery(subscription.start, this.#recoveryPorts(subscription), this.#ports.recovery);
+    (this.#recoveries ??= new Set()).add(recovery);
+    subscription.phase = recovery;
+    return recovery;
+  }
+
+  /** From here on the fan-out reaches the subscriber: it has been sent everything up to the channel's position. */
+  goLive(subscription: Subscription): void {
+    this.endRecovery(subscription);
+    const { outlet } = subscription.subscriber;
+    subscription.phase = 'live';
+    this.#count(outlet.transport, 1);
+    outlet.join(this.#home.name);
+  }
+
+  /** What it held is forgotten. Does nothing to a subscription that does not recover. */
+  endRecovery(subscription: Subscription): void {
+    const { recovery } = subscription;
+    if (recovery === undefined) return;
+    subscription.phase = 'added';
+    this.#recoveries?.delete(recovery);
+    if (this.#recoveries?.size === 0) this.#recoveries = undefined;
+  }
+
+  remove(subscription: Subscription): void {
+    if (!this.#subscriptions.delete(subscription)) return;
+    subscription.recovery?.cancel();
+    this.endRecovery(subscription);
+    if (!subscription.isLive) return;
+    subscription.phase = 'added';
+    this.#count(subscription.subscriber.outlet.transport, -1);
+  }
+
+  // Fan-out
+
+  publication(publication: Publication): void {
+    if (this.#recoveries !== undefined) for (const recovery of this.#recoveries) recovery.hold(publication);
+    const { observer, clock, log } = this.#ports;
+    let reached = 0;
+    for (const { fanout, count } of this.#live) {
+      if (count === 0) continue;
+      try {
+        reached += count - fanout.publication(publication);
+      } catch (error) {
+        observer.broadcastFailed();
+        log('a publication could not be fanned out', error);
+      }
+    }
+    if (reached === 0) return;
+    this.#bytesSinceSettled += publication.data.length;
+    if (this.#bytesSinceSettled > settleEveryBytes) this.#ports.unsettled(this);
+    observer.delivered(this.#home.name, reached, Math.max(0, clock.now() - publication.at) / 1000);
+  }
+
+  /** The channel lost its place and stands at another position now: all members are told. */
+  jump(reason: GapReason): void {
+    const { name, position } = this.#home;
+    for (const recovery of this.#recoveries ?? []) recovery.jump(reason, position);
+    if (this.live === 0) return;
+    this.#ports.observer.lost(reason, this.live);
+    for (const { fanout, count } of this.#live) if (count > 0) fanout.gap({ channel: name, position, reason });
+  }
+
+  /** A gap for one member alone, which goes on from the position. */
+  gap(subscription: Subscription, reason: GapReason, position: Position): void {
+    const { subscriber, recovery } = subscription;
+    if (recovery === undefined) this.#tellGap(subscriber, reason, position);
+    else recovery.jump(reason, position);
+    subscription.start = position;
+  }
+
+  /** Starts the count of bytes anew. Answers those whose sockets lag; one that recovers is paced by itself. */
+  lagging(limits: PaceLimits): Paced[] {
+    this.#bytesSinceSettled = 0;
+    const lagging: Paced[] = [];
+    for (const { subscriber, recovery } of this.#subscriptions) {
+      if (recovery === undefined && isLagging(subscriber, limits)) lagging.push(subscriber);
+    }
+    return lagging;
+  }
+
+  #count(transport: string, change: number): void {
+    const known = this.#live.find(({ fanout }) => fanout.transport === transport);
+    if (known !== undefined) {
+      known.count += change;
+      return;
+    }
+    const fanout = this.#ports.fanouts.find((each) => each.transport === transport);
+    if (fanout === undefined) throw new Error(`no fan-out was attached for the transport ${transport}`);
+    this.#live = [...this.#live, { fanout, count: change }];
+  }
+
+  #tellGap({ outlet }: Subscriber, reason: GapReason, position: Position): void {
+    this.#ports.observer.lost(reason, 1);
+    outlet.gap({ channel: this.#home.name, position, reason });
+  }
+
+  #recoveryPorts(subscription: Subscription): RecoveryPorts {
+    const { subscriber } = subscription;
+    const { clock } = this.#ports;
+    return {
+      connection: subscriber.id,
+      head: () => this.#home.position,
+      gap: (reason, position) => this.#tellGap(subscriber, reason, position),
+      goLive: () => this.goLive(subscription),
+      monotonic: () => clock.monotonic(),
+      pause: () => clock.sleep(pauseMs),
+      read: (since, limit) => this.#home.read(since, limit),
+      room: (outlet) => {
+        if (subscriber.closed) return false;
+        // Judged by itself: the pace of live publications, by which the subscriber may be slow already, is stricter.
+        const paced = { outlet, slow: false, closed: false };
+        if (!isLagging(paced, recoveryPaceLimits)) return true;
+        return waitForPace([paced], clock, recoveryPaceLimits).then(() => !subscriber.closed && !paced.slow);
+      },
+    };
+  }
+}

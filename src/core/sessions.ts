@@ -1,0 +1,128 @@
+// The sessions of this node: who connects, whose token ends, whose rights are taken back, who is told to leave.
+
+import { closeCodes } from '../protocol/codes.ts';
+import { encodeFrame } from '../protocol/frames.ts';
+import { randomId, type Clock } from '../time/clock.ts';
+import type { Access, Identity } from './access.ts';
+import type { Commands } from './commands.ts';
+import type { Failures } from './failures.ts';
+import type { Hub } from './hub.ts';
+import type { Limits } from './limits.ts';
+import type { HubObserver } from './observer.ts';
+import type { Outlet } from './outlet.ts';
+import { Session, type SessionPorts } from './session.ts';
+import type { Subscribing } from './subscribing.ts';
+
+export interface SessionsOptions {
+  readonly nodeId: string;
+  readonly heartbeatSeconds: number;
+  readonly hub: Hub;
+  readonly subscribing: Subscribing;
+  readonly commands: Commands;
+  readonly access: Access;
+  readonly limits: Limits;
+  readonly observer: HubObserver;
+  readonly failures: Failures;
+  readonly clock: Clock;
+}
+
+/** Sessions that are asked about at once, some channels of each: what decides is not to be flooded. */
+const askedAtOnce = 16;
+
+export class Sessions {
+  readonly #options: SessionsOptions;
+  readonly #sessions = new Map<string, Session>();
+  readonly #ports: SessionPorts;
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+    const { nodeId, heartbeatSeconds, hub, commands, limits, observer, failures } = options;
+    this.#ports = {
+      nodeId,
+      heartbeatSeconds,
+      commands,
+      limits,
+      observer,
+      failures,
+      ended: (session, code) => {
+        this.#sessions.delete(session.id);
+        hub.leave(session);
+        limits.left(session);
+        observer.disconnection(session.outlet.transport, code);
+      },
+    };
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  get(connection: string): Session | undefined {
+    return this.#sessions.get(connection);
+  }
+
+  /** Live: sessions come and go while it is walked. */
+  values(): IterableIterator<Session> {
+    return this.#sessions.values();
+  }
+
+  /** A connection has opened. `address` is what the client is counted by; undefined while addresses are not limited. */
+  connect(identity: Identity, outlet: Outlet, address?: string): Session {
+    const { clock, limits, observer } = this.#options;
+    const session = new Session(randomId(clock, 16), identity, outlet, this.#ports);
+    this.#sessions.set(session.id, session);
+    observer.connection(outlet.transport, 'accepted');
+    limits.joined(session, address);
+    return session;
+  }
+
+  /** Closes the connections whose tokens have ended; call it every second or so. */
+  expire(): void {
+    const nowSeconds = this.#options.clock.now() / 1_000;
+    for (const session of [...this.#sessions.values()]) session.expire(nowSeconds);
+  }
+
+  /** Closes the user's connections; answers how many there were. */
+  disconnect(user: string): number {
+    const theirs = this.#of(user);
+    for (const session of theirs) session.outlet.disconnect(closeCodes.policyViolation, 'disconnected');
+    return theirs.length;
+  }
+
+  /**
+   * Checks again whether the user's connections, or all of them, may stay where they are subscribed. Answers how many
+   * subscriptions were ended: one that cannot be checked ends too. Rejects, with the old rules in force, when the new
+   * ones cannot be read.
+   */
+  async reauthorize(user: string | undefined): Promise<number> {
+    const { access, subscribing } = this.#options;
+    await access.renew(user);
+    const subscribed = this.#of(user).filter(({ subscriptionCount }) => subscriptionCount > 0);
+    let left = 0;
+    for (let start = 0; start < subscribed.length; start += askedAtOnce) {
+      const some = subscribed.slice(start, start + askedAtOnce);
+      for (const count of await Promise.all(some.map((session) => subscribing.leaveDenied(session)))) left += count;
+    }
+    return left;
+  }
+
+  /** Tells each client its own moment to reconnect, spread over `windowMs`. `deadline` is in Unix milliseconds. */
+  drain(windowMs: number, deadline: number): void {
+    for (const session of this.#sessions.values()) {
+      const after = Math.floor(this.#options.clock.random() * windowMs);
+      session.outlet.send('drain', encodeFrame({ type: 'drain', after, deadline }));
+    }
+  }
+
+  /** Closes every connection: the server is shutting down. */
+  closeAll(): void {
+    for (const session of [...this.#sessions.values()]) {
+      session.outlet.disconnect(closeCodes.goingAway, 'shutting_down');
+    }
+  }
+
+  #of(user: string | undefined): Session[] {
+    const all = [...this.#sessions.values()];
+    return user === undefined ? all : all.filter(({ identity }) => identity.user === user);
+  }
+}

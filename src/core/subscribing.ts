@@ -1,0 +1,308 @@
+// How a subscription begins: permission, the sync layer, what was missed, and the moment when it becomes live.
+//
+//   1. each channel is checked, then opened; if one fails, none is subscribed. What was allowed must still be allowed in
+//      the step in which the connection is added, from which on it is asked about anew by whoever takes rights away
+//   2. those that say where they stood get a recovery, which holds back what is published from now on
+//   3. the first page of history of each is read, so that `recovered` is known before it is told
+//   4. in one synchronous step: `subscribed` is sent, and every channel without a recovery goes live
+//   5. recoveries send what was missed and go live one by one
+//
+// And how it ends when the right to it has ended.
+
+import type { ErrorCode, GapReason } from '../protocol/codes.ts';
+import { encodeFrame, type CommandId, type SubscriptionState } from '../protocol/frames.ts';
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Access } from './access.ts';
+import type { Channel } from './channel.ts';
+import type { Cluster } from './cluster.ts';
+import type { Connection } from './connection.ts';
+import type { Failures } from './failures.ts';
+import type { Hub } from './hub.ts';
+import type { HubObserver } from './observer.ts';
+import type { Recovery } from './recovery.ts';
+import type { Subscription } from './subscription.ts';
+
+/**
+ * Where a client stood: a position, or `lost` when it stood in a log that is no more. `epoch` is the channel's present
+ * one, which a cursor needs to tell.
+ */
+export type Resume = (epoch: string) => Position | 'lost' | undefined;
+
+export interface SubscribeRequest {
+  readonly channel: string;
+  readonly resume?: Resume | undefined;
+}
+
+export interface SubscribingOptions {
+  readonly hub: Hub;
+  readonly access: Access;
+  /** All nodes together, this one among them; undefined before it has joined them. */
+  readonly cluster: () => Cluster | undefined;
+  readonly observer: HubObserver;
+  readonly failures: Failures;
+  readonly channelsPerConnectionMax: number;
+}
+
+interface Beginning {
+  readonly subscription: Subscription;
+  readonly channel: Channel;
+  readonly resumes: boolean;
+  recovery: Recovery | undefined;
+  recovered: boolean;
+  /** The client's position is void, or older than a subscription that it has already; it is told a gap. */
+  lost: GapReason | undefined;
+  /** Was live before this request. */
+  readonly again: boolean;
+}
+
+/** Channels that are asked about at once, when rights may have ended: what decides is not to be flooded. */
+const askedAtOnce = 16;
+
+export class Subscribing {
+  readonly #options: SubscribingOptions;
+  /** Channels whose subscribers on the other nodes are being counted. */
+  readonly #counting = new Map<string, Promise<number>>();
+
+  constructor(options: SubscribingOptions) {
+    this.#options = options;
+  }
+
+  /** Throws when one of the channels is not allowed or cannot be opened; then none of them was subscribed. */
+  async subscribe(connection: Connection, requests: readonly SubscribeRequest[], id?: CommandId): Promise<void> {
+    const beginnings = await this.#enter(connection, requests);
+    try {
+      await this.#prepare(beginnings);
+      if (connection.closed) return;
+      requireAll(connection, beginnings);
+    } catch (error) {
+      const { hub } = this.#options;
+      for (const { again, channel } of beginnings) if (!again) hub.unsubscribe(connection, channel.name);
+      throw error;
+    }
+    connection.outlet.subscribed(beginnings.map(stateOf), id);
+    for (const beginning of beginnings) this.#goLiveOrRecover(connection, beginning);
+  }
+
+  /** Ends the subscriptions that are no longer allowed; answers how many. */
+  async leaveDenied(connection: Connection): Promise<number> {
+    let left = 0;
+    const held = connection.subscriptions;
+    for (let start = 0; start < held.length; start += askedAtOnce) {
+      const some = held.slice(start, start + askedAtOnce);
+      const outcomes = await Promise.all(some.map((subscription) => this.#leaveIfDenied(connection, subscription)));
+      left += outcomes.filter(Boolean).length;
+    }
+    return left;
+  }
+
+  // 1. Permission, and the sync layer
+
+  /** Adds the connection to all channels in one step, in which all are open and allowed; to none if it is closed. */
+  async #enter(connection: Connection, requests: readonly SubscribeRequest[]): Promise<Beginning[]> {
+    const { access, hub } = this.#options;
+    let channels: readonly Channel[] = [];
+    try {
+      while (!connection.closed) {
+        const { generation } = access;
+        const elsewhere = await this.#permit(connection, requests);
+        channels = await this.#open(requests);
+        // While the opening was awaited another connection may have left a channel as its last one, which closed it.
+        // Those that are open are kept meanwhile: to give them up would do the same to others, and they to this one.
+        while (!connection.closed && !channels.every((channel) => hub.isOpen(channel))) {
+          channels = await this.#open(requests);
+        }
+        if (connection.closed || generation !== access.generation) continue;
+        this.#requireCapacity(connection, channels, elsewhere);
+        return requests.map((request, index) => begin(connection, request, channels[index]));
+      }
+    } catch (error) {
+      for (const channel of channels) hub.release(channel);
+      throw error;
+    }
+    for (const channel of channels) hub.release(channel);
+    return [];
+  }
+
+  /** Answers how many are subscribed on the other nodes, where that matters. */
+  async #permit(connection: Connection, requests: readonly SubscribeRequest[]): Promise<number[]> {
+    const { access, channelsPerConnectionMax } = this.#options;
+    const fresh = requests.filter(({ channel }) => connection.subscription(channel) === undefined);
+    if (connection.subscriptionCount + fresh.length > channelsPerConnectionMax) {
+      throw new RealtimeError('limit_exceeded', `A connection has at most ${channelsPerConnectionMax} channels.`);
+    }
+    // At once: a stream of fifty channels waits as long as one of one.
+    const allowed = await Promise.all(
+      requests.map(async ({ channel }) => access.may(connection.identity, 'subscribe', channel)),
+    );
+    const forbidden = requests[allowed.indexOf(false)];
+    if (forbidden !== undefined) {
+      throw new RealtimeError('forbidden', `No rule allows to subscribe to ${forbidden.channel}.`);
+    }
+    return Promise.all(requests.map(async ({ channel }) => this.#subscribersElsewhere(channel)));
+  }
+
+  async #open(requests: readonly SubscribeRequest[]): Promise<Channel[]> {
+    const { hub } = this.#options;
+    const opened = await Promise.allSettled(requests.map(async ({ channel }) => hub.open(channel)));
+    const failed = opened.find((result) => result.status === 'rejected');
+    const channels = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    if (failed === undefined) return channels;
+    for (const channel of channels) hub.release(channel);
+    throw failed.reason;
+  }
+
+  // How many a channel takes. This node's are counted in the very step in which a connection is added, so that one node
+  // alone is exact. Those of other nodes are counted before. Nodes that count in the same few milliseconds do not see
+  // each other's new subscribers, so together they can exceed the limit by those.
+
+  #requireCapacity(connection: Connection, channels: readonly Channel[], elsewhere: readonly number[]): void {
+    const full = channels.find(({ name }, index) => {
+      return connection.subscription(name) === undefined && this.#isFull(name, elsewhere[index] ?? 0);
+    });
+    if (full !== undefined) throw new RealtimeError('limit_exceeded', `${full.name} has no room for one more.`);
+  }
+
+  #isFull(channel: string, elsewhere: number): boolean {
+    const { access, hub } = this.#options;
+    const max = access.subscribersMax(channel);
+    return max !== undefined && hub.subscribers(channel) + elsewhere >= max;
+  }
+
+  /** 0 where there is no limit, or where this node alone has reached it. */
+  #subscribersElsewhere(channel: string): Promise<number> | 0 {
+    if (this.#options.access.subscribersMax(channel) === undefined || this.#isFull(channel, 0)) return 0;
+    const known = this.#counting.get(channel);
+    if (known !== undefined) return known;
+    const counting = this.#countElsewhere(channel).finally(() => this.#counting.delete(channel));
+    this.#counting.set(channel, counting);
+    return counting;
+  }
+
+  /** A node that does not answer within a second is taken to hold nobody: it may be dead. */
+  async #countElsewhere(channel: string): Promise<number> {
+    const { hub } = this.#options;
+    const cluster = this.#options.cluster();
+    if (cluster === undefined) return 0;
+    const here = hub.subscribers(channel);
+    const { value } = await cluster.subscribers(channel);
+    return Math.max(0, value - here);
+  }
+
+  // 3. to 5. What was missed, and going live
+
+  async #prepare(beginnings: readonly Beginning[]): Promise<void> {
+    await Promise.all(
+      beginnings.map(async (beginning) => {
+        const { recovery, lost, channel, subscription } = beginning;
+        if (recovery === undefined) return;
+        if (lost !== undefined) recovery.jump(lost, channel.position);
+        const whole = await recovery.prepare();
+        beginning.recovered = whole && lost === undefined;
+        // A position that the log denies says nothing of where the subscription begins.
+        if (!whole) channel.members.startAt(subscription, channel.position);
+      }),
+    );
+  }
+
+  #goLiveOrRecover(connection: Connection, beginning: Beginning): void {
+    const { subscription, channel, recovery, recovered, again, lost } = beginning;
+    const { members } = channel;
+    // What was sent just now may have run over the connection's buffer, which ended it.
+    if (connection.closed) return;
+    if (again) {
+      // A live subscription cannot go back: lower offsets would follow higher ones.
+      if (lost !== undefined) members.gap(subscription, lost, channel.position);
+      return;
+    }
+    if (recovery === undefined) {
+      members.startAt(subscription, channel.position);
+      members.goLive(subscription);
+      return;
+    }
+    this.#options.observer.recovery(recovered ? 'recovered' : 'gap');
+    recovery.run(connection.outlet).then(
+      (caughtUp) => {
+        // Too slow to take in what it missed: it comes back and goes on from the position that it reached.
+        if (!caughtUp && !connection.closed && subscription.recovery === recovery) connection.outlet.terminate();
+      },
+      (error: unknown) => this.#abandon(connection, beginning, error),
+    );
+  }
+
+  /** History could not be read. The client was promised everything, so the promise is taken back. */
+  #abandon(connection: Connection, { subscription, channel, recovery }: Beginning, error: unknown): void {
+    // Ended meanwhile, by an unsubscribe or with the connection.
+    if (connection.closed || subscription.recovery !== recovery) return;
+    channel.members.endRecovery(subscription);
+    this.#options.failures.reply(connection.outlet, error, undefined, channel.name);
+    connection.outlet.terminate();
+  }
+
+  // The right has ended
+
+  async #leaveIfDenied(connection: Connection, subscription: Subscription): Promise<boolean> {
+    const { channel } = subscription;
+    const reason = await this.#denial(connection, channel);
+    // One that began meanwhile was asked about as it began.
+    if (reason === undefined || connection.subscription(channel) !== subscription) return false;
+    this.#options.hub.unsubscribe(connection, channel);
+    connection.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason }));
+    return true;
+  }
+
+  async #denial({ identity }: Connection, channel: string): Promise<ErrorCode | undefined> {
+    const { access, failures } = this.#options;
+    try {
+      return (await access.may(identity, 'subscribe', channel)) ? undefined : 'forbidden';
+    } catch (error) {
+      // Whoever decides cannot be asked: nobody may stay on a guess.
+      return failures.expected(error).code;
+    }
+  }
+}
+
+/** 2. In the step in which all channels are open and allowed. */
+function begin(connection: Connection, request: SubscribeRequest, channel: Channel | undefined): Beginning {
+  if (channel === undefined) throw new Error('a channel that was opened is missing');
+  const before = connection.subscription(channel.name);
+  const { recoverable } = channel.rule;
+  const resume = recoverable ? request.resume?.(channel.epoch) : undefined;
+  const resumes = request.resume !== undefined && (resume !== undefined || !recoverable);
+  const common = { channel, resumes, recovery: undefined };
+  if (before !== undefined) {
+    const lost = resume === undefined ? undefined : uncovered(before, channel.epoch, resume);
+    return { ...common, subscription: before, again: true, lost, recovered: recoverable && lost === undefined };
+  }
+  const from = resume === undefined || resume === 'lost' || resume.epoch !== channel.epoch ? undefined : resume;
+  const subscription = channel.members.add(connection, from ?? channel.position);
+  connection.add(subscription);
+  const lost = resume !== undefined && from === undefined ? 'epoch_changed' : undefined;
+  // Even one that lacks nothing is held for: other channels of the request may take a while to read.
+  const recovery = resume === undefined ? undefined : channel.members.holdFor(subscription);
+  return { ...common, subscription, again: false, lost, recovered: false, recovery };
+}
+
+/** Rights may have been taken away while history was read. */
+function requireAll(connection: Connection, beginnings: readonly Beginning[]): void {
+  for (const { channel, subscription } of beginnings) {
+    if (connection.subscription(channel.name) === subscription) continue;
+    throw new RealtimeError('forbidden', `No rule allows to subscribe to ${channel.name} any more.`);
+  }
+}
+
+/** Why a subscription that began earlier does not bring everything since the position; undefined if it does. */
+function uncovered({ start }: Subscription, epoch: string, resume: Position | 'lost'): GapReason | undefined {
+  if (resume === 'lost' || resume.epoch !== epoch) return 'epoch_changed';
+  return start.epoch === epoch && resume.offset < start.offset ? 'trimmed' : undefined;
+}
+
+function stateOf({ channel, subscription, resumes, recovered }: Beginning): SubscriptionState {
+  const { name, rule, epoch } = channel;
+  const recovery = resumes ? { recovered } : {};
+  if (!rule.recoverable) return { channel: name, recoverable: false, ...recovery };
+  // A client may know more than this node, which catches up before the subscription becomes live.
+  const { start } = subscription;
+  const offset = start.epoch === epoch ? Math.max(channel.offset, start.offset) : channel.offset;
+  return { channel: name, recoverable: true, epoch, offset, ...recovery };
+}
