@@ -7,6 +7,7 @@ import { MemoryAdapter } from '../sync/memory/adapter.ts';
 import type { CloseStack } from './close-stack.ts';
 import { connect } from '../database/connect.ts';
 import { PostgresAdapter } from '../sync/postgres/adapter.ts';
+import { redisTarget } from '../redis/target.ts';
 import { RedisAdapter } from '../sync/redis/adapter.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
@@ -40,8 +41,7 @@ function createPostgres({ incarnation, database, observer, clock, log }: Adapter
 function createRedis({ settings, incarnation, observer, clock, log }: AdapterParts): RedisAdapter {
   if (settings.redisUrl === undefined) throw new Error('SYNC=redis needs REDIS_URL');
   return new RedisAdapter({
-    url: settings.redisUrl,
-    tlsCa: settings.redisTlsCa,
+    target: redisTarget({ url: settings.redisUrl, tlsCa: settings.redisTlsCa }),
     prefix: settings.redisPrefix,
     nodeId: incarnation,
     clock,

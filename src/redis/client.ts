@@ -1,116 +1,107 @@
-// A connection to what REDIS_URL names, for parts of the node that keep something small there beside the sync layer. As
-// the sync layer's own it fails at once while Redis is away, and reconnects by itself for ever.
+// Opens the driver's clients. One for commands leads to one server, to the master that Sentinels name, or to all masters
+// of a cluster. It fails at once while Redis is away: a command that waited for a lost connection would be sent late, or
+// hang. It reconnects by itself for ever, with full jitter, since all nodes lose Redis in the same instant. One that
+// listens never reconnects by itself.
 
-import { Cluster, Redis } from 'ioredis';
-import { withoutArguments } from './error.ts';
-import { redisTarget, type RedisClientOptions, type RedisTarget, type RedisTargetOptions } from './target.ts';
+import { Redis, type Cluster } from 'ioredis';
+import './tracing.ts';
 import { backoffMs } from '../time/backoff.ts';
-import { systemClock } from '../time/clock.ts';
+import type { Clock } from '../time/clock.ts';
 import { within } from '../time/within.ts';
+import { createCluster, parseSlots } from './cluster.ts';
+import { withoutArguments } from './error.ts';
+import { connectTimeoutMs, behaviour, type RedisClientOptions, type RedisTarget } from './target.ts';
+import type { RedisHost } from './url.ts';
 
-const answerMsMax = 1_000;
-const connectMsMax = 5_000;
-
-/** Where what was opened is left to be closed. */
-export interface Closing {
-  add(what: string, close: () => void): void;
+export interface OpenRedisOptions {
+  readonly target: RedisTarget;
+  readonly clock: Clock;
+  /** Errors of the connection, now and later. Those of a command reject its own promise. */
+  readonly failed?: (error: unknown) => void;
 }
 
-const opened = new WeakMap<Closing, Promise<Redis | Cluster>>();
-
-/**
- * The one of this node, closed with it. Rejects when Redis cannot be reached. A node of a cluster is found to be one.
- */
-export function openRedis(options: RedisTargetOptions, closing: Closing): Promise<Redis | Cluster> {
-  const known = opened.get(closing);
-  if (known !== undefined) return known;
-  const opening = open(options, closing);
-  opened.set(closing, opening);
-  return opening;
+export interface OpenRedis {
+  readonly client: Redis | Cluster;
+  /** The one of the URL's hosts through which it was opened. */
+  readonly host: RedisHost;
+  /** What INFO answered; empty for a user who may not ask. */
+  readonly info: string;
 }
 
-async function open(options: RedisTargetOptions, closing: Closing): Promise<Redis | Cluster> {
-  const target = redisTarget(options);
-  try {
-    const client = target.kind === 'cluster' ? await openCluster(target) : await openServer(target);
-    closing.add('Redis client', () => client.disconnect());
-    return client;
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new Error(`Redis could not be reached: ${reason}`, { cause: withoutArguments(error) });
+/** Connects. Rejects when Redis cannot be reached. A server that is a node of a cluster makes it a client of the cluster. */
+export async function openRedis(options: OpenRedisOptions): Promise<OpenRedis> {
+  const { kind, hosts } = options.target;
+  let last: unknown;
+  // A cluster is entered through any of its nodes that answers; Sentinels are asked one after the other by the driver.
+  for (const host of kind === 'cluster' ? hosts : hosts.slice(0, 1)) {
+    try {
+      return await openThrough(host, options);
+    } catch (error) {
+      last = error;
+    }
   }
+  const reason = last instanceof Error ? last.message : String(last);
+  throw new Error(`Redis could not be reached: ${reason}`, { cause: last });
 }
 
-async function openServer(target: RedisTarget): Promise<Redis | Cluster> {
-  const [host] = target.hosts;
-  if (host === undefined) throw new Error('REDIS_URL names no host');
-  const client = new Redis({
-    ...target.optionsFor(host),
-    ...behaviour,
-    retryStrategy: delay,
-    sentinelRetryStrategy: delay,
-  });
-  const last = lastError(client);
+async function openThrough(host: RedisHost, options: OpenRedisOptions): Promise<OpenRedis> {
+  const { target } = options;
+  let client: Redis | Cluster = new Redis(commandOptions(options, host));
+  // What a lost connection rejects with says only that it is closed; why, the event before it says.
+  let last: unknown;
+  const failed = (error: unknown): void => {
+    last = withoutArguments(error);
+    options.failed?.(error);
+  };
+  client.on('error', failed);
   try {
     // Where there are Sentinels the driver asks them for ever.
-    await within(client.connect(), connectMsMax, 'connecting to Redis');
-    // A user without the right to ask is on a server of someone else's, which says what it is by itself.
-    const info = await client.info('cluster').catch(() => '');
-    if (!info.includes('cluster_enabled:1')) return client;
+    await within(client.connect(), connectTimeoutMs, 'connecting to Redis');
+    // The driver goes on where the database could not be selected: with another one.
+    if (last instanceof Error && 'command' in last && last.command === 'select') throw last;
+    // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
+    const info = await client.info().catch(() => '');
+    if (target.kind !== 'cluster' && !info.includes('cluster_enabled:1')) return { client, host, info };
+    const { keys } = parseSlots(await client.cluster('SLOTS'), host);
+    client.disconnect();
+    last = undefined;
+    client = createCluster(options, host, keys);
+    client.on('error', failed);
+    await within(client.connect(), connectTimeoutMs, 'connecting to the Redis Cluster');
+    return { client, host, info };
   } catch (error) {
     client.disconnect();
-    throw last() ?? error;
+    throw last ?? withoutArguments(error);
   }
-  client.disconnect();
-  return openCluster(target);
 }
 
-async function openCluster(target: RedisTarget): Promise<Cluster> {
-  const [first] = target.hosts;
-  const {
-    host: _host,
-    port: _port,
-    ...account
-  }: RedisClientOptions = first === undefined ? {} : target.optionsFor(first);
-  const client = new Cluster([...target.hosts], {
+function commandOptions({ clock, target }: OpenRedisOptions, host: RedisHost): RedisClientOptions {
+  // The driver counts from 1.
+  const delay = (times: number): number => backoffMs(times - 1, { firstMs: 100, maxMs: 2_000 }, clock);
+  return {
+    ...target.optionsFor(host),
+    ...behaviour,
     lazyConnect: true,
     enableOfflineQueue: false,
     enableAutoPipelining: true,
-    clusterRetryStrategy: delay,
-    redisOptions: { ...account, connectTimeout: connectMsMax, commandTimeout: answerMsMax, keepAlive: connectMsMax },
-  });
-  const last = lastError(client);
-  try {
-    await within(client.connect(), connectMsMax, 'connecting to the Redis Cluster');
-    return client;
-  } catch (error) {
-    client.disconnect();
-    throw last() ?? error;
-  }
+    maxRetriesPerRequest: 0,
+    retryStrategy: delay,
+    sentinelRetryStrategy: delay,
+    // A master that became a replica keeps its connections: another one leads to the present master.
+    reconnectOnError: (error) => error.message.startsWith('READONLY'),
+  };
 }
 
-const behaviour: RedisClientOptions = {
-  lazyConnect: true,
-  enableOfflineQueue: false,
-  enableAutoPipelining: true,
-  maxRetriesPerRequest: 0,
-  connectTimeout: connectMsMax,
-  commandTimeout: answerMsMax,
-  keepAlive: connectMsMax,
-  // A master that became a replica keeps its connections: another one leads to the present master.
-  reconnectOnError: (error) => error.message.startsWith('READONLY'),
-};
-
-/** The driver counts from 1. */
-function delay(times: number): number {
-  return backoffMs(times - 1, { firstMs: 100, maxMs: 2_000 }, systemClock);
-}
-
-/** Why the driver says only that the connection is closed. What happens later, each command tells by itself. */
-function lastError(client: Redis | Cluster): () => unknown {
-  let last: unknown;
-  client.on('error', (error: unknown) => {
-    last = error;
+/** One that never connects by itself again: its owner makes another when the time has come. */
+export function createListener(options: RedisClientOptions): Redis {
+  return new Redis({
+    ...options,
+    ...behaviour,
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    autoResubscribe: false,
+    retryStrategy: () => null,
+    sentinelRetryStrategy: () => null,
+    commandTimeout: 5_000,
   });
-  return () => last;
 }

@@ -3,8 +3,7 @@
 import { Cluster } from 'ioredis';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
-import { slotCount } from './slot.ts';
-import { disconnectTimeout, type RedisTarget } from './target.ts';
+import { behaviour, type RedisTarget } from './target.ts';
 import type { RedisHost } from './url.ts';
 
 export interface ClusterSlots {
@@ -16,12 +15,13 @@ export interface ClusterSlots {
 interface ClusterOptions {
   readonly target: RedisTarget;
   readonly clock: Clock;
-  readonly answerTimeoutMs: number;
 }
 
-/** One that fails at once what it cannot send, and reconnects for ever. */
+const slotCount = 16_384;
+
+/** The driver's client of the whole cluster, not yet connected. It begins with the masters `keys`, then the URL's hosts. */
 export function createCluster(options: ClusterOptions, host: RedisHost, keys: readonly string[]): Cluster {
-  const { clock, target, answerTimeoutMs } = options;
+  const { clock, target } = options;
   const { host: _host, port: _port, ...account } = target.optionsFor(host);
   return new Cluster([...keys.map(addressOf), ...target.hosts], {
     lazyConnect: true,
@@ -30,13 +30,7 @@ export function createCluster(options: ClusterOptions, host: RedisHost, keys: re
     slotsRefreshInterval: 2_000,
     // The driver counts from 1.
     clusterRetryStrategy: (times) => backoffMs(times - 1, { firstMs: 100, maxMs: 2_000 }, clock),
-    redisOptions: {
-      ...account,
-      connectTimeout: 5_000,
-      disconnectTimeout,
-      keepAlive: 5_000,
-      commandTimeout: answerTimeoutMs,
-    },
+    redisOptions: { ...account, ...behaviour },
   });
 }
 

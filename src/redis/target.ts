@@ -1,13 +1,12 @@
-// How this server connects to what REDIS_URL names: the driver's options.
+// Where REDIS_URL leads, as the driver's options.
 
-import { Redis, type RedisOptions } from 'ioredis';
-import './tracing.ts';
+import type { RedisOptions } from 'ioredis';
 import { parseRedisUrl, type RedisHost, type RedisUrl } from './url.ts';
 
 /** The shape of replies stays the driver's own. */
 export type RedisClientOptions = Omit<RedisOptions, 'replyMapping'>;
 
-/** Options that lead to the server, without any about behaviour. */
+/** Knows where to connect, and as whom; how a connection behaves is decided in `client.ts`. */
 export interface RedisTarget {
   readonly kind: RedisUrl['kind'];
   /** Any of them answers for all: one server, or nodes of a cluster, or Sentinels. */
@@ -18,13 +17,13 @@ export interface RedisTarget {
 }
 
 export interface RedisTargetOptions {
-  /** As `redis-url.ts` describes. */
+  /** One of the forms that `url.ts` describes. */
   readonly url: string;
-  /** Certificates in PEM form of those who may have signed the server's; the system's if undefined. */
+  /** Certificates in PEM form: the authorities that are trusted. Undefined: those that the system trusts. */
   readonly tlsCa?: string | undefined;
 }
 
-/** Throws when the URL is none. */
+/** Throws when the URL is not of any of its forms. */
 export function redisTarget({ url, tlsCa }: RedisTargetOptions): RedisTarget {
   const { kind, hosts, tls, account, database, family, master, sentinelAccount } = parseRedisUrl(url);
   const security = tls ? { ...(tlsCa === undefined ? {} : { ca: tlsCa }) } : undefined;
@@ -49,22 +48,15 @@ export function redisTarget({ url, tlsCa }: RedisTargetOptions): RedisTarget {
   return { kind, hosts, database, optionsFor: () => options };
 }
 
-/** Milliseconds for the other end to take leave; one that is given up often hangs, and another cannot take its place. */
-export const disconnectTimeout = 100;
+export const connectTimeoutMs = 5_000;
+/** No command is waited for longer. */
+export const answerTimeoutMs = 1_000;
 
-/** One that never connects by itself again: who holds it makes another, when the time has come. */
-export function createListener(options: RedisClientOptions): Redis {
-  const once: RedisClientOptions = {
-    ...options,
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    autoResubscribe: false,
-    retryStrategy: () => null,
-    sentinelRetryStrategy: () => null,
-    connectTimeout: 5_000,
-    disconnectTimeout,
-    commandTimeout: 5_000,
-    keepAlive: 5_000,
-  };
-  return new Redis(once);
-}
+/** What all connections of this server have in common. */
+export const behaviour = {
+  connectTimeout: connectTimeoutMs,
+  commandTimeout: answerTimeoutMs,
+  // For the other end to take leave. A connection that is given up often hangs, and no other can take its place before.
+  disconnectTimeout: 100,
+  keepAlive: 5_000,
+} as const satisfies RedisClientOptions;

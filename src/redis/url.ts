@@ -1,6 +1,6 @@
-// The forms of REDIS_URL, and what each of them says. Knows no driver, so that settings are checked without one.
+// Parses REDIS_URL. Knows no driver, so that settings are checked without one. Its forms:
 //
-//   redis://user:password@host:6379/2                    one server; a node of a Redis Cluster is found to be one
+//   redis://user:password@host:6379/2                    one server; if it is a node of a Redis Cluster, that cluster
 //   redis+cluster://user:password@a:6379,b:6379          a Redis Cluster, by any of its nodes
 //   redis+sentinel://user:password@a:26379,b:26379/main  the master that these Sentinels name `main`; then /2 or ?db=2,
 //                                                        and ?sentinelPassword=, ?sentinelUsername= for themselves
@@ -19,14 +19,14 @@ export interface RedisAccount {
 
 export interface RedisUrl {
   readonly kind: 'server' | 'cluster' | 'sentinel';
-  /** At least one; of a server exactly one; of Sentinels theirs. */
+  /** At least one. One for a server; those of the Sentinels, or of some nodes of the cluster. */
   readonly hosts: readonly RedisHost[];
   readonly tls: boolean;
   readonly account: RedisAccount;
   readonly database: number;
-  /** 4 or 6 when names shall be resolved to such an address only. */
+  /** 4 or 6: host names are resolved to addresses of this family only. */
   readonly family: 4 | 6 | undefined;
-  /** Of Sentinels: the name of what they watch. */
+  /** The name under which the Sentinels watch their master; empty without Sentinels. */
   readonly master: string;
   readonly sentinelAccount: RedisAccount;
 }
@@ -35,33 +35,34 @@ const form = /^(rediss?)(\+sentinel|\+cluster)?:\/\/(?:([^/?#]*)@)?([^/?#@]+)(?:
 const hostForm = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?$/;
 const parameters = ['db', 'family', 'sentinelUsername', 'sentinelPassword'];
 
-/** Throws an error that says what is wrong and shows nothing of the text, which may hold a password anywhere. */
+/** Throws an error that says what is wrong and what is expected. It shows none of the text: a password may be anywhere. */
 export function parseRedisUrl(text: string): RedisUrl {
   const match = form.exec(text);
-  if (match === null) throw new Error('it is not of the form redis://user:password@host:port/database');
+  if (match === null) throw new Error('the URL does not have the form redis://user:password@host:port/database');
   const [, scheme, plus, account = '', hostList = '', path = '', queryText = ''] = match;
   const kind = plus === '+sentinel' ? 'sentinel' : plus === '+cluster' ? 'cluster' : 'server';
   const query = new URLSearchParams(queryText);
   const unknown = [...query.keys()].some((name) => !parameters.includes(name));
-  if (unknown) throw new Error(`it has a parameter that is none of ${parameters.join(', ')}`);
+  if (unknown) throw new Error(`the URL has an unknown parameter; known are ${parameters.join(', ')}`);
   const hosts = hostList.split(',').map((part) => parseHost(part, kind === 'sentinel' ? 26_379 : 6_379));
   if (kind === 'server' && hosts.length > 1) {
-    throw new Error('it names several hosts: then it begins with redis+sentinel:// or redis+cluster://');
+    throw new Error('a URL with several hosts must begin with redis+sentinel:// or redis+cluster://');
   }
   const parts = path.split('/').filter((part) => part !== '');
   const master = kind === 'sentinel' ? decode(parts.shift() ?? '') : '';
   if (kind === 'sentinel' && master === '') {
-    throw new Error('it does not name the master after the hosts, as in redis+sentinel://host:26379/main');
+    throw new Error('the name of the master is missing after the hosts, as in redis+sentinel://host:26379/main');
   }
-  if (parts.length > 1) throw new Error('its path has too many parts');
+  if (parts.length > 1)
+    throw new Error('the path has too many parts; expected is /database, or /master/database with Sentinels');
   const database = parseDatabase(parts[0] ?? query.get('db') ?? '0');
-  if (kind === 'cluster' && database !== 0) throw new Error('a Redis Cluster has no database but 0');
+  if (kind === 'cluster' && database !== 0) throw new Error('a Redis Cluster has only database 0');
   const sentinelAccount = {
     ...(query.has('sentinelUsername') ? { username: query.get('sentinelUsername') ?? '' } : {}),
     ...(query.has('sentinelPassword') ? { password: query.get('sentinelPassword') ?? '' } : {}),
   };
   if (kind !== 'sentinel' && Object.keys(sentinelAccount).length > 0) {
-    throw new Error('a password of Sentinels needs redis+sentinel://');
+    throw new Error('a name or password for Sentinels needs a URL that begins with redis+sentinel://');
   }
   const family = parseFamily(query.get('family'));
   return {
@@ -80,7 +81,12 @@ function parseHost(text: string, portDefault: number): RedisHost {
   const [, address, name, digits] = hostForm.exec(text) ?? [];
   const host = address ?? name;
   const port = Number(digits ?? portDefault);
-  if (host === undefined || port > 65_535) throw new Error('it has a host that is none');
+  if (host === undefined) {
+    throw new Error(
+      'a host is missing or not valid; expected is a name, an IPv4 address, or an IPv6 address in brackets',
+    );
+  }
+  if (port > 65_535) throw new Error('a port is higher than 65535');
   return { host, port };
 }
 
@@ -94,7 +100,7 @@ function parseAccount(text: string): RedisAccount {
 }
 
 function parseDatabase(text: string): number {
-  if (!/^\d{1,5}$/.test(text)) throw new Error('it has a database number that is none');
+  if (!/^\d{1,5}$/.test(text)) throw new Error('the database is not a number, as in redis://host:6379/2');
   return Number(text);
 }
 
@@ -102,13 +108,13 @@ function parseFamily(text: string | null): 4 | 6 | undefined {
   if (text === null) return undefined;
   if (text === '4') return 4;
   if (text === '6') return 6;
-  throw new Error('its family is not 4 or 6');
+  throw new Error('the parameter family is neither 4 nor 6');
 }
 
 function decode(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    throw new Error('it has a % that is not followed by two hexadecimal digits');
+    throw new Error('a % is not followed by two hexadecimal digits');
   }
 }

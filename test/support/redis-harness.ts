@@ -3,6 +3,7 @@
 import { Redis } from 'ioredis';
 import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from './doubles.ts';
+import { redisTarget } from '../../src/redis/target.ts';
 import { RedisAdapter } from '../../src/sync/redis/adapter.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { startRedisCluster } from './redis-cluster.ts';
@@ -47,7 +48,7 @@ function harnessOf(url: string, ports: readonly number[], close: () => Promise<v
   return {
     createNode: async (events) => {
       const adapter = new RedisAdapter({
-        url,
+        target: redisTarget({ url }),
         prefix,
         nodeId: `node${++nodes}`,
         clock: systemClock,

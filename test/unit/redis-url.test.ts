@@ -1,4 +1,4 @@
-// Every form of REDIS_URL that operators have, and what is told of one that is none: the fault, and never a password.
+// Every form of REDIS_URL, and the fault that is reported of anything else: plain words, and never a password.
 
 import { describe, expect, test } from 'bun:test';
 import { readSettings, SettingsError } from '../../src/settings/settings.ts';
@@ -65,23 +65,23 @@ describe('a Redis URL', () => {
   });
 
   const refused: [string, RegExp][] = [
-    ['redis://h#hunter2', /not of the form/],
-    ['redis://:hunter2', /host that is none/],
-    ['redis://app:hunter2', /host that is none/],
-    ['redis://:hunter2@', /not of the form/],
-    ['redis://:hunter2@h:65536', /host that is none/],
-    ['redis://:hunter2@h/x', /database number/],
+    ['redis://h#hunter2', /does not have the form/],
+    ['redis://:hunter2', /host is missing or not valid/],
+    ['redis://app:hunter2', /host is missing or not valid/],
+    ['redis://:hunter2@', /does not have the form/],
+    ['redis://:hunter2@h:65536', /port is higher/],
+    ['redis://:hunter2@h/x', /database is not a number/],
     ['redis://:hunter2@h/1/2', /too many parts/],
-    ['redis://:hunter2@a,b', /several hosts/],
+    ['redis://:hunter2@a,b', /several hosts must begin/],
     ['redis://:hunter2%zz@h', /hexadecimal/],
-    ['redis://h?password=hunter2', /a parameter that is none of/],
-    ['redis://h?sentinelPassword=hunter2', /needs redis\+sentinel/],
-    ['redis://:hunter2@h?family=5', /not 4 or 6/],
-    ['redis+cluster://:hunter2@a,b/1', /no database but 0/],
-    ['redis+sentinel://:hunter2@a,b', /does not name the master/],
-    ['redis+sentinel://:hunter2@a,,b/main', /host that is none/],
+    ['redis://h?password=hunter2', /unknown parameter/],
+    ['redis://h?sentinelPassword=hunter2', /begins with redis\+sentinel/],
+    ['redis://:hunter2@h?family=5', /neither 4 nor 6/],
+    ['redis+cluster://:hunter2@a,b/1', /only database 0/],
+    ['redis+sentinel://:hunter2@a,b', /name of the master is missing/],
+    ['redis+sentinel://:hunter2@a,,b/main', /host is missing or not valid/],
   ];
-  test.each(refused)('that is none is refused: %s', (url, reason) => {
+  test.each(refused)('with a fault is refused: %s', (url, reason) => {
     const faults = faultsOf({ REDIS_URL: url });
     expect(faults).toHaveLength(1);
     expect(faults[0]).toStartWith('REDIS_URL: "redis');

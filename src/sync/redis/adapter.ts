@@ -1,17 +1,15 @@
 // The sync adapter over Redis: a stream and a head per recoverable channel, one Lua script that numbers, appends and
 // publishes in one step, and Pub/Sub to reach the nodes that have subscribers; in a cluster, sharded Pub/Sub.
 //
-//   commands     one connection (`redis-commands.ts`), which fails at once while Redis is away
-//   listeners    one, or one to each master of a cluster (`redis-listeners.ts`)
 //   publish      recoverable: the script; ephemeral: PUBLISH, marked with the node that has delivered it already
 //   subscribe    SUBSCRIBE first, then the head: every publication after it will be heard
-//   reconnect    Pub/Sub forgets what was missed, so all channels are subscribed anew and their heads told
+//   reconnect    Pub/Sub forgets what was missed, so all channels are subscribed again and the hub is told their heads
 //   canary       each node publishes to itself; silence for too long means a deaf connection, which is rebuilt
+//
+// The connections, and what keeps them alive, are in `connection.ts`.
 
-import type { Clock } from '../../time/clock.ts';
 import type { SyncObserver } from '../../core/observer.ts';
 import { Publication } from '../../core/publication.ts';
-import type { ChannelRule } from '../../rules/rules.ts';
 import type {
   HistoryPage,
   HistoryQuery,
@@ -23,112 +21,54 @@ import type {
 } from '../../core/sync-adapter.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
-import { RedisCanary } from './canary.ts';
-import { RedisCommands } from './commands.ts';
 import { withoutArguments } from '../../redis/error.ts';
-import { RedisHeads } from './heads.ts';
+import type { ChannelRule } from '../../rules/rules.ts';
+import { RedisConnection, type RedisConnectionOptions } from './connection.ts';
 import { readPage, type ReadReply } from './history.ts';
-import { RedisListeners } from './listeners.ts';
 import { decodeSender, encodeSender, splitMessage } from './scripts.ts';
-import { RedisSubscriptions } from './subscriptions.ts';
-import { redisTarget, type RedisTarget, type RedisTargetOptions } from '../../redis/target.ts';
 
-export interface RedisAdapterOptions extends RedisTargetOptions {
-  /** Before every key and channel, so that several servers can share one Redis. */
-  readonly prefix: string;
-  readonly nodeId: string;
-  readonly clock: Clock;
+/** `prefix` begins every key and topic, so that several servers can share one Redis. */
+export interface RedisAdapterOptions extends RedisConnectionOptions {
   readonly observer: SyncObserver;
   readonly log: (message: string, error: unknown) => void;
 }
 
-/** What there is between start and close. */
-interface Connected {
-  readonly commands: RedisCommands;
-  readonly listeners: RedisListeners;
-  readonly subscriptions: RedisSubscriptions;
-  readonly canary: RedisCanary;
-  readonly heads: RedisHeads;
+interface Subscribed {
+  readonly channel: string;
+  readonly rule: ChannelRule;
 }
 
 export class RedisAdapter implements SyncAdapter {
   readonly name = 'redis';
   readonly traits: SyncTraits = { shared: true, durable: true };
   readonly #options: RedisAdapterOptions;
-  readonly #target: RedisTarget;
   /** Begins the topics. Databases of one server share its Pub/Sub, so the number tells them apart. */
   readonly #topicPrefix: string;
-  readonly #channels = new Map<string, ChannelRule>();
-  #connected: Connected | undefined;
+  /** By topic, since a message brings that and nothing else. */
+  readonly #subscribed = new Map<string, Subscribed>();
+  #connection: RedisConnection | undefined;
   #events: SyncEvents | undefined;
   #closed = false;
 
-  /** Throws when the URL is none. */
   constructor(options: RedisAdapterOptions) {
     this.#options = options;
-    this.#target = redisTarget(options);
-    const { database } = this.#target;
+    const { database } = options.target;
     this.#topicPrefix = `${options.prefix}${database === 0 ? '' : `/${database}`}:c:{`;
   }
 
   async start(events: SyncEvents): Promise<void> {
-    const { clock, prefix, nodeId } = this.#options;
-    const failed = (error: unknown): void => this.#failed(error);
-    const commands = await RedisCommands.open({
-      target: this.#target,
-      clock,
-      failed,
-      changed: () => this.#tellHealth(),
-      moved: () => void this.#connected?.listeners.follow().catch(failed),
-    });
-    const heads = new RedisHeads({
-      clock,
-      channels: () => [...this.#channels].filter(([, rule]) => rule.recoverable).map(([channel]) => channel),
-      read: async (channel) => {
-        const [epoch, offset] = await this.#read(channel, undefined, 0);
-        return { epoch, offset: Number(offset) };
-      },
-      tell: (channel, head) => this.#events?.head(channel, head),
-    });
-    const canary = new RedisCanary({
-      prefix,
-      nodeId,
-      clock,
-      commands,
-      deaf: (key) => {
-        failed(new Error('a connection was open and heard nothing: another takes its place'));
-        listeners.rebuild(key);
-      },
-      logsChanged: () => void commands.learn().then(() => heads.tellAll()),
-      beat: () => {
-        heads.tellFew();
-        this.#tellHealth();
-      },
-    });
-    const listeners = new RedisListeners({
-      sharded: commands.sharded,
-      clock,
-      topology: () => commands.topology(),
-      topics: (topology) => [...canary.route(topology), ...subscriptions.names],
-      message: (topic, message) => this.#heard(topic, message),
-      renewed: () => {
-        this.#tellHealth();
-        this.#options.observer.reconnected(this.name);
-        heads.tellAll();
-      },
-      lost: () => this.#tellHealth(),
-      failed,
-    });
-    const subscriptions = new RedisSubscriptions(listeners);
     this.#events = events;
-    this.#connected = { commands, listeners, subscriptions, canary, heads };
-    try {
-      await listeners.start();
-      await canary.start();
-    } catch (error) {
-      await this.close();
-      throw error;
-    }
+    const connection = await RedisConnection.open(this.#options, {
+      message: (topic, message) => this.#message(topic, message),
+      loggedChannels: () => this.#loggedChannels(),
+      readHead: (channel) => this.#readHead(channel),
+      head: (channel, head) => this.#events?.head(channel, head),
+      reconnected: () => this.#options.observer.reconnected(this.name),
+      healthChanged: () => this.#tellHealth(),
+      failed: (error) => this.#failed(error),
+    });
+    if (this.#closed) connection.close();
+    else this.#connection = connection;
     this.#tellHealth();
   }
 
@@ -138,13 +78,14 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   async subscribe(channel: string, rule: ChannelRule): Promise<Position | undefined> {
-    this.#channels.set(channel, rule);
+    this.#subscribed.set(this.#topicOf(channel), { channel, rule });
     return this.#available(this.#subscribe(channel, rule));
   }
 
   unsubscribe(channel: string): void {
-    this.#channels.delete(channel);
-    this.#connected?.subscriptions.remove(this.#topicOf(channel));
+    const topic = this.#topicOf(channel);
+    this.#subscribed.delete(topic);
+    this.#connection?.subscriptions.remove(topic);
   }
 
   history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
@@ -152,26 +93,17 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   health(): SyncHealth {
-    if (this.#connected === undefined || this.#closed) return { up: false };
-    const { commands, listeners, canary } = this.#connected;
-    if (!commands.ready) return { up: false, detail: 'Redis is away' };
-    if (!listeners.up) return { up: false, detail: 'subscribing anew' };
-    return canary.hears ? { up: true } : { up: false, detail: 'nothing is heard' };
+    return this.#connection === undefined || this.#closed ? { up: false } : this.#connection.health();
   }
 
   async probe(timeoutMs: number): Promise<void> {
-    await this.#live.canary.probe(timeoutMs);
+    await this.#live.probe(timeoutMs);
   }
 
   close(): Promise<void> {
     this.#closed = true;
     this.#events = undefined;
-    const connected = this.#connected;
-    connected?.canary.close();
-    connected?.heads.close();
-    connected?.subscriptions.close();
-    connected?.listeners.close();
-    connected?.commands.close();
+    this.#connection?.close();
     this.#options.observer.up(this.name, false);
     return Promise.resolve();
   }
@@ -203,7 +135,10 @@ export class RedisAdapter implements SyncAdapter {
 
   async #subscribe(channel: string, rule: ChannelRule): Promise<Position | undefined> {
     await this.#live.subscriptions.add(this.#topicOf(channel));
-    if (!rule.recoverable) return undefined;
+    return rule.recoverable ? this.#readHead(channel) : undefined;
+  }
+
+  async #readHead(channel: string): Promise<Position> {
     const [epoch, offset] = await this.#read(channel, undefined, 0);
     return { epoch, offset: Number(offset) };
   }
@@ -223,7 +158,7 @@ export class RedisAdapter implements SyncAdapter {
     return this.#live.commands.read(this.#key('m', channel), this.#key('s', channel), after ?? '', count, size);
   }
 
-  /** What the driver says becomes `unavailable`, and within its time limit. */
+  /** Whatever the driver rejects with becomes `unavailable`. */
   async #available<Value>(answer: Promise<Value>): Promise<Value> {
     try {
       return await answer;
@@ -235,12 +170,15 @@ export class RedisAdapter implements SyncAdapter {
 
   // Messages
 
-  #heard(topic: string, message: string): void {
-    if (this.#connected?.canary.heard(topic, message) === true) return;
-    const channel = topic.slice(this.#topicPrefix.length, -1);
-    const rule = this.#channels.get(channel);
+  #message(topic: string, message: string): boolean {
+    const subscribed = this.#subscribed.get(topic);
+    if (subscribed !== undefined) this.#publication(subscribed, message);
+    return subscribed !== undefined;
+  }
+
+  #publication({ channel, rule }: Subscribed, message: string): void {
     const parts = splitMessage(message);
-    if (rule === undefined || parts === undefined) return;
+    if (parts === undefined) return;
     const [epoch = '', offset = '0', at = '0', node] = parts.head;
     const isEphemeral = epoch === '-';
     // The rule may have changed with a new configuration while another node still has the old one.
@@ -267,9 +205,13 @@ export class RedisAdapter implements SyncAdapter {
 
   // Connection
 
-  get #live(): Connected {
-    if (this.#connected === undefined || this.#closed) throw new RealtimeError('unavailable');
-    return this.#connected;
+  get #live(): RedisConnection {
+    if (this.#connection === undefined || this.#closed) throw new RealtimeError('unavailable');
+    return this.#connection;
+  }
+
+  #loggedChannels(): readonly string[] {
+    return [...this.#subscribed.values()].filter(({ rule }) => rule.recoverable).map(({ channel }) => channel);
   }
 
   #tellHealth(): void {

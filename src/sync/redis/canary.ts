@@ -77,13 +77,12 @@ export class RedisCanary {
     return this.#lanes.every(({ heardAt }) => clock.monotonic() - heardAt < deafAfterMs);
   }
 
-  /** Whether the topic is one of the canary's own. */
-  heard(topic: string, message: string): boolean {
+  /** A message that is no channel's. */
+  heard(topic: string, message: string): void {
     const lane = this.#byTopic.get(topic);
-    if (lane === undefined) return false;
+    if (lane === undefined) return;
     lane.heardAt = this.#options.clock.monotonic();
     this.#waiting.get(message)?.();
-    return true;
   }
 
   /** Resolves when messages sent now were heard over every connection; rejects after `timeoutMs`. */

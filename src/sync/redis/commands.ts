@@ -1,18 +1,17 @@
-// The connection for commands: to one server, to the master that Sentinels name, or to all masters of a cluster. It
-// fails at once while Redis is away: a command that waits for a lost connection would be sent before the listeners are
-// back, or hang. Reconnects by itself for ever, with full jitter, since all nodes lose Redis in the same instant.
+// What the adapter asks of Redis: the scripts, PUBLISH, and who has to be listened to for what. It uses one client of
+// `redis/client.ts`, and knows of the server at its other end what the scripts must know: see `scripts.ts`.
 
+import calculateSlot from 'cluster-key-slot';
 import { Cluster, Redis } from 'ioredis';
-import type { Clock } from '../../time/clock.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
-import { addressOf, createCluster, parseSlots } from '../../redis/cluster.ts';
-import { withoutArguments } from '../../redis/error.ts';
+import { createListener, openRedis, type OpenRedis } from '../../redis/client.ts';
+import { addressOf, parseSlots } from '../../redis/cluster.ts';
+import { answerTimeoutMs, type RedisTarget } from '../../redis/target.ts';
+import type { RedisHost } from '../../redis/url.ts';
+import type { Clock } from '../../time/clock.ts';
+import { within } from '../../time/within.ts';
 import type { ReadReply } from './history.ts';
 import { appendScript, readScript } from './scripts.ts';
-import { slotOf } from '../../redis/slot.ts';
-import { createListener, disconnectTimeout, type RedisClientOptions, type RedisTarget } from '../../redis/target.ts';
-import type { RedisHost } from '../../redis/url.ts';
-import { within } from '../../time/within.ts';
 
 /** The scripts as the driver adds them to its client. */
 interface Scripted {
@@ -35,12 +34,12 @@ export interface RedisCommandsOptions {
   readonly target: RedisTarget;
   readonly clock: Clock;
   readonly failed: (error: unknown) => void;
+  /** The connection was lost, or is there again. */
   readonly changed: () => void;
   /** Reconnected, and to another server than before. */
   readonly moved: () => void;
 }
 
-const answerTimeoutMs = 1_000;
 const onlyServer = 'redis';
 /** Version of Redis. */
 const shardedSince = 7;
@@ -50,91 +49,39 @@ export class RedisCommands {
   readonly sharded: boolean;
   readonly #options: RedisCommandsOptions;
   readonly #client: (Redis | Cluster) & Scripted;
-  /** The one of the URL's that it was entered by. */
+  /** The one of the URL's hosts through which the connection was opened. */
   readonly #host: RedisHost;
   /** Address of the server that it is connected to, or was at last. */
   #peer: string;
   #underWay = 0;
   /** What the scripts are told of the server; undefined while that is not known of the present connection. */
-  #told: string | undefined;
+  #serverFacts: string | undefined;
 
-  private constructor(
-    client: Redis | Cluster,
-    options: RedisCommandsOptions,
-    host: RedisHost,
-    told: string,
-    sharded = false,
-  ) {
+  private constructor({ client, host, info }: OpenRedis, options: RedisCommandsOptions, serverFacts: string) {
     this.#options = options;
     this.#host = host;
-    this.sharded = sharded;
+    this.sharded = client instanceof Cluster && versionOf(info) >= shardedSince;
     client.defineCommand('sobranieAppend', { numberOfKeys: 3, lua: appendScript });
     client.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
     this.#client = client as (Redis | Cluster) & Scripted;
     this.#peer = client instanceof Redis ? peerOf(client) : '';
-    this.#told = told;
+    this.#serverFacts = serverFacts;
     client.on('ready', () => void this.learn());
     client.on('close', () => {
-      if (!(client instanceof Cluster)) this.#told = undefined;
+      if (client instanceof Redis) this.#serverFacts = undefined;
       options.changed();
     });
   }
 
-  /** Connects and finds out whether it is a cluster. Rejects when Redis cannot be reached. */
+  /** Rejects when Redis cannot be reached. */
   static async open(options: RedisCommandsOptions): Promise<RedisCommands> {
-    const { kind, hosts } = options.target;
-    let last: unknown;
-    // A cluster is entered by any of its nodes that answers; Sentinels are asked one after the other by the driver.
-    for (const host of kind === 'cluster' ? hosts : hosts.slice(0, 1)) {
-      try {
-        return await RedisCommands.#openThrough(host, options);
-      } catch (error) {
-        last = error;
-      }
-    }
-    throw new Error('Redis could not be reached', { cause: last });
-  }
-
-  static async #openThrough(host: RedisHost, options: RedisCommandsOptions): Promise<RedisCommands> {
-    const { target, failed } = options;
-    const first = new Redis(commandOptions(options, host));
-    let last: unknown;
-    first.on('error', (error: unknown) => {
-      failed(error);
-      last = withoutArguments(error);
-    });
-    try {
-      await within(first.connect(), 5_000, 'connecting to Redis');
-      // The driver goes on where the database could not be selected: with another one.
-      if (last instanceof Error && 'command' in last && last.command === 'select') throw last;
-      // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
-      const info = await first.info().catch(() => '');
-      if (target.kind !== 'cluster' && !info.includes('cluster_enabled:1')) {
-        return new RedisCommands(first, options, host, await learn(first, target));
-      }
-      const cluster = createCluster(
-        { ...options, answerTimeoutMs },
-        host,
-        parseSlots(await first.cluster('SLOTS'), host).keys,
-      );
-      cluster.on('error', failed);
-      first.disconnect();
-      try {
-        await within(cluster.connect(), 5_000, 'connecting to the Redis Cluster');
-      } catch (error) {
-        cluster.disconnect();
-        throw error;
-      }
-      const version = Number(/^redis_version:(\d+)/m.exec(info)?.[1] ?? shardedSince);
-      return new RedisCommands(cluster, options, host, '', version >= shardedSince);
-    } catch (error) {
-      first.disconnect();
-      throw last ?? withoutArguments(error);
-    }
+    const opened = await openRedis(options);
+    const { client } = opened;
+    return new RedisCommands(opened, options, client instanceof Redis ? await learnFacts(client, options.target) : '');
   }
 
   get ready(): boolean {
-    return this.#client.status === 'ready' && this.#told !== undefined;
+    return this.#client.status === 'ready' && this.#serverFacts !== undefined;
   }
 
   get publishCommand(): 'PUBLISH' | 'SPUBLISH' {
@@ -142,16 +89,16 @@ export class RedisCommands {
   }
 
   append(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]> {
-    return this.#run((told) => this.#client.sobranieAppend(...args, told));
+    return this.#run((facts) => this.#client.sobranieAppend(...args, facts));
   }
 
   read(...args: (string | number)[]): Promise<ReadReply> {
-    return this.#run((told) => this.#client.sobranieRead(...args, told));
+    return this.#run((facts) => this.#client.sobranieRead(...args, facts));
   }
 
-  /** As `read`, and the server is asked for its history anew, should it have taken on another without a word. */
+  /** As `read`, but the script asks the server for its history: it may have taken on another without a sign. */
   readAsking(...args: (string | number)[]): Promise<ReadReply> {
-    return this.#run((told) => this.#client.sobranieRead(...args, told.startsWith('+') ? '+' : ''));
+    return this.#run((facts) => this.#client.sobranieRead(...args, facts.startsWith('+') ? '+' : ''));
   }
 
   async publish(topic: string, message: string): Promise<void> {
@@ -162,7 +109,7 @@ export class RedisCommands {
 
   async topology(): Promise<RedisTopology> {
     const { target, clock } = this.#options;
-    if (!(this.#client instanceof Cluster)) {
+    if (this.#client instanceof Redis) {
       // Sentinels name another master in time, and not to everyone at once: what is published is heard at the same one.
       const key = target.kind === 'sentinel' ? this.#peer : onlyServer;
       return {
@@ -177,7 +124,7 @@ export class RedisCommands {
     const picked = slots.keys[Math.floor(clock.random() * slots.keys.length)] ?? onlyServer;
     return {
       keys: this.sharded ? slots.keys : [picked],
-      keyOf: (topic) => (this.sharded ? slots.bySlot[slotOf(topic)] : picked),
+      keyOf: (topic) => (this.sharded ? slots.bySlot[calculateSlot(topic)] : picked),
       createListener: (key) => createListener(target.optionsFor(addressOf(key))),
       leadsTo: () => true,
     };
@@ -193,29 +140,14 @@ export class RedisCommands {
     this.#client.disconnect();
   }
 
-  async #run<Value>(command: (told: string) => Promise<Value>): Promise<Value> {
-    const client = this.#client;
-    if (client.status !== 'ready' || this.#told === undefined) throw new RealtimeError('unavailable');
-    // One alone goes out at once; while others are under way, those of a tick go out in one write.
-    client.options.enableAutoPipelining = this.#underWay > 0;
-    this.#underWay++;
-    try {
-      const answer = command(this.#told);
-      // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
-      return await (client instanceof Cluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
-    } finally {
-      this.#underWay--;
-    }
-  }
-
   /** Another connection may lead to another server, or to the same with other settings. */
   async learn(): Promise<void> {
     const client = this.#client;
     if (client instanceof Redis) {
       const { stream } = client;
-      const told = await learn(client, this.#options.target);
+      const facts = await learnFacts(client, this.#options.target);
       if (client.status !== 'ready' || client.stream !== stream) return;
-      this.#told = told;
+      this.#serverFacts = facts;
       const peer = peerOf(client);
       if (peer !== this.#peer) {
         this.#peer = peer;
@@ -224,14 +156,33 @@ export class RedisCommands {
     }
     this.#options.changed();
   }
+
+  async #run<Value>(command: (facts: string) => Promise<Value>): Promise<Value> {
+    const client = this.#client;
+    if (client.status !== 'ready' || this.#serverFacts === undefined) throw new RealtimeError('unavailable');
+    // One alone goes out at once; while others are under way, those of a tick go out in one write.
+    client.options.enableAutoPipelining = this.#underWay > 0;
+    this.#underWay++;
+    try {
+      const answer = command(this.#serverFacts);
+      // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
+      return await (client instanceof Cluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
+    } finally {
+      this.#underWay--;
+    }
+  }
 }
 
 function peerOf({ stream }: Redis): string {
   return 'remoteAddress' in stream ? `${stream.remoteAddress}:${stream.remotePort}` : '';
 }
 
-/** One that does not tell is taken for one that keeps nothing, and the scripts ask by themselves. */
-async function learn(client: Redis, { kind }: RedisTarget): Promise<string> {
+function versionOf(info: string): number {
+  return Number(/^redis_version:(\d+)/m.exec(info)?.[1] ?? shardedSince);
+}
+
+/** A server that does not tell is taken for one that keeps nothing, and the scripts ask by themselves. */
+async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<string> {
   const [keeping, replication] = await Promise.allSettled([
     // A master that replaces another has what had reached it by then.
     kind === 'sentinel' ? Promise.reject(new Error('promoted')) : client.config('GET', 'append*'),
@@ -242,23 +193,4 @@ async function learn(client: Redis, { kind }: RedisTarget): Promise<string> {
   const info = replication.status === 'fulfilled' ? replication.value : '';
   const durable = isSet('appendonly', 'yes') && isSet('appendfsync', 'always');
   return `${durable ? '+' : ''}${/^master_replid:(\w+)/m.exec(info)?.[1] ?? ''}`;
-}
-
-function commandOptions({ clock, target }: RedisCommandsOptions, host: RedisHost): RedisClientOptions {
-  const delay = (times: number): number => clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6));
-  return {
-    ...target.optionsFor(host),
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    enableAutoPipelining: true,
-    maxRetriesPerRequest: 0,
-    connectTimeout: 5_000,
-    disconnectTimeout,
-    keepAlive: 5_000,
-    commandTimeout: answerTimeoutMs,
-    retryStrategy: delay,
-    sentinelRetryStrategy: delay,
-    // A master that became a replica keeps its connections: another one leads to the present master.
-    reconnectOnError: (error) => error.message.startsWith('READONLY'),
-  };
 }

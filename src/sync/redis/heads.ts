@@ -2,6 +2,7 @@
 // time always, so that what no signal tells of (a publication on a master that this node does not listen to yet) is
 // found all the same.
 
+import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
 import type { Position } from '../../protocol/position.ts';
 
@@ -57,7 +58,7 @@ export class RedisHeads {
         failures = 0;
       } catch {
         // Away or overloaded: the two connections come back one after the other.
-        await clock.sleep((0.5 + clock.random() / 2) * Math.min(2_000, 20 * 2 ** Math.min(failures++, 7)));
+        await clock.sleep(backoffMs(failures++, { firstMs: 50, maxMs: 2_000 }, clock));
       }
     }
     if (round === this.#rounds) this.#isTelling = false;

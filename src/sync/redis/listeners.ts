@@ -8,11 +8,12 @@
 //
 // Whatever breaks on the way, or a slot that moves, starts it over.
 
+import calculateSlot from 'cluster-key-slot';
 import type { Redis } from 'ioredis';
+import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { RedisTopology } from './commands.ts';
-import { slotOf } from '../../redis/slot.ts';
 import { within } from '../../time/within.ts';
 
 export interface RedisListenersOptions {
@@ -113,7 +114,7 @@ export class RedisListeners {
   async #renewUntilDone(): Promise<void> {
     const { clock, failed, renewed } = this.#options;
     for (let times = 0; !this.#closed; times++) {
-      await clock.sleep(clock.random() * Math.min(2_000, 50 * 2 ** Math.min(times, 6)));
+      await clock.sleep(backoffMs(times, { firstMs: 50, maxMs: 2_000 }, clock));
       this.#isStale = false;
       try {
         await within(this.#attempt(), attemptTimeoutMs, 'subscribing to everything');
@@ -182,7 +183,7 @@ export class RedisListeners {
     const topology = this.#topology;
     const groups = new Map<string | number, string[]>();
     for (const topic of topics) {
-      const group = this.#options.sharded ? slotOf(topic) : 0;
+      const group = this.#options.sharded ? calculateSlot(topic) : 0;
       const names = groups.get(group);
       if (names === undefined) groups.set(group, [topic]);
       else names.push(topic);

@@ -1,0 +1,161 @@
+// What the adapter holds between start and close: five parts, and how they wake each other.
+//
+//   commands        one client (`commands.ts`), which fails at once while Redis is away
+//   listeners       one, or one to each master of a cluster (`listeners.ts`)
+//   subscriptions   which topics this node wants to hear (`subscriptions.ts`)
+//   heads           where the logs of its channels stand (`heads.ts`)
+//   canary          proof that messages travel (`canary.ts`)
+//
+// Lifecycle: `open`, then anything, then `close`.
+
+import type { SyncHealth } from '../../core/sync-adapter.ts';
+import type { Position } from '../../protocol/position.ts';
+import type { RedisTarget } from '../../redis/target.ts';
+import type { Clock } from '../../time/clock.ts';
+import { RedisCanary } from './canary.ts';
+import { RedisCommands, type RedisTopology } from './commands.ts';
+import { RedisHeads } from './heads.ts';
+import { RedisListeners } from './listeners.ts';
+import { RedisSubscriptions } from './subscriptions.ts';
+
+export interface RedisConnectionOptions {
+  readonly target: RedisTarget;
+  readonly prefix: string;
+  readonly nodeId: string;
+  readonly clock: Clock;
+}
+
+/** What the adapter is told. None of it throws. */
+export interface RedisConnectionEvents {
+  /** Answers whether the topic is one of a subscribed channel. */
+  message(topic: string, message: string): boolean;
+  /** Subscribed channels that have a log. */
+  loggedChannels(): readonly string[];
+  /** Asks Redis. */
+  readHead(channel: string): Promise<Position>;
+  head(channel: string, head: Position): void;
+  /** Everything is heard again after a connection was lost. */
+  reconnected(): void;
+  /** `health` may answer something else now. */
+  healthChanged(): void;
+  failed(error: unknown): void;
+}
+
+export class RedisConnection {
+  readonly #events: RedisConnectionEvents;
+  readonly #listeners: RedisListeners;
+  readonly #heads: RedisHeads;
+  readonly #canary: RedisCanary;
+  readonly commands: RedisCommands;
+  readonly subscriptions: RedisSubscriptions;
+
+  /** Resolves when messages arrive. Rejects when Redis cannot be reached; nothing stays open then. */
+  static async open(options: RedisConnectionOptions, events: RedisConnectionEvents): Promise<RedisConnection> {
+    let connection: RedisConnection | undefined = undefined;
+    const commands = await RedisCommands.open({
+      target: options.target,
+      clock: options.clock,
+      failed: (error) => events.failed(error),
+      changed: () => events.healthChanged(),
+      moved: () => void connection?.follow(),
+    });
+    connection = new RedisConnection(commands, options, events);
+    try {
+      await connection.#listeners.start();
+      await connection.#canary.start();
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    return connection;
+  }
+
+  private constructor(commands: RedisCommands, options: RedisConnectionOptions, events: RedisConnectionEvents) {
+    const { prefix, nodeId, clock } = options;
+    this.#events = events;
+    this.commands = commands;
+    this.#heads = new RedisHeads({
+      clock,
+      channels: () => events.loggedChannels(),
+      read: (channel) => events.readHead(channel),
+      tell: (channel, head) => events.head(channel, head),
+    });
+    this.#canary = new RedisCanary({
+      prefix,
+      nodeId,
+      clock,
+      commands,
+      deaf: (key) => this.#replaceDeaf(key),
+      logsChanged: () => void this.#learnAgain(),
+      beat: () => this.#beat(),
+    });
+    this.#listeners = new RedisListeners({
+      sharded: commands.sharded,
+      clock,
+      topology: () => commands.topology(),
+      topics: (topology) => this.#topics(topology),
+      message: (topic, message) => this.#message(topic, message),
+      renewed: () => this.#renewed(),
+      lost: () => events.healthChanged(),
+      failed: (error) => events.failed(error),
+    });
+    this.subscriptions = new RedisSubscriptions(this.#listeners);
+  }
+
+  health(): SyncHealth {
+    if (!this.commands.ready) return { up: false, detail: 'Redis cannot be reached' };
+    if (!this.#listeners.up) return { up: false, detail: 'subscribing again' };
+    return this.#canary.hears ? { up: true } : { up: false, detail: 'no message arrives' };
+  }
+
+  async probe(timeoutMs: number): Promise<void> {
+    await this.#canary.probe(timeoutMs);
+  }
+
+  close(): void {
+    this.#canary.close();
+    this.#heads.close();
+    this.subscriptions.close();
+    this.#listeners.close();
+    this.commands.close();
+  }
+
+  /** Commands go to another master: it has to be listened to as well. */
+  async follow(): Promise<void> {
+    try {
+      await this.#listeners.follow();
+    } catch (error) {
+      this.#events.failed(error);
+    }
+  }
+
+  #topics(topology: RedisTopology): readonly string[] {
+    return [...this.#canary.route(topology), ...this.subscriptions.names];
+  }
+
+  /** Most messages are a channel's, so the canary is asked last. */
+  #message(topic: string, message: string): void {
+    if (!this.#events.message(topic, message)) this.#canary.heard(topic, message);
+  }
+
+  #renewed(): void {
+    this.#events.healthChanged();
+    this.#events.reconnected();
+    this.#heads.tellAll();
+  }
+
+  #replaceDeaf(key: string): void {
+    this.#events.failed(new Error('a connection was open and received nothing: another takes its place'));
+    this.#listeners.rebuild(key);
+  }
+
+  async #learnAgain(): Promise<void> {
+    await this.commands.learn();
+    this.#heads.tellAll();
+  }
+
+  #beat(): void {
+    this.#heads.tellFew();
+    this.#events.healthChanged();
+  }
+}
