@@ -1,4 +1,4 @@
-// Reads the channel rules from the configuration file, at the start and whenever they are asked for anew.
+// Reads the channel rules from the configuration file, at the start and at each reload.
 
 import { resolve } from 'node:path';
 import { plugin } from 'bun';
@@ -6,6 +6,7 @@ import { configFaults } from '../rules/faults.ts';
 import { defineConfig, type RealtimeConfig } from '../rules/config.ts';
 import { Rules } from '../rules/rules.ts';
 import { within } from '../time/within.ts';
+import { FreshModule } from './fresh-module.ts';
 import { SettingsError, type Settings } from './settings.ts';
 
 /** What is wrong with the file, one sentence per fault. */
@@ -32,27 +33,26 @@ const readMsMax = 5_000;
 
 export class RulesFile {
   readonly path: string;
-  #reads = 0;
+  readonly #module: FreshModule;
 
   constructor(path: string | undefined) {
     this.path = path === undefined ? shippedFile : resolve(path);
+    this.#module = new FreshModule(this.path);
   }
 
-  /** As the file is now; what it imports is not read anew. @throws RulesError with every fault. */
+  /** The rules as the file says them now, with the files that it imports. @throws RulesError with every fault. */
   async read(): Promise<Rules> {
-    // A module is evaluated once per name, and the query is part of its name.
-    const query = this.#reads++ === 0 ? '' : `?read=${this.#reads}-${Date.now()}`;
-    const config = await this.#import(query);
+    const config = await this.#load();
     const faults = configFaults(config);
     if (faults.length > 0) throw new RulesError(faults.map((fault) => `${this.path}: ${fault}`));
     return new Rules(config);
   }
 
-  async #import(query: string): Promise<RealtimeConfig> {
+  async #load(): Promise<RealtimeConfig> {
     try {
-      const module = await within<{ default?: unknown }>(import(this.path + query), readMsMax, 'loading it');
+      const module = (await within(this.#module.load(), readMsMax, 'loading it')) as { default?: unknown };
       if (module.default === undefined) throw new RulesError([`${this.path}: it has no default export`]);
-      // Not known to be one: its faults are looked for before it is used.
+      // Its shape is unknown: the caller looks for faults before using it.
       return module.default as RealtimeConfig;
     } catch (error) {
       if (error instanceof RulesError) throw error;
@@ -61,7 +61,7 @@ export class RulesFile {
   }
 }
 
-/** @throws SettingsError: a server whose rules are faulty does not start. */
+/** @throws SettingsError when the rules are faulty: such a server does not start. */
 export async function openRulesFile({
   configFile,
 }: Pick<Settings, 'configFile'>): Promise<{ file: RulesFile; rules: Rules }> {
@@ -73,7 +73,7 @@ export async function openRulesFile({
   }
 }
 
-/** With the place, where the file is no program. */
+/** With the line and the column of a syntax error. */
 function reasonOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   const position = (error as { position?: { line?: unknown; column?: unknown } | null }).position;
