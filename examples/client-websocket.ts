@@ -20,20 +20,29 @@ interface Frame extends Partial<Position> {
 }
 
 const [channel = 'posts', url = 'ws://localhost:3000/realtime/ws'] = process.argv.slice(2);
-/** After these a new attempt would end the same way. */
-const fatalCloseCodes = [1003, 1008, 1009];
-const backoffMsMax = 15_000;
+/** After these a new attempt would end the same way; after 1008 only its reason tells. */
+const fatalCloseCodes = [1003, 1009];
+const backoffMsMax = 30_000;
+/** From then on a connection counts as good. */
+const steadyMs = 10_000;
 
 let position: Position | undefined;
 let attempt = 0;
 
 function connect(): void {
   const socket = new WebSocket(url);
+  let steady: Timer | undefined;
   // Without a position `since` is left out: the subscription begins with what is published from now on.
   socket.onopen = () => socket.send(JSON.stringify({ type: 'subscribe', channel, since: position }));
-  socket.onmessage = ({ data }) => read(socket, JSON.parse(String(data)) as Frame);
+  socket.onmessage = ({ data }) => {
+    const frame = JSON.parse(String(data)) as Frame;
+    // A server that lets clients in and cuts them at once must get fewer of them, not more.
+    if (frame.type === 'welcome') steady = setTimeout(() => (attempt = 0), steadyMs);
+    read(socket, frame);
+  };
   socket.onclose = ({ code, reason }) => {
-    if (fatalCloseCodes.includes(code)) {
+    clearTimeout(steady);
+    if (fatalCloseCodes.includes(code) || (code === 1008 && reason !== 'rate_limited')) {
       console.error(`closed for good: ${code} ${reason}`);
       process.exitCode = 1;
       return;
@@ -49,7 +58,6 @@ function read(socket: WebSocket, frame: Frame): void {
   const { epoch, offset } = frame;
   switch (frame.type) {
     case 'subscribed':
-      attempt = 0;
       // With `since`, what was missed follows as messages, which move the position themselves.
       if (position === undefined && epoch !== undefined && offset !== undefined) position = { epoch, offset };
       console.log(`subscribed to ${channel}`, { position, recovered: frame.recovered });

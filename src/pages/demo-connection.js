@@ -7,6 +7,8 @@
 const backoffBaseMs = 250;
 const backoffMaxMs = 15_000;
 const connectTimeoutMs = 10_000;
+/** From then on a connection counts as good, and the next loss is the first. */
+const steadyMs = 10_000;
 
 class Connection {
   state = 'idle';
@@ -14,6 +16,7 @@ class Connection {
 
   #attempt = 0;
   #timer;
+  #steady;
   #listener = () => {};
 
   constructor({ channel, token, feed }) {
@@ -47,7 +50,8 @@ class Connection {
   }
 
   live() {
-    this.#attempt = 0;
+    clearTimeout(this.#steady);
+    this.#steady = setTimeout(() => (this.#attempt = 0), steadyMs);
     this.enter('live');
   }
 
@@ -77,6 +81,7 @@ class Connection {
 
   enter(state, detail = '') {
     clearTimeout(this.#timer);
+    if (state !== 'live') clearTimeout(this.#steady);
     this.state = state;
     this.detail = detail;
     this.#listener();
