@@ -11,6 +11,7 @@ import { isNestedTooDeeply, memberText, nestingMax, singleLine } from '../protoc
 import { isPosition, type Position } from '../protocol/position.ts';
 import { isServerChannel } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { isUser, userShape } from '../protocol/user.ts';
 import { queryOf, requireChannel } from '../http/request.ts';
 import type { ServerAccess } from './server-access.ts';
 
@@ -24,7 +25,6 @@ export interface ApiOptions {
 }
 
 export const publishChannelsMax = 100;
-const userLengthMax = 1_024;
 /** What may stand around data of the largest size: names, keys, punctuation. */
 const envelopeBytes = 32 << 10;
 
@@ -96,9 +96,7 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
       '/users/:user/disconnect',
       async ({ request, params: { user } }) => {
         serverAccess.requireServer(request);
-        if (user.length > userLengthMax) {
-          throw new RealtimeError('bad_request', `A user's name has at most ${userLengthMax} characters.`);
-        }
+        if (!isUser(user)) throw new RealtimeError('bad_request', `The user is not ${userShape}.`);
         const { value: connections, incomplete } = await cluster.disconnect(user);
         return { user, connections, ...namesOf(incomplete) };
       },
