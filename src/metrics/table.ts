@@ -21,5 +21,5 @@ export function metricsTable(): string {
     return `| \`${shown}\` | ${help} |`;
   });
   metrics.close();
-  return ['| metric | tells |', '| --- | --- |', ...rows].join('\n');
+  return ['| metric | meaning |', '| --- | --- |', ...rows].join('\n');
 }

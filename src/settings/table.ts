@@ -52,7 +52,7 @@ export const settingsByKey = {
     // A misspelled `production` would silently open the server, so nothing else is taken for "not production".
     oneOf(['development', 'test', 'production']),
     'development',
-    '`production` refuses to start without a token key and logs JSON.',
+    'In `production` the server does not start without a token key, and logs JSON.',
   ),
   port: defaulted('PORT', wholeNumber(0, 65_535), '3000', 'TCP port; `0` takes a free one.'),
   host: defaulted(
@@ -71,7 +71,7 @@ export const settingsByKey = {
     'DATABASE_URL_DIRECT',
     postgresUrl,
     'as `DATABASE_URL`',
-    'For the relay and the listener, which need a session of their own: set it when `DATABASE_URL` leads to a pooler.',
+    'For the relay and the listener, which need database sessions of their own. Set it when `DATABASE_URL` leads to a pooler.',
   ),
   redisUrl: optional(
     'REDIS_URL',
@@ -90,49 +90,44 @@ export const settingsByKey = {
     'REDIS_PREFIX',
     matching(/^[A-Za-z0-9._:-]{1,32}$/, '1 to 32 characters of `A-Z a-z 0-9 . _ : -`'),
     'sobranie',
-    'Begins every key and channel in Redis, so that several servers can share one.',
+    'Beginning of every key and channel in Redis, so that several clusters of servers can share one Redis.',
   ),
   sync: optional(
     'SYNC',
     oneOf(['memory', 'postgres', 'redis']),
     '`redis` if `REDIS_URL` is set, else `postgres`',
-    'The layer that carries publications between nodes; `memory` is for one process alone.',
+    'The sync layer: it carries publications between nodes and keeps history. `memory` is for one process alone.',
   ),
   dataDir: defaulted('DATA_DIR', matching(/^[^\0]+$/, 'a path'), '.data', 'Folder of the embedded PostgreSQL.'),
   nodeId: optional(
     'NODE_ID',
     matching(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of `A-Z a-z 0-9 . _ -`'),
     'random',
-    'Name of this process in `welcome` frames and metrics; unique in the cluster.',
+    'Name of this node: `node` in `welcome` frames, `server_id` in metrics. Unique in the cluster.',
   ),
   workers: defaulted(
     'WORKERS',
     wholeNumber(1, 64),
     '1',
-    'Processes that serve the port together, each a node of its own; `1` is this process alone. Needs a `SYNC` other' +
+    'Processes that serve the port together, each a node of its own. `1` is this process alone. More need a `SYNC` other' +
       ' than `memory`.',
   ),
-  role: defaulted('ROLE', setOf(roles), roles.join(','), 'What this process does.'),
+  role: defaulted(
+    'ROLE',
+    setOf(roles),
+    roles.join(','),
+    'What this process does: WebSocket, event streams, HTTP API, relay.',
+  ),
   jwtSecret: optional('JWT_SECRET', secretText, 'no token key', 'Key of HS256, HS384 or HS512 tokens.'),
   jwksUrl: optional(
     'JWKS_URL',
     urlOf('http', 'https'),
     'no token key',
-    'Key set that tokens are checked against; looked at every ten minutes, and when a token names a key that is new.',
+    'Key set that tokens are checked against. The server fetches it every ten minutes, and when a token names a new key.',
   ),
   jwtPublicKey: optional('JWT_PUBLIC_KEY', publicKey, 'no token key', 'Public key that tokens are checked against.'),
-  jwtAudience: optional(
-    'JWT_AUDIENCE',
-    textList,
-    'not checked',
-    'Whom tokens must be for: their `aud` has to name one of these.',
-  ),
-  jwtIssuer: optional(
-    'JWT_ISSUER',
-    textList,
-    'not checked',
-    'Who may issue tokens: their `iss` has to be one of these.',
-  ),
+  jwtAudience: optional('JWT_AUDIENCE', textList, 'not checked', 'Audiences: a token must name one of them in `aud`.'),
+  jwtIssuer: optional('JWT_ISSUER', textList, 'not checked', 'Issuers: a token must name one of them in `iss`.'),
   allowAnonymous: defaulted('ALLOW_ANONYMOUS', truth, 'false', 'Start in production without a token key.'),
   apiKey: optional('API_KEY', bearerKey, 'none', 'Bearer key of server-side calls.'),
   configFile: optional(
@@ -146,20 +141,21 @@ export const settingsByKey = {
     'ALLOWED_ORIGINS',
     origins,
     'any origin',
-    'Origins whose pages may connect, beside this server’s own; programs send no origin and are not concerned. Token cookies count from own and listed origins alone.',
+    'Origins whose pages may connect, beside this server’s own. Programs send no origin and may always connect. A token' +
+      ' cookie counts only from pages of own and listed origins.',
   ),
   maxConnections: defaulted(
     'MAX_CONNECTIONS',
     wholeNumber(1, 1_000_000),
     // Common limits on open files are 20,000 and more: this leaves room for the database, Redis and HTTP requests.
     '15000',
-    'WebSocket and SSE connections of this process. Each takes one open file: keep `ulimit -n` well above.',
+    'WebSockets and event streams of this process. Each takes one open file: keep `ulimit -n` well above.',
   ),
   maxConnectionsPerUser: defaulted(
     'MAX_CONNECTIONS_PER_USER',
     wholeNumber(0, 1_000_000),
     '1000',
-    'Connections of one user over all nodes; `0` sets no limit. Anonymous connections are no user’s.',
+    'Connections of one user over all nodes; `0` sets no limit. Anonymous connections do not count.',
   ),
   maxConnectionsPerAddress: defaulted(
     'MAX_CONNECTIONS_PER_ADDRESS',
@@ -172,22 +168,22 @@ export const settingsByKey = {
     'CONNECTS_PER_SECOND_PER_ADDRESS',
     wholeNumber(0, 1_000_000),
     '0',
-    'Attempts to connect of one client address over all nodes, those of 5 seconds at once if they come so; `0` sets no' +
-      ' limit.',
+    'Attempts to connect of one client address over all nodes; `0` sets no limit. A burst of 5 seconds’ worth passes at' +
+      ' once.',
   ),
   authFailuresPerMinutePerAddress: defaulted(
     'AUTH_FAILURES_PER_MINUTE_PER_ADDRESS',
     wholeNumber(0, 1_000_000),
     '0',
-    'Tokens and keys of one client address that may fail; from then on it is refused, whatever it shows, until the' +
+    'Failed tokens and keys of one client address; after that many it is refused, even with a good token, until the' +
       ' minute is over. `0` sets no limit.',
   ),
   trustedProxies: optional(
     'TRUSTED_PROXIES',
     addressRanges,
     'none',
-    'Proxies whose `X-Forwarded-For` is believed; from anyone else it is not looked at. `loopback` and `private` stand' +
-      ' for those ranges.',
+    'Proxies whose `X-Forwarded-For` counts; from anyone else the header is ignored. `loopback` and `private` stand for' +
+      ' those ranges.',
   ),
   maxMessageBytes: defaulted(
     'MAX_MESSAGE_BYTES',
@@ -206,75 +202,75 @@ export const settingsByKey = {
     wholeNumber(64 * kibibyte, 1_024 * mebibyte),
     // A WebSocket's is memory of its own, which grows by doubling: the server stands still while it copies.
     String(4 * mebibyte),
-    'Bytes that wait for one slow reader before it is cut off, to recover by position.',
+    'Bytes that may wait for one slow reader. Past it the server cuts the reader off, and it recovers by position.',
   ),
   maxBufferedBytesTotal: optional(
     'MAX_BUFFERED_BYTES_TOTAL',
     wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
     'a quarter of the memory',
-    'Bytes that wait for all slow readers together; past it those that lag the furthest are cut off.',
+    'Bytes that may wait for all slow readers together. Past it the server cuts off those that lag the furthest.',
   ),
   holdMax: defaulted(
     'HOLD_MAX',
     wholeNumber(1, 1_000_000),
     '1000',
-    'Live publications held back per subscription while it recovers; more are read from history again.',
+    'Live publications held back per subscription while it recovers. More are read from history again.',
   ),
   historyBytesMax: defaulted(
     'HISTORY_BYTES_MAX',
     wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
     String(256 * mebibyte),
-    'Bytes of history that `SYNC=memory` keeps over all channels; the oldest go first.',
+    'Bytes of history that `SYNC=memory` keeps over all channels. The oldest go first.',
   ),
   requestTimeout: defaulted(
     'REQUEST_TIMEOUT',
     // The runtime counts in steps of four seconds, up to 255.
     wholeNumber(2, 240),
     '30',
-    'Seconds that a body, or a further head, may take to arrive, and a connection may rest between two requests; its' +
-      ' first head has about 12 seconds in any case.',
+    'Seconds that a body, or a connection’s second and later heads, may take to arrive; also the pause allowed between' +
+      ' two requests. A connection’s first head always has about 12 seconds.',
   ),
   rateLimitPerMinute: defaulted(
     'RATE_LIMIT_PER_MINUTE',
     wholeNumber(0, 1_000_000_000),
     '100',
-    'Commands per user and minute over all nodes, of anonymous connections each by itself; `0` sets no limit.',
+    'Commands per user and minute over all nodes; `0` sets no limit. Each anonymous connection has its own allowance.',
   ),
   heartbeat: defaulted(
     'HEARTBEAT',
     seconds(1, 300),
     '24',
-    'Seconds between pings to a WebSocket client; rounded up to a multiple of 4, from 8.',
+    'Seconds between pings to a quiet WebSocket. Rounded up to a multiple of 4, at least 8.',
   ),
   sseRetry: defaulted(
     'SSE_RETRY',
     wholeNumber(100, 600_000),
     '2000',
-    'Milliseconds after which an EventSource reconnects; each is told its own, up to half as much more.',
+    'Milliseconds after which an EventSource reconnects. Each gets its own value, up to half as much more.',
   ),
   shutdownTimeout: defaulted(
     'SHUTDOWN_TIMEOUT',
     seconds(0, 86_400),
     '1800',
-    'Seconds over which connections are asked to leave before the process ends.',
+    'Seconds over which a shutdown spreads the moments at which clients reconnect elsewhere. After them the process ends.',
   ),
   broadcastInterval: defaulted(
     'BROADCAST_INTERVAL',
     seconds(0, 86_400),
     '10',
-    'Seconds between reports on the `$system` channel; `0` turns them off.',
+    'Seconds between reports on the channel `$system`; `0` turns them off.',
   ),
   logLevel: defaulted(
     'LOG_LEVEL',
     oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
     'info',
-    'The least level that is logged.',
+    'The lowest level that is logged.',
   ),
   logFormat: optional(
     'LOG_FORMAT',
     oneOf(['json', 'pretty']),
     '`json` in production, else `pretty`',
-    'One JSON object per line, or lines for people.',
+    '`json` writes one object per line, `pretty` lines for people.',
   ),
 };
 

@@ -29,3 +29,14 @@ test('the table of rooms is that of the floors, and says what each room is for',
   expect<unknown>(told.toSorted(byName)).toEqual(real.toSorted(byName));
   for (const [, , purpose = ''] of rows) expect(purpose).not.toBe('');
 });
+
+test('every package that the project depends on is listed with its reason', async () => {
+  const { dependencies, devDependencies } = (await Bun.file(join(projectRoot, 'package.json')).json()) as Record<
+    'dependencies' | 'devDependencies',
+    Record<string, string>
+  >;
+  const rows = tableAfter(readDocument('CONTRIBUTING.md'), '## Dependencies');
+  const listed = rows.flatMap(([names = '']) => Array.from(names.matchAll(/`([^`]+)`/g), (match) => match[1] ?? ''));
+  expect(listed.toSorted()).toEqual(Object.keys({ ...dependencies, ...devDependencies }).toSorted());
+  for (const [, reason = ''] of rows) expect(reason).not.toBe('');
+});
