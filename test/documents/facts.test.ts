@@ -1,9 +1,10 @@
-// What the documents say about the code's places is so: each path in them exists, and the table of rooms and floors is
-// the one by which imports are checked.
+// What the documents state is so: each path in them exists, rooms and floors are those by which imports are checked,
+// packages are those of package.json, limits are the defaults of their settings.
 
 import { expect, test } from 'bun:test';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { allSettings } from '../../src/settings/table.ts';
 import { readDocument, readDocuments, tableAfter } from '../support/documents.ts';
 import { floors } from '../support/tidy/imports.ts';
 import { projectRoot } from '../support/tidy/source-files.ts';
@@ -39,4 +40,21 @@ test('every package that the project depends on is listed with its reason', asyn
   const listed = rows.flatMap(([names = '']) => Array.from(names.matchAll(/`([^`]+)`/g), (match) => match[1] ?? ''));
   expect(listed.toSorted()).toEqual(Object.keys({ ...dependencies, ...devDependencies }).toSorted());
   for (const [, reason = ''] of rows) expect(reason).not.toBe('');
+});
+
+test('limits that a setting sets are shown with its default', () => {
+  const rows = tableAfter(readDocument('docs/limits.md'), '# Limits');
+  const defaults = new Map(allSettings.map((setting) => [setting.name, setting.default]));
+  const units: Readonly<Record<string, number>> = { KiB: 1_024, MiB: 1_024 ** 2 };
+  let compared = 0;
+  for (const [what = '', limit = '', setBy = ''] of rows) {
+    const name = /^`([A-Z_]+)`/.exec(setBy)?.[1];
+    if (name === undefined) continue;
+    expect(defaults.has(name), what).toBe(true);
+    const [, digits, unit = ''] = /^([\d,]+)(?: (KiB|MiB))?/.exec(limit) ?? [, limit === 'none' ? '0' : undefined];
+    if (digits === undefined) continue;
+    expect(String(Number(digits.replaceAll(',', '')) * (units[unit] ?? 1)), what).toBe(defaults.get(name) ?? '');
+    compared++;
+  }
+  expect(compared).toBeGreaterThan(10);
 });
