@@ -7,11 +7,12 @@ import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
 import { historyFrame } from '../protocol/frames.ts';
-import { isNestedTooDeeply, memberText, nestingMax, singleLine } from '../protocol/json-text.ts';
+import { memberText, singleLine } from '../protocol/json-text.ts';
 import { isPosition, type Position } from '../protocol/position.ts';
 import { isServerChannel } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
+import { readJsonBody } from '../http/body.ts';
 import { queryOf, requireChannel } from '../http/request.ts';
 import type { ServerAccess } from './server-access.ts';
 
@@ -72,7 +73,7 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
         return body.channels === undefined ? published[0] : published;
       },
       {
-        parse: ({ request }) => readJson(request, messageBytesMax),
+        parse: ({ request }) => readPublication(request, messageBytesMax),
         body: publishBody,
         detail: { summary: 'Publish to one or more channels', tags: ['api'] },
       },
@@ -87,7 +88,7 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
         return publishOne(hub, channel, dataOf(body.data), key);
       },
       {
-        parse: ({ request }) => readJson(request, messageBytesMax),
+        parse: ({ request }) => readPublication(request, messageBytesMax),
         body: notifyBody,
         detail: { summary: 'Publish to a user’s own channel', tags: ['api'] },
       },
@@ -153,50 +154,24 @@ function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[
   return incomplete.length === 0 ? {} : { incomplete };
 }
 
-/**
- * The body as JSON. Other types are refused even if their text is JSON: a page of another site can send those without
- * asking first. Deep nesting is refused, as on a WebSocket: printing it would hold up the process.
- */
-async function readJson(request: Request, dataBytesMax: number): Promise<unknown> {
-  const tooLarge = () => new RealtimeError('too_large', `The data is larger than ${dataBytesMax} bytes.`);
-  // Before it is read, if its length is told; a chunked body is bounded by the server.
-  if (Number(request.headers.get('content-length') ?? 0) > dataBytesMax + envelopeBytes) throw tooLarge();
-  if (!/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) {
-    throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
-  }
-  const text = await request.text();
-  if (text.length > dataBytesMax + envelopeBytes) throw tooLarge();
-  if (isNestedTooDeeply(text)) {
-    throw new RealtimeError('bad_request', `The body is nested more than ${nestingMax} deep.`);
-  }
-  const body = parseObject(text);
-  requireTexts(body);
-  // As text, which goes out as it came in: printing it anew would round large numbers.
-  return { ...body, data: memberText(text, 'data') };
+async function readPublication(request: Request, dataBytesMax: number): Promise<unknown> {
+  const tooLarge = `The data is larger than ${dataBytesMax} bytes.`;
+  const { text, members } = await readJsonBody(request, { bytesMax: dataBytesMax + envelopeBytes, tooLarge });
+  requireTexts(members);
+  // As text, which goes out as it came in: printing it again would round large numbers.
+  return { ...members, data: memberText(text, 'data') };
 }
 
 /**
  * Looked at before the schema is: the framework's report of a wrong field prints what it found, and fails on an object
  * that cannot be printed, such as `{"toString": 1}`.
  */
-function requireTexts(body: object): void {
-  const { channel = '', key = '', channels = [] } = body as Readonly<Record<string, unknown>>;
+function requireTexts({ channel = '', key = '', channels = [] }: Readonly<Record<string, unknown>>): void {
   if (typeof channel !== 'string') throw new RealtimeError('bad_request', '"channel" is not a text.');
   if (typeof key !== 'string') throw new RealtimeError('bad_request', '"key" is not a text.');
   if (!Array.isArray(channels) || channels.some((name) => typeof name !== 'string')) {
     throw new RealtimeError('bad_request', '"channels" is not a list of texts.');
   }
-}
-
-function parseObject(text: string): object {
-  let body: unknown;
-  try {
-    body = JSON.parse(text);
-  } catch {
-    throw new RealtimeError('bad_request', 'The body is not valid JSON.');
-  }
-  if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body;
-  throw new RealtimeError('bad_request', 'The body is not a JSON object.');
 }
 
 function dataOf(data: unknown): string {

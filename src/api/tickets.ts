@@ -3,6 +3,7 @@
 import { Elysia } from 'elysia';
 import type { Authenticate } from '../core/access.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { readOptionalJsonBody } from '../http/body.ts';
 import type { Origins } from '../http/origins.ts';
 import { tokenOf } from '../http/request.ts';
 import type { ServerAccess } from './server-access.ts';
@@ -31,7 +32,8 @@ export interface TicketOptions {
 }
 
 /** Claims as large as a token's, and what stands around them. */
-const bodyLengthMax = 16 << 10;
+const bodyBytesMax = 16 << 10;
+const bodyLimit = { bytesMax: bodyBytesMax, tooLarge: `The body is larger than ${bodyBytesMax} bytes.` };
 const vouchedMembers = ['channels', 'claims', 'expires'];
 const emptyQuery = new URLSearchParams();
 
@@ -40,7 +42,7 @@ export function ticketRoutes(options: TicketOptions): Elysia {
     '/ticket',
     async ({ request, set }) => {
       if (options.isClosed()) throw new RealtimeError('shutting_down');
-      const body = await readBody(request);
+      const { members: body } = await readOptionalJsonBody(request, bodyLimit);
       set.headers['cache-control'] = 'no-store';
       if (body['user'] === undefined) return options.tickets.issue(await ownClaims(request, body, options));
       options.serverAccess.requireServer(request);
@@ -76,27 +78,4 @@ async function ownClaims(
     throw new RealtimeError('unauthorized', 'A ticket takes a user’s token, or "user" with the API key.');
   }
   return (await serverAccess.identify(request, token, tokens)).claims ?? {};
-}
-
-/** Nothing at all is an empty object. Of other types not even JSON is read: a page of another site may send those. */
-async function readBody(request: Request): Promise<Body> {
-  const tooLarge = () => new RealtimeError('too_large', `The body is larger than ${bodyLengthMax} bytes.`);
-  if (Number(request.headers.get('content-length') ?? 0) > bodyLengthMax) throw tooLarge();
-  const text = await request.text();
-  if (text === '') return {};
-  if (text.length > bodyLengthMax) throw tooLarge();
-  if (!/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) {
-    throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
-  }
-  const body = parse(text);
-  if (typeof body === 'object' && body !== null && !Array.isArray(body)) return body as Body;
-  throw new RealtimeError('bad_request', 'The body is not a JSON object.');
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new RealtimeError('bad_request', 'The body is not valid JSON.');
-  }
 }

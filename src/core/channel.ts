@@ -8,6 +8,7 @@
 import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
 import type { ChannelRule } from '../rules/rules.ts';
+import { backoffMs } from '../time/backoff.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import { Members, type Home, type MembersPorts } from './members.ts';
 import type { Publication } from './publication.ts';
@@ -220,6 +221,6 @@ export class Channel implements Home {
 
   #pause(attempt: number): Promise<void> {
     const { clock } = this.#ports;
-    return clock.sleep(Math.min(5_000, 50 * 2 ** attempt) * (0.5 + clock.random() / 2));
+    return clock.sleep(backoffMs(attempt, { firstMs: 50, maxMs: 5_000 }, clock));
   }
 }

@@ -1,0 +1,60 @@
+// The JSON body of a request. Its size is bounded. It has the one content type that a page of another site cannot send
+// without asking first. It is not nested so deeply that printing it would hold up the process.
+
+import { isNestedTooDeeply, nestingMax } from '../protocol/json-text.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+
+export interface BodyLimit {
+  readonly bytesMax: number;
+  /** The sentence for a larger body. */
+  readonly tooLarge: string;
+}
+
+export interface JsonBody {
+  readonly text: string;
+  readonly members: Readonly<Record<string, unknown>>;
+}
+
+/** Throws `too_large`, or `bad_request` for anything but a JSON object. */
+export async function readJsonBody(request: Request, limit: BodyLimit): Promise<JsonBody> {
+  refuseLength(request, limit);
+  requireType(request);
+  return parseBody(await request.text(), limit);
+}
+
+/** As `readJsonBody`; a request without a body has an empty object. */
+export async function readOptionalJsonBody(request: Request, limit: BodyLimit): Promise<JsonBody> {
+  refuseLength(request, limit);
+  const text = await request.text();
+  if (text === '') return { text, members: {} };
+  requireType(request);
+  return parseBody(text, limit);
+}
+
+/** Before anything is read, if the length is known by then. The server bounds a body in chunks. */
+function refuseLength(request: Request, { bytesMax, tooLarge }: BodyLimit): void {
+  const length = Number(request.headers.get('content-length') ?? 0);
+  if (length > bytesMax) throw new RealtimeError('too_large', tooLarge);
+}
+
+function requireType(request: Request): void {
+  if (/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) return;
+  throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+}
+
+function parseBody(text: string, { bytesMax, tooLarge }: BodyLimit): JsonBody {
+  if (text.length > bytesMax) throw new RealtimeError('too_large', tooLarge);
+  if (isNestedTooDeeply(text)) {
+    throw new RealtimeError('bad_request', `The body is nested more than ${nestingMax} deep.`);
+  }
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    throw new RealtimeError('bad_request', 'The body is not valid JSON.');
+  }
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw new RealtimeError('bad_request', 'The body is not a JSON object.');
+  }
+  return { text, members: body as JsonBody['members'] };
+}
