@@ -57,29 +57,35 @@ export function createMetrics(options: { readonly serverId: string }): Metrics {
   };
 }
 
+/** Name and help of each source's metric. */
+const gauges: { readonly [Source in keyof MetricSources]-?: readonly [name: string, help: string] } = {
+  subscriptions: ['sobranie_subscriptions_active', 'Subscriptions of all connections'],
+  channels: ['sobranie_channels_active', 'Channels with a subscriber on this node'],
+  outboxPending: ['sobranie_outbox_pending', 'Changes that wait in the outbox, on the node that relays'],
+  outboxLagSeconds: [
+    'sobranie_outbox_lag_seconds',
+    'Age in seconds of the oldest change in the outbox, on the node that relays',
+  ],
+  relayLeader: ['sobranie_relay_leader', '1 on the node that relays'],
+  shutdownSeconds: ['sobranie_shutdown_duration_seconds', 'Seconds since the shutdown began; 0 before'],
+};
+
+export const metricSources = Object.keys(gauges) as (keyof MetricSources)[];
+
 function addSources(registry: Registry, sources: MetricSources): void {
-  const gauge = (name: string, help: string, read: (() => number) | undefined) => {
-    if (read === undefined) return;
+  for (const source of metricSources) {
+    const read = sources[source];
+    if (read === undefined) continue;
+    const [name, help] = gauges[source];
     new Gauge({
       name,
       help,
       registers: [registry],
       collect() {
-        this.set(read());
+        this.set(Number(read()));
       },
     });
-  };
-  const { relayLeader } = sources;
-  gauge('sobranie_subscriptions_active', 'Subscriptions of all connections', sources.subscriptions);
-  gauge('sobranie_channels_active', 'Channels with a subscriber on this node', sources.channels);
-  gauge('sobranie_outbox_pending', 'Changes that wait in the outbox, on the node that relays', sources.outboxPending);
-  gauge(
-    'sobranie_outbox_lag_seconds',
-    'Age in seconds of the oldest change in the outbox, on the node that relays',
-    sources.outboxLagSeconds,
-  );
-  gauge('sobranie_relay_leader', '1 on the node that relays', relayLeader && (() => (relayLeader() ? 1 : 0)));
-  gauge('sobranie_shutdown_duration_seconds', 'Seconds since the shutdown began; 0 before', sources.shutdownSeconds);
+  }
 }
 
 function described(registry: Registry): readonly MetricDescription[] {
