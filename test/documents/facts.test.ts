@@ -1,8 +1,8 @@
 // What the documents state is so: each path in them exists, rooms and floors are those by which imports are checked,
 // packages are those of package.json, limits are the defaults of their settings.
 
-import { expect, test } from 'bun:test';
-import { existsSync } from 'node:fs';
+import { describe, expect, test } from 'bun:test';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { allSettings } from '../../src/settings/table.ts';
 import { readDocument, readDocuments, tableAfter } from '../support/documents.ts';
@@ -57,4 +57,31 @@ test('limits that a setting sets are shown with its default', () => {
     compared++;
   }
   expect(compared).toBeGreaterThan(10);
+});
+
+// A step that the code no longer takes that way must not stay, and a way may become shorter without a word, not longer.
+describe('docs/architecture.md: each way through the code', () => {
+  const { text } = readDocument('docs/architecture.md');
+  test.each([
+    ['## The way of a row', 21, 20],
+    ['## The way of a subscribe with a position', 23, 15],
+    ['## The way of an HTTP publish over Redis', 21, 18],
+  ])('%s: at most %d steps in %d files, each there', (heading, stepsMax, filesMax) => {
+    const start = text.indexOf(`${heading}\n`);
+    expect(start).toBeGreaterThan(-1);
+    const end = text.indexOf('\n## ', start);
+    const section = text.slice(start, end === -1 ? undefined : end);
+    const steps = Array.from(section.matchAll(/^\d+\. `([^`]+)` `([^`]+)`/gm), ([, file = '', name = '']) => ({
+      file,
+      name,
+    }));
+    expect(Array.from(section.matchAll(/^\d+\. /gm))).toHaveLength(steps.length);
+    for (const { file, name } of steps) {
+      expect(existsSync(join(projectRoot, file)), file).toBe(true);
+      expect(readFileSync(join(projectRoot, file), 'utf8').includes(name), `${file}: ${name}`).toBe(true);
+    }
+    expect(steps.length).toBeGreaterThan(10);
+    expect(steps.length).toBeLessThanOrEqual(stepsMax);
+    expect(new Set(steps.map(({ file }) => file)).size).toBeLessThanOrEqual(filesMax);
+  });
 });
