@@ -17,7 +17,7 @@ export interface WelcomeFrame {
   readonly connection: string;
   readonly user: string | null;
   readonly node: string;
-  /** Seconds between two pings of the server. */
+  /** Seconds between two pings of the server: of an event stream, between two keep-alives. */
   readonly heartbeat: number;
   /** Event streams only: the channels in the order of the request. */
   readonly channels?: readonly SubscriptionState[];
@@ -104,6 +104,11 @@ export interface DrainFrame {
   readonly deadline: number;
 }
 
+/** Event streams only, to a client that asked for it: shows a page that the stream lives. */
+export interface PingFrame {
+  readonly type: 'ping';
+}
+
 export interface ErrorFrame {
   readonly type: 'error';
   readonly id?: CommandId;
@@ -125,6 +130,7 @@ export type ServerFrame =
   | MessageFrame
   | HistoryFrame
   | GapFrame
+  | PingFrame
   | PongFrame
   | RefreshedFrame
   | DrainFrame

@@ -1,25 +1,31 @@
-// Server-sent events as text: one encoder for every event, comment and retry line.
+// Server-sent events as text: one encoder for every event and every keep-alive.
+//
+// Every blank line ends an event that has data. Some clients take any other blank line for an event without data, and
+// hand their application an empty message: after a comment, and after a `retry` of its own. So no blank line follows
+// those here. A comment stands before the next event, and `retry` within one.
 
-/**
- * One event. `data` must be JSON on one line, as every frame of this server is; `id` a cursor, which holds only
- * characters of base64url and `.`. Both are checked, since a line break would let data forge fields of the stream,
- * and a NUL in an id makes browsers ignore it.
- */
-export function sseEvent(event: string, data: string, id?: string): string {
+export interface SseEvent {
+  readonly event: string;
+  /** JSON on one line, as every frame of this server is. */
+  readonly data: string;
+  /** A cursor, which holds only characters of base64url and `.`. */
+  readonly id?: string | undefined;
+  /** Milliseconds after which an EventSource reconnects. */
+  readonly retryMs?: number;
+}
+
+/** Throws on a line break in `data` or `id`, which could forge fields, and on a NUL in `id`, which browsers ignore. */
+export function sseEvent({ event, data, id, retryMs }: SseEvent): string {
   if (breaksLine(data)) throw new Error('event data must be a single line');
-  if (id === undefined) return `event: ${event}\ndata: ${data}\n\n`;
+  const retryLine = retryMs === undefined ? '' : `retry: ${Math.max(0, Math.round(retryMs))}\n`;
+  if (id === undefined) return `event: ${event}\n${retryLine}data: ${data}\n\n`;
   if (breaksLine(id) || id.includes('\u0000')) throw new Error('an event id must be a single line without NUL');
-  return `event: ${event}\nid: ${id}\ndata: ${data}\n\n`;
+  return `event: ${event}\n${retryLine}id: ${id}\ndata: ${data}\n\n`;
 }
 
-/** A line that a client ignores and that keeps proxies from cutting a quiet stream. */
+/** A line that clients ignore, and that keeps proxies from cutting a quiet stream. It stands between two events. */
 export function sseComment(text: string): string {
-  return `: ${text}\n\n`;
-}
-
-/** Tells an EventSource how many milliseconds to wait before it reconnects. */
-export function sseRetry(milliseconds: number): string {
-  return `retry: ${Math.max(0, Math.round(milliseconds))}\n\n`;
+  return `: ${text}\n`;
 }
 
 function breaksLine(text: string): boolean {

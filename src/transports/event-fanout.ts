@@ -5,6 +5,7 @@
 import type { Fanout, Gap } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { CursorWriter } from '../protocol/cursor.ts';
+import { encodeFrame } from '../protocol/frames.ts';
 import { sseComment, sseEvent } from '../protocol/sse.ts';
 import { gapFrame } from './gap-frame.ts';
 
@@ -17,6 +18,8 @@ export const sse = 'sse';
 export interface FannedOut {
   /** Those that it hears, in the order asked. */
   readonly channels: readonly string[];
+  /** Its keep-alive is an event, which a page can see. */
+  readonly wantsPings: boolean;
   /** One chunk may be shared by many streams. */
   write(chunk: Uint8Array): void;
   /** While it is not yet live on all of its channels. */
@@ -38,8 +41,8 @@ interface Detached {
   readonly cursor: CursorWriter | undefined;
 }
 
-/** The seconds within which every stream hears something; each second a share of them gets its comment. */
-const commentEverySeconds = 15;
+/** Between two keep-alives of a stream. Each second a share of all streams gets its own. */
+export const keepAliveSeconds = 15;
 
 export class EventFanout implements Fanout {
   readonly transport = sse;
@@ -47,41 +50,40 @@ export class EventFanout implements Fanout {
   readonly #groups = new Map<string, Group>();
   readonly #groupsOf = new Map<string, Set<Group>>();
   readonly #aloneOn = new Map<string, Set<FannedOut>>();
-  readonly #streams = new Set<FannedOut>();
+  /** With the second of the round in which each gets its keep-alive. */
+  readonly #streams = new Map<FannedOut, number>();
   readonly #dirty = new Set<Group>();
   #scheduled = false;
-  #comments: ReturnType<typeof setInterval> | undefined;
-  /** Where the round of comments stands; streams added meanwhile come at its end. */
-  #commentRound: Iterator<FannedOut> | undefined;
+  #keepAlives: ReturnType<typeof setInterval> | undefined;
+  #second = 0;
+  #nextSecond = 0;
   readonly #comment = encoder.encode(sseComment('keep-alive'));
+  readonly #ping = encoder.encode(sseEvent({ event: 'ping', data: encodeFrame({ type: 'ping' }) }));
 
   constructor(bufferedBytesMax: number) {
     this.bufferedBytesMax = bufferedBytesMax;
   }
 
   start(): void {
-    this.#comments ??= setInterval(() => this.#sendComments(), 1_000);
+    this.#keepAlives ??= setInterval(() => this.keepAlive(), 1_000);
   }
 
-  /** Ends the comments; streams end one by one. */
+  /** Ends the keep-alives; streams end one by one. */
   close(): void {
-    clearInterval(this.#comments);
-    this.#comments = undefined;
-  }
-
-  get streams(): ReadonlySet<FannedOut> {
-    return this.#streams;
+    clearInterval(this.#keepAlives);
+    this.#keepAlives = undefined;
   }
 
   add(stream: FannedOut): void {
-    this.#streams.add(stream);
+    this.#streams.set(stream, this.#nextSecond);
+    this.#nextSecond = (this.#nextSecond + 1) % keepAliveSeconds;
   }
 
   publication(publication: Publication): number {
     const { channel } = publication;
     for (const group of this.#groupsOf.get(channel) ?? []) {
       if (publication.epoch !== '') group.cursor.set(channel, publication);
-      this.#append(group, sseEvent('message', publication.frame, group.cursor.text()));
+      this.#append(group, sseEvent({ event: 'message', data: publication.frame, id: group.cursor.text() }));
     }
     for (const stream of this.#aloneOn.get(channel) ?? []) stream.deliver(publication);
     // A stream publishes nothing, so none is excepted.
@@ -91,7 +93,7 @@ export class EventFanout implements Fanout {
   gap(gap: Gap): void {
     for (const group of this.#groupsOf.get(gap.channel) ?? []) {
       group.cursor.set(gap.channel, gap.position);
-      this.#append(group, sseEvent('gap', gapFrame(gap), group.cursor.text()));
+      this.#append(group, sseEvent({ event: 'gap', data: gapFrame(gap), id: group.cursor.text() }));
     }
     for (const stream of this.#aloneOn.get(gap.channel) ?? []) stream.gap(gap);
   }
@@ -183,16 +185,11 @@ export class EventFanout implements Fanout {
     for (const stream of group.streams) stream.write(chunk);
   }
 
-  #sendComments(): void {
-    let share = Math.ceil(this.#streams.size / commentEverySeconds);
-    while (share-- > 0) {
-      this.#commentRound ??= this.#streams.values();
-      const next = this.#commentRound.next();
-      if (next.done === true) {
-        this.#commentRound = undefined;
-        break;
-      }
-      next.value.write(this.#comment);
+  /** One second of the round. A chunk holds whole events, so a keep-alive never stands within one. */
+  keepAlive(): void {
+    this.#second = (this.#second + 1) % keepAliveSeconds;
+    for (const [stream, second] of this.#streams) {
+      if (second === this.#second) stream.write(stream.wantsPings ? this.#ping : this.#comment);
     }
   }
 }

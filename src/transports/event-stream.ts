@@ -10,8 +10,8 @@ import { closeCodes } from '../protocol/codes.ts';
 import { CursorWriter } from '../protocol/cursor.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
-import { sseEvent, sseRetry } from '../protocol/sse.ts';
-import { sse, type EventFanout, type FannedOut } from './event-fanout.ts';
+import { sseEvent } from '../protocol/sse.ts';
+import { keepAliveSeconds, sse, type EventFanout, type FannedOut } from './event-fanout.ts';
 import { gapFrame } from './gap-frame.ts';
 
 const encoder = new TextEncoder();
@@ -25,10 +25,19 @@ export const byteStrategy: QueuingStrategy<Uint8Array> = {
 /** A reader may lag by this much more than the limit before it is cut off. */
 const lookEveryBytes = 16 << 10;
 
+export interface EventStreamOptions {
+  readonly channels: readonly string[];
+  readonly fanout: EventFanout;
+  readonly retryMs: number;
+  /** Its keep-alives are events, which a page can see. */
+  readonly wantsPings: boolean;
+}
+
 /** Also the underlying source of its ReadableStream, whose methods `start` and `cancel` are. */
 export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint8Array> {
   readonly transport = sse;
   readonly takesCommands = false;
+  readonly wantsPings: boolean;
   channels: readonly string[];
   readonly #fanout: EventFanout;
   readonly #retryMs: number;
@@ -45,8 +54,9 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   #session: Session | undefined;
   #ended = false;
 
-  constructor(channels: readonly string[], fanout: EventFanout, retryMs: number) {
+  constructor({ channels, fanout, retryMs, wantsPings }: EventStreamOptions) {
     this.channels = channels;
+    this.wantsPings = wantsPings;
     this.#fanout = fanout;
     this.#retryMs = retryMs;
   }
@@ -107,7 +117,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   // Called by the hub
 
   send(type: string, frame: string): void {
-    this.#writeText(sseEvent(type, frame));
+    this.#writeText(sseEvent({ event: type, data: frame }));
     // Nothing is left to hear. A browser that comes back is told 403, and stops.
     if (type === 'unsubscribed' && this.channels.length === 0) this.disconnect(closeCodes.policyViolation);
   }
@@ -121,8 +131,8 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     }
     for (const [channel, position] of this.#resumed ?? []) cursor.set(channel, position);
     this.#resumed = undefined;
-    const welcome = encodeFrame({ ...session.welcome(), channels: states });
-    this.#writeText(sseRetry(this.#retryMs) + sseEvent('welcome', welcome, cursor.text()));
+    const data = encodeFrame({ ...session.welcome(), heartbeat: keepAliveSeconds, channels: states });
+    this.#writeText(sseEvent({ event: 'welcome', data, id: cursor.text(), retryMs: this.#retryMs }));
   }
 
   resumeFrom(channel: string, position: Position): void {
@@ -131,12 +141,12 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
 
   deliver(publication: Publication): void {
     this.position(publication.channel, publication);
-    this.#writeText(sseEvent('message', publication.frame, this.#cursor?.text()));
+    this.#writeText(sseEvent({ event: 'message', data: publication.frame, id: this.#cursor?.text() }));
   }
 
   gap(gap: Gap): void {
     this.position(gap.channel, gap.position);
-    this.#writeText(sseEvent('gap', gapFrame(gap), this.#cursor?.text()));
+    this.#writeText(sseEvent({ event: 'gap', data: gapFrame(gap), id: this.#cursor?.text() }));
   }
 
   position(channel: string, position: Position): void {

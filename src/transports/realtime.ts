@@ -61,7 +61,9 @@ export function realtimeRoutes(options: RealtimeOptions): Elysia {
     app.get('/realtime/events', ({ request, server }) => openEvents(request, asUpgrading(server), options), {
       detail: {
         summary: 'Server-sent events',
-        description: `Query: channels (1 to ${streamChannelsMax}, comma-separated), token, since (a cursor).`,
+        description:
+          `Query: channels (1 to ${streamChannelsMax}, comma-separated), token, since (a cursor), ping=1 (keep-alives` +
+          ' are events, which a page can see).',
         tags: ['realtime'],
       },
     });
@@ -147,7 +149,9 @@ async function openEvents(
     origins.check(request);
     const query = queryOf(request);
     const channels = streamChannels(query);
-    const { stream, session } = await admission.admit(request, query, (visitor) => connect(visitor, channels, options));
+    const { stream, session } = await admission.admit(request, query, (visitor) =>
+      connect(visitor, { channels, wantsPings: query.get('ping') === '1' }, options),
+    );
     try {
       await subscribing.subscribe(session, resumeRequests(channels, cursorOf(request, query, channels), stream));
     } catch (error) {
@@ -156,7 +160,7 @@ async function openEvents(
     }
     if (request.signal.aborted) stream.end(1006);
     else events.add(stream);
-    // A quiet stream is kept by comments; the server's own timeout for idle requests must not cut it.
+    // A quiet stream is kept by keep-alives; the server's own timeout for idle requests must not cut it.
     server?.timeout(request, 0);
     return new Response(new ReadableStream(stream, byteStrategy), {
       headers: { ...streamHeaders, ...origins.headers(request) },
@@ -170,10 +174,10 @@ async function openEvents(
 
 function connect(
   { identity, address }: Visitor,
-  channels: readonly string[],
-  { sessions, clock, events, retryMs }: RealtimeOptions,
+  wanted: { readonly channels: readonly string[]; readonly wantsPings: boolean },
+  { sessions, clock, events: fanout, retryMs }: RealtimeOptions,
 ): { stream: EventStream; session: Session } {
-  const stream = new EventStream(channels, events, retryMs * (1 + clock.random() / 2));
+  const stream = new EventStream({ ...wanted, fanout, retryMs: retryMs * (1 + clock.random() / 2) });
   const session = sessions.connect(identity, stream, address);
   stream.attach(session);
   return { stream, session };

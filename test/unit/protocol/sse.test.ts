@@ -1,8 +1,11 @@
-// The event stream's text, read back by the rules that browsers follow: what goes in as one event comes out as one.
+// The event stream's text, read back by the rules that browsers follow, and by parsers that others wrote: what goes in as
+// one event comes out as one, and nothing else comes out.
 
 import { expect, test } from 'bun:test';
+import { getLines, getMessages } from '@microsoft/fetch-event-source/lib/cjs/parse.js';
+import { createParser } from 'eventsource-parser';
 import fc from 'fast-check';
-import { sseComment, sseEvent, sseRetry } from '../../../src/protocol/sse.ts';
+import { sseComment, sseEvent, type SseEvent } from '../../../src/protocol/sse.ts';
 
 interface Read {
   readonly events: { event: string; data: string; id: string }[];
@@ -33,6 +36,41 @@ function read(stream: string): Read {
   return { events, retry };
 }
 
+type Parse = (stream: string) => { event: string; data: string }[];
+
+/**
+ * A parser that hands on whatever stands before a blank line, be it without data, and knows the last id as its own: the
+ * Python packages httpx-sse and sseclient read so.
+ */
+function readEagerly(stream: string): { event: string; data: string }[] {
+  const events: { event: string; data: string }[] = [];
+  for (const block of stream.split(/\r\n\r\n|\n\n|\r\r/).slice(0, -1)) {
+    const fields = new Map<string, string>();
+    for (const line of block.split(/\r\n|\n|\r/)) {
+      const [, name = '', value = ''] = /^([^:]*):? ?(.*)$/.exec(line) ?? [];
+      if (name !== '') fields.set(name, value);
+    }
+    events.push({ event: fields.get('event') ?? 'message', data: fields.get('data') ?? '' });
+  }
+  return events;
+}
+
+const parsers: Readonly<Record<string, Parse>> = {
+  'fetch-event-source': (stream) => {
+    const events: { event: string; data: string }[] = [];
+    const nothing = (): void => undefined;
+    const lines = getLines(getMessages(nothing, nothing, ({ event, data }) => events.push({ event, data })));
+    lines(new TextEncoder().encode(stream));
+    return events;
+  },
+  'eventsource-parser': (stream) => {
+    const events: { event: string; data: string }[] = [];
+    createParser({ onEvent: ({ event = 'message', data }) => events.push({ event, data }) }).feed(stream);
+    return events;
+  },
+  'an eager one': readEagerly,
+};
+
 const event = fc.constantFrom('welcome', 'message', 'gap', 'drain');
 const id = fc.stringMatching(/^[A-Za-z0-9_.-]{1,80}$/);
 
@@ -40,15 +78,31 @@ test('any JSON comes out as it went in, one event each, in order', () => {
   const sent = fc.record({ event, data: fc.jsonValue().map((value) => JSON.stringify(value)), id });
   fc.assert(
     fc.property(fc.array(sent, { maxLength: 10 }), (all) => {
-      const stream = all.map((each) => sseEvent(each.event, each.data, each.id)).join(sseComment('keep-alive'));
+      const stream = all.map((each) => sseEvent(each)).join(sseComment('keep-alive'));
       expect(read(stream).events).toEqual(all);
     }),
     { numRuns: 1_000 },
   );
 });
 
+// After a comment or a `retry` stood a blank line. These clients took each for a message, and handed on empty data.
+test.each(Object.keys(parsers))('no keep-alive or retry is a message to %s', (name) => {
+  const sent: SseEvent[] = [
+    { event: 'welcome', data: '{"type":"welcome"}', id: 'a', retryMs: 2_381 },
+    { event: 'message', data: '1', id: 'b' },
+    { event: 'drain', data: '{"after":5}' },
+    { event: 'message', data: '"two"', id: 'c' },
+  ];
+  const comment = sseComment('keep-alive');
+  const stream = sent.map((each) => sseEvent(each)).join(comment + comment) + comment;
+  expect(parsers[name]!(stream)).toEqual(sent.map(({ event, data }) => ({ event, data })));
+  expect(read(stream).retry).toBe(2_381);
+});
+
 test('an event without an id keeps the one before', () => {
-  const { events } = read(sseEvent('welcome', '{}', 'c1') + sseEvent('drain', '{"after":5}'));
+  const { events } = read(
+    sseEvent({ event: 'welcome', data: '{}', id: 'c1' }) + sseEvent({ event: 'drain', data: '{"after":5}' }),
+  );
   expect(events).toEqual([
     { event: 'welcome', data: '{}', id: 'c1' },
     { event: 'drain', data: '{"after":5}', id: 'c1' },
@@ -57,16 +111,17 @@ test('an event without an id keeps the one before', () => {
 
 test('separators that JSON leaves raw are no line breaks here', () => {
   const data = JSON.stringify('a\u2028b\u2029c\u0085d');
-  expect(read(sseEvent('message', data, 'x')).events).toEqual([{ event: 'message', data, id: 'x' }]);
+  expect(read(sseEvent({ event: 'message', data, id: 'x' })).events).toEqual([{ event: 'message', data, id: 'x' }]);
 });
 
 test('a line break in data or id, and a NUL in an id, are faults of the caller', () => {
-  for (const data of ['{\n}', '{\r}', '1\n\ndata: 2']) expect(() => sseEvent('message', data)).toThrow('single line');
-  for (const bad of ['a\nb', 'a\r', 'a\u0000']) expect(() => sseEvent('message', '1', bad)).toThrow('id');
+  const event = 'message';
+  for (const data of ['{\n}', '{\r}', '1\n\ndata: 2']) expect(() => sseEvent({ event, data })).toThrow('single line');
+  for (const id of ['a\nb', 'a\r', 'a\u0000']) expect(() => sseEvent({ event, data: '1', id })).toThrow('id');
 });
 
 test('retry is whole milliseconds, and comments are no events', () => {
-  expect(read(sseRetry(1234.56))).toEqual({ events: [], retry: 1_235 });
-  expect(read(sseRetry(-5)).retry).toBe(0);
+  const retryOf = (retryMs: number) => read(sseEvent({ event: 'welcome', data: '{}', retryMs })).retry;
+  expect([retryOf(1234.56), retryOf(-5)]).toEqual([1_235, 0]);
   expect(read(sseComment('keep-alive'))).toEqual({ events: [], retry: undefined });
 });
