@@ -4,14 +4,14 @@
 import { finding, matches, type Finding, type Rule } from './finding.ts';
 import { isScript, type SourceFile } from './source-files.ts';
 
-const ownFolders = /^(src|test|bench|scripts|examples)\//;
+const ownFolders = /^(src|packages|test|bench|scripts|examples)\//;
 
 function isTest(path: string): boolean {
   return path.startsWith('test/');
 }
 
 export const fileSize: Rule = (file) => {
-  const limit = /^(src|scripts)\//.test(file.path) ? 400 : file.path.startsWith('bench/') ? 400 : undefined;
+  const limit = /^(src|packages|scripts)\//.test(file.path) ? 400 : file.path.startsWith('bench/') ? 400 : undefined;
   if (limit === undefined || !isScript(file.path)) return [];
   const lines = file.text.trimEnd().split('\n').length;
   return lines <= limit ? [] : [finding(file, 0, `${lines} lines, more than ${limit}: something wants out`)];
@@ -55,7 +55,7 @@ export const nothingLater: Rule = (file) => matches(file, 'text', laterPattern, 
 
 /** Programs may: those that tests start, too. */
 export const noConsole: Rule = (file) =>
-  file.path.endsWith('.test.ts') || /^src\/(?!app\/|main\.ts$)/.test(file.path)
+  file.path.endsWith('.test.ts') || /^(src\/(?!app\/|main\.ts$)|packages\/(?!client\/src\/debug\.ts$))/.test(file.path)
     ? inScripts(file, 'code', /\bconsole\.\w+/g, 'the log is for this')
     : [];
 

@@ -1,0 +1,249 @@
+// A link over server-sent events and HTTP, for networks that let no WebSocket pass: streams bring the frames, requests
+// carry the commands. Streams are read by fetch and not by EventSource, which sends no token, hides the status of a
+// refusal and reconnects at its own will.
+//
+// A stream has its channels for life and takes 50 of them at most. When the wanted channels change, the streams whose
+// part of them has changed are opened anew, each at the client's positions, so nothing is lost in between.
+
+import { cursorOf } from './cursor.ts';
+import type { Stop } from './emitter.ts';
+import { subscribeId, type Link, type LinkEnd, type LinkOptions } from './link.ts';
+import type { Command, ErrorFrame, Position, ServerFrame, SubscribeEntry } from './protocol.ts';
+
+type Fetch = (url: string, init?: RequestInit) => Promise<Response>;
+
+interface Stream {
+  readonly abort: AbortController;
+  heardAt: number;
+}
+
+/** What a stream with a channel that is no name, or may not be heard, is answered. */
+const refusals = [400, 403];
+const channelsMax = 50;
+/** Channels that are wanted in one moment share a stream. */
+const gatherMs = 10;
+
+export class StreamLink implements Link {
+  readonly transport = 'sse';
+  readonly #fetch: Fetch;
+  readonly #options: LinkOptions;
+  readonly #requests = new AbortController();
+  readonly #wanted = new Map<string, SubscribeEntry>();
+  /** By the query that opened them. */
+  readonly #streams = new Map<string, Stream>();
+  #token: string | undefined;
+  #planned: Stop | undefined;
+  #welcomed = false;
+  #ended = false;
+
+  constructor(fetch: Fetch, options: LinkOptions) {
+    this.#fetch = fetch;
+    this.#options = options;
+    this.#token = options.token;
+    // As a socket would: not before its owner has it.
+    options.clock.after(0, () => {
+      if (this.#ended) return;
+      options.onReady();
+      // With nothing to hear there is no stream, and requests need none.
+      if (this.#wanted.size === 0)
+        this.#welcome({ type: 'welcome', connection: '', user: null, node: '', heartbeat: 25 });
+    });
+  }
+
+  send(command: Command): void {
+    switch (command.type) {
+      case 'subscribe':
+        for (const entry of command.channels) this.#wanted.set(entry.channel, entry);
+        return this.#plan();
+      case 'unsubscribe':
+        this.#wanted.delete(command.channel);
+        return this.#plan();
+      case 'refresh':
+        // The streams end with the old token, and those that follow them have this one.
+        this.#token = command.token;
+        return this.#options.onFrame({ ...command, type: 'refreshed' });
+      case 'ping':
+        return;
+      case 'publish': {
+        const { channel, data, key } = command;
+        return void this.#request(command, 'published', '/realtime/publish', { channel, data, key });
+      }
+      case 'history':
+      case 'presence': {
+        const { type, channel, limit } = command;
+        const { epoch, offset } = ('since' in command && command.since) || ({} as Partial<Position>);
+        const query = queryOf({ limit, epoch, offset });
+        return void this.#request(command, type, `/realtime/channels/${encodeURIComponent(channel)}/${type}${query}`);
+      }
+    }
+  }
+
+  silence(): number {
+    const heardAt = Math.min(...Array.from(this.#streams.values(), (stream) => stream.heardAt));
+    return this.#streams.size === 0 ? 0 : this.#options.clock.now() - heardAt;
+  }
+
+  close(): void {
+    this.#ended = true;
+    this.#planned?.();
+    this.#requests.abort();
+    for (const { abort } of this.#streams.values()) abort.abort();
+  }
+
+  #end(end: LinkEnd): void {
+    if (this.#ended) return;
+    this.close();
+    this.#options.onEnd(end);
+  }
+
+  #welcome(frame: ServerFrame): void {
+    if (!this.#welcomed) this.#options.onFrame(frame);
+    this.#welcomed = true;
+  }
+
+  #plan(): void {
+    this.#planned ??= this.#options.clock.after(gatherMs, () => {
+      this.#planned = undefined;
+      const plan = this.#queries();
+      for (const [query, { abort }] of this.#streams) {
+        if (plan.has(query)) continue;
+        this.#streams.delete(query);
+        abort.abort();
+      }
+      for (const [query, channels] of plan) if (!this.#streams.has(query)) void this.#read(query, channels);
+    });
+  }
+
+  /** Which streams there should be: channels that are asked for in the same way go together. */
+  #queries(): Map<string, string[]> {
+    const plan = new Map<string, string[]>();
+    const groups = new Map<string, string[]>();
+    const close = (way: string, channels: string[]): void => {
+      plan.set(`${way}&channels=${encodeURIComponent(channels.join())}`, channels);
+      groups.delete(way);
+    };
+    for (const { channel, presence, snapshot } of this.#wanted.values()) {
+      const way = queryOf({ ping: 1, presence: presence ? 1 : undefined, snapshot: snapshot && 1 });
+      const channels = groups.get(way) ?? [];
+      groups.set(way, channels);
+      if (channels.push(channel) === channelsMax) close(way, channels);
+    }
+    for (const [way, channels] of groups) close(way, channels);
+    return plan;
+  }
+
+  async #read(query: string, channels: string[]): Promise<void> {
+    const { clock, parse, positionOf } = this.#options;
+    const stream = { abort: new AbortController(), heardAt: clock.now() };
+    this.#streams.set(query, stream);
+    const isCurrent = (): boolean => this.#streams.get(query) === stream && !this.#ended;
+    let end: LinkEnd = { code: 1006, reason: '' };
+    try {
+      const positions = new Map<string, Position>();
+      for (const channel of channels) {
+        const since = this.#wanted.get(channel)?.snapshot ? undefined : positionOf(channel);
+        if (since) positions.set(channel, since);
+      }
+      const since = cursorOf(positions);
+      const path = `/realtime/events${query}${since ? `&since=${since}` : ''}`;
+      const response = await this.#call(path, { signal: stream.abort.signal });
+      if (!response.ok) {
+        const error = await errorOf(response);
+        if (!isCurrent()) return;
+        if (refusals.includes(response.status)) return await this.#refused(query, channels, error);
+        end = endOf(error);
+      } else {
+        const reader = response.body?.getReader();
+        const decoder = new TextDecoder();
+        let text = '';
+        for (;;) {
+          const chunk = await reader?.read();
+          if (!isCurrent()) return;
+          if (!chunk?.value) break;
+          stream.heardAt = clock.now();
+          const events = (text + decoder.decode(chunk.value, { stream: true })).split('\n\n');
+          text = events.pop() ?? '';
+          for (const event of events) {
+            const data = /^data: ?(.*)$/m.exec(event)?.[1];
+            if (data) this.#take(parse(data) as ServerFrame);
+            if (!isCurrent()) return;
+          }
+        }
+      }
+    } catch {
+      // The network's own failure: its reasons are not told to pages.
+    }
+    if (isCurrent()) this.#end(end);
+  }
+
+  #take(frame: ServerFrame): void {
+    if (frame.type !== 'welcome') return this.#options.onFrame(frame);
+    this.#welcome(frame);
+    for (const state of frame.channels ?? []) this.#options.onFrame({ type: 'subscribed', ...state });
+  }
+
+  /** All channels of a stream are refused with any of them, so each is asked for alone, to learn which. */
+  async #refused(query: string, channels: string[], error: Omit<ErrorFrame, 'type'>): Promise<void> {
+    for (const channel of channels) {
+      const abort = new AbortController();
+      const path = `/realtime/events?channels=${encodeURIComponent(channel)}`;
+      const { status } = await this.#call(path, { signal: abort.signal });
+      abort.abort();
+      if (this.#ended) return;
+      if (!refusals.includes(status)) continue;
+      this.#wanted.delete(channel);
+      this.#options.onFrame({ ...error, type: 'error', id: subscribeId, channel });
+    }
+    this.#streams.delete(query);
+    this.#plan();
+  }
+
+  async #request(command: Command, type: string, path: string, body?: unknown): Promise<void> {
+    let answer: object;
+    try {
+      const init = body ? { method: 'POST', body: this.#options.print(body) } : {};
+      const response = await this.#call(path, { ...init, signal: this.#requests.signal });
+      answer = response.ok
+        ? { type, ...(this.#options.parse(await response.text()) as object) }
+        : { type: 'error', ...(await errorOf(response)) };
+    } catch {
+      // As a WebSocket would: the link is lost, and what was not answered is sent again over the next.
+      return this.#end({ code: 1006, reason: '' });
+    }
+    if (!this.#ended) this.#options.onFrame({ ...answer, id: command.id } as ServerFrame);
+  }
+
+  #call(path: string, init: RequestInit): Promise<Response> {
+    const headers: Record<string, string> = init.body ? { 'content-type': 'application/json' } : {};
+    if (this.#token) headers['authorization'] = `Bearer ${this.#token}`;
+    return this.#fetch(this.#options.url + path, { ...init, headers });
+  }
+}
+
+function queryOf(members: Readonly<Record<string, string | number | undefined>>): string {
+  const given = Object.entries(members).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  return given.length === 0 ? '' : `?${new URLSearchParams(given).toString()}`;
+}
+
+async function errorOf(response: Response): Promise<Omit<ErrorFrame, 'type'>> {
+  const body = (await response.json().catch(() => ({}))) as { error?: ErrorFrame };
+  const retryAfter = Number(response.headers.get('retry-after')) || undefined;
+  const code = response.status >= 500 ? 'unavailable' : 'bad_request';
+  return {
+    code,
+    message: `HTTP ${response.status}`,
+    retryable: response.status >= 500 || response.status === 429,
+    ...(retryAfter && { retryAfter }),
+    ...body.error,
+  };
+}
+
+/** What a WebSocket would have been closed with. */
+function endOf({ code, retryAfter }: Omit<ErrorFrame, 'type'>): LinkEnd {
+  const isToken = code === 'unauthorized' || code === 'token_expired';
+  return {
+    code: isToken ? 1008 : code === 'shutting_down' ? 1001 : 1013,
+    reason: code,
+    retryAfterMs: retryAfter && retryAfter * 1_000,
+  };
+}
