@@ -1,7 +1,9 @@
 // Follows one channel over WebSocket through cuts and restarts: it keeps the position of the last message and asks for
 // what came after it. Nothing but the WebSocket of a browser or of Bun is used.
 //
-//   bun examples/client-websocket.ts [channel] [url]
+//   bun examples/client-websocket.ts [channel] [url] [token address]
+//
+// The token address is your own backend's: it answers a fresh token, as text, for the user of this client.
 
 interface Position {
   readonly epoch: string;
@@ -19,18 +21,32 @@ interface Frame extends Partial<Position> {
   readonly message?: string;
 }
 
-const [channel = 'posts', url = 'ws://localhost:3000/realtime/ws'] = process.argv.slice(2);
-/** After these a new attempt would end the same way; after 1008 only its reason tells. */
-const fatalCloseCodes = [1003, 1009];
+const [channel = 'posts', url = 'ws://localhost:3000/realtime/ws', tokenAddress] = process.argv.slice(2);
 const backoffMsMax = 30_000;
+/** Limits count by the minute. */
+const rateLimitedMs = 60_000;
 /** From then on a connection counts as good. */
 const steadyMs = 10_000;
 
 let position: Position | undefined;
 let attempt = 0;
 
-function connect(): void {
-  const socket = new WebSocket(url);
+/** Each connection brings a fresh token: the one before it may have expired. */
+async function open(): Promise<WebSocket> {
+  if (tokenAddress === undefined) return new WebSocket(url);
+  const response = await fetch(tokenAddress);
+  if (!response.ok) throw new Error(`${tokenAddress} answered ${response.status}`);
+  return new WebSocket(url, ['sobranie', `bearer.${await response.text()}`]);
+}
+
+async function connect(): Promise<void> {
+  let socket: WebSocket;
+  try {
+    socket = await open();
+  } catch (error) {
+    retry(error instanceof Error ? error.message : String(error));
+    return;
+  }
   let steady: Timer | undefined;
   // Without a position `since` is left out: the subscription begins with what is published from now on.
   socket.onopen = () => socket.send(JSON.stringify({ type: 'subscribe', channel, since: position }));
@@ -42,16 +58,28 @@ function connect(): void {
   };
   socket.onclose = ({ code, reason }) => {
     clearTimeout(steady);
-    if (fatalCloseCodes.includes(code) || (code === 1008 && reason !== 'rate_limited')) {
-      console.error(`closed for good: ${code} ${reason}`);
-      process.exitCode = 1;
+    const why = `closed with ${code} ${reason}`.trim();
+    if (mayReturn(code, reason)) {
+      retry(why, reason === 'rate_limited' ? rateLimitedMs : 0);
       return;
     }
-    // Full jitter: clients that were cut off together must not come back together.
-    const waitMs = Math.random() * Math.min(backoffMsMax, 500 * 2 ** attempt++);
-    console.log(`closed with ${code}; again in ${Math.round(waitMs)} ms`);
-    setTimeout(connect, waitMs);
+    console.error(`${why}: another attempt would end the same way`);
+    process.exitCode = 1;
   };
+}
+
+/** 1008 stands for several things, which its reason tells apart. */
+function mayReturn(code: number, reason: string): boolean {
+  if (code === 1003 || code === 1009) return false;
+  if (code !== 1008) return true;
+  return reason === 'rate_limited' || (reason === 'token_expired' && tokenAddress !== undefined);
+}
+
+/** Full jitter: clients that were cut off together must not come back together. */
+function retry(why: string, atLeastMs = 0): void {
+  const waitMs = atLeastMs + Math.random() * Math.min(backoffMsMax, 500 * 2 ** attempt++);
+  console.log(`${why}; again in ${Math.round(waitMs)} ms`);
+  setTimeout(() => void connect(), waitMs);
 }
 
 function read(socket: WebSocket, frame: Frame): void {
@@ -81,6 +109,6 @@ function read(socket: WebSocket, frame: Frame): void {
   }
 }
 
-connect();
+void connect();
 
 export {};

@@ -55,7 +55,7 @@ export async function startNode(settings: Settings, log: Logger): Promise<Node> 
 async function start(settings: Settings, log: Logger, closing: CloseStack): Promise<Node> {
   const clock = systemClock;
   const { file, rules } = await openRulesFile(settings);
-  const metrics = createMetrics({ serverId: settings.nodeId });
+  const metrics = createMetrics({ node: settings.nodeId });
   closing.add('metrics', () => metrics.close());
 
   const database = await openDatabase(settings, log, closing);

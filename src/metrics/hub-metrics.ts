@@ -11,14 +11,10 @@ import { Children, NamespaceLabels } from './namespace-labels.ts';
 /** Seconds, from "at once" to "a person waits". */
 export const delayBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1];
 
-export interface HubMetrics extends HubObserver {
-  /** Frames other than publications that were delivered, such as `join`: `count` connections got it. */
-  sent(type: string, channel: string, count: number): void;
-}
-
-export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
+/** `node` is its name: the label `server_id`. */
+export function hubMetrics(registry: Registry, node: string): HubObserver {
   const namespaces = new NamespaceLabels();
-  const active = activeConnections(registry, serverId);
+  const active = activeConnections(registry, node);
   const connections = counter(
     registry,
     'sobranie_connections_total',
@@ -35,8 +31,7 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
     'Deliveries: one publication to 1,000 connections counts 1,000',
     ['type', 'channel'],
   );
-  const sentOf = new Children((type) => new Children((channel) => messagesSent.labels(type, channel)));
-  const messagesOf = sentOf.of('message');
+  const messagesOf = new Children((channel) => messagesSent.labels('message', channel));
   const received = counter(registry, 'sobranie_messages_received_total', 'Commands from clients', ['type']);
   const receivedOf = new Children((type) => received.labels(type));
   const publications = counter(
@@ -94,7 +89,6 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
       // Accepted on another machine, whose clock may be a little ahead.
       duration.observe(Math.max(0, seconds));
     },
-    sent: (type, channel, count) => sentOf.of(type).of(namespaces.of(channel)).inc(count),
     broadcastFailed: () => failures.inc(),
     lost: (reason, count) => lostOf.of(reason).inc(count),
     recovery: (outcome) => recoveriesOf.of(outcome).inc(),
@@ -104,9 +98,9 @@ export function hubMetrics(registry: Registry, serverId: string): HubMetrics {
 }
 
 /** By the transport's name. */
-function activeConnections(registry: Registry, serverId: string): Partial<Record<string, Gauge.Internal<'server_id'>>> {
+function activeConnections(registry: Registry, node: string): Partial<Record<string, Gauge.Internal<'server_id'>>> {
   const gauge = (name: string, help: string) => {
-    const child = new Gauge({ name, help, labelNames: ['server_id'], registers: [registry] }).labels(serverId);
+    const child = new Gauge({ name, help, labelNames: ['server_id'], registers: [registry] }).labels(node);
     child.set(0);
     return child;
   };

@@ -5,9 +5,9 @@
 // Lifecycle: createMetrics, readFrom once the parts exist, render at will, close.
 
 import { Gauge, Registry } from 'prom-client';
-import type { SyncObserver } from '../core/observer.ts';
+import type { HubObserver, SyncObserver } from '../core/observer.ts';
 import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
-import { hubMetrics, type HubMetrics } from './hub-metrics.ts';
+import { hubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
 
@@ -34,7 +34,7 @@ export interface MetricDescription {
   readonly help: string;
 }
 
-export interface Metrics extends HubMetrics, SyncObserver, AccessMetrics {
+export interface Metrics extends HubObserver, SyncObserver, AccessMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<{ readonly contentType: string; readonly body: string }>;
@@ -43,11 +43,11 @@ export interface Metrics extends HubMetrics, SyncObserver, AccessMetrics {
   close(): void;
 }
 
-export function createMetrics(options: { readonly serverId: string }): Metrics {
+export function createMetrics(options: { readonly node: string }): Metrics {
   const registry = new Registry();
   const closeProcessMetrics = addProcessMetrics(registry);
   return {
-    ...hubMetrics(registry, options.serverId),
+    ...hubMetrics(registry, options.node),
     ...syncMetrics(registry),
     ...accessMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),

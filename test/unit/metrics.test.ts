@@ -10,7 +10,7 @@ afterEach(() => {
 });
 
 function create(): Metrics {
-  const metrics = createMetrics({ serverId: 'n1' });
+  const metrics = createMetrics({ node: 'n1' });
   open.push(metrics);
   return metrics;
 }
@@ -43,11 +43,9 @@ test('a publication counts once as published, and once per connection as deliver
   metrics.published('client', 'chat:42');
   metrics.delivered('chat:42', 1_000, 0.004);
   metrics.delivered('chat:42', 0, 0.004);
-  metrics.sent('join', 'chat:42', 3);
   const found = await samples(metrics);
   expect(found.get('sobranie_publications_total{source="client",channel="chat"}')).toBe(1);
   expect(found.get('sobranie_messages_sent_total{type="message",channel="chat"}')).toBe(1_000);
-  expect(found.get('sobranie_messages_sent_total{type="join",channel="chat"}')).toBe(3);
   expect(found.get('sobranie_message_delivery_duration_seconds_bucket{le="0.001"}')).toBe(0);
   expect(found.get('sobranie_message_delivery_duration_seconds_bucket{le="0.005"}')).toBe(1);
   expect(found.get('sobranie_message_delivery_duration_seconds_count')).toBe(1);
