@@ -12,7 +12,7 @@ export const limitKinds = [
   'connections',
   /** Connections per second of an address. */
   'connects',
-  /** Tokens and keys from an address that did not hold. */
+  /** Tokens and keys from an address that were wrong. */
   'authentications',
   /** A frame over the size limit. */
   'frames',
@@ -31,53 +31,53 @@ export interface Refusal {
   readonly isAbuse: boolean;
 }
 
-/** Whose commands are counted together: those of a user, or of one connection that has none. */
-export interface Commander {
+/** Whose commands count together: those of a user, or of one connection without a user. */
+export interface Caller {
   readonly id: string;
   readonly identity: Identity;
 }
 
 /**
- * Nothing here throws or rejects, and what cannot be asked about is let through. An address is what clients are told
- * apart by, see `transports/client-address.ts`; it is undefined where addresses are not limited.
+ * Nothing here throws or rejects: what cannot be counted is let through. An address is what tells clients apart, see
+ * `http/client-address.ts`; it is undefined where addresses are not limited.
  */
 export interface Limits {
   /** Counts commands; undefined lets them run. Synchronous wherever it can be. */
-  command(commander: Commander, count?: number): MaybePromise<Refusal | undefined>;
+  command(caller: Caller, count?: number): MaybePromise<Refusal | undefined>;
 
-  /** Somebody asks for a connection; counts it. */
+  /** Counts an attempt to connect. */
   arrival(address: string | undefined): MaybePromise<Refusal | undefined>;
   /** Whether the address may show a token or a key at all. */
   authentication(address: string | undefined): Refusal | undefined;
-  /** What it showed did not hold. */
+  /** Its token or key was wrong. */
   authenticationFailed(address: string | undefined): void;
-  /** As both, for a token that a connection shows to be refreshed. */
-  refreshing(commander: Commander): Refusal | undefined;
-  refreshFailed(commander: Commander): void;
+  /** As both, for a token that an open connection brings. */
+  refreshing(caller: Caller): Refusal | undefined;
+  refreshFailed(caller: Caller): void;
 
-  /** To be waited for before `room` is asked; undefined if what this node knows will do. */
-  askForRoom(identity: Identity, address: string | undefined): Promise<void> | undefined;
-  /** Whether one more connection may open, by what is known now; it counts once it has `joined`. */
-  room(identity: Identity, address: string | undefined): Refusal | undefined;
+  /** Asks the other nodes for their counts; wait for it before `connection`. Undefined if this node knows enough. */
+  countConnections(identity: Identity, address: string | undefined): Promise<void> | undefined;
+  /** Whether one more connection may open, by what is known now. It counts once it has `joined`. */
+  connection(identity: Identity, address: string | undefined): Refusal | undefined;
   /** A connection has opened. */
-  joined(commander: Commander, address: string | undefined): void;
-  /** It has ended. Of one that never joined, nothing is known. */
-  left(commander: Commander): void;
-  /** Open connections of this node under a key of the limiter's own, which another node asks by. */
+  joined(caller: Caller, address: string | undefined): void;
+  /** A connection has ended. Without effect for one that never joined. */
+  left(caller: Caller): void;
+  /** This node's open connections under a key of the limiter's own. Other nodes ask for it. */
   connectionsOf(key: string): number;
 }
 
 const messages: { readonly [Kind in LimitKind]?: string } = {
   connections: 'There are too many connections.',
   connects: 'This address connects too often.',
-  authentications: 'Too many tokens or keys of this address did not hold.',
+  authentications: 'Too many tokens or keys from this address were wrong.',
 };
 
 export function refusalError({ kind, code, retryAfter }: Refusal): RealtimeError {
   return new RealtimeError(code, messages[kind], { retryAfter });
 }
 
-/** Counts a token that does not hold against the address that showed it. One that has merely ended is no guess. */
+/** Counts a wrong token against the address that sent it. One that has merely expired is no guess. */
 export function noteFailure<Known>(
   limits: Limits,
   address: string,

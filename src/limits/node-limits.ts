@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import type { Identity } from '../core/access.ts';
 import type { Clock } from '../time/clock.ts';
-import type { Commander, LimitKind, Limits, Refusal } from '../core/limits.ts';
+import type { Caller, LimitKind, Limits, Refusal } from '../core/limits.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { Allowance, type AllowanceOptions, type Exhausted } from './allowance.ts';
 import { ConnectionCount, type WholeCount } from './connection-count.ts';
@@ -73,7 +73,7 @@ export class NodeLimits implements Limits {
     return (this.#users?.connections ?? 0) + (this.#addresses?.connections ?? 0) + this.#addressOf.size;
   }
 
-  command({ id, identity }: Commander, count = 1): MaybePromise<Refusal | undefined> {
+  command({ id, identity }: Caller, count = 1): MaybePromise<Refusal | undefined> {
     const allowance = identity.user === null ? this.#connectionCommands : this.#userCommands;
     if (allowance === undefined) return undefined;
     const spent = allowance.spend(identity.user === null ? id : keyOf(identity.user), count);
@@ -94,22 +94,22 @@ export class NodeLimits implements Limits {
     if (address !== undefined) void this.#authFailures?.spend(address);
   }
 
-  refreshing({ id }: Commander): Refusal | undefined {
+  refreshing({ id }: Caller): Refusal | undefined {
     return this.authentication(this.#addressOf.get(id));
   }
 
-  refreshFailed({ id }: Commander): void {
+  refreshFailed({ id }: Caller): void {
     this.authenticationFailed(this.#addressOf.get(id));
   }
 
-  askForRoom({ user }: Identity, address: string | undefined): Promise<void> | undefined {
+  countConnections({ user }: Identity, address: string | undefined): Promise<void> | undefined {
     const ofUser = user === null ? undefined : this.#users?.ask(keyOf(user));
     const ofAddress = address === undefined ? undefined : this.#addresses?.ask(address);
     if (ofUser === undefined || ofAddress === undefined) return ofUser ?? ofAddress;
     return Promise.all([ofUser, ofAddress]).then(() => undefined);
   }
 
-  room({ user }: Identity, address: string | undefined): Refusal | undefined {
+  connection({ user }: Identity, address: string | undefined): Refusal | undefined {
     const fits =
       (user === null || this.#users?.hasRoom(keyOf(user)) !== false) &&
       (address === undefined || this.#addresses?.hasRoom(address) !== false);
@@ -117,14 +117,14 @@ export class NodeLimits implements Limits {
     return { kind: 'connections', code: 'limit_exceeded', retryAfter: connectionRetryAfter, isAbuse: false };
   }
 
-  joined({ id, identity: { user } }: Commander, address: string | undefined): void {
+  joined({ id, identity: { user } }: Caller, address: string | undefined): void {
     if (user !== null) this.#users?.joined(keyOf(user));
     if (address === undefined || (this.#addresses ?? this.#authFailures) === undefined) return;
     this.#addresses?.joined(address);
     this.#addressOf.set(id, address);
   }
 
-  left({ id, identity: { user } }: Commander): void {
+  left({ id, identity: { user } }: Caller): void {
     if (user === null) this.#connectionCommands?.forget(id);
     else this.#users?.left(keyOf(user));
     const address = this.#addressOf.get(id);

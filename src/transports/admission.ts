@@ -26,8 +26,8 @@ export interface AdmissionOptions {
   readonly addressOf: ((request: Request) => string | undefined) | undefined;
 }
 
-/** This node takes no connection at all; another one might. */
-export class NodeUnwilling extends RealtimeError {}
+/** This node accepts no connection at all; another one might. */
+export class NodeUnavailable extends RealtimeError {}
 
 export interface Visitor {
   readonly identity: Identity;
@@ -42,8 +42,8 @@ export class Admission {
   }
 
   /**
-   * Calls `open` for a visitor who may come in, at the moment in which that is certain. Throws, or rejects with, what
-   * the visitor is to be told.
+   * Calls `open` for a visitor who may connect, at the moment in which that is certain. Throws, or rejects with, the
+   * error that the visitor gets.
    */
   admit<Opened>(
     request: Request,
@@ -87,18 +87,18 @@ export class Admission {
     const enter = () => {
       // Others may have come in while this one was waited for.
       this.#requireRoomHere();
-      this.#refuse(limits.room(identity, address));
+      this.#refuse(limits.connection(identity, address));
       return open(visitor);
     };
-    return limits.askForRoom(identity, address)?.then(enter) ?? enter();
+    return limits.countConnections(identity, address)?.then(enter) ?? enter();
   }
 
   #requireRoomHere(): void {
     const { sessions, observer, connectionsMax, isShuttingDown } = this.#options;
-    if (isShuttingDown()) throw new NodeUnwilling('shutting_down');
+    if (isShuttingDown()) throw new NodeUnavailable('shutting_down');
     if (sessions.size < connectionsMax) return;
     observer.rateLimited('connections');
-    throw new NodeUnwilling('limit_exceeded', 'The server has no room for more connections.', { retryAfter: 10 });
+    throw new NodeUnavailable('limit_exceeded', 'The server has no room for more connections.', { retryAfter: 10 });
   }
 
   #refuse(refusal: Refusal | undefined): void {

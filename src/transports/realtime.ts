@@ -10,7 +10,7 @@ import type { MaybePromise } from '../core/maybe-promise.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { NodeUnwilling, type Admission, type Visitor } from './admission.ts';
+import { NodeUnavailable, type Admission, type Visitor } from './admission.ts';
 import { sse, type EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
 import { answerHeaders } from '../http/answer-headers.ts';
@@ -124,11 +124,11 @@ function upgrade(request: Request, server: UpgradingServer | null, start: Connec
 const protocolHeaders = { 'sec-websocket-protocol': subprotocol };
 
 /**
- * A browser learns nothing of a failed handshake, so it is upgraded and told by a close code. A proxy that has other
- * nodes to ask says so, and is answered what it understands.
+ * A page cannot see why a handshake failed, so the connection is opened and closed with a code. A proxy that can try
+ * other nodes says so, and gets an HTTP status.
  */
 function isRetriedElsewhere(request: Request, error: unknown): boolean {
-  return error instanceof NodeUnwilling && request.headers.get('x-retry-on') === '503';
+  return error instanceof NodeUnavailable && request.headers.get('x-retry-on') === '503';
 }
 
 /** Worth another try, here or elsewhere. */

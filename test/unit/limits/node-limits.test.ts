@@ -2,7 +2,7 @@
 
 import { expect, test } from 'bun:test';
 import fc from 'fast-check';
-import type { Commander } from '../../../src/core/limits.ts';
+import type { Caller } from '../../../src/core/limits.ts';
 import { NodeLimits, type NodeLimitsOptions } from '../../../src/limits/node-limits.ts';
 import { HandClock } from '../../support/hub.ts';
 
@@ -22,34 +22,34 @@ function createLimits(given: Partial<NodeLimitsOptions> = {}): { limits: NodeLim
   return { limits, clock };
 }
 
-function commander(id: string, user: string | null): Commander {
+function caller(id: string, user: string | null): Caller {
   return { id, identity: { user } };
 }
 
 test('a user’s connections share one allowance, anonymous ones have one each', () => {
   const { limits } = createLimits({ commandsPerMinute: 2 });
-  const ann = [commander('1', 'ann'), commander('2', 'ann')] as const;
+  const ann = [caller('1', 'ann'), caller('2', 'ann')] as const;
   expect([limits.command(ann[0]), limits.command(ann[1])]).toEqual([undefined, undefined]);
   const refusal = { kind: 'commands', code: 'rate_limited', retryAfter: 60, isAbuse: false } as const;
   expect(limits.command(ann[0])).toEqual(refusal);
-  expect(limits.command(commander('3', 'bob'))).toBeUndefined();
-  const nobody = [commander('4', null), commander('5', null)] as const;
+  expect(limits.command(caller('3', 'bob'))).toBeUndefined();
+  const nobody = [caller('4', null), caller('5', null)] as const;
   for (const one of nobody) expect([limits.command(one), limits.command(one)]).toEqual([undefined, undefined]);
   expect(limits.command(nobody[1])).toEqual(refusal);
   // A user who is named like a connection is not that connection.
-  expect(limits.command(commander('9', '5'))).toBeUndefined();
+  expect(limits.command(caller('9', '5'))).toBeUndefined();
 });
 
 test('leaving and coming back gives a user nothing anew', () => {
   const { limits } = createLimits({ commandsPerMinute: 1 });
-  void limits.command(commander('1', 'ann'));
-  limits.left(commander('1', 'ann'));
-  expect(limits.command(commander('2', 'ann'))).toBeDefined();
+  void limits.command(caller('1', 'ann'));
+  limits.left(caller('1', 'ann'));
+  expect(limits.command(caller('2', 'ann'))).toBeDefined();
 });
 
 test('who goes on to ten times the limit within a window is abusive, and begins anew in the next', () => {
   const { limits, clock } = createLimits({ commandsPerMinute: 5 });
-  const ann = commander('1', 'ann');
+  const ann = caller('1', 'ann');
   const refusals = Array.from({ length: 60 }, () => limits.command(ann)).map((answer) => {
     if (answer instanceof Promise) throw new Error('asked somebody');
     return answer?.isAbuse;
@@ -85,12 +85,12 @@ test('an address whose tokens fail is heard no more until the minute is over', (
 test('limits that are off keep nothing', () => {
   const { limits } = createLimits();
   for (let id = 0; id < 100; id++) {
-    const one = commander(String(id), id % 2 === 0 ? 'ann' : null);
+    const one = caller(String(id), id % 2 === 0 ? 'ann' : null);
     void limits.command(one);
     void limits.arrival('192.0.2.1');
     limits.authenticationFailed('192.0.2.1');
     limits.joined(one, '192.0.2.1');
-    expect(limits.room(one.identity, '192.0.2.1')).toBeUndefined();
+    expect(limits.connection(one.identity, '192.0.2.1')).toBeUndefined();
   }
   expect(limits.size).toBe(0);
 });
@@ -102,27 +102,27 @@ test('whatever opens and closes in whatever order: the counts are those of what 
   fc.assert(
     fc.property(fc.array(action, { maxLength: 400 }), (actions) => {
       const { limits } = createLimits({ connectionsPerUser: 5, connectionsPerAddress: 8 });
-      const open: { commander: Commander; address: string | undefined }[] = [];
+      const open: { caller: Caller; address: string | undefined }[] = [];
       const count = (fits: (each: (typeof open)[number]) => boolean): number => open.filter(fits).length;
       for (const [id, { user: userIndex, address: addressIndex, closes, which }] of actions.entries()) {
         if (closes) {
           const [gone] = open.splice(which % Math.max(1, open.length), 1);
-          if (gone !== undefined) limits.left(gone.commander);
+          if (gone !== undefined) limits.left(gone.caller);
           continue;
         }
         const user = users[userIndex] ?? null;
         const address = addresses[addressIndex];
         const isFull =
-          (user !== null && count((each) => each.commander.identity.user === user) >= 5) ||
+          (user !== null && count((each) => each.caller.identity.user === user) >= 5) ||
           (address !== undefined && count((each) => each.address === address) >= 8);
-        const refusal = limits.room({ user }, address);
+        const refusal = limits.connection({ user }, address);
         expect(refusal?.code).toBe(isFull ? 'limit_exceeded' : undefined);
         if (refusal !== undefined) continue;
-        const one = { commander: commander(String(id), user), address };
-        limits.joined(one.commander, address);
+        const one = { caller: caller(String(id), user), address };
+        limits.joined(one.caller, address);
         open.push(one);
       }
-      for (const { commander: one } of open) limits.left(one);
+      for (const { caller: one } of open) limits.left(one);
       expect(limits.size).toBe(0);
     }),
   );
