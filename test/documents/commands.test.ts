@@ -1,8 +1,9 @@
-// The shell lines of the documents are run as they stand, with a real server and database where they name one.
+// The shell lines of the documents are run as they stand, with a real server and database where they name one, and the
+// calls that docs/http.md lists are those that the server describes itself.
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { temporaryFolder } from '../support/janitor.ts';
-import { readDocuments } from '../support/documents.ts';
+import { readDocument, readDocuments, tableAfter } from '../support/documents.ts';
 import { createDatabase, freePort, type TestDatabase } from '../support/postgres.ts';
 import { spawnShell, startServer, type RunningServer } from '../support/process.ts';
 import { patient } from '../support/patience.ts';
@@ -51,4 +52,20 @@ test.each(blocks.map((block) => [block.place, block] as const))('%s', async (_pl
   } finally {
     await shell.stop();
   }
+});
+
+test('docs/http.md lists the calls that the server has', async () => {
+  const answer = await fetch(`${server.url}/swagger/json`);
+  const { paths } = (await answer.json()) as { paths: Record<string, Record<string, unknown>> };
+  const offered = Object.entries(paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, ':$1')}`),
+  );
+  const cells = tableAfter(readDocument('docs/http.md'), '# HTTP').map(([call = '']) => call);
+  const listed = cells.flatMap((cell) =>
+    Array.from(cell.matchAll(/`((?:GET|POST|PUT|DELETE) [^\s?`]+)/g), (match) => match[1] ?? ''),
+  );
+  const ofPages = /^GET \/(swagger|demo|$)|\/demo/;
+  expect([...new Set(listed)].filter((call) => !ofPages.test(call)).toSorted()).toEqual(
+    offered.filter((call) => !ofPages.test(call)).toSorted(),
+  );
 });
