@@ -9,7 +9,10 @@ import type { Command, ErrorFrame, ServerFrame } from './protocol.ts';
 export interface RequestOptions {
   /** Rejects the promise with its reason. What the server has taken by then stays done. */
   readonly signal?: AbortSignal | undefined;
-  /** Milliseconds after which the promise rejects with `timeout`; 60,000 unless given. */
+  /**
+   * Milliseconds after which the promise rejects with `timeout`; 90,000 unless given, which is
+   * longer than a rate limit lasts.
+   */
   readonly timeoutMs?: number | undefined;
 }
 
@@ -41,7 +44,7 @@ export class Requests {
   /** `mayRepeat` says whether it may be sent again when the link was lost before the answer. */
   add<Frame extends ServerFrame>(
     given: Command,
-    { signal, timeoutMs = 60_000 }: RequestOptions,
+    { signal, timeoutMs = 90_000 }: RequestOptions,
     mayRepeat: () => boolean,
     done: () => void,
   ): Promise<Frame> {
