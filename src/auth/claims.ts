@@ -1,6 +1,6 @@
-// Claims: what a token says about its user. Read into an identity here, whether they came with a token, were kept for
-// a ticket, or are put together for a user whom a backend vouches for.
-// Not checked here: signatures. Whoever calls has checked one, or has kept the claims itself.
+// Claims: what a token says about its user. They come with a token, are kept for a ticket, or are put together for a
+// user whom a backend vouches for; here they become an identity.
+// Signatures are not checked here: the caller has checked one, or has kept the claims itself.
 
 import type { Identity } from '../core/access.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';

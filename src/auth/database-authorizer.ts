@@ -1,8 +1,8 @@
-// Asks the database, where it has a function `realtime.authorize(channel text, action text, claims jsonb)` that returns
-// a boolean: true allows, false forbids, null leaves it to the rules.
+// Asks the database's function `realtime.authorize(channel text, action text, claims jsonb)`, if there is one. It returns
+// a boolean: true allows, false forbids, null leaves the decision to the rules.
 //
-// Lifecycle: `start` looks for the function, and so does a timer ever after; `close` ends the timer and the pool, which
-// is its own: a function that hangs must not take the connections that publications need.
+// Lifecycle: `start` looks for the function, and a timer looks again every few seconds. `close` ends the timer and the
+// pool. The pool is its own: a function that hangs must not take the connections that publications need.
 
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Database } from '../database/connect.ts';
@@ -11,26 +11,26 @@ import { within } from '../time/within.ts';
 import { claimsOf, type Decision, type Decisions, type Question } from './decisions.ts';
 
 export interface DatabaseAuthorizerPorts {
-  /** A pool for the function alone, whose queries may be cancelled. */
+  /** A pool for the function alone: its queries may be cancelled. */
   readonly sql: Database;
-  /** Any pool: the look does not wait behind functions that hang. */
+  /** Another pool, to look for the function: there the look does not wait behind calls that hang. */
   readonly lookSql: Database;
   readonly decisions: Decisions;
   readonly log: (message: string, details: object) => void;
 }
 
 const lookEveryMs = 3_000;
-/** At the start everybody waits for the answer, and nobody may do anything without. */
+/** Until the first answer nobody may do anything, so it may take longer than later ones. */
 const firstLookMsMax = 5_000;
-/** A right that is taken away ends within a second, whether or not the database answers. */
+/** A right that is withdrawn must end within a second, whether or not the database answers. */
 const lookMsMax = 500;
 const undefinedFunction = '42883';
 
 export class DatabaseAuthorizer {
   readonly #ports: DatabaseAuthorizerPorts;
-  /** Undefined while that is not known: then nobody may do anything, since it might forbid it. */
+  /** Undefined while unknown. Nobody may do anything then, since the function might forbid it. */
   #exists: boolean | undefined;
-  #isUnknownTold = false;
+  #isUnknownLogged = false;
   #looking: Promise<void> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
 
@@ -48,14 +48,14 @@ export class DatabaseAuthorizer {
     await this.#ports.sql.end({ timeout: 1 });
   }
 
-  /** Whether the function is there now. While the database is away what was known counts. Never rejects. */
+  /** Finds out whether the function exists now. While the database is away the last finding counts. Never rejects. */
   async look(): Promise<void> {
-    // One that is under way may have looked before the function came.
+    // A look that is under way may have been answered before the function was created.
     await this.#looking;
     await this.#lookOnce(lookMsMax);
   }
 
-  /** Null at once where there is no such function. Throws, or rejects with, `unavailable`. */
+  /** Null, synchronously, where there is no such function. Throws, or rejects with, `unavailable`. */
   ask(question: Question): MaybePromise<Decision> {
     if (this.#exists === false) return null;
     if (this.#exists === undefined) throw new RealtimeError('unavailable');
@@ -77,7 +77,7 @@ export class DatabaseAuthorizer {
       return row === undefined ? false : row.allowed;
     } catch (error) {
       if ((error as { code?: unknown }).code !== undefinedFunction) throw error;
-      // It was dropped just now, or calls one that does not exist.
+      // It was dropped a moment ago, or it calls another function that does not exist.
       await this.look();
       if (this.#exists === false) return null;
       throw error;
@@ -102,19 +102,19 @@ export class DatabaseAuthorizer {
       if (!exists && this.#exists === true) log('realtime.authorize is gone from the database: the rules decide', {});
       this.#exists = exists;
     } catch (error) {
-      // What was known counts on; that the database is away, others report.
-      if (this.#exists !== undefined || this.#isUnknownTold) return;
-      this.#isUnknownTold = true;
+      // The last finding still counts. Other parts report that the database is away.
+      if (this.#exists !== undefined || this.#isUnknownLogged) return;
+      this.#isUnknownLogged = true;
       log('nobody may do anything until it is known whether the database has realtime.authorize', { err: error });
     }
   }
 
-  /** Nobody waits any more: the database shall not go on for nobody. */
+  /** Nobody waits for the answer any more, so the database need not go on. */
   #cancel(query: object): void {
-    // The driver's own `cancel` drops the promise of the request, and with it its failure where the host is away.
+    // The driver's own `cancel` drops the promise of its request: a failure would be an unhandled rejection.
     const { canceller } = query as Cancellable;
     canceller(query).catch((error: unknown) => {
-      this.#ports.log('a query of realtime.authorize could not be cancelled', { err: error });
+      this.#ports.log('a call of realtime.authorize could not be cancelled', { err: error });
     });
   }
 }

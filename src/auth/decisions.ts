@@ -1,7 +1,9 @@
-// Answers of whoever decides for the application, a function or the database: each is remembered for a short while,
-// waited for no longer than a while, asked for once however many wait for it, and failing closed for those alone.
-// Users take turns, so that one whose answers take long holds up nobody else.
-// What was asked before a renewal is not remembered after it.
+// The decisions of the application's own code, a function of the rules or of the database.
+//
+//   - each is remembered for a short time, and asked for once however many callers wait for it
+//   - each has a deadline; after a failure its callers get `unavailable`, and nobody else is affected
+//   - users take turns, so that a user whose decisions take long holds up nobody else
+//   - a renewal forgets what was remembered, and what was asked for before it
 
 import { createHash } from 'node:crypto';
 import type { Identity } from '../core/access.ts';
@@ -12,15 +14,15 @@ import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { Turns, type TurnLimits } from './turns.ts';
 
-/** `null`: whoever was asked leaves it to others. */
+/** `null`: undecided, others decide. */
 export type Decision = boolean | null;
 export type DecisionOutcome = 'allowed' | 'forbidden' | 'undecided' | 'failed';
 
 export interface DecisionPorts {
   readonly clock: Clock;
-  /** Once for each answer that was asked for. */
+  /** Called once for each decision that was asked for, and not for remembered ones. */
   readonly decided: (outcome: DecisionOutcome) => void;
-  /** `more`: how many failures before this one were not told. */
+  /** Called at most every 30 seconds. `more`: how many failures before this one were not reported. */
   readonly failed: (error: unknown, more: number) => void;
 }
 
@@ -38,21 +40,21 @@ export interface Question {
 interface Entry {
   readonly user: string | null;
   answer: Promise<Decision> | Decision;
-  /** Monotonic milliseconds; an answer that is awaited counts until it has come. */
+  /** Monotonic milliseconds. A decision that is awaited does not expire. */
   until: number;
 }
 
 const entriesMax = 10_000;
-/** Between two failures that are told. */
-const tellEveryMs = 30_000;
+/** Between two failures that are reported. */
+const reportEveryMs = 30_000;
 
 export class Decisions {
   readonly #ports: DecisionPorts;
   readonly #limits: () => DecisionLimits;
   readonly #entries = new Map<string, Entry>();
   readonly #turns: Turns;
-  #toldAt = Number.NEGATIVE_INFINITY;
-  #untold = 0;
+  #reportedAt = Number.NEGATIVE_INFINITY;
+  #unreported = 0;
 
   constructor(ports: DecisionPorts, limits: () => DecisionLimits, turns: TurnLimits) {
     this.#ports = ports;
@@ -61,8 +63,8 @@ export class Decisions {
   }
 
   /**
-   * Synchronous where the answer is known, or is given at once. `decide` is told by the signal that nobody waits any
-   * more. Throws, or rejects with, `unavailable`.
+   * Synchronous where the decision is remembered, or made at once. The signal tells `decide` that nobody waits any more.
+   * Throws, or rejects with, `unavailable`.
    */
   ask(question: Question, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
     const key = `${identityKey(question.identity)} ${question.action} ${question.channel}`;
@@ -86,7 +88,7 @@ export class Decisions {
     );
   }
 
-  /** Of one user, or of all. */
+  /** The decisions of one user, or of all. */
   forget(user: string | undefined): void {
     if (user === undefined) this.#entries.clear();
     else for (const [key, entry] of this.#entries) if (entry.user === user) this.#entries.delete(key);
@@ -122,7 +124,7 @@ export class Decisions {
     return this.#read(answer);
   }
 
-  /** The time counts from the call on: waiting for a turn is nothing that the decider could hasten. */
+  /** The deadline counts from the call: the application cannot shorten the wait for a turn. */
   async #await(answer: PromiseLike<unknown>, late: AbortController): Promise<Decision> {
     try {
       return this.#read(await within(answer, this.#limits().timeoutMs, 'the answer'));
@@ -144,7 +146,7 @@ export class Decisions {
     return this.#ports.clock.monotonic() + this.#limits().cacheSeconds * 1_000;
   }
 
-  /** Only `true` is a yes. */
+  /** Only `true` allows. */
   #read(answer: unknown): Decision {
     const decision = answer === null ? null : answer === true;
     this.#ports.decided(decision === null ? 'undecided' : decision ? 'allowed' : 'forbidden');
@@ -154,17 +156,17 @@ export class Decisions {
   #failure(cause: unknown): RealtimeError {
     this.#ports.decided('failed');
     const now = this.#ports.clock.monotonic();
-    if (now - this.#toldAt < tellEveryMs) this.#untold++;
+    if (now - this.#reportedAt < reportEveryMs) this.#unreported++;
     else {
-      this.#ports.failed(cause, this.#untold);
-      this.#toldAt = now;
-      this.#untold = 0;
+      this.#ports.failed(cause, this.#unreported);
+      this.#reportedAt = now;
+      this.#unreported = 0;
     }
     return new RealtimeError('unavailable', 'Whether this is allowed could not be decided; retry.', { cause });
   }
 }
 
-/** What the token says; nothing of an anonymous connection. */
+/** What the token says; empty for an anonymous connection. */
 export function claimsOf({ user, claims }: Identity): Readonly<Record<string, unknown>> {
   return claims ?? (user === null ? {} : { sub: user });
 }
@@ -175,7 +177,7 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 
 const identityKeys = new WeakMap<Identity, string>();
 
-/** The same for all connections whose tokens say the same. */
+/** The same for all connections with the same claims. */
 function identityKey(identity: Identity): string {
   const known = identityKeys.get(identity);
   if (known !== undefined) return known;

@@ -1,11 +1,12 @@
-// Who may do what: what the database's function says, then the channel's rule, and what stands above all rules:
+// Decides who may do what. The database's function decides first, if there is one, then the channel's rule. Some things
+// no rule can change:
 //
-//   - clients never publish to the server's own channels; they subscribe to these only where a rule that begins with `$`
-//     says so, or a grant that does
-//   - `user:<id>` is its owner's alone, unless a rule that begins with `user:` says otherwise; then, too, only a grant
-//     that begins so counts: one of `*` means the application's channels
+//   - clients never publish to the server's own channels, and subscribe to one only if a rule or a grant that begins
+//     with `$` allows it
+//   - `user:<id>` belongs to that user alone, unless a rule that begins with `user:` says otherwise
+//   - a rule or a grant of `*` means the application's channels, and neither of those two
 //
-// Without a token key there is nobody to tell from anybody: conditions that need a token are met by all.
+// Without a token key nobody can be told apart: everyone meets the conditions that need a token.
 
 import type { Access, Identity } from '../core/access.ts';
 import type { Action } from '../rules/config.ts';
@@ -17,12 +18,12 @@ import type { DatabaseAuthorizer } from './database-authorizer.ts';
 import { claimsOf, type Decisions } from './decisions.ts';
 
 export interface RuleAccessPorts {
-  /** There is no token key. */
+  /** No token key is set. */
   readonly isOpen: boolean;
-  /** Of the rules' functions. */
+  /** Decisions of the rules' functions. */
   readonly decisions: Decisions;
   readonly database: DatabaseAuthorizer | undefined;
-  /** Rejects with `unavailable` when the new ones are faulty. */
+  /** Rejects with `unavailable` when the rules are faulty. */
   readonly readRules: () => Promise<Rules>;
 }
 
@@ -34,7 +35,7 @@ export class RuleAccess implements Access {
   generation = 0;
   #rules: Rules;
   #readings = 0;
-  /** The reading that the rules in force come from. */
+  /** The number of the reading that the rules in force come from. */
   #inForce = 0;
   readonly #ports: RuleAccessPorts;
 
@@ -51,7 +52,7 @@ export class RuleAccess implements Access {
     const decision = this.#decide(identity, action, channel);
     if (!(decision instanceof Promise)) return decision;
     const { generation } = this;
-    // An answer that a renewal has overtaken may be one that it was meant to end.
+    // A renewal came in between: the answer may be one that it was meant to end.
     return decision.then((yes) => (generation === this.generation ? yes : this.may(identity, action, channel)));
   }
 
@@ -77,12 +78,12 @@ export class RuleAccess implements Access {
       await database?.look();
       decisions.forget(user);
       database?.forget(user);
-      // In the same step: whoever asks from here on is answered anew.
+      // In the same step: every question from here on is decided again.
       this.generation++;
     }
   }
 
-  /** One that took longer than a later one may have read an older file. */
+  /** A reading that ends after a later one may have read an older file, so it is dropped. */
   async #readRules(): Promise<void> {
     const reading = ++this.#readings;
     const rules = await this.#ports.readRules();
@@ -95,7 +96,7 @@ export class RuleAccess implements Access {
     if (who.has('everyone')) return true;
     if (who.has('nobody')) return false;
     const { isOpen } = this.#ports;
-    // Whatever needs a token is met by all.
+    // Everyone meets what needs a token.
     if (isOpen && !(who.size === 1 && who.has('authorize'))) return true;
     if (who === byOwner) return isOwnChannel(identity, channel);
     if (who.has('users') && identity.user !== null) return true;
@@ -108,7 +109,7 @@ export class RuleAccess implements Access {
     const said = rule.allow[action];
     const isServers = isServerChannel(channel);
     if (!isServers && !channel.startsWith(userNamespace)) return said ?? byToken;
-    // A rule for all channels means the application's; but what it forbids or asks for, it does so here too.
+    // A rule for all channels allows only the application's; what it forbids, it forbids here too.
     const isMeant = rule.pattern.text.startsWith(isServers ? '$' : userNamespace);
     if (said !== undefined && (isMeant || this.#ports.isOpen || said.has('nobody'))) return said;
     return isServers ? byToken : byOwner;
@@ -121,7 +122,7 @@ export class RuleAccess implements Access {
       const { user } = identity;
       return authorize({ user, claims: claimsOf(identity), channel, action, captures: pattern.capture(channel) });
     });
-    // A function has nobody to leave it to.
+    // Nobody decides after the function, so `null` forbids.
     return decision instanceof Promise ? decision.then((decided) => decided === true) : decision === true;
   }
 }
@@ -130,7 +131,7 @@ function isOwnChannel({ user }: Identity, channel: string): boolean {
   return user !== null && channel.slice(userNamespace.length) === user;
 }
 
-/** Each capture is the claim of its name. One that the token lacks is nobody's, not everybody's. */
+/** Each capture must equal the claim of its name. Without that claim the channel is not the user's. */
 function isOwner(identity: Identity, { pattern }: AccessRule, channel: string): boolean {
   const claims = claimsOf(identity);
   return pattern.everyCapture(channel, (name, part) => Object.hasOwn(claims, name) && isText(claims[name], part));

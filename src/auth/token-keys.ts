@@ -1,6 +1,6 @@
-// What tokens are checked by: a shared secret, a public key, or a key set behind a URL, each with the algorithms that
-// are meant for it. A key that verifies signatures must never be taken for a shared secret, which everyone could sign
-// with; so the kind of key decides, and never the token.
+// The keys that check tokens: a shared secret, a public key, or a key set behind a URL, each with the algorithms that
+// are meant for it. A public key must never be taken for a shared secret, with which everyone could sign; so the kind of
+// key decides which algorithms are allowed, and never the token.
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { importSPKI, type CryptoKey, type JWTVerifyGetKey } from 'jose';
@@ -8,7 +8,7 @@ import type { RemoteKeys } from './remote-keys.ts';
 
 export interface TokenKeys {
   readonly algorithms: readonly string[];
-  /** Cheap for a key that was used before: importing one costs more than many a signature. */
+  /** Remembers what it imported: importing a key costs more than checking a signature. */
   readonly key: JWTVerifyGetKey;
 }
 
@@ -33,7 +33,7 @@ export function secretKeys(secret: string): TokenKeys {
   };
 }
 
-/** Throws for a text with a `publicKeyFault`. */
+/** Throws for a text that has a `publicKeyFault`. */
 export function publicKeys(pem: string): TokenKeys {
   const fault = publicKeyFault(pem);
   if (fault !== undefined) throw new Error(fault);
@@ -45,17 +45,19 @@ export function remoteKeys(keys: RemoteKeys): TokenKeys {
   return { algorithms: remoteAlgorithms, key: (header, token) => keys.key(header, token) };
 }
 
-/** What is wrong with a public key, if anything is. */
+/** What is wrong with a public key in PEM form, if anything is. */
 export function publicKeyFault(pem: string): string | undefined {
   let key: KeyObject;
   try {
     key = createPublicKey(pem);
   } catch {
-    return 'the text between the lines BEGIN and END is no key';
+    return 'the text between the lines BEGIN and END is not a key';
   }
   const bits = key.asymmetricKeyDetails?.modulusLength ?? rsaBitsMin;
-  if (bits < rsaBitsMin) return `an RSA key of ${bits} bits can be broken: it needs ${rsaBitsMin}`;
-  return algorithmsOf(key).length > 0 ? undefined : 'tokens are signed with RSA, Ed25519, P-256, P-384 or P-521 keys';
+  if (bits < rsaBitsMin) return `an RSA key of ${bits} bits can be broken; use one of at least ${rsaBitsMin} bits`;
+  return algorithmsOf(key).length > 0
+    ? undefined
+    : 'this kind of key signs no tokens; use RSA, Ed25519, P-256, P-384 or P-521';
 }
 
 function algorithmsOf({ asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject): readonly string[] {

@@ -1,5 +1,5 @@
-// Turns at something that serves a limited number at once: some for each user, so that a user who asks for much, or for
-// what takes long, holds up nobody else. Users are served in rotation; the turns of one user keep their order.
+// Turns at something that serves a limited number at once. Each user has a share of them, so that a user who asks for
+// much, or for what takes long, holds up nobody else. Users are served in rotation, and the turns of one user in order.
 // Nothing is kept of a user who is neither served nor waiting.
 
 type User = string | null;
@@ -13,7 +13,7 @@ export interface TurnLimits {
 
 interface Queue {
   running: number;
-  /** In order: each starts the turn of one who waits. */
+  /** In order; each call begins the turn of one who waits. */
   readonly waiting: Set<() => void>;
 }
 
@@ -47,7 +47,7 @@ export class Turns {
       this.#start(queue);
       return undefined;
     }
-    // Checked before anything is kept: whoever makes up users would fill the memory otherwise.
+    // Before anything is kept: otherwise made-up users would fill the memory.
     if (this.#waiting >= waitingMax) throw new Error('too many wait for their turn');
     this.#queues.set(user, queue);
     return this.#wait(user, queue);

@@ -1,7 +1,7 @@
-// A module that is evaluated again whenever it is loaded, as its file is now, and with it what it imports by path.
-// Earlier evaluations are forgotten, so that they are freed once nobody holds what they exported.
+// A module that is evaluated again at each load, as its file is then, together with the files that it imports by path.
+// Earlier evaluations are removed from the runtime's cache, so that they are freed when nobody uses their exports.
 //
-// Not evaluated again: packages, this server's own modules, and what only has been imported by a computed path.
+// Not evaluated again: packages, this server's own modules, and files that are imported by a computed path.
 
 import { readFileSync, realpathSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
@@ -13,19 +13,19 @@ export class FreshModule {
   /** Queries under which no evaluation is going on. The query is a part of a module's name. */
   readonly #idleQueries = [''];
   #queries = 0;
-  /** Names of the modules that the loads so far brought in and that were not forgotten yet. */
+  /** Names of the modules of the last load. */
   #loaded: ReadonlySet<string> = new Set();
 
   constructor(path: string) {
     this.#path = path;
   }
 
-  /** The first load takes the module as another one may have loaded it. Rejects as reading and evaluating do. */
+  /** The first load may answer what someone else in this process has loaded. Rejects as reading and evaluating do. */
   async load(): Promise<unknown> {
     // An evaluation that has not ended cannot be forgotten, and to import its name again would only join it.
     const query = this.#idleQueries.pop() ?? `?load=${++this.#queries}`;
     try {
-      // Files that are exchanged by a link to another folder differ in their real path alone.
+      // Where a link leads to another folder now, only the real path of the file has changed.
       const path = realpathSync(this.#path);
       const name = path + query;
       const names = new Set([name, ...modulesOf(path)]);

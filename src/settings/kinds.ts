@@ -1,9 +1,11 @@
 // Kinds of settings: how the text of an environment variable becomes a value, and the words that say what is allowed.
-// Knows no setting by name.
+// No setting is known here by its name. How a value of its own is read, each part knows itself: Redis URLs, addresses of
+// proxies, public keys. So settings stand above these parts, and none of them knows a setting.
 
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parseRedisUrl } from '../redis/url.ts';
+import { publicKeyFault } from '../auth/token-keys.ts';
 import { TrustedProxies } from '../http/client-address.ts';
 import { redactUrl } from './redact.ts';
 
@@ -87,13 +89,13 @@ export function urlOf(...schemes: readonly string[]): Kind<string> {
   };
 }
 
-/** One of the forms that `redis-url.ts` tells. */
+/** One of the forms that `redis/url.ts` describes. */
 export const redisUrl: Kind<string> = {
   allowed:
     'a Redis URL: `redis://user:password@host:6379/0`, `redis+cluster://host:6379,host:6379` or' +
     ' `redis+sentinel://host:26379,host:26379/master/0`; with TLS `rediss://`, `rediss+cluster://`, `rediss+sentinel://`',
   parse: (text) => (redisUrlFault(text) === undefined ? text : undefined),
-  // What is not sure to be a host may be a password that lost its `@`.
+  // A text that need not be a host may be a password that lost its `@`.
   show: (text) => {
     const [, scheme, account = '', hosts = '', path = ''] =
       /^(rediss?[a-z+]*:\/\/)([^]*@)?([^/?]*)(\/[\w/-]*)?/.exec(text) ?? [];
@@ -153,7 +155,7 @@ export const textList: Kind<readonly string[]> = plain('a comma-separated list',
   return parts.length > 0 ? parts : undefined;
 });
 
-/** Whose word about a client's address counts. */
+/** Proxies that are believed about a client's address. */
 export const addressRanges: Kind<TrustedProxies> = plain(
   'a comma-separated list of addresses, ranges such as `10.0.0.0/8`, `loopback` and `private`',
   (text) => TrustedProxies.parse(text),
@@ -173,11 +175,20 @@ export const bearerKey: Kind<string> = {
 export const publicKey: Kind<string> = {
   allowed: 'a public key in PEM form (`-----BEGIN PUBLIC KEY-----` …; line breaks may be written as `\\n`)',
   parse: (text) => {
-    const pem = text.replaceAll('\\n', '\n').trim();
-    return /^-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----$/.test(pem) ? pem : undefined;
+    const pem = pemOf(text);
+    return pem === undefined || publicKeyFault(pem) !== undefined ? undefined : pem;
   },
   show: () => undefined,
+  why: (text) => {
+    const pem = pemOf(text);
+    return pem === undefined ? undefined : publicKeyFault(pem);
+  },
 };
+
+function pemOf(text: string): string | undefined {
+  const pem = text.replaceAll('\\n', '\n').trim();
+  return /^-----BEGIN PUBLIC KEY-----\s[A-Za-z0-9+/=\s]+-----END PUBLIC KEY-----$/.test(pem) ? pem : undefined;
+}
 
 function splitList(text: string): string[] {
   return text

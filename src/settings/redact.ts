@@ -1,5 +1,5 @@
 // Takes secrets out of text that people will read: log lines, start-up banners, lists of faults.
-// It hides what looks like a secret; what is a secret by its setting's table row is never printed at all.
+// It hides what looks like a secret. A setting whose kind is a secret is never printed at all.
 
 const hidden = '***';
 
@@ -19,7 +19,7 @@ export function redactText(text: string): string {
     .replace(bearer, `$1${hidden}`);
 }
 
-/** A URL fit to be shown. Text that is no URL is hidden whole: a mistyped URL may hold its password anywhere. */
+/** A URL that may be shown. A text that is not a URL is hidden whole: it may hold a password anywhere. */
 export function redactUrl(url: string): string {
   if (!URL.canParse(url)) return hidden;
   const parsed = new URL(url);

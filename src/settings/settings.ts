@@ -1,5 +1,5 @@
-// Reads the settings from the environment: every fault at once, or a value for every setting. Opens no more than files
-// that a setting names, and connects to nothing; what the values mean to each part is that part's affair.
+// Reads the settings from the environment: a value for every setting, or every fault at once. It opens only files that a
+// setting names, and connects to nothing. What a value means, the part that uses it knows.
 
 import { similarName } from './similar.ts';
 import { allSettings, settingsByKey, type Role, type Setting } from './table.ts';
@@ -19,7 +19,7 @@ export interface Settings extends Omit<ReadValues, 'sync' | 'nodeId' | 'logForma
   readonly production: boolean;
   readonly sync: SyncName;
   readonly nodeId: string;
-  /** Somebody chose `nodeId`, who may have chosen it twice. */
+  /** NODE_ID is set, so another node may have the same name by mistake; a random one is unique. */
   readonly nodeIdGiven: boolean;
   readonly logFormat: LogFormat;
 }
@@ -56,7 +56,7 @@ export function readSettings(env: Environment): Settings {
   };
 }
 
-/** What an operator should know about settings that are allowed but open a door; start-up says it loudly. */
+/** Settings that are allowed but leave a door open, one sentence each. Start-up logs them as warnings. */
 export function settingsWarnings(settings: Settings): string[] {
   const warnings: string[] = [];
   if (settings.jwtSecret === undefined && settings.jwksUrl === undefined && settings.jwtPublicKey === undefined) {
@@ -80,7 +80,7 @@ export function settingsWarnings(settings: Settings): string[] {
   return warnings;
 }
 
-/** Whether anything is counted by address: if not, nobody's is looked at. */
+/** Whether anything is counted by address. Otherwise addresses are not read. */
 export function limitsAddresses(settings: Settings): boolean {
   const { maxConnectionsPerAddress, connectsPerSecondPerAddress, authFailuresPerMinutePerAddress } = settings;
   return maxConnectionsPerAddress + connectsPerSecondPerAddress + authFailuresPerMinutePerAddress > 0;
@@ -89,7 +89,7 @@ export function limitsAddresses(settings: Settings): boolean {
 function readValues(env: Environment, faults: string[]): ReadValues {
   const entries = Object.entries<Setting<unknown>>(settingsByKey);
   const values = Object.fromEntries(entries.map(([key, setting]) => [key, readValue(setting, env, faults)]));
-  // The table's keys and kinds are what both this object and its type are made of.
+  // This object and its type are both made from the table's keys and kinds.
   return values as unknown as ReadValues;
 }
 
@@ -97,7 +97,7 @@ function isSet(env: Environment, name: string): boolean {
   return env[name] !== undefined && env[name] !== '';
 }
 
-/** A faulty value is read as the default, so that one fault does not call forth others about relations. */
+/** A faulty value counts as the default, so that one fault does not cause others about relations. */
 function readValue(setting: Setting<unknown>, env: Environment, faults: string[]): unknown {
   const { name, kind } = setting;
   const given = env[name];
@@ -114,47 +114,54 @@ function readValue(setting: Setting<unknown>, env: Environment, faults: string[]
   return setting.default === undefined ? undefined : kind.parse(setting.default);
 }
 
-/** Leaves room for `-64`. */
+/** Each worker's name ends with its number, at most `-64`. */
 const workerNodeIdLengthMax = 61;
 
 const tokenKeys = ['JWT_SECRET', 'JWKS_URL', 'JWT_PUBLIC_KEY'];
 
-/** Asks what was given rather than what was read: a key that is set and faulty is still set. */
+/** `given`: the variable is set, even if its value is faulty. */
 function relationFaults(values: ReadValues, sync: SyncName, given: (name: string) => boolean): string[] {
   const faults: string[] = [];
   const keys = tokenKeys.filter(given);
   if (keys.length > 1) {
-    faults.push(`${keys.join(', ')}: only one of JWT_SECRET, JWKS_URL and JWT_PUBLIC_KEY may be set`);
+    faults.push(`${keys.join(' and ')} are set: keep only one of them, since one key checks all tokens`);
   }
   if (values.nodeEnv === 'production' && keys.length === 0 && !values.allowAnonymous) {
     faults.push(
-      'NODE_ENV=production needs one of JWT_SECRET, JWKS_URL and JWT_PUBLIC_KEY, or ALLOW_ANONYMOUS=true to let' +
-        ' everyone in',
+      'NODE_ENV=production without a token key: set JWT_SECRET, JWKS_URL or JWT_PUBLIC_KEY, or ALLOW_ANONYMOUS=true to' +
+        ' let everyone in',
     );
   }
   faults.push(...tokenFaults({ ...values, production: values.nodeEnv === 'production' }, keys.length > 0));
-  if (sync === 'redis' && !given('REDIS_URL')) faults.push('SYNC=redis needs REDIS_URL');
+  if (sync === 'redis' && !given('REDIS_URL')) faults.push('SYNC=redis without REDIS_URL: set REDIS_URL');
   if (values.redisTlsCa !== undefined && !values.redisUrl?.startsWith('rediss')) {
-    faults.push('REDIS_TLS_CA needs a REDIS_URL with TLS: rediss://, rediss+cluster:// or rediss+sentinel://');
+    faults.push(
+      'REDIS_TLS_CA is set and REDIS_URL uses no TLS: begin it with rediss://, rediss+cluster:// or rediss+sentinel://',
+    );
   }
   if (given('DATABASE_URL_DIRECT') && !given('DATABASE_URL')) {
-    faults.push('DATABASE_URL_DIRECT needs DATABASE_URL: it is another way to the same database');
+    faults.push('DATABASE_URL_DIRECT without DATABASE_URL: set DATABASE_URL too; both lead to the same database');
   }
   if (sync === 'memory' && isRelayAlone(values.role)) {
-    faults.push('SYNC=memory with ROLE=relay: changes would leave the outbox and reach nobody');
+    faults.push(
+      'SYNC=memory with ROLE=relay: this process would publish to nobody; set another SYNC, or add ws or sse',
+    );
   }
   if (values.workers > 1 && sync === 'memory') {
-    faults.push(`WORKERS=${values.workers} with SYNC=memory: the workers would not hear of each other's publications`);
+    faults.push(
+      `WORKERS=${values.workers} with SYNC=memory: the workers would not get each other's publications; set another SYNC`,
+    );
   }
   if (values.workers > 1 && (values.nodeId?.length ?? 0) > workerNodeIdLengthMax) {
     faults.push(
-      `NODE_ID: with WORKERS it may have ${workerNodeIdLengthMax} characters, since each worker adds its own`,
+      `NODE_ID has ${values.nodeId?.length} characters: with WORKERS it may have ${workerNodeIdLengthMax}, since each worker` +
+        ' adds its number',
     );
   }
   if (values.maxMessageBytes > values.maxBufferedBytes) {
     faults.push(
-      `MAX_MESSAGE_BYTES (${values.maxMessageBytes}) is more than MAX_BUFFERED_BYTES (${values.maxBufferedBytes}):` +
-        ' one message would cut its readers off',
+      `MAX_MESSAGE_BYTES (${values.maxMessageBytes}) is more than MAX_BUFFERED_BYTES (${values.maxBufferedBytes}): one` +
+        ' message would cut its readers off; raise the second or lower the first',
     );
   }
   return faults;

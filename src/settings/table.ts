@@ -77,14 +77,14 @@ export const settingsByKey = {
     'REDIS_URL',
     redisUrl,
     'no Redis',
-    'Redis 6.2 or newer, or Valkey. A cluster is found to be one by `redis://` too. `?sentinelPassword=` is that of' +
-      ' the Sentinels themselves.',
+    'Redis 6.2 or newer, or Valkey. `redis://` leads to a cluster too: the server asks the node. `?sentinelPassword=`' +
+      ' is the password of the Sentinels, where it is another one than that of Redis.',
   ),
   redisTlsCa: optional(
     'REDIS_TLS_CA',
     certificates,
-    'the authorities that this system trusts',
-    'Who may have signed the certificate of a Redis with TLS.',
+    'the authorities that the operating system trusts',
+    'Certificates of the authorities that may sign the certificate of Redis, for a `REDIS_URL` with TLS.',
   ),
   redisPrefix: defaulted(
     'REDIS_PREFIX',

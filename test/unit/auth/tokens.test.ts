@@ -176,7 +176,7 @@ describe('public keys', () => {
       ['sign', 'verify'],
     );
     expect(publicKeyFault(await exportSPKI(publicKey))).toMatch(/RSA key of 1024 bits/);
-    expect(publicKeyFault('-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----')).toMatch(/is no key/);
+    expect(publicKeyFault('-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----')).toMatch(/is not a key/);
   });
 });
 

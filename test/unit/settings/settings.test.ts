@@ -107,10 +107,10 @@ describe('readSettings', () => {
   });
 
   const relations: [string, Record<string, string>][] = [
-    ['SYNC=redis needs REDIS_URL', { SYNC: 'redis' }],
-    ['only one of', { JWT_SECRET: 'x', JWKS_URL: 'https://id.example/keys' }],
-    ['NODE_ENV=production needs', { NODE_ENV: 'production' }],
-    ['DATABASE_URL_DIRECT needs DATABASE_URL', { DATABASE_URL_DIRECT: 'postgres://127.0.0.1/x' }],
+    ['SYNC=redis without REDIS_URL', { SYNC: 'redis' }],
+    ['keep only one of them', { JWT_SECRET: 'x', JWKS_URL: 'https://id.example/keys' }],
+    ['NODE_ENV=production without a token key', { NODE_ENV: 'production' }],
+    ['DATABASE_URL_DIRECT without DATABASE_URL', { DATABASE_URL_DIRECT: 'postgres://127.0.0.1/x' }],
     ['SYNC=memory with ROLE=relay', { SYNC: 'memory', ROLE: 'relay' }],
     ['MAX_MESSAGE_BYTES', { MAX_MESSAGE_BYTES: '1048576', MAX_BUFFERED_BYTES: '65536' }],
   ];
