@@ -86,7 +86,7 @@ export const cases: Readonly<Record<string, Case>> = {
     await until(() => got.length >= 5, 'all have come');
     await channel.publish('last');
     await until(() => got.at(-1)?.data === 'last', 'the last has come');
-    equal(dataOf(got).slice(0, 5).toSorted(), [1, 2, 3, 4, 5]);
+    equal(new Set(dataOf(got).slice(0, 5)).size, 5);
     equal(got.length, 6);
   },
 

@@ -71,7 +71,7 @@ export function liveTable<
   Channels extends object,
   Name extends ChannelName<Channels>,
   Row extends object = RowOf<DataOf<Channels, Name>>,
->(client: Sobranie<Channels>, channel: Name, options: LiveTableOptions<Row>): LiveTable<Row> {
+>(client: Sobranie<Channels>, channel: Name, options: LiveTableOptions<NoInfer<Row>>): LiveTable<Row> {
   return new LiveTable<Row>(client.channel(channel) as unknown as Channel<Change<Row>>, options);
 }
 

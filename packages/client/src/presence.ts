@@ -9,6 +9,7 @@ import type { RequestOptions } from './requests.ts';
 /** What it needs of its channel. */
 export interface PresentChannel {
   readonly name: string;
+  readonly state: string;
   hold(): Stop;
   renew(): void;
 }
@@ -47,7 +48,7 @@ export class Presence {
    */
   subscribe(listener: Listener<readonly Member[]>): Stop {
     const stops = [this.#events.on('change', listener), this.#channel.hold()];
-    if (this.#listeners++ === 0) this.refresh();
+    if (this.#listeners++ === 0 && this.#channel.state === 'live') this.refresh();
     return () => {
       if (stops.length > 0) this.#listeners--;
       for (const stop of stops.splice(0)) stop();

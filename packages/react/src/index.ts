@@ -35,7 +35,7 @@ export function useLiveTable<
   Channels extends object,
   Name extends ChannelName<Channels>,
   Row extends object = RowOf<DataOf<Channels, Name>>,
->(client: Sobranie<Channels>, channel: Name, options: LiveTableOptions<Row>): LiveTableView<Row> {
+>(client: Sobranie<Channels>, channel: Name, options: LiveTableOptions<NoInfer<Row>>): LiveTableView<Row> {
   // Options are usually written anew with each rendering; a table keeps those of its first.
   const latest = useRef(options);
   latest.current = options;

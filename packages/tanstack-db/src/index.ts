@@ -31,7 +31,7 @@ export function sobranieCollection<
 >(
   client: Sobranie<Channels>,
   channel: Name,
-  { id = channel, ...options }: SobranieCollectionOptions<Row>,
+  { id = channel, ...options }: SobranieCollectionOptions<NoInfer<Row>>,
 ): CollectionConfig<Row, string> & { readonly utils: { readonly table: LiveTable<Row> } } {
   const table = liveTable<Channels, Name, Row>(client, channel, options);
   const { key } = options;
