@@ -45,6 +45,7 @@ export async function startOurs(env: Record<string, string>): Promise<ServerProc
     BROADCAST_INTERVAL: '0',
     SHUTDOWN_TIMEOUT: '1',
     RATE_LIMIT_PER_MINUTE: '1000000000',
+    SUBSCRIBES_PER_MINUTE: '0',
     MAX_CONNECTIONS: '40000',
     ...env,
   }).catch(async (error: unknown) => {

@@ -32,6 +32,7 @@ export async function createLimits(parts: LimitParts): Promise<Limits> {
   const { settings, nodes, clock, closing } = parts;
   const values: LimitSettings = {
     commandsPerMinute: settings.rateLimitPerMinute,
+    subscribesPerMinute: settings.subscribesPerMinute,
     connectionsPerUser: settings.maxConnectionsPerUser,
     connectionsPerAddress: settings.maxConnectionsPerAddress,
     connectsPerSecondPerAddress: settings.connectsPerSecondPerAddress,
@@ -52,7 +53,11 @@ type SharedBy = (name: string, limit: number, windowMs: number) => AllowanceOpti
 async function sharedBy(parts: LimitParts, values: LimitSettings): Promise<SharedBy> {
   const { settings, clock, log } = parts;
   const isCounting =
-    values.commandsPerMinute + values.connectsPerSecondPerAddress + values.authFailuresPerMinutePerAddress > 0;
+    values.commandsPerMinute +
+      values.subscribesPerMinute +
+      values.connectsPerSecondPerAddress +
+      values.authFailuresPerMinutePerAddress >
+    0;
   if (settings.sync === 'memory' || !isCounting) return () => undefined;
   const store = settings.sync === 'redis' ? await inRedis(parts) : inPostgres(parts);
   return (name, limit, windowMs) => {

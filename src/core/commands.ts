@@ -1,6 +1,6 @@
 // What each command of a connection does. One object serves all sessions, which hand it one command at a time.
 
-import type { Command } from '../protocol/commands.ts';
+import { isRefused, type Command } from '../protocol/commands.ts';
 import { encodeFrame, historyFrame, publishedFrame, withId } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -87,8 +87,11 @@ export class Commands {
     return undefined;
   }
 
-  async #subscribe(connection: Connection, { id, channel, since }: Of<'subscribe'>): Promise<void> {
-    await this.#options.subscribing.subscribe(connection, [{ channel, resume: since && (() => since) }], id);
+  #subscribe(connection: Connection, { id, channels }: Of<'subscribe'>): Promise<void> {
+    const requests = channels.map((request) =>
+      isRefused(request) ? request : { channel: request.channel, resume: request.since && (() => request.since) },
+    );
+    return this.#options.subscribing.subscribeEach(connection, requests, id);
   }
 
   #unsubscribe(connection: Connection, { id, channel }: Of<'unsubscribe'>): undefined {

@@ -6,8 +6,10 @@ import type { MaybePromise } from './maybe-promise.ts';
 
 /** What is limited, as the metric's label says it. */
 export const limitKinds = [
-  /** A user's commands and HTTP calls, or those of an anonymous connection. */
+  /** A user's messages and queries, also over HTTP, or those of an anonymous connection. */
   'commands',
+  /** Channels that a user subscribes to, or an anonymous connection. */
+  'subscribes',
   /** Open connections: of this process, of a user, of an address. */
   'connections',
   /** Connections per second of an address. */
@@ -31,6 +33,15 @@ export interface Refusal {
   readonly isAbuse: boolean;
 }
 
+/** How a command counts: `commands` are messages and queries, `others` are those that cost little, such as `ping`. */
+export type CommandKind = 'commands' | 'others';
+
+/** As many as the allowance still held, and what the rest is told. */
+export interface Taken {
+  readonly count: number;
+  readonly refusal: Refusal | undefined;
+}
+
 /** Whose commands count together: those of a user, or of one connection without a user. */
 export interface Caller {
   readonly id: string;
@@ -43,7 +54,9 @@ export interface Caller {
  */
 export interface Limits {
   /** Counts commands; undefined lets them run. Synchronous wherever it can be. */
-  command(caller: Caller, count?: number): MaybePromise<Refusal | undefined>;
+  command(caller: Caller, count?: number, kind?: CommandKind): MaybePromise<Refusal | undefined>;
+  /** Counts channels that are subscribed to, as many as may be. Synchronous wherever it can be. */
+  subscribe(caller: Caller, channels: number): MaybePromise<Taken>;
 
   /** Counts an attempt to connect. */
   arrival(address: string | undefined): MaybePromise<Refusal | undefined>;

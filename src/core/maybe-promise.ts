@@ -2,3 +2,11 @@
 
 /** Of adapters in this process above all: what they answer at once keeps fan-out in one write. */
 export type MaybePromise<T> = T | Promise<T>;
+
+/** Goes on with the value: at once if it is known already. */
+export function whenKnown<Value, Next>(
+  value: MaybePromise<Value>,
+  goOn: (value: Value) => MaybePromise<Next>,
+): MaybePromise<Next> {
+  return value instanceof Promise ? value.then(goOn) : goOn(value);
+}

@@ -2,14 +2,21 @@
 // commands.ts.
 
 import { closeCodes } from '../protocol/codes.ts';
-import { decodeCommand, isRefused, type Command, type RefusedCommand } from '../protocol/commands.ts';
+import {
+  decodeCommand,
+  isRefused,
+  type Command,
+  type RefusedCommand,
+  type SubscribeCommand,
+} from '../protocol/commands.ts';
 import { encodeFrame, type WelcomeFrame } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Identity } from './access.ts';
 import type { Commands } from './commands.ts';
 import { Connection } from './connection.ts';
 import type { Failures } from './failures.ts';
-import { refusalError, type Limits, type Refusal } from './limits.ts';
+import { refusalError, type CommandKind, type Limits, type Refusal } from './limits.ts';
+import { whenKnown, type MaybePromise } from './maybe-promise.ts';
 import type { HubObserver } from './observer.ts';
 import type { Outlet } from './outlet.ts';
 
@@ -25,8 +32,8 @@ export interface SessionPorts {
   ended(session: Session, code: number): void;
 }
 
-/** A frame as it came, or what was read from one. */
-type Entry = string | Command | RefusedCommand;
+/** A frame as it came, or what was read from one. Only one that was admitted is not counted again. */
+type Entry = string | { readonly command: Command | RefusedCommand; readonly admitted: boolean };
 
 /** What a connection has under way. */
 interface Work {
@@ -71,9 +78,9 @@ export class Session extends Connection {
     this.#take(text);
   }
 
-  /** A command that the connection came with; it counts against no limit of commands. Never throws. */
-  begin(command: Command | RefusedCommand): void {
-    this.#take(command);
+  /** A command that the connection came with. Never throws. */
+  begin(command: Command): void {
+    this.#take({ command, admitted: false });
   }
 
   #take(entry: Entry): void {
@@ -92,32 +99,52 @@ export class Session extends Connection {
 
   /** Commands that answer at once run at once; only one that waits makes the next ones wait. */
   #start(entry: Entry): void {
-    if (typeof entry !== 'string') {
-      this.#startCommand(entry);
-      return;
-    }
-    const verdict = this.#ports.limits.command(this);
-    if (!(verdict instanceof Promise)) {
-      this.#startCommand(this.#admitted(entry, verdict));
+    const { command: read, admitted } =
+      typeof entry === 'string' ? { command: decodeCommand(entry), admitted: false } : entry;
+    const command = admitted ? read : this.#admit(read);
+    if (!(command instanceof Promise)) {
+      this.#startCommand(command);
       return;
     }
     const work = this.#working();
     work.busy = true;
-    void verdict.then((refusal) => {
+    void command.then((known) => {
       if (this.closed) return;
-      work.queue.unshift(this.#admitted(entry, refusal));
+      work.queue.unshift({ command: known, admitted: true });
       this.#next(work);
     });
   }
 
-  #admitted(text: string, refusal: Refusal | undefined): Command | RefusedCommand {
-    const command = decodeCommand(text);
-    if (refusal === undefined) return command;
+  /** Counts the command, and answers what of it may run. */
+  #admit(command: Command | RefusedCommand): MaybePromise<Command | RefusedCommand> {
+    const { limits } = this.#ports;
+    if (!isRefused(command) && command.type === 'subscribe') {
+      return whenKnown(limits.subscribe(this, command.channels.length), ({ count, refusal }) =>
+        refusal === undefined ? command : this.#admitSome(command, count, refusal),
+      );
+    }
+    return whenKnown(limits.command(this, 1, kindOf(command)), (refusal) => {
+      if (refusal === undefined) return command;
+      this.#noteRefusal(refusal);
+      const { id } = command;
+      const channel = 'channel' in command ? command.channel : undefined;
+      return { error: refusalError(refusal), id, channel };
+    });
+  }
+
+  /** The first ones of many channels may be let in when the others are not. */
+  #admitSome(command: SubscribeCommand, count: number, refusal: Refusal): SubscribeCommand {
+    this.#noteRefusal(refusal);
+    const error = refusalError(refusal);
+    const channels = command.channels.map((each, index) =>
+      index < count || isRefused(each) ? each : { error, id: command.id, channel: each.channel },
+    );
+    return { ...command, channels };
+  }
+
+  #noteRefusal(refusal: Refusal): void {
     this.#ports.observer.rateLimited(refusal.kind);
     if (refusal.isAbuse) this.outlet.disconnect(closeCodes.policyViolation, 'rate_limited');
-    const { id } = command;
-    const channel = 'channel' in command ? command.channel : undefined;
-    return { error: refusalError(refusal), id, channel };
   }
 
   #startCommand(command: Command | RefusedCommand): void {
@@ -125,7 +152,7 @@ export class Session extends Connection {
     if (this.#work !== undefined && this.#work.publishing > 0 && !isPublish) {
       // It must find what was published before it, and be answered after it.
       this.#work.busy = true;
-      this.#work.queue.unshift(command);
+      this.#work.queue.unshift({ command, admitted: true });
       return;
     }
     const running = isRefused(command) ? this.#refuse(command) : this.#execute(command);
@@ -210,4 +237,12 @@ export class Session extends Connection {
     this.#work = undefined;
     this.#ports.ended(this, code);
   }
+}
+
+/** A heartbeat must not use up what a user may say. */
+function kindOf(command: Command | RefusedCommand): CommandKind {
+  if (isRefused(command)) return 'others';
+  return command.type === 'publish' || command.type === 'history' || command.type === 'presence'
+    ? 'commands'
+    : 'others';
 }

@@ -10,6 +10,7 @@
 // And how it ends when the right to it has ended.
 
 import type { ErrorCode, GapReason } from '../protocol/codes.ts';
+import type { RefusedCommand } from '../protocol/commands.ts';
 import { encodeFrame, type CommandId, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -84,6 +85,35 @@ export class Subscribing {
     for (const beginning of beginnings) this.#goLiveOrRecover(connection, beginning);
   }
 
+  /**
+   * Each by itself: one that fails gets its error, and the others go on. All are opened at once, so that many cost the
+   * sync layer hardly more round trips than one. Never rejects.
+   */
+  async subscribeEach(
+    connection: Connection,
+    requests: readonly (SubscribeRequest | RefusedCommand)[],
+    id?: CommandId,
+  ): Promise<void> {
+    const { failures } = this.#options;
+    // A channel that is named twice is answered twice, one after the other.
+    const answered = new Map<string, Promise<void>>();
+    for (const request of requests) {
+      if ('error' in request) {
+        failures.reply(connection.outlet, request.error, id, request.channel);
+        continue;
+      }
+      const { channel } = request;
+      const subscribe = () => this.subscribe(connection, [request], id);
+      const earlier = answered.get(channel);
+      const subscribing = earlier === undefined ? subscribe() : earlier.then(subscribe);
+      answered.set(
+        channel,
+        subscribing.catch((error: unknown) => failures.reply(connection.outlet, error, id, channel)),
+      );
+    }
+    await Promise.all(answered.values());
+  }
+
   /** Ends the subscriptions that are no longer allowed; answers how many. */
   async leaveDenied(connection: Connection): Promise<number> {
     let left = 0;
@@ -113,6 +143,8 @@ export class Subscribing {
           channels = await this.#open(requests);
         }
         if (connection.closed || generation !== access.generation) continue;
+        // Again, as other channels of the same command may have been added meanwhile.
+        this.#requireRoom(connection, requests);
         this.#requireCapacity(connection, channels, elsewhere);
         return requests.map((request, index) => begin(connection, request, channels[index]));
       }
@@ -126,11 +158,8 @@ export class Subscribing {
 
   /** Answers how many are subscribed on the other nodes, where that matters. */
   async #permit(connection: Connection, requests: readonly SubscribeRequest[]): Promise<number[]> {
-    const { access, channelsPerConnectionMax } = this.#options;
-    const fresh = requests.filter(({ channel }) => connection.subscription(channel) === undefined);
-    if (connection.subscriptionCount + fresh.length > channelsPerConnectionMax) {
-      throw new RealtimeError('limit_exceeded', `A connection has at most ${channelsPerConnectionMax} channels.`);
-    }
+    const { access } = this.#options;
+    this.#requireRoom(connection, requests);
     // At once: a stream of fifty channels waits as long as one of one.
     const allowed = await Promise.all(
       requests.map(async ({ channel }) => access.may(connection.identity, 'subscribe', channel)),
@@ -140,6 +169,13 @@ export class Subscribing {
       throw new RealtimeError('forbidden', `No rule allows to subscribe to ${forbidden.channel}.`);
     }
     return Promise.all(requests.map(async ({ channel }) => this.#subscribersElsewhere(channel)));
+  }
+
+  #requireRoom(connection: Connection, requests: readonly SubscribeRequest[]): void {
+    const { channelsPerConnectionMax } = this.#options;
+    const fresh = requests.filter(({ channel }) => connection.subscription(channel) === undefined);
+    if (connection.subscriptionCount + fresh.length <= channelsPerConnectionMax) return;
+    throw new RealtimeError('limit_exceeded', `A connection has at most ${channelsPerConnectionMax} channels.`);
   }
 
   async #open(requests: readonly SubscribeRequest[]): Promise<Channel[]> {

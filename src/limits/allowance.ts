@@ -6,7 +6,7 @@
 // A window begins with the first that is spent in it. Time is measured, not read from a clock that may be set.
 
 import type { Clock } from '../time/clock.ts';
-import type { MaybePromise } from '../core/maybe-promise.ts';
+import { whenKnown, type MaybePromise } from '../core/maybe-promise.ts';
 
 export interface Slice {
   /** As much as was asked for, or what was left. */
@@ -20,6 +20,11 @@ export interface AllowanceOptions {
   readonly windowMs: number;
   /** Never rejects. Undefined where no other node counts: then the slice is the limit, taken once per window. */
   readonly fetch: ((key: string, points: number) => Promise<Slice>) | undefined;
+  /**
+   * What each node gives out in a window before it asks, and counts once it does: a crowd that comes back at once asks
+   * nobody. All nodes together may pass the limit by this much for each node. Default: 0.
+   */
+  readonly free?: number;
   readonly clock: Clock;
 }
 
@@ -30,6 +35,11 @@ export interface Exhausted {
   readonly refused: number;
 }
 
+export interface Taken {
+  readonly count: number;
+  readonly exhausted: Exhausted | undefined;
+}
+
 const slices = 10;
 
 interface Account {
@@ -38,6 +48,8 @@ interface Account {
   /** Nothing is left anywhere: nobody is asked before. */
   emptyUntil: number;
   refused: number;
+  /** Given out and not yet counted where all nodes are. */
+  owed: number;
   fetching: Promise<void> | undefined;
 }
 
@@ -74,6 +86,24 @@ export class Allowance {
     return fetched === undefined ? this.spend(key, count) : fetched.then(() => this.spend(key, count));
   }
 
+  /** As many of these as are left; `exhausted` if they are not all. */
+  take(key: string, count: number): MaybePromise<Taken> {
+    const account = this.#accounts.get(key) ?? this.#open(key);
+    const now = this.#options.clock.monotonic();
+    const here = now < account.creditsUntil ? Math.min(count, account.credits) : 0;
+    account.credits -= here;
+    const rest = count - here;
+    if (rest === 0) return { count, exhausted: undefined };
+    if (now < account.emptyUntil) {
+      account.refused += rest;
+      return { count: here, exhausted: refusalOf(account, now) };
+    }
+    const fetched = this.#replenish(key, account, Math.min(rest, this.#options.limit), now);
+    return whenKnown(fetched, () =>
+      whenKnown(this.take(key, rest), (taken) => ({ ...taken, count: here + taken.count })),
+    );
+  }
+
   /** Whether one more would be refused, as far as this node knows. */
   exhausted(key: string): Exhausted | undefined {
     const account = this.#accounts.get(key);
@@ -96,7 +126,7 @@ export class Allowance {
   }
 
   #open(key: string): Account {
-    const account: Account = { credits: 0, creditsUntil: 0, emptyUntil: 0, refused: 0, fetching: undefined };
+    const account: Account = { credits: 0, creditsUntil: 0, emptyUntil: 0, refused: 0, owed: 0, fetching: undefined };
     this.#accounts.set(key, account);
     return account;
   }
@@ -105,7 +135,12 @@ export class Allowance {
     if (account.fetching !== undefined) return account.fetching;
     if (now >= account.creditsUntil) account.credits = 0;
     account.refused = 0;
-    const { fetch, limit, windowMs } = this.#options;
+    const { fetch, limit, windowMs, free = 0 } = this.#options;
+    if (free > 0 && now >= account.creditsUntil) {
+      account.owed = free;
+      this.#credit(account, { granted: free, milliseconds: windowMs }, free, now);
+      return undefined;
+    }
     if (fetch === undefined) {
       const granted = now < account.creditsUntil ? 0 : limit;
       this.#credit(
@@ -117,9 +152,11 @@ export class Allowance {
       return undefined;
     }
     const wanted = Math.max(this.#slice, points - account.credits);
-    account.fetching = fetch(key, wanted).then((fetched) => {
+    const { owed } = account;
+    account.owed = 0;
+    account.fetching = fetch(key, wanted + owed).then(({ granted, milliseconds }) => {
       account.fetching = undefined;
-      this.#credit(account, fetched, wanted, now);
+      this.#credit(account, { granted: Math.max(0, granted - owed), milliseconds }, wanted, now);
     });
     return account.fetching;
   }

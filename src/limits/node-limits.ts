@@ -4,14 +4,15 @@
 import { createHash } from 'node:crypto';
 import type { Identity } from '../core/access.ts';
 import type { Clock } from '../time/clock.ts';
-import type { Caller, LimitKind, Limits, Refusal } from '../core/limits.ts';
-import type { MaybePromise } from '../core/maybe-promise.ts';
+import type { CommandKind, Caller, LimitKind, Limits, Refusal, Taken } from '../core/limits.ts';
+import { whenKnown, type MaybePromise } from '../core/maybe-promise.ts';
 import { Allowance, type AllowanceOptions, type Exhausted } from './allowance.ts';
 import { ConnectionCount, type WholeCount } from './connection-count.ts';
 
 /** 0 sets no limit. */
 export interface LimitSettings {
   readonly commandsPerMinute: number;
+  readonly subscribesPerMinute: number;
   readonly connectionsPerUser: number;
   readonly connectionsPerAddress: number;
   readonly connectsPerSecondPerAddress: number;
@@ -28,6 +29,10 @@ export interface NodeLimitsOptions extends LimitSettings {
 const minuteMs = 60_000;
 /** Connects of so many seconds may come at once. */
 export const burstSeconds = 5;
+/** Of one connection: pings and the like, which no user has a reason to send so many of. */
+const othersPerMinute = 10_000;
+/** Of a user's channels, each node lets this share in before it asks: else a crowd would ask once for each user. */
+const freeShare = 0.01;
 /** Who is refused so many times its limit within a window does not listen. */
 export const abuseFactor = 10;
 /** Seconds after which a refused connection may try again: nobody knows when another one ends. */
@@ -40,6 +45,9 @@ export class NodeLimits implements Limits {
   readonly #userCommands: Allowance | undefined;
   /** A connection is on one node, so nobody else counts its commands. */
   readonly #connectionCommands: Allowance | undefined;
+  readonly #userSubscribes: Allowance | undefined;
+  readonly #connectionSubscribes: Allowance | undefined;
+  readonly #others: Allowance | undefined;
   readonly #connects: Allowance | undefined;
   readonly #authFailures: Allowance | undefined;
   readonly #users: ConnectionCount | undefined;
@@ -49,12 +57,18 @@ export class NodeLimits implements Limits {
 
   constructor(options: NodeLimitsOptions) {
     this.#options = options;
-    const { commandsPerMinute, connectsPerSecondPerAddress: perSecond, clock } = options;
+    const { commandsPerMinute, subscribesPerMinute, connectsPerSecondPerAddress: perSecond, clock } = options;
     const { authFailuresPerMinutePerAddress: failures } = options;
+    const here = (limit: number) => new Allowance({ limit, windowMs: minuteMs, fetch: undefined, clock });
     if (commandsPerMinute > 0) {
       this.#userCommands = this.#allowance('commands', commandsPerMinute, minuteMs);
-      const here = { limit: commandsPerMinute, windowMs: minuteMs, fetch: undefined, clock };
-      this.#connectionCommands = new Allowance(here);
+      this.#connectionCommands = here(commandsPerMinute);
+      this.#others = here(othersPerMinute);
+    }
+    if (subscribesPerMinute > 0) {
+      const free = Math.floor(subscribesPerMinute * freeShare);
+      this.#userSubscribes = this.#allowance('subscribes', subscribesPerMinute, minuteMs, free);
+      this.#connectionSubscribes = here(subscribesPerMinute);
     }
     if (perSecond > 0) this.#connects = this.#allowance('connects', perSecond * burstSeconds, burstSeconds * 1_000);
     if (failures > 0) this.#authFailures = this.#allowance('authentications', failures, minuteMs);
@@ -64,8 +78,8 @@ export class NodeLimits implements Limits {
 
   /** All that is kept, counted: nothing of it is left when nobody is there and time has passed. */
   get size(): number {
-    const parts = [this.#userCommands, this.#connectionCommands, this.#connects, this.#authFailures, this.#addressOf];
-    return [...parts, this.#users, this.#addresses].reduce((sum, part) => sum + (part?.size ?? 0), 0);
+    const parts = [...this.#allowances, this.#addressOf, this.#users, this.#addresses];
+    return parts.reduce((sum, part) => sum + (part?.size ?? 0), 0);
   }
 
   /** Connections that are counted for somebody: once for a user, once for an address. */
@@ -73,17 +87,28 @@ export class NodeLimits implements Limits {
     return (this.#users?.connections ?? 0) + (this.#addresses?.connections ?? 0) + this.#addressOf.size;
   }
 
-  command({ id, identity }: Caller, count = 1): MaybePromise<Refusal | undefined> {
-    const allowance = identity.user === null ? this.#connectionCommands : this.#userCommands;
-    if (allowance === undefined) return undefined;
-    const spent = allowance.spend(identity.user === null ? id : keyOf(identity.user), count);
-    return spent instanceof Promise ? spent.then((known) => this.#commands(known)) : this.#commands(spent);
+  command({ id, identity }: Caller, count = 1, kind: CommandKind = 'commands'): MaybePromise<Refusal | undefined> {
+    const { user } = identity;
+    const isConnections = kind === 'others' || user === null;
+    const allowance = kind === 'others' ? this.#others : isConnections ? this.#connectionCommands : this.#userCommands;
+    const limit = kind === 'others' ? othersPerMinute : this.#options.commandsPerMinute;
+    const spent = allowance?.spend(isConnections ? id : keyOf(user), count);
+    return whenKnown(spent, (exhausted) => refusal('commands', exhausted, isAbuse(exhausted, limit)));
+  }
+
+  subscribe({ id, identity: { user } }: Caller, channels: number): MaybePromise<Taken> {
+    const allowance = user === null ? this.#connectionSubscribes : this.#userSubscribes;
+    if (allowance === undefined) return { count: channels, refusal: undefined };
+    const limit = this.#options.subscribesPerMinute;
+    return whenKnown(allowance.take(user === null ? id : keyOf(user), channels), ({ count, exhausted }) => ({
+      count,
+      refusal: refusal('subscribes', exhausted, isAbuse(exhausted, limit)),
+    }));
   }
 
   arrival(address: string | undefined): MaybePromise<Refusal | undefined> {
     if (this.#connects === undefined || address === undefined) return undefined;
-    const spent = this.#connects.spend(address);
-    return spent instanceof Promise ? spent.then((known) => refusal('connects', known)) : refusal('connects', spent);
+    return whenKnown(this.#connects.spend(address), (exhausted) => refusal('connects', exhausted));
   }
 
   authentication(address: string | undefined): Refusal | undefined {
@@ -125,8 +150,8 @@ export class NodeLimits implements Limits {
   }
 
   left({ id, identity: { user } }: Caller): void {
-    if (user === null) this.#connectionCommands?.forget(id);
-    else this.#users?.left(keyOf(user));
+    for (const own of [this.#connectionCommands, this.#connectionSubscribes, this.#others]) own?.forget(id);
+    if (user !== null) this.#users?.left(keyOf(user));
     const address = this.#addressOf.get(id);
     if (address === undefined) return;
     this.#addressOf.delete(id);
@@ -141,8 +166,7 @@ export class NodeLimits implements Limits {
 
   /** To be called every second or so: what is over goes. */
   sweep(): void {
-    for (const part of [this.#userCommands, this.#connectionCommands, this.#connects, this.#authFailures])
-      part?.sweep();
+    for (const allowance of this.#allowances) allowance?.sweep();
     this.#users?.sweep();
     this.#addresses?.sweep();
   }
@@ -153,20 +177,25 @@ export class NodeLimits implements Limits {
     this.#addresses?.remind();
   }
 
-  #commands(exhausted: Exhausted | undefined): Refusal | undefined {
-    const isAbuse = (exhausted?.refused ?? 0) > abuseFactor * this.#options.commandsPerMinute;
-    return refusal('commands', exhausted, isAbuse);
+  get #allowances(): readonly (Allowance | undefined)[] {
+    const ofConnections = [this.#connectionCommands, this.#connectionSubscribes, this.#others];
+    return [this.#userCommands, this.#userSubscribes, ...ofConnections, this.#connects, this.#authFailures];
   }
 
-  #allowance(name: LimitKind, limit: number, windowMs: number): Allowance {
+  #allowance(name: LimitKind, limit: number, windowMs: number, freeShared = 0): Allowance {
     const { sharedBy, clock } = this.#options;
-    return new Allowance({ limit, windowMs, fetch: sharedBy(name, limit, windowMs), clock });
+    const fetch = sharedBy(name, limit, windowMs);
+    return new Allowance({ limit, windowMs, fetch, free: fetch === undefined ? 0 : freeShared, clock });
   }
 
   #count(prefix: string, max: number): ConnectionCount | undefined {
     const { whole, clock } = this.#options;
     return max > 0 ? new ConnectionCount({ max, prefix, whole, clock }) : undefined;
   }
+}
+
+function isAbuse(exhausted: Exhausted | undefined, limit: number): boolean {
+  return (exhausted?.refused ?? 0) > abuseFactor * limit;
 }
 
 function refusal(kind: LimitKind, exhausted: Exhausted | undefined, isAbuse = false): Refusal | undefined {

@@ -10,10 +10,16 @@ interface Identified {
   readonly id?: CommandId | undefined;
 }
 
-export interface SubscribeCommand extends Identified {
-  readonly type: 'subscribe';
+/** What a client wants of one channel that it subscribes to. */
+export interface ChannelRequest {
   readonly channel: ChannelName;
   readonly since?: Position | undefined;
+}
+
+export interface SubscribeCommand extends Identified {
+  readonly type: 'subscribe';
+  /** Each is answered by itself, also one that is malformed. */
+  readonly channels: readonly (ChannelRequest | RefusedCommand)[];
 }
 
 export interface UnsubscribeCommand extends Identified {
@@ -74,6 +80,8 @@ export const commandIdLengthMax = 64;
 export const keyLengthMax = 64;
 export const historyLimitDefault = 100;
 export const historyLimitMax = 1_000;
+/** Of one `subscribe` command. */
+export const subscribeChannelsMax = 1_000;
 /** A frame that was refused, with what is known of it for the error reply. */
 export interface RefusedCommand {
   readonly error: RealtimeError;
@@ -98,7 +106,7 @@ export function decodeCommand(text: string): Command | RefusedCommand {
   return readCommand(frame as Record<string, unknown>, text);
 }
 
-export function isRefused(decoded: Command | RefusedCommand): decoded is RefusedCommand {
+export function isRefused(decoded: Command | ChannelRequest | RefusedCommand): decoded is RefusedCommand {
   return 'error' in decoded;
 }
 
@@ -118,6 +126,7 @@ function readCommand(frame: Record<string, unknown>, text: string): Command | Re
       }
       return { type, id, token: frame.token };
     case 'subscribe':
+      return readSubscribe(id, frame);
     case 'unsubscribe':
     case 'publish':
     case 'history':
@@ -128,8 +137,53 @@ function readCommand(frame: Record<string, unknown>, text: string): Command | Re
   }
 }
 
+function readSubscribe(id: CommandId | undefined, frame: Record<string, unknown>): SubscribeCommand | RefusedCommand {
+  const { channels } = frame;
+  if (channels === undefined || channels === null) {
+    const request = readChannelRequest(id, frame);
+    return isRefused(request) ? request : { type: 'subscribe', id, channels: [request] };
+  }
+  if (frame.channel !== undefined) return refused(id, undefined, 'bad_request', 'Give either "channel" or "channels".');
+  if (!Array.isArray(channels) || channels.length === 0 || channels.length > subscribeChannelsMax) {
+    const text = `"channels" is a list of 1 to ${subscribeChannelsMax} objects {channel, since?}.`;
+    return refused(id, undefined, 'bad_request', text);
+  }
+  return { type: 'subscribe', id, channels: channels.map((each: unknown) => readListed(id, each)) };
+}
+
+/** The error repeats a name that is none, since the client has to tell which of its channels is meant. */
+function readListed(id: CommandId | undefined, value: unknown): ChannelRequest | RefusedCommand {
+  if (typeof value !== 'object' || value === null) {
+    return refused(id, undefined, 'bad_request', '"channels" holds something that is no object {channel, since?}.');
+  }
+  const members = value as Record<string, unknown>;
+  const request = readChannelRequest(id, members);
+  if (!isRefused(request) || request.channel !== undefined || typeof members.channel !== 'string') return request;
+  return { ...request, channel: members.channel };
+}
+
+/** Channels that a connection names in its address. */
+export function subscribeTo(names: readonly string[]): SubscribeCommand {
+  return { type: 'subscribe', channels: names.map((channel) => readListed(undefined, { channel })) };
+}
+
+function readChannelRequest(
+  id: CommandId | undefined,
+  { channel, since: given }: Record<string, unknown>,
+): ChannelRequest | RefusedCommand {
+  if (!isChannelName(channel)) return refused(id, undefined, 'bad_channel');
+  const since = given === null ? undefined : given;
+  return isSince(since) ? { channel, since } : refused(id, channel, 'bad_request', sinceShape);
+}
+
+const sinceShape = '"since" is {epoch: string, offset: whole number from 0}.';
+
+function isSince(value: unknown): value is Position | undefined {
+  return value === undefined || isPosition(value);
+}
+
 function readChannelCommand(
-  type: 'subscribe' | 'unsubscribe' | 'publish' | 'history' | 'presence',
+  type: 'unsubscribe' | 'publish' | 'history' | 'presence',
   id: CommandId | undefined,
   frame: Record<string, unknown>,
   text: string,
@@ -139,11 +193,8 @@ function readChannelCommand(
   if (type === 'unsubscribe' || type === 'presence') return { type, id, channel };
   if (type === 'publish') return readPublish(id, channel, frame, text);
 
-  const since = frame.since === undefined || frame.since === null ? undefined : frame.since;
-  if (since !== undefined && !isPosition(since)) {
-    return refused(id, channel, 'bad_request', '"since" is {epoch: string, offset: whole number from 0}.');
-  }
-  if (type === 'subscribe') return { type, id, channel, since };
+  const since = frame.since === null ? undefined : frame.since;
+  if (!isSince(since)) return refused(id, channel, 'bad_request', sinceShape);
 
   const limit = frame.limit ?? historyLimitDefault;
   if (typeof limit !== 'number' || !Number.isInteger(limit) || limit < 1 || limit > historyLimitMax) {

@@ -234,7 +234,15 @@ export const settingsByKey = {
     'RATE_LIMIT_PER_MINUTE',
     wholeNumber(0, 1_000_000_000),
     '100',
-    'Commands per user and minute over all nodes; `0` sets no limit. Each anonymous connection has its own allowance.',
+    'Messages and queries (`publish`, `history`, `presence`) per user and minute over all nodes; `0` sets no limit.' +
+      ' Each anonymous connection has its own allowance.',
+  ),
+  subscribesPerMinute: defaulted(
+    'SUBSCRIBES_PER_MINUTE',
+    wholeNumber(0, 1_000_000_000),
+    '10000',
+    'Channels that a user subscribes to per minute over all nodes, those of event streams and of `?channels=` among' +
+      ' them; `0` sets no limit. Each anonymous connection has its own allowance.',
   ),
   heartbeat: defaulted(
     'HEARTBEAT',

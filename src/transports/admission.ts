@@ -4,10 +4,10 @@
 
 import type { Authenticate, Identity } from '../core/access.ts';
 import type { Failures } from '../core/failures.ts';
-import { noteFailure, refusalError, type Limits, type Refusal } from '../core/limits.ts';
+import { noteFailure, refusalError, type Caller, type Limits, type Refusal } from '../core/limits.ts';
 import type { HubObserver } from '../core/observer.ts';
 import type { Sessions } from '../core/sessions.ts';
-import type { MaybePromise } from '../core/maybe-promise.ts';
+import { whenKnown, type MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Origins } from '../http/origins.ts';
 import { tokenOf } from '../http/request.ts';
@@ -53,14 +53,15 @@ export class Admission {
     const { limits, addressOf } = this.#options;
     this.#requireRoomHere();
     const address = addressOf?.(request);
-    const arrival = limits.arrival(address);
-    const identify = (refusal: Refusal | undefined) => {
+    return whenKnown(limits.arrival(address), (refusal) => {
       this.#refuse(refusal);
-      const identity = this.#identify(request, query, address);
-      const enter = (known: Identity) => this.#enter({ identity: known, address }, open);
-      return identity instanceof Promise ? identity.then(enter) : enter(identity);
-    };
-    return arrival instanceof Promise ? arrival.then(identify) : identify(arrival);
+      return whenKnown(this.#identify(request, query, address), (identity) => this.#enter({ identity, address }, open));
+    });
+  }
+
+  /** Counts the channels of a connection that was let in. Throws, or rejects with, `rate_limited`. */
+  subscribe(caller: Caller, channels: number): MaybePromise<void> {
+    return whenKnown(this.#options.limits.subscribe(caller, channels), ({ refusal }) => this.#refuse(refusal));
   }
 
   /** Counts how an attempt ended that was not let in; answers what to tell. */

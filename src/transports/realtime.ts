@@ -153,6 +153,7 @@ async function openEvents(
       connect(visitor, { channels, wantsPings: query.get('ping') === '1' }, options),
     );
     try {
+      await admission.subscribe(session, channels.length);
       await subscribing.subscribe(session, resumeRequests(channels, cursorOf(request, query, channels), stream));
     } catch (error) {
       stream.end(closeCodes.policyViolation);

@@ -8,7 +8,7 @@ import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
 import type { Sessions } from '../core/sessions.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
-import { decodeCommand } from '../protocol/commands.ts';
+import { subscribeTo } from '../protocol/commands.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import { gapFrame } from './gap-frame.ts';
 
@@ -76,7 +76,7 @@ export class WebSocketConnection implements Outlet {
     const session = start.sessions.connect(start.identity, this, start.address);
     this.#session = session;
     socket.sendText(encodeFrame(session.welcome()));
-    for (const channel of start.channels) session.begin(decodeCommand(JSON.stringify({ type: 'subscribe', channel })));
+    if (start.channels.length > 0) session.begin(subscribeTo(start.channels));
   }
 
   message(socket: Socket, message: string | Buffer): void {

@@ -134,7 +134,7 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
   }
 
   async function join(node: number, user: string): Promise<WebSocketClient> {
-    const query = `token=${await tokenOf({ sub: user })}`;
+    const query = `token=${await tokenOf({ sub: user, channels: { '*': ['history'] } })}`;
     const socket = await WebSocketClient.open(nodes[node]!.url, { query, timeoutMs: 10_000 });
     sockets.push(socket);
     return socket;
@@ -150,9 +150,9 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
     return wait(welcomed, 12_000, 'an answer');
   }
 
-  /** So many pings at once; the answers. */
-  async function ping(socket: WebSocketClient, count: number): Promise<Frame[]> {
-    for (let id = 0; id < count; id++) socket.send({ type: 'ping', id });
+  /** So many questions at once; the answers. */
+  async function ask(socket: WebSocketClient, count: number): Promise<Frame[]> {
+    for (let id = 0; id < count; id++) socket.send({ type: 'history', channel: 'ephemeral:a', id });
     const answers: Frame[] = [];
     while (answers.length < count) {
       const frame = await socket.nextAny(10_000);
@@ -162,13 +162,13 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
   }
 
   function passed(answers: readonly Frame[]): number {
-    return answers.filter(({ type }) => type === 'pong').length;
+    return answers.filter(({ type }) => type === 'history').length;
   }
 
   test('one user’s commands over all nodes: exactly the limit', async () => {
     const user = newUser();
     const all = await Promise.all([0, 1, 2, 0].map((node) => join(node, user)));
-    const answers = (await Promise.all(all.map((socket) => ping(socket, 60)))).flat();
+    const answers = (await Promise.all(all.map((socket) => ask(socket, 60)))).flat();
     expect(passed(answers)).toBe(limit);
     for (const { code, retryAfter } of answers.filter(({ type }) => type === 'error') as LimitError[]) {
       expect(code).toBe('rate_limited');
@@ -176,7 +176,7 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
       expect(retryAfter).toBeLessThanOrEqual(60);
     }
     // Nor does another node help whoever comes back.
-    expect(passed(await ping(await join(1, user), 5))).toBe(0);
+    expect(passed(await ask(await join(1, user), 5))).toBe(0);
   }, 30_000);
 
   test('one user’s connections over all nodes', async () => {
@@ -202,9 +202,9 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
 
   test('a window that a clock has misdated begins anew: nobody is locked out', async () => {
     const user = newUser();
-    expect(passed(await ping(await join(0, user), limit + 10))).toBe(limit);
+    expect(passed(await ask(await join(0, user), limit + 10))).toBe(limit);
     await place.misdate(user);
-    expect(passed(await ping(await join(1, user), 5))).toBe(5);
+    expect(passed(await ask(await join(1, user), 5))).toBe(5);
   }, 30_000);
 
   test('while the store is away each node counts alone, and together again afterwards', async () => {
@@ -213,17 +213,17 @@ describe.each(Object.entries(places))('three nodes over %s', (_name, open) => {
       const socket = await join(0, user);
       await fault.begin();
       const startedAt = performance.now();
-      expect([fault.name, passed(await ping(socket, limit + 20))]).toEqual([fault.name, limit]);
+      expect([fault.name, passed(await ask(socket, limit + 20))]).toEqual([fault.name, limit]);
       // One who comes now waits for nobody either.
       const late = await join(1, newUser());
-      expect(passed(await ping(late, 5))).toBe(5);
+      expect(passed(await ask(late, 5))).toBe(5);
       expect(performance.now() - startedAt).toBeLessThan(8_000);
       await fault.end();
       const isShared = async (): Promise<boolean> => {
         const another = newUser();
         const [first, second] = [await join(0, another), await join(1, another)];
-        await ping(first, limit + 1);
-        return passed(await ping(second, 3)) === 0;
+        await ask(first, limit + 1);
+        return passed(await ask(second, 3)) === 0;
       };
       await until(isShared, 'nodes count together again', 30_000, 200);
     }

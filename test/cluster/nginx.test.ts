@@ -49,7 +49,13 @@ class Pair {
   /** Keeps its port over restarts. */
   async start(name: string): Promise<RunningServer> {
     const port = this.#nodes.get(name)?.port ?? (await freePort());
-    const quiet = { RATE_LIMIT_PER_MINUTE: '0', BROADCAST_INTERVAL: '0', LOG_FORMAT: 'json', SHUTDOWN_TIMEOUT: '3' };
+    const quiet = {
+      RATE_LIMIT_PER_MINUTE: '0',
+      SUBSCRIBES_PER_MINUTE: '0',
+      BROADCAST_INTERVAL: '0',
+      LOG_FORMAT: 'json',
+      SHUTDOWN_TIMEOUT: '3',
+    };
     const own = { NODE_ID: name, PORT: String(port), SYNC: this.#sync };
     const node = await startServer({ ...quiet, ...own, ...(await this.settings()) }, 40_000);
     this.#nodes.set(name, node);

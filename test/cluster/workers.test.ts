@@ -12,7 +12,14 @@ import { seed } from '../support/random.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { sample } from '../wire/wire.ts';
 
-const quiet = { RATE_LIMIT_PER_MINUTE: '0', BROADCAST_INTERVAL: '0', LOG_FORMAT: 'json', NODE_ID: 'm', WORKERS: '2' };
+const quiet = {
+  RATE_LIMIT_PER_MINUTE: '0',
+  SUBSCRIBES_PER_MINUTE: '0',
+  BROADCAST_INTERVAL: '0',
+  LOG_FORMAT: 'json',
+  NODE_ID: 'm',
+  WORKERS: '2',
+};
 const servers = new Set<RunningServer>();
 const clients = new Set<{ cut(): unknown }>();
 let load: Load | undefined;

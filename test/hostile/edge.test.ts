@@ -10,7 +10,13 @@ import { patient } from '../support/patience.ts';
 
 patient();
 
-const settings = { SYNC: 'memory', BROADCAST_INTERVAL: '0', RATE_LIMIT_PER_MINUTE: '0', SHUTDOWN_TIMEOUT: '0' };
+const settings = {
+  SYNC: 'memory',
+  BROADCAST_INTERVAL: '0',
+  RATE_LIMIT_PER_MINUTE: '0',
+  SUBSCRIBES_PER_MINUTE: '0',
+  SHUTDOWN_TIMEOUT: '0',
+};
 const foreign = 'https://evil.example';
 const listed = 'https://app.example';
 

@@ -89,7 +89,13 @@ function withPassword(url: string, password: string): string {
 }
 
 const keys = { JWT_SECRET: markers.jwtSecret, API_KEY: markers.apiKey, ADMIN_KEY: markers.adminKey };
-const loud = { LOG_LEVEL: 'trace', BROADCAST_INTERVAL: '1', SHUTDOWN_TIMEOUT: '0', RATE_LIMIT_PER_MINUTE: '0' };
+const loud = {
+  LOG_LEVEL: 'trace',
+  BROADCAST_INTERVAL: '1',
+  SHUTDOWN_TIMEOUT: '0',
+  RATE_LIMIT_PER_MINUTE: '0',
+  SUBSCRIBES_PER_MINUTE: '0',
+};
 
 let postgresCluster: Promise<{ cluster: TestCluster; url: string }> | undefined;
 const database = () => (postgresCluster ??= clusterWithPassword(markers.databasePassword));

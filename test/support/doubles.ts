@@ -17,6 +17,7 @@ const never = (): undefined => undefined;
 
 export const unlimited: Limits = {
   command: never,
+  subscribe: (_caller, channels) => ({ count: channels, refusal: undefined }),
   arrival: never,
   authentication: never,
   authenticationFailed: never,

@@ -5,7 +5,13 @@ import { WebSocketClient } from './clients.ts';
 import { startServer, type Environment, type RunningServer } from './process.ts';
 import { until } from './tcp-client.ts';
 
-const quiet = { RATE_LIMIT_PER_MINUTE: '0', BROADCAST_INTERVAL: '0', SHUTDOWN_TIMEOUT: '0', LOG_FORMAT: 'json' };
+const quiet = {
+  RATE_LIMIT_PER_MINUTE: '0',
+  SUBSCRIBES_PER_MINUTE: '0',
+  BROADCAST_INTERVAL: '0',
+  SHUTDOWN_TIMEOUT: '0',
+  LOG_FORMAT: 'json',
+};
 
 export function startNode(settings: Environment): Promise<RunningServer> {
   return startServer({ ...quiet, ...settings });

@@ -78,6 +78,7 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
       SYNC: 'redis',
       REDIS_URL: this.proxy?.through(this.redis.url) ?? this.redis.url,
       RATE_LIMIT_PER_MINUTE: '0',
+      SUBSCRIBES_PER_MINUTE: '0',
       BROADCAST_INTERVAL: '0',
       SHUTDOWN_TIMEOUT: '0',
       LOG_FORMAT: 'json',

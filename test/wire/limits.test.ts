@@ -16,6 +16,8 @@ const long = process.env['LONG'] === '1';
 const apiKey = 'the-key-of-the-backend-0123456789';
 const adminKey = 'the-key-of-the-operator-0123456789';
 const everything = { '*': ['subscribe', 'publish', 'history'] };
+/** Counts; a ping does not. */
+const counted = { type: 'history', channel: 'a' };
 
 function bearer(token: string): Record<string, string> {
   return { authorization: `Bearer ${token}` };
@@ -63,15 +65,17 @@ describeWire('Limits', (wire) => {
       const { retryAfter } = refusal as unknown as { retryAfter: number };
       expect(retryAfter).toBeGreaterThan(40);
       expect(retryAfter).toBeLessThanOrEqual(60);
-      const ping = await socket.request({ type: 'ping' });
-      expect(ping.code).toBe('rate_limited');
+      expect((await socket.request(counted)).code).toBe('rate_limited');
+      // What a client is kept alive by, and what it listens to, is no message.
+      expect((await socket.request({ type: 'ping' })).type).toBe('pong');
+      expect((await socket.request({ type: 'subscribe', channel: 'b' })).type).toBe('subscribed');
     }
     // Others are not concerned.
-    const bob = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'bob' })}` });
-    expect((await bob.request({ type: 'ping' })).type).toBe('pong');
+    const bob = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'bob', channels: everything })}` });
+    expect((await bob.request(counted)).type).toBe('history');
     // Coming back does not help.
     const again = await wire.socket(server, { query: `token=${token}` });
-    expect((await again.request({ type: 'ping' })).code).toBe('rate_limited');
+    expect((await again.request(counted)).code).toBe('rate_limited');
   });
 
   testOnce(
@@ -91,7 +95,7 @@ describeWire('Limits', (wire) => {
       expect((await history()).status).toBe(200);
       expect((await history()).status).toBe(429);
       const socket = await wire.socket(server, { headers: token });
-      expect((await socket.request({ type: 'ping' })).code).toBe('rate_limited');
+      expect((await socket.request(counted)).code).toBe('rate_limited');
       for (let sent = 0; sent < 30; sent++) {
         const answer = await post(server, '/realtime/publish', { channels, data: 1 }, bearer(apiKey));
         expect(answer.status).toBe(200);
@@ -99,11 +103,74 @@ describeWire('Limits', (wire) => {
     },
   );
 
+  // 150 channels never succeeded, and a page with 30 that reconnected five times in a minute was mute.
+  testOnce('150 channels at once, a thousand in one command, and 30 over and over, are no messages', async () => {
+    const server = await wire.start({ JWT_SECRET: secret, RATE_LIMIT_PER_MINUTE: '100', MAX_MESSAGE_BYTES: '131072' });
+    const names = (count: number) => Array.from({ length: count }, (_, index) => `many:${index}`);
+    const query = `token=${await tokenOf({ sub: 'reads', channels: everything })}`;
+    const single = await wire.socket(server, { query });
+    await single.next('welcome');
+    for (const [id, channel] of names(150).entries()) single.send({ type: 'subscribe', id, channel });
+    for (const channel of names(150)) expect(await single.next('subscribed')).toMatchObject({ channel });
+    const together = await wire.socket(server, { query });
+    await together.next('welcome');
+    const channels = names(1_000).map((channel) => ({ channel, since: { epoch: 'other', offset: 1 } }));
+    together.send({ type: 'subscribe', id: 'all', channels });
+    const answered = new Set<unknown>();
+    for (const _ of channels) {
+      const answer = await together.next('subscribed');
+      expect(answer).toMatchObject({ id: 'all', recovered: false });
+      answered.add(answer.channel);
+    }
+    expect(answered.size).toBe(1_000);
+    expect((await together.settle()).map(({ type }) => type)).toEqual(Array(1_000).fill('gap'));
+    for (let round = 0; round < 5; round++) {
+      const page = await wire.socket(server, { query: `${query}&channels=${names(30).join(',')}` });
+      for (const channel of names(30)) expect(await page.next('subscribed')).toMatchObject({ channel });
+      await page.cut();
+    }
+    expect((await together.request(counted)).type).toBe('history');
+  });
+
+  // A hundred connects that named their channels in the address came to 79,000 subscriptions, and no limit counted them.
+  testOnce(
+    'channels are counted wherever they are named: in commands, in the address, and of event streams',
+    async () => {
+      const server = await wire.start({ JWT_SECRET: secret, SUBSCRIBES_PER_MINUTE: '10' });
+      const token = await tokenOf({ sub: 'reads', channels: everything });
+      const socket = await wire.socket(server, { query: `token=${token}&channels=a,b,c` });
+      await socket.next('welcome');
+      for (const channel of ['a', 'b', 'c']) expect(await socket.next('subscribed')).toMatchObject({ channel });
+      await wire.stream(server, { query: `token=${token}&channels=a,b,c` });
+      const channels = ['d', 'e', 'f', 'g', 'h', 'i'].map((channel) => ({ channel }));
+      socket.send({ type: 'subscribe', id: 1, channels });
+      const answers = [];
+      while (answers.length < 6) answers.push(await socket.nextAny());
+      const told = new Map(answers.map(({ id, channel, code }) => [`${id} ${channel}`, code]));
+      expect(told).toEqual(
+        new Map(channels.map(({ channel }, index) => [`1 ${channel}`, index < 4 ? undefined : 'rate_limited'])),
+      );
+      const refused = answers.find(({ channel }) => channel === 'i') as unknown as { retryAfter: number };
+      expect(refused).toMatchObject({ type: 'error', retryable: true });
+      expect(refused.retryAfter).toBeGreaterThan(40);
+      const late = await wire.socket(server, { query: `token=${token}&channels=a` });
+      expect(await late.next('error')).toMatchObject({ channel: 'a', code: 'rate_limited' });
+      const stream = await refusalOf(server, { query: `token=${token}` });
+      expect([stream.status, errorOf(stream.body).code]).toEqual([429, 'rate_limited']);
+      expect(Number(stream.headers.get('retry-after'))).toBeGreaterThan(40);
+      expect((await socket.request(counted)).type).toBe('history');
+      expect(await limited(server, 'subscribes')).toBe(3);
+      // Others are not concerned.
+      const other = await tokenOf({ sub: 'other', channels: everything });
+      await wire.stream(server, { query: `token=${other}&channels=a` });
+    },
+  );
+
   testOnce('an anonymous connection has an allowance of its own', async () => {
     const server = await wire.start({ RATE_LIMIT_PER_MINUTE: '3' });
     for (const socket of [await wire.socket(server), await wire.socket(server)]) {
-      for (let sent = 0; sent < 3; sent++) expect((await socket.request({ type: 'ping' })).type).toBe('pong');
-      expect((await socket.request({ type: 'ping' })).code).toBe('rate_limited');
+      for (let sent = 0; sent < 3; sent++) expect((await socket.request(counted)).type).toBe('history');
+      expect((await socket.request(counted)).code).toBe('rate_limited');
     }
   });
 
@@ -111,19 +178,19 @@ describeWire('Limits', (wire) => {
     'who goes on to ten times the limit is closed with 1008, and so again until the minute is over',
     async () => {
       const server = await wire.start({ RATE_LIMIT_PER_MINUTE: '5', JWT_SECRET: secret });
-      const query = `token=${await tokenOf({ sub: 'goes-on' })}`;
+      const query = `token=${await tokenOf({ sub: 'goes-on', channels: everything })}`;
       const before = await limited(server, 'commands');
       const socket = await wire.socket(server, { query });
-      for (let sent = 0; sent < 5 + 50; sent++) socket.send({ type: 'ping', id: sent });
+      for (let sent = 0; sent < 5 + 50; sent++) socket.send({ ...counted, id: sent });
       const types: string[] = [];
       await socket.next('welcome');
       for (let read = 0; read < 55; read++) types.push((await socket.nextAny()).type);
-      expect(types).toEqual([...Array<string>(5).fill('pong'), ...Array<string>(50).fill('error')]);
-      socket.send({ type: 'ping' });
+      expect(types).toEqual([...Array<string>(5).fill('history'), ...Array<string>(50).fill('error')]);
+      socket.send(counted);
       expect(await wait(socket.closed, 5_000, 'the end')).toEqual({ code: 1008, reason: 'rate_limited' });
       expect(await limited(server, 'commands')).toBe(before + 51);
       const again = await wire.socket(server, { query });
-      again.send({ type: 'ping' });
+      again.send(counted);
       expect(await wait(again.closed, 5_000, 'the end')).toEqual({ code: 1008, reason: 'rate_limited' });
     },
   );
@@ -131,13 +198,15 @@ describeWire('Limits', (wire) => {
   if (long) {
     test('who waits as told is let through, and not before', async () => {
       const server = await wire.start({ RATE_LIMIT_PER_MINUTE: '2', JWT_SECRET: secret });
-      const socket = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'waits' })}` });
-      for (let sent = 0; sent < 2; sent++) expect((await socket.request({ type: 'ping' })).type).toBe('pong');
-      const refusal = (await socket.request({ type: 'ping' })) as unknown as { retryAfter: number };
+      const socket = await wire.socket(server, {
+        query: `token=${await tokenOf({ sub: 'waits', channels: everything })}`,
+      });
+      for (let sent = 0; sent < 2; sent++) expect((await socket.request(counted)).type).toBe('history');
+      const refusal = (await socket.request(counted)) as unknown as { retryAfter: number };
       await Bun.sleep((refusal.retryAfter - 3) * 1_000);
-      expect((await socket.request({ type: 'ping' })).code).toBe('rate_limited');
+      expect((await socket.request(counted)).code).toBe('rate_limited');
       await Bun.sleep(3_000);
-      expect((await socket.request({ type: 'ping' })).type).toBe('pong');
+      expect((await socket.request(counted)).type).toBe('history');
     }, 90_000);
   }
 
@@ -363,7 +432,7 @@ describeWire('Limits', (wire) => {
 
   testOnce('sizes and lists over their limits are told, and counted', async () => {
     const server = await wire.start({ MAX_CHANNELS_PER_CONNECTION: '2' });
-    for (const kind of ['commands', 'connections', 'connects', 'authentications', 'frames', 'queue']) {
+    for (const kind of ['commands', 'subscribes', 'connections', 'connects', 'authentications', 'frames', 'queue']) {
       expect([kind, await limited(server, kind)]).toEqual([kind, 0]);
     }
     const socket = await wire.subscriber(server, 'a', 'b');

@@ -64,7 +64,13 @@ export class Wire {
   /** A server of its own. */
   async start(given: Environment = {}): Promise<RunningServer> {
     const settings = await (this.#settings ??= this.environment.settings());
-    const quiet = { RATE_LIMIT_PER_MINUTE: '0', BROADCAST_INTERVAL: '0', SHUTDOWN_TIMEOUT: '0', LOG_FORMAT: 'json' };
+    const quiet = {
+      RATE_LIMIT_PER_MINUTE: '0',
+      SUBSCRIBES_PER_MINUTE: '0',
+      BROADCAST_INTERVAL: '0',
+      SHUTDOWN_TIMEOUT: '0',
+      LOG_FORMAT: 'json',
+    };
     const server = await startServer({ ...quiet, ...settings, ...given });
     this.#servers.add(server);
     return server;

@@ -40,6 +40,7 @@ export class Stage {
       SYNC: 'memory',
       HISTORY_BYTES_MAX: String(mebibyte),
       RATE_LIMIT_PER_MINUTE: '0',
+      SUBSCRIBES_PER_MINUTE: '0',
       MAX_CONNECTIONS_PER_USER: '0',
       MAX_CONNECTIONS_PER_ADDRESS: '0',
       CONNECTS_PER_SECOND_PER_ADDRESS: '0',

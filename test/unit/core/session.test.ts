@@ -80,6 +80,56 @@ test('unsubscribe ends delivery; without a subscription it is not_subscribed', a
   expect(outlet.frames('error')).toMatchObject([{ id: 3, channel: 'a', code: 'not_subscribed' }]);
 });
 
+// A page with 150 channels sent 150 frames, of which 50 were refused, each time anew.
+test('one subscribe for several channels: each is answered by itself, and one that fails stops no other', async () => {
+  const access: Pick<Access, 'may'> = { may: (_identity, _action, channel) => channel !== 'closed' };
+  const { connect, hub } = createHub({ access });
+  const publisher = connect();
+  for (const data of [1, 2, 3]) await publisher.send({ type: 'publish', channel: 'b', data });
+  const { epoch } = (await hub.history('b', { limit: 1 })).head;
+  const { outlet, send } = connect();
+  const channels = [
+    { channel: 'a' },
+    { channel: 'closed' },
+    { channel: 'b', since: { epoch, offset: 1 } },
+    { channel: 'no name' },
+    { channel: 'a' },
+    { channel: 'ephemeral:c' },
+  ];
+  await send({ type: 'subscribe', id: 7, channels });
+  const answers = outlet.told.flatMap((told) => {
+    if (told.kind === 'subscribed') return told.states.map(({ channel }) => `${told.id} ${channel}`);
+    return told.kind === 'frame' ? [`${told.frame['id']} ${told.frame['channel']} ${told.frame['code']}`] : [];
+  });
+  expect(answers.toSorted((one, other) => one.localeCompare(other))).toEqual([
+    '7 a',
+    '7 a',
+    '7 b',
+    '7 closed forbidden',
+    '7 ephemeral:c',
+    '7 no name bad_channel',
+  ]);
+  expect(outlet.states().find(({ channel }) => channel === 'b')).toMatchObject({ offset: 3, recovered: true });
+  for (const channel of ['a', 'b']) await publisher.send({ type: 'publish', channel, data: 9 });
+  expect([outlet.story('a'), outlet.story('b')]).toEqual([[1], [2, 3, 4]]);
+  expect(hub.subscriptionCount).toBe(3);
+});
+
+test('several channels of one subscribe never exceed what a connection may have, however long they take to open', async () => {
+  const log = new RoughLog(new HandClock());
+  const link = log.link();
+  const { hub, connect } = createHub({ adapter: link, limits: { channelsPerConnectionMax: 5 } });
+  const { outlet, send } = connect();
+  const channels = Array.from({ length: 8 }, (_, index) => ({ channel: `c${index}` }));
+  await send({ type: 'subscribe', id: 1, channels });
+  // All are asked for together.
+  expect(link.requests).toHaveLength(8);
+  while (link.advance(0)) await idle();
+  expect(outlet.states()).toHaveLength(5);
+  expect(outlet.frames('error').map(({ code }) => code)).toEqual(Array(3).fill('limit_exceeded'));
+  expect([hub.subscriptionCount, hub.channelCount]).toEqual([5, 5]);
+});
+
 test('history answers frames as they were told, and an ephemeral channel keeps none', async () => {
   const { outlet, send } = createHub().connect();
   for (const data of [1, 2, 3]) await send({ type: 'publish', channel: 'a', data });

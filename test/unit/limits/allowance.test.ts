@@ -61,6 +61,36 @@ test('what is more than what is left is refused, what fits still passes, and wha
   expect(allowance.spend('a')).toMatchObject({ refused: 1 });
 });
 
+test('as many are taken as are left, over slices and windows, and what was refused is counted', async () => {
+  const { allowance, clock } = here(10);
+  expect(allowance.take('a', 4)).toEqual({ count: 4, exhausted: undefined });
+  expect(allowance.take('a', 8)).toEqual({ count: 6, exhausted: { retryAfter: 60, refused: 2 } });
+  expect(allowance.take('a', 3)).toEqual({ count: 0, exhausted: { retryAfter: 60, refused: 5 } });
+  clock.advance(windowMs);
+  expect(allowance.take('a', 25)).toEqual({ count: 10, exhausted: { retryAfter: 60, refused: 15 } });
+
+  const store = new Store(clock, 100);
+  const shared = new Allowance({ limit: 100, windowMs, fetch: store.fetch, clock });
+  expect(await shared.take('b', 35)).toEqual({ count: 35, exhausted: undefined });
+  expect(await shared.take('b', 90)).toEqual({ count: 65, exhausted: { retryAfter: 60, refused: 25 } });
+});
+
+// Ten thousand users who came back at once asked the store ten thousand times before anybody was let in.
+test('what is free is given out without asking, and counted by the first question', async () => {
+  const clock = new HandClock();
+  const store = new Store(clock, 100);
+  const allowance = new Allowance({ limit: 100, windowMs, fetch: store.fetch, free: 5, clock });
+  expect(allowance.take('a', 5)).toEqual({ count: 5, exhausted: undefined });
+  expect(store.asked).toBe(0);
+  expect(await allowance.take('a', 200)).toMatchObject({ count: 95 });
+  clock.advance(windowMs);
+  expect(allowance.take('a', 3)).toEqual({ count: 3, exhausted: undefined });
+  const { asked } = store;
+  clock.advance(windowMs);
+  expect(allowance.spend('a')).toBeUndefined();
+  expect(store.asked).toBe(asked);
+});
+
 test('how often it was refused is counted within a window', () => {
   const { allowance, clock } = here(1);
   void allowance.spend('a');

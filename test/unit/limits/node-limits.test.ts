@@ -10,6 +10,7 @@ function createLimits(given: Partial<NodeLimitsOptions> = {}): { limits: NodeLim
   const clock = new HandClock();
   const limits = new NodeLimits({
     commandsPerMinute: 0,
+    subscribesPerMinute: 0,
     connectionsPerUser: 0,
     connectionsPerAddress: 0,
     connectsPerSecondPerAddress: 0,
@@ -38,6 +39,24 @@ test('a user’s connections share one allowance, anonymous ones have one each',
   expect(limits.command(nobody[1])).toEqual(refusal);
   // A user who is named like a connection is not that connection.
   expect(limits.command(caller('9', '5'))).toBeUndefined();
+});
+
+// Heartbeats and subscribing used up what a user may say: 30 channels and five reconnects a minute made a page mute.
+test('messages, channels and the rest are counted apart', () => {
+  const { limits } = createLimits({ commandsPerMinute: 2, subscribesPerMinute: 5 });
+  const ann = caller('1', 'ann');
+  for (let ping = 0; ping < 1_000; ping++) expect(limits.command(ann, 1, 'others')).toBeUndefined();
+  expect(limits.subscribe(ann, 3)).toEqual({ count: 3, refusal: undefined });
+  expect([limits.command(ann), limits.command(ann)]).toEqual([undefined, undefined]);
+  const refusal = { kind: 'subscribes', code: 'rate_limited', retryAfter: 60, isAbuse: false } as const;
+  expect(limits.subscribe(caller('2', 'ann'), 3)).toEqual({ count: 2, refusal });
+  expect(limits.subscribe(caller('3', null), 5)).toEqual({ count: 5, refusal: undefined });
+  for (let ping = 1_000; ping < 10_000; ping++) void limits.command(ann, 1, 'others');
+  expect(limits.command(ann, 1, 'others')).toMatchObject({ kind: 'commands', isAbuse: false });
+  expect(limits.command(caller('2', 'ann'), 1, 'others')).toBeUndefined();
+  for (const id of ['1', '2', '3']) limits.left(caller(id, id === '3' ? null : 'ann'));
+  // What is a user's is kept until the minute is over.
+  expect(limits.size).toBe(2);
 });
 
 test('leaving and coming back gives a user nothing anew', () => {

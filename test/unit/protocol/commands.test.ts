@@ -27,13 +27,27 @@ describe('accepted', () => {
     ['an empty id', { type: 'ping', id: '' }, { type: 'ping', id: '' }],
     ['a null id is none', { type: 'ping', id: null }, { type: 'ping' }],
     ['unknown members', { type: 'ping', extra: { deep: [1] } }, { type: 'ping' }],
-    ['subscribe', { type: 'subscribe', channel: 'a' }, { type: 'subscribe', channel: 'a' }],
+    ['subscribe', { type: 'subscribe', channel: 'a' }, { type: 'subscribe', channels: [{ channel: 'a' }] }],
     [
       'since',
       { type: 'subscribe', channel: 'a', since: { epoch: 'e', offset: 0, more: 1 } },
-      { type: 'subscribe', channel: 'a', since: { epoch: 'e', offset: 0, more: 1 } },
+      { type: 'subscribe', channels: [{ channel: 'a', since: { epoch: 'e', offset: 0, more: 1 } }] },
     ],
-    ['since null is none', { type: 'subscribe', channel: 'a', since: null }, { type: 'subscribe', channel: 'a' }],
+    [
+      'since null is none',
+      { type: 'subscribe', channel: 'a', since: null },
+      { type: 'subscribe', channels: [{ channel: 'a' }] },
+    ],
+    [
+      'several channels',
+      { type: 'subscribe', id: 7, channels: [{ channel: 'a' }, { channel: 'b', since: { epoch: 'e', offset: 3 } }] },
+      { type: 'subscribe', id: 7, channels: [{ channel: 'a' }, { channel: 'b', since: { epoch: 'e', offset: 3 } }] },
+    ],
+    [
+      'channels null is none',
+      { type: 'subscribe', channel: 'a', channels: null },
+      { type: 'subscribe', channels: [{ channel: 'a' }] },
+    ],
     ['unsubscribe', { type: 'unsubscribe', channel: '$a' }, { type: 'unsubscribe', channel: '$a' }],
     [
       'publish',
@@ -55,9 +69,28 @@ describe('accepted', () => {
   });
 });
 
+test('of several channels each malformed one brings its own error, with its name', () => {
+  const channels = [{ channel: 'a b' }, { channel: 'a', since: 5 }, { channel: 'b' }, {}, null, 'c', { channel: 5 }];
+  const decoded = decode({ type: 'subscribe', id: 7, channels });
+  if (isRefused(decoded) || decoded.type !== 'subscribe') throw new Error('no subscribe');
+  const told: unknown = decoded.channels.map((each) =>
+    isRefused(each) ? [each.error.code, each.id, each.channel] : each.channel,
+  );
+  expect(told).toEqual([
+    ['bad_channel', 7, 'a b'],
+    ['bad_request', 7, 'a'],
+    'b',
+    ['bad_channel', 7, undefined],
+    ['bad_request', 7, undefined],
+    ['bad_request', 7, undefined],
+    ['bad_channel', 7, undefined],
+  ]);
+});
+
 describe('refused', () => {
   const channelText = 'A channel is 1 to 128 characters of A-Z a-z 0-9 _ . : - @ /';
   const sinceText = '"since" is {epoch: string, offset: whole number from 0}.';
+  const channelsText = '"channels" is a list of 1 to 1000 objects {channel, since?}.';
   const limitText = '"limit" is a whole number from 1 to 1000.';
   const idText = '"id" is an integer, or a string of at most 64 characters.';
   const keyText = '"key" is a string of 1 to 64 characters.';
@@ -82,6 +115,20 @@ describe('refused', () => {
     ['a channel that breaks lines', { type: 'unsubscribe', channel: 'a\n' }, 'bad_channel', channelText],
     ['a channel of several', { type: 'subscribe', channel: ['a'] }, 'bad_channel', channelText],
     ['a dollar alone', { type: 'subscribe', channel: '$' }, 'bad_channel', channelText],
+    ['channels of no list', { type: 'subscribe', channels: 'a,b' }, 'bad_request', channelsText],
+    ['no channels', { type: 'subscribe', channels: [] }, 'bad_request', channelsText],
+    [
+      'too many channels',
+      { type: 'subscribe', channels: Array.from({ length: 1_001 }, () => ({ channel: 'a' })) },
+      'bad_request',
+      channelsText,
+    ],
+    [
+      'one channel and several',
+      { type: 'subscribe', channel: 'a', channels: [{ channel: 'b' }] },
+      'bad_request',
+      'Give either "channel" or "channels".',
+    ],
     ['since of a number', since(5), 'bad_request', sinceText],
     ['since of a list', since([]), 'bad_request', sinceText],
     ['since without epoch', since({ offset: 1 }), 'bad_request', sinceText],
@@ -207,6 +254,7 @@ function hold(text: string): void {
     expect(decoded.error.message).not.toBe('');
     return;
   }
+  if (decoded.type === 'subscribe') expect(decoded.channels.length).toBeGreaterThan(0);
   if ('channel' in decoded) expect(isChannelName(decoded.channel)).toBe(true);
   if (decoded.type === 'publish') JSON.parse(decoded.data);
   const { id } = decoded;
@@ -221,7 +269,7 @@ test('random text, random JSON and damaged frames never throw', () => {
       const start = at % (text.length + 1);
       return text.slice(0, start) + insert + text.slice(start + cut);
     });
-  const members = fc.constantFrom('type', 'id', 'channel', 'data', 'since', 'key', 'limit', '__proto__', 'echo');
+  const members = fc.constantFrom('type', 'id', 'channel', 'channels', 'data', 'since', 'key', 'limit', '__proto__');
   const odd = fc.dictionary(members, fc.oneof(fc.jsonValue(), fc.constantFrom('publish', 'subscribe', 'history', 'a')));
   const texts = fc.oneof(
     fc.string({ unit: 'binary' }),
