@@ -1,11 +1,12 @@
 // `bun run docs`: writes docs/settings.md and docs/metrics.md from the code, between the comments
 // `<!-- generated -->` and `<!-- /generated -->`. A test tells when they are out of date.
 
+import { engines } from '../src/app/engines.ts';
 import { metricsTable } from '../src/metrics/table.ts';
 import { settingsList } from '../src/settings/table.ts';
 import { runToEnd } from './run-to-end.ts';
 
-const documents = { settings: settingsList(), metrics: metricsTable() };
+const documents = { settings: settingsList(engines), metrics: metricsTable() };
 const place = /(<!-- generated -->\n)[^]*?(<!-- \/generated -->)/;
 
 for (const [name, generated] of Object.entries(documents)) {

@@ -1,6 +1,7 @@
 // `bun run db:migrate`: brings the database of DATABASE_URL to the schema that this version needs, for deployments that
 // want to do so before the servers start. The servers do the same by themselves.
 
+import { engines } from '../src/app/engines.ts';
 import { readSettings, SettingsError, type Settings } from '../src/settings/settings.ts';
 import { redactUrl } from '../src/settings/redact.ts';
 import { migrate } from '../src/database/migrate.ts';
@@ -9,7 +10,7 @@ function settingsOrExit(): Settings {
   try {
     // These two alone: a job that migrates need not know the server's keys.
     const { DATABASE_URL, DATABASE_URL_DIRECT } = process.env;
-    return readSettings({ DATABASE_URL, DATABASE_URL_DIRECT });
+    return readSettings({ DATABASE_URL, DATABASE_URL_DIRECT }, engines);
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     console.error(error.message);

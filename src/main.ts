@@ -4,6 +4,7 @@
 
 import { announce } from './app/banner.ts';
 import { startNode } from './app/compose.ts';
+import { engines } from './app/engines.ts';
 import { EmbeddedPostgresError } from './embedded/embedded-error.ts';
 import { createLogger, type Logger } from './app/logger.ts';
 import { openRulesFile } from './settings/rules-file.ts';
@@ -17,7 +18,7 @@ const badSettingsExitCode = 78;
 
 async function settingsOrExit(): Promise<Settings> {
   try {
-    return readSettings(process.env);
+    return readSettings(process.env, engines);
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     // Whoever mends them should not be told of the rules' faults only then.

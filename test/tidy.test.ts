@@ -4,6 +4,7 @@
 import { describe, expect, test } from 'bun:test';
 import { unprovedAttacks } from './support/tidy/attacks.ts';
 import { outdatedDocuments, undocumentedWire } from './support/tidy/documented.ts';
+import { enginesByRow } from './support/tidy/engines.ts';
 import type { Finding, Rule } from './support/tidy/finding.ts';
 import { importCycles, importDirection } from './support/tidy/imports.ts';
 import {
@@ -30,6 +31,7 @@ function expectNone(findings: readonly Finding[]): void {
 
 const perFile: [string, Rule][] = [
   ['imports point downward, and folders of one floor do not know each other', importDirection],
+  ['an engine is known by its row alone', enginesByRow],
   ['files are short', fileSize],
   ['files open with what they are responsible for', openingComment],
   ['files are named in kebab-case', fileName],
@@ -75,14 +77,18 @@ describe('each rule finds what it forbids', () => {
   const forbidden: [string, Rule, string, string][] = [
     ['upward import', importDirection, 'src/core/a.ts', "import { b } from '../sync/b.ts';"],
     ['upward type import', importDirection, 'src/core/a.ts', "import type { B } from '../app/b.ts';"],
-    ['sibling import', importDirection, 'src/sync/a.ts', "export { b } from '../metrics/b.ts';"],
-    ['several lines', importDirection, 'src/sync/a.ts', "import {\n  type B,\n  c,\n} from '../metrics/b.ts';"],
+    ['sibling import', importDirection, 'src/limits/a.ts', "export { b } from '../metrics/b.ts';"],
+    ['several lines', importDirection, 'src/limits/a.ts', "import {\n  type B,\n  c,\n} from '../metrics/b.ts';"],
     ['dynamic import', importDirection, 'src/protocol/a.ts', "await import('../core/b.ts');"],
     ['client on core', importDirection, 'src/client/a.ts', "import { b } from '../core/b.ts';"],
     ['client on a package', importDirection, 'src/client/a.ts', "import pino from 'pino';"],
     ['I/O in core', importDirection, 'src/core/a.ts', "import 'node:fs';"],
     ['out of src', importDirection, 'src/core/a.ts', "import config from '../../realtime.config.ts';"],
     ['unknown folder', importDirection, 'src/utils/a.ts', ''],
+    ['folder of an engine', enginesByRow, 'src/app/a.ts', "import { b } from '../sync/redis/b.ts';"],
+    ['another engine', enginesByRow, 'src/sync/nats/a.ts', "import { b } from '../redis/b.ts';"],
+    ['engine asked for', enginesByRow, 'src/app/a.ts', 'if (a instanceof RedisAdapter) b();'],
+    ['engine named', enginesByRow, 'src/app/a.ts', "if (sync === 'memory') b();"],
     ['long file', fileSize, 'src/core/a.ts', 'x\n'.repeat(400)],
     ['camel case', fileName, 'src/core/myFile.ts', ''],
     ['any', noAny, 'src/core/a.ts', 'const a: any = 1;'],

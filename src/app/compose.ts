@@ -1,5 +1,4 @@
-// Puts the node together: the only place that knows every adapter. Each part is closed in the reverse order of its
-// start, also when a later one fails to start.
+// Puts the node together. Each part is closed in the reverse order of its start, also when a later one fails to start.
 
 import { totalmem } from 'node:os';
 import type { Elysia } from 'elysia';
@@ -19,6 +18,8 @@ import { openAccess } from './access.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
+import { openEngine, type Engine } from './engine.ts';
+import { engines as allEngines } from './engines.ts';
 import { openIdentity } from './identity.ts';
 import { joinNodes } from './join-nodes.ts';
 import { createLimits } from './limits.ts';
@@ -28,7 +29,6 @@ import { openRulesFile } from '../settings/rules-file.ts';
 import { createServer, heartbeatInForce } from './server.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
-import { createAdapter } from './sync.ts';
 import { listeningUrl } from './banner.ts';
 
 export interface Node {
@@ -42,31 +42,33 @@ export interface Node {
   readonly stopListening: () => void;
 }
 
-export async function startNode(settings: Settings, log: Logger): Promise<Node> {
+/** `engines`: those that the settings were read for. */
+export async function startNode(settings: Settings, log: Logger, engines = allEngines): Promise<Node> {
   const closing = new CloseStack(log);
   try {
-    return await start(settings, log, closing);
+    return await start(settings, log, engines, closing);
   } catch (error) {
     await closing.close();
     throw error;
   }
 }
 
-async function start(settings: Settings, log: Logger, closing: CloseStack): Promise<Node> {
+async function start(settings: Settings, log: Logger, engines: readonly Engine[], closing: CloseStack): Promise<Node> {
   const clock = systemClock;
   const { file, rules } = await openRulesFile(settings);
   const metrics = createMetrics({ node: settings.nodeId });
   closing.add('metrics', () => metrics.close());
 
   const database = await openDatabase(settings, log, closing);
-  // The sync layer tells its own messages from those of others by a name that is never used twice.
   const incarnation = randomId(clock, 16);
-  const adapter = createAdapter({ settings, incarnation, database, observer: metrics, clock, log, closing });
-  const { authenticate, tokens, tickets } = await openIdentity({ settings, database, clock, log, closing });
+  const engineParts = { incarnation, database, observer: metrics, clock, log, closing };
+  const engine = await openEngine(engines, settings, engineParts);
+  const { adapter } = engine;
+  const { authenticate, tokens, tickets } = openIdentity({ settings, store: engine.tickets, clock, log, closing });
   const takesTokens = tokens !== undefined;
   const { access, tryRules } = await openAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
   let nodes: Nodes | undefined = undefined;
-  const limits = await createLimits({ settings, database, nodes: () => nodes, clock, log, closing });
+  const limits = createLimits({ settings, store: engine.limits, nodes: () => nodes, clock, log, closing });
   const { hub, sessions, subscribing, failures } = createCore(
     {
       nodeId: settings.nodeId,
@@ -111,7 +113,7 @@ async function start(settings: Settings, log: Logger, closing: CloseStack): Prom
     closing,
   });
   const { cluster } = nodes;
-  const relaySources = await startRelay({ settings, database, adapter, rules, hub, metrics, clock, log, closing });
+  const relaySources = await startRelay({ settings, database, engine, rules, hub, metrics, clock, log, closing });
 
   const shutdown = new Shutdown({
     sessions,

@@ -1,9 +1,6 @@
 // How this node learns who connects: by the tokens of the one key that is set, or not at all; and by tickets.
 
 import { RemoteKeys } from '../auth/remote-keys.ts';
-import { MemoryTickets } from '../auth/ticket-memory.ts';
-import { PostgresTickets } from '../auth/ticket-postgres.ts';
-import { redisTickets } from '../auth/ticket-redis.ts';
 import type { TicketStore } from '../auth/ticket-store.ts';
 import { takingTickets, Tickets } from '../auth/tickets.ts';
 import { tokenAuthenticator } from '../auth/tokens.ts';
@@ -11,14 +8,13 @@ import { publicKeys, remoteKeys, secretKeys, type TokenKeys } from '../auth/toke
 import { everyoneAnonymous, type Authenticate } from '../core/access.ts';
 import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
-import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import { nodeRedis } from './redis.ts';
 import type { Settings } from '../settings/settings.ts';
 
 export interface IdentityParts {
   readonly settings: Settings;
-  readonly database: NodeDatabase;
+  /** The engine's. */
+  readonly store: TicketStore;
   readonly clock: Clock;
   readonly log: Logger;
   readonly closing: CloseStack;
@@ -32,8 +28,8 @@ export interface NodeIdentity {
   readonly tickets: Tickets;
 }
 
-export async function openIdentity(parts: IdentityParts): Promise<NodeIdentity> {
-  const tickets = new Tickets(await ticketStore(parts), parts.clock);
+export function openIdentity(parts: IdentityParts): NodeIdentity {
+  const tickets = new Tickets(parts.store, parts.clock);
   const tokens = tokenCheck(parts);
   return { authenticate: takingTickets(tickets, tokens ?? everyoneAnonymous), tokens, tickets };
 }
@@ -64,28 +60,4 @@ function tokenKeys({ settings, clock, log, closing }: IdentityParts): TokenKeys 
   remote.start();
   closing.add('key set', () => remote.close());
   return remoteKeys(remote);
-}
-
-/** Where all nodes that may see the ticket find it: the layer that carries publications between them. */
-async function ticketStore({ settings, database, clock, log, closing }: IdentityParts): Promise<TicketStore> {
-  switch (settings.sync) {
-    case 'memory':
-      return new MemoryTickets(clock);
-    case 'postgres': {
-      const store = new PostgresTickets({
-        sql: database.sql,
-        failed: (error) => log.debug({ err: error }, 'tickets that have ended could not be deleted'),
-      });
-      closing.add('tickets', () => store.close());
-      return store;
-    }
-    case 'redis': {
-      const client = await nodeRedis(settings, closing);
-      const redis = {
-        set: (key: string, text: string, seconds: number) => client.set(key, text, 'EX', seconds),
-        getdel: (key: string) => client.getdel(key),
-      };
-      return redisTickets(redis, settings.redisPrefix);
-    }
-  }
 }

@@ -1,23 +1,20 @@
-// Puts the limits together: counted in Redis or PostgreSQL where nodes share one, else here.
+// Puts the limits together: counted by the engine's store over all nodes, or on this node if it has none.
 
 import type { Clock } from '../time/clock.ts';
 import type { Limits } from '../core/limits.ts';
-import { countSpent, forgetSpent } from '../limits/postgres-count.ts';
-import type { AllowanceOptions } from '../limits/allowance.ts';
 import { remindEveryMs, type WholeCount } from '../limits/connection-count.ts';
-import { NodeLimits, type LimitSettings } from '../limits/node-limits.ts';
-import { SharedStore, type SharedStoreOptions } from '../limits/shared-store.ts';
-import { postgresStore, redisStore, type StoreOptions } from '../limits/stores.ts';
+import { NodeLimits, type LimitSettings, type NodeLimitsOptions } from '../limits/node-limits.ts';
+import { SharedLimit } from '../limits/shared-limit.ts';
+import type { LimitStore } from '../limits/store.ts';
 import type { Nodes } from '../nodes/nodes.ts';
 import type { CloseStack } from './close-stack.ts';
-import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import { nodeRedis } from './redis.ts';
 import type { Settings } from '../settings/settings.ts';
 
 export interface LimitParts {
   readonly settings: Settings;
-  readonly database: NodeDatabase;
+  /** The engine's. */
+  readonly store: LimitStore | undefined;
   /** This node among the others, as soon as it has joined them. */
   readonly nodes: () => Nodes | undefined;
   readonly clock: Clock;
@@ -26,9 +23,8 @@ export interface LimitParts {
 }
 
 const sweepEveryMs = 5_000;
-const forgetEveryMs = 60_000;
 
-export async function createLimits(parts: LimitParts): Promise<Limits> {
+export function createLimits(parts: LimitParts): Limits {
   const { settings, nodes, clock, closing } = parts;
   const values: LimitSettings = {
     commandsPerMinute: settings.rateLimitPerMinute,
@@ -42,29 +38,21 @@ export async function createLimits(parts: LimitParts): Promise<Limits> {
     nodes: () => nodes()?.nodes.length ?? 1,
     connections: async (key) => (await nodes()?.cluster.connections(key))?.value ?? 0,
   };
-  const limits = new NodeLimits({ ...values, sharedBy: await sharedBy(parts, values), whole, clock });
+  const limits = new NodeLimits({ ...values, sharedBy: sharedBy(parts), whole, clock });
   every(closing, sweepEveryMs, 'limits', () => limits.sweep());
   every(closing, remindEveryMs, 'reminders of connections', () => limits.remind());
   return limits;
 }
 
-type SharedBy = (name: string, limit: number, windowMs: number) => AllowanceOptions['fetch'];
-
-async function sharedBy(parts: LimitParts, values: LimitSettings): Promise<SharedBy> {
-  const { settings, clock, log } = parts;
-  const isCounting =
-    values.commandsPerMinute +
-      values.subscribesPerMinute +
-      values.connectsPerSecondPerAddress +
-      values.authFailuresPerMinutePerAddress >
-    0;
-  if (settings.sync === 'memory' || !isCounting) return () => undefined;
-  const store = settings.sync === 'redis' ? await inRedis(parts) : inPostgres(parts);
+/** How a limit of this name is counted over all nodes; undefined without a store for it. */
+function sharedBy({ store, clock, log }: LimitParts): NodeLimitsOptions['sharedBy'] {
+  if (store === undefined) return () => undefined;
   return (name, limit, windowMs) => {
-    const shared = new SharedStore({
+    const shared = new SharedLimit({
+      name,
       limit,
       windowMs,
-      shared: store({ name, limit, windowMs }),
+      store,
       clock,
       log: (error) => {
         if (error === undefined) log.info({ limit: name }, 'a limit is counted over all nodes again');
@@ -73,20 +61,6 @@ async function sharedBy(parts: LimitParts, values: LimitSettings): Promise<Share
     });
     return (key, points) => shared.fetch(key, points);
   };
-}
-
-type Store = (options: StoreOptions) => SharedStoreOptions['shared'];
-
-async function inRedis({ settings, closing }: LimitParts): Promise<Store> {
-  const client = await nodeRedis(settings, closing);
-  return (options) => redisStore(client, settings.redisPrefix, options);
-}
-
-function inPostgres({ database: { sql }, log, closing }: LimitParts): Store {
-  every(closing, forgetEveryMs, 'limits that are over', () => {
-    forgetSpent(sql).catch((error: unknown) => log.debug({ err: error }, 'limits that are over could not be deleted'));
-  });
-  return (options) => postgresStore((key, points, windowMs) => countSpent(sql, key, points, windowMs), options);
 }
 
 function every(closing: CloseStack, milliseconds: number, what: string, run: () => void): void {

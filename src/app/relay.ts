@@ -1,15 +1,12 @@
-// Opens the relay: tells it where table changes go, and the operator how it goes.
+// Opens the relay: gives its destination what that needs of the node, and tells the operator how it goes.
 
 import type { DestinationPorts } from '../changes/destination.ts';
-import { IntoAdapter } from '../changes/into-adapter.ts';
-import { IntoLog } from '../changes/into-log.ts';
 import { Relay, type RelayObserver } from '../changes/relay.ts';
 import type { Hub } from '../core/hub.ts';
-import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Metrics, MetricSources } from '../metrics/metrics.ts';
 import type { Rules } from '../rules/rules.ts';
 import type { Settings } from '../settings/settings.ts';
-import { PostgresAdapter } from '../sync/postgres/adapter.ts';
+import type { OpenEngine } from '../sync/engine.ts';
 import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
@@ -18,7 +15,7 @@ import type { Logger } from './logger.ts';
 export interface RelayParts {
   readonly settings: Settings;
   readonly database: NodeDatabase;
-  readonly adapter: SyncAdapter;
+  readonly engine: OpenEngine;
   readonly rules: Rules;
   readonly hub: Hub;
   readonly metrics: Metrics;
@@ -28,7 +25,7 @@ export interface RelayParts {
 }
 
 export async function startRelay(parts: RelayParts): Promise<MetricSources> {
-  const { settings, database, adapter, rules, hub, log, closing } = parts;
+  const { settings, database, engine, rules, hub, log, closing } = parts;
   if (!settings.role.has('relay')) return {};
   const waiting = { rows: 0, lagSeconds: 0 };
   const observer: RelayObserver = {
@@ -51,7 +48,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   const relay = new Relay({
     url: database.directUrl,
     applicationName: database.applicationName,
-    destination: adapter instanceof PostgresAdapter ? new IntoLog(ports, adapter) : new IntoAdapter(ports),
+    destination: engine.destination(ports),
     observer,
     clock: parts.clock,
   });

@@ -72,7 +72,8 @@ export interface SyncHealth {
  * Each method throws `RealtimeError('unavailable')` when the layer cannot be reached, within a second; never hangs.
  */
 export interface SyncAdapter {
-  readonly name: 'memory' | 'postgres' | 'redis';
+  /** Of its engine; metrics and the log show it. */
+  readonly name: string;
   readonly traits: SyncTraits;
 
   /** Connects. Resolves when publications flow; rejects when the layer cannot be reached at start. */

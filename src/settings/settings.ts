@@ -2,22 +2,24 @@
 // setting names, and connects to nothing. What a value means, the part that uses it knows.
 
 import { similarName } from './similar.ts';
-import { allSettings, settingsByKey, type Role, type Setting } from './table.ts';
+import { chooseEngine, syncSetting, type EngineSettings } from './engine-settings.ts';
+import type { Setting, SettingsByKey, ValuesOf } from './setting.ts';
+import { allSettings, settingsByKey, type Role } from './table.ts';
 import { tokenFaults, tokenWarnings } from './tokens.ts';
 
 export type { Role } from './table.ts';
 
-type SettingsByKey = typeof settingsByKey;
-type ValueOf<S> = S extends Setting<infer T> ? T : never;
-type ReadValues = { readonly [Key in keyof SettingsByKey]: ValueOf<SettingsByKey[Key]> };
+type ReadValues = ValuesOf<typeof settingsByKey>;
 
-export type SyncName = NonNullable<ReadValues['sync']>;
 export type LogFormat = NonNullable<ReadValues['logFormat']>;
 
 /** The settings in force. URLs hold passwords: show them through `redactUrl` only. */
-export interface Settings extends Omit<ReadValues, 'sync' | 'nodeId' | 'logFormat'> {
+export interface Settings extends Omit<ReadValues, 'nodeId' | 'logFormat'> {
   readonly production: boolean;
-  readonly sync: SyncName;
+  /** Name of the engine. */
+  readonly sync: string;
+  /** Values of the engine's own settings. */
+  readonly engine: Readonly<Record<string, unknown>>;
   readonly nodeId: string;
   /** NODE_ID is set, so another node may have the same name by mistake; a random one is unique. */
   readonly nodeIdGiven: boolean;
@@ -39,17 +41,24 @@ export class SettingsError extends Error {
 }
 
 /** @throws SettingsError with every fault that was found. An empty variable counts as unset. */
-export function readSettings(env: Environment): Settings {
+export function readSettings(env: Environment, engines: readonly EngineSettings[]): Settings {
   const faults: string[] = [];
-  const values = readValues(env, faults);
-  const sync = values.sync ?? (values.redisUrl === undefined ? 'postgres' : 'redis');
-  faults.push(...relationFaults(values, sync, (name) => isSet(env, name)), ...misspelledNames(env));
+  const given = (name: string): boolean => isSet(env, name);
+  // The table's keys and kinds are what both this object and its type are made of.
+  const values = readValues(settingsByKey, env, faults) as unknown as ReadValues;
+  const engineValues = new Map(engines.map((engine) => [engine, readValues(engine.settings, env, faults)]));
+  const named = readValue(syncSetting(engines), env, faults);
+  const { engine, faults: engineFaults } = chooseEngine(engines, named, given);
+  faults.push(...relationFaults(values, engine, given), ...engineFaults);
+  for (const [each, own] of engineValues) faults.push(...(each.faults?.(own) ?? []));
+  faults.push(...misspelledNames(env, engines));
   if (faults.length > 0) throw new SettingsError(faults);
   const production = values.nodeEnv === 'production';
   return {
     ...values,
     production,
-    sync,
+    sync: engine.name,
+    engine: engineValues.get(engine) ?? {},
     nodeId: values.nodeId ?? randomNodeId(),
     nodeIdGiven: values.nodeId !== undefined,
     logFormat: values.logFormat ?? (production ? 'json' : 'pretty'),
@@ -86,11 +95,9 @@ export function limitsAddresses(settings: Settings): boolean {
   return maxConnectionsPerAddress + connectsPerSecondPerAddress + authFailuresPerMinutePerAddress > 0;
 }
 
-function readValues(env: Environment, faults: string[]): ReadValues {
-  const entries = Object.entries<Setting<unknown>>(settingsByKey);
-  const values = Object.fromEntries(entries.map(([key, setting]) => [key, readValue(setting, env, faults)]));
-  // This object and its type are both made from the table's keys and kinds.
-  return values as unknown as ReadValues;
+function readValues(settings: SettingsByKey, env: Environment, faults: string[]): Record<string, unknown> {
+  const entries = Object.entries(settings);
+  return Object.fromEntries(entries.map(([key, setting]) => [key, readValue(setting, env, faults)]));
 }
 
 function isSet(env: Environment, name: string): boolean {
@@ -120,7 +127,11 @@ const workerNodeIdLengthMax = 61;
 const tokenKeys = ['JWT_SECRET', 'JWKS_URL', 'JWT_PUBLIC_KEY'];
 
 /** `given`: the variable is set, even if its value is faulty. */
-function relationFaults(values: ReadValues, sync: SyncName, given: (name: string) => boolean): string[] {
+function relationFaults(
+  values: ReadValues,
+  { name: sync, shared }: EngineSettings,
+  given: (name: string) => boolean,
+): string[] {
   const faults: string[] = [];
   const keys = tokenKeys.filter(given);
   if (keys.length > 1) {
@@ -133,23 +144,17 @@ function relationFaults(values: ReadValues, sync: SyncName, given: (name: string
     );
   }
   faults.push(...tokenFaults({ ...values, production: values.nodeEnv === 'production' }, keys.length > 0));
-  if (sync === 'redis' && !given('REDIS_URL')) faults.push('SYNC=redis without REDIS_URL: set REDIS_URL');
-  if (values.redisTlsCa !== undefined && !values.redisUrl?.startsWith('rediss')) {
-    faults.push(
-      'REDIS_TLS_CA is set and REDIS_URL uses no TLS: begin it with rediss://, rediss+cluster:// or rediss+sentinel://',
-    );
-  }
   if (given('DATABASE_URL_DIRECT') && !given('DATABASE_URL')) {
     faults.push('DATABASE_URL_DIRECT without DATABASE_URL: set DATABASE_URL too; both lead to the same database');
   }
-  if (sync === 'memory' && isRelayAlone(values.role)) {
+  if (!shared && isRelayAlone(values.role)) {
     faults.push(
-      'SYNC=memory with ROLE=relay: this process would publish to nobody; set another SYNC, or add ws or sse',
+      `SYNC=${sync} with ROLE=relay: this process would publish to nobody; set another SYNC, or add ws or sse`,
     );
   }
-  if (values.workers > 1 && sync === 'memory') {
+  if (!shared && values.workers > 1) {
     faults.push(
-      `WORKERS=${values.workers} with SYNC=memory: the workers would not get each other's publications; set another SYNC`,
+      `WORKERS=${values.workers} with SYNC=${sync}: the workers would not get each other's publications; set another SYNC`,
     );
   }
   if (values.workers > 1 && (values.nodeId?.length ?? 0) > workerNodeIdLengthMax) {
@@ -171,8 +176,8 @@ function isRelayAlone(role: ReadonlySet<Role>): boolean {
   return role.has('relay') && !role.has('ws') && !role.has('sse');
 }
 
-function misspelledNames(env: Environment): string[] {
-  const known = allSettings.map((setting) => setting.name);
+function misspelledNames(env: Environment, engines: readonly EngineSettings[]): string[] {
+  const known = allSettings(engines).map((setting) => setting.name);
   return Object.keys(env).flatMap((name) => {
     if (known.includes(name) || !isSet(env, name)) return [];
     const meant = similarName(name, known);

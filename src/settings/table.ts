@@ -1,15 +1,13 @@
 // The one table of settings: name, kind, default and meaning. Reading them, docs/settings.md and the check for mistyped
-// names all come from here, so a new setting is one row.
+// names all come from here, so a new setting is one row. An engine brings the rows of its own.
 
 import {
   addressRanges,
   bearerKey,
-  certificates,
   matching,
   oneOf,
   origins,
   publicKey,
-  redisUrl,
   secretText,
   seconds,
   setOf,
@@ -17,36 +15,18 @@ import {
   truth,
   urlOf,
   wholeNumber,
-  type Kind,
 } from './kinds.ts';
+import { syncSetting, type EngineSettings } from './engine-settings.ts';
+import { defaulted, optional, type Setting } from './setting.ts';
 
 export const roles = ['ws', 'sse', 'api', 'relay'] as const;
 export type Role = (typeof roles)[number];
-
-export interface Setting<T> {
-  /** The environment variable. */
-  readonly name: string;
-  readonly kind: Kind<T & {}>;
-  /** Read as if it had been set; undefined when unset is a state of its own. */
-  readonly default: string | undefined;
-  /** What it means to leave it unset, for settings without a plain default. */
-  readonly unset: string | undefined;
-  readonly doc: string;
-}
-
-function defaulted<T extends {}>(name: string, kind: Kind<T>, standard: string, doc: string): Setting<T> {
-  return { name, kind, default: standard, unset: undefined, doc };
-}
-
-function optional<T extends {}>(name: string, kind: Kind<T>, unset: string, doc: string): Setting<T | undefined> {
-  return { name, kind, default: undefined, unset, doc };
-}
 
 const postgresUrl = urlOf('postgres', 'postgresql');
 const kibibyte = 1_024;
 const mebibyte = 1_024 * kibibyte;
 
-export const settingsByKey = {
+const firstSettings = {
   nodeEnv: defaulted(
     'NODE_ENV',
     // A misspelled `production` would silently open the server, so nothing else is taken for "not production".
@@ -73,31 +53,9 @@ export const settingsByKey = {
     'as `DATABASE_URL`',
     'For the relay and the listener, which need database sessions of their own. Set it when `DATABASE_URL` leads to a pooler.',
   ),
-  redisUrl: optional(
-    'REDIS_URL',
-    redisUrl,
-    'no Redis',
-    'Redis 6.2 or newer, or Valkey. `redis://` leads to a cluster too: the server asks the node. `?sentinelPassword=`' +
-      ' is the password of the Sentinels, where it is another one than that of Redis.',
-  ),
-  redisTlsCa: optional(
-    'REDIS_TLS_CA',
-    certificates,
-    'the authorities that the operating system trusts',
-    'Certificates of the authorities that may sign the certificate of Redis, for a `REDIS_URL` with TLS.',
-  ),
-  redisPrefix: defaulted(
-    'REDIS_PREFIX',
-    matching(/^[A-Za-z0-9._:-]{1,32}$/, '1 to 32 characters of `A-Z a-z 0-9 . _ : -`'),
-    'sobranie',
-    'Beginning of every key and channel in Redis, so that several clusters of servers can share one Redis.',
-  ),
-  sync: optional(
-    'SYNC',
-    oneOf(['memory', 'postgres', 'redis']),
-    '`redis` if `REDIS_URL` is set, else `postgres`',
-    'The sync layer: it carries publications between nodes and keeps history. `memory` is for one process alone.',
-  ),
+};
+
+const furtherSettings = {
   dataDir: defaulted('DATA_DIR', matching(/^[^\0]+$/, 'a path'), '.data', 'Folder of the embedded PostgreSQL.'),
   nodeId: optional(
     'NODE_ID',
@@ -109,8 +67,8 @@ export const settingsByKey = {
     'WORKERS',
     wholeNumber(1, 64),
     '1',
-    'Processes that serve the port together, each a node of its own. `1` is this process alone. More need a `SYNC` other' +
-      ' than `memory`.',
+    'Processes that serve the port together, each a node of its own. `1` is this process alone. More need a `SYNC` that' +
+      ' processes can share.',
   ),
   role: defaulted(
     'ROLE',
@@ -216,12 +174,6 @@ export const settingsByKey = {
     '1000',
     'Live publications held back per subscription while it recovers. More are read from history again.',
   ),
-  historyBytesMax: defaulted(
-    'HISTORY_BYTES_MAX',
-    wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
-    String(256 * mebibyte),
-    'Bytes of history that `SYNC=memory` keeps over all channels. The oldest go first.',
-  ),
   requestTimeout: defaulted(
     'REQUEST_TIMEOUT',
     // The runtime counts in steps of four seconds, up to 255.
@@ -282,12 +234,22 @@ export const settingsByKey = {
   ),
 };
 
+/** What every server has, whatever its engine. */
+export const settingsByKey = { ...firstSettings, ...furtherSettings };
+
 /** The rows in the order in which people should read them. */
-export const allSettings: readonly Setting<unknown>[] = Object.values(settingsByKey);
+export function allSettings(engines: readonly EngineSettings[]): readonly Setting<unknown>[] {
+  return [
+    ...Object.values(firstSettings),
+    syncSetting(engines),
+    ...engines.flatMap(({ settings }) => Object.values(settings)),
+    ...Object.values(furtherSettings),
+  ];
+}
 
 /** The list in docs/settings.md, in Markdown: a heading for each, so that other documents can link to it. */
-export function settingsList(): string {
-  const entries = allSettings.map((setting) => {
+export function settingsList(engines: readonly EngineSettings[]): string {
+  const entries = allSettings(engines).map((setting) => {
     const standard = setting.default === undefined ? (setting.unset ?? '') : `\`${setting.default}\``;
     return `### \`${setting.name}\`\n\n${setting.doc}\n\nDefault: ${standard}. Allowed: ${setting.kind.allowed}.`;
   });

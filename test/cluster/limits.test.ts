@@ -4,10 +4,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { Cluster, Redis } from 'ioredis';
 import postgres from 'postgres';
-import { SharedStore } from '../../src/limits/shared-store.ts';
-import { postgresStore, redisStore } from '../../src/limits/stores.ts';
+import { SharedLimit } from '../../src/limits/shared-limit.ts';
+import type { LimitStore } from '../../src/limits/store.ts';
 import { connect } from '../../src/database/connect.ts';
-import { countSpent, forgetSpent } from '../../src/limits/postgres-count.ts';
+import { PostgresLimits } from '../../src/sync/postgres/limits.ts';
+import { redisLimits } from '../../src/sync/redis/limits.ts';
 import { systemClock } from '../../src/time/clock.ts';
 import { Refused, WebSocketClient, type Closing, type Frame } from '../support/clients.ts';
 import { startNginx } from '../support/nginx.ts';
@@ -284,10 +285,11 @@ describe('what a store gives out, to many nodes at once', () => {
     for (const close of closing.reverse()) await close();
   }, 30_000);
 
-  async function givesOut(storeFor: (name: string) => SharedStore[]): Promise<void> {
+  /** `stores`: one of each node. */
+  async function givesOut(stores: readonly LimitStore[]): Promise<void> {
     for (const points of [1, 3, 10]) {
-      const stores = storeFor(`n${points}`);
-      const asked = Array.from({ length: 240 }, (_, index) => stores[index % stores.length]!.fetch('{ann} x', points));
+      const nodes = stores.map((store) => new SharedLimit({ ...common, name: `n${points}`, store }));
+      const asked = Array.from({ length: 240 }, (_, index) => nodes[index % nodes.length]!.fetch('{ann} x', points));
       const slices = await Promise.all(asked);
       expect([points, slices.reduce((sum, { granted }) => sum + granted, 0)]).toEqual([points, limit]);
       for (const { milliseconds } of slices) {
@@ -297,29 +299,23 @@ describe('what a store gives out, to many nodes at once', () => {
     }
   }
 
-  const common = { limit, windowMs: 60_000 };
   const log = (error: unknown): void => {
     throw error;
   };
+  const common = { limit, windowMs: 60_000, clock: systemClock, log };
 
   test('PostgreSQL: exactly the limit; what is over is deleted', async () => {
     const { url } = await createDatabase({ migrated: true });
     const pools = [1, 2, 3].map((node) => connect(url, { applicationName: `node ${node}`, max: 3 }));
-    closing.push(() => Promise.all(pools.map((sql) => sql.end({ timeout: 1 }))));
-    await givesOut((name) =>
-      pools.map((sql) => {
-        const count = (key: string, points: number, ms: number) => countSpent(sql, key, points, ms);
-        return new SharedStore({
-          ...common,
-          shared: postgresStore(count, { ...common, name }),
-          clock: systemClock,
-          log,
-        });
-      }),
+    const stores = pools.map((sql) => new PostgresLimits({ sql, failed: log }));
+    closing.push(
+      () => stores.forEach((store) => store.close()),
+      () => Promise.all(pools.map((sql) => sql.end({ timeout: 1 }))),
     );
+    await givesOut(stores);
     const sql = pools[0]!;
     await sql`UPDATE realtime.limits SET ends_at = now() - interval '2 minutes' WHERE key LIKE 'n1:%'`;
-    await forgetSpent(sql);
+    await stores[0]!.forget();
     expect((await sql`SELECT key FROM realtime.limits ORDER BY key`).map(({ key }) => key as string)).toEqual([
       'n10:{ann} x',
       'n3:{ann} x',
@@ -333,12 +329,7 @@ describe('what a store gives out, to many nodes at once', () => {
       () => redis.close(),
       () => clients.forEach((client) => client.disconnect()),
     );
-    await givesOut((name) =>
-      clients.map((client) => {
-        const shared = redisStore(client, 'test', { ...common, name });
-        return new SharedStore({ ...common, shared, clock: systemClock, log });
-      }),
-    );
+    await givesOut(clients.map((client) => redisLimits(client, 'test')));
   }, 30_000);
 
   const testLong = process.env['LONG'] === '1' ? test : () => undefined;
@@ -353,12 +344,7 @@ describe('what a store gives out, to many nodes at once', () => {
         () => cluster.close(),
         () => clients.forEach((client) => client.disconnect()),
       );
-      await givesOut((name) =>
-        clients.map((client) => {
-          const shared = redisStore(client, 'test', { ...common, name });
-          return new SharedStore({ ...common, shared, clock: systemClock, log });
-        }),
-      );
+      await givesOut(clients.map((client) => redisLimits(client, 'test')));
     },
     60_000,
   );

@@ -4,6 +4,7 @@
 import { describe, expect, test } from 'bun:test';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { engines } from '../../src/app/engines.ts';
 import { allSettings } from '../../src/settings/table.ts';
 import { readDocument, readDocuments, tableAfter } from '../support/documents.ts';
 import { floors } from '../support/tidy/imports.ts';
@@ -47,7 +48,7 @@ test('every package that the project depends on is listed with its reason', asyn
 
 test('limits that a setting sets are shown with its default', () => {
   const rows = tableAfter(readDocument('docs/limits.md'), '# Limits');
-  const defaults = new Map(allSettings.map((setting) => [setting.name, setting.default]));
+  const defaults = new Map(allSettings(engines).map((setting) => [setting.name, setting.default]));
   const units: Readonly<Record<string, number>> = { KiB: 1_024, MiB: 1_024 ** 2 };
   let compared = 0;
   for (const [what = '', limit = '', setBy = ''] of rows) {

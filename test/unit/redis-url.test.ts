@@ -1,12 +1,17 @@
 // Every form of REDIS_URL, and the fault that is reported of anything else: plain words, and never a password.
 
 import { describe, expect, test } from 'bun:test';
-import { readSettings, SettingsError } from '../../src/settings/settings.ts';
+import { engines } from '../../src/app/engines.ts';
+import { readSettings, SettingsError, type Environment, type Settings } from '../../src/settings/settings.ts';
 import { parseRedisUrl } from '../../src/redis/url.ts';
+
+function settingsOf(env: Environment): Settings {
+  return readSettings(env, engines);
+}
 
 function faultsOf(env: Record<string, string>): readonly string[] {
   try {
-    readSettings(env);
+    settingsOf(env);
     return [];
   } catch (error) {
     if (error instanceof SettingsError) return error.faults;

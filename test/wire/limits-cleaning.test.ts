@@ -3,6 +3,7 @@
 
 import { afterAll, expect, test } from 'bun:test';
 import { startNode, type Node } from '../../src/app/compose.ts';
+import { engines } from '../../src/app/engines.ts';
 import { createLogger } from '../../src/app/logger.ts';
 import { readSettings } from '../../src/settings/settings.ts';
 import { NodeLimits } from '../../src/limits/node-limits.ts';
@@ -19,7 +20,7 @@ afterAll(async () => {
 
 test(`4,000 connections in disorder leave nothing behind (SEED=${seed})`, async () => {
   const { url } = await createDatabase({ migrated: true });
-  const settings = readSettings({
+  const environment = {
     DATABASE_URL: url,
     SYNC: 'memory',
     HOST: '127.0.0.1',
@@ -32,7 +33,8 @@ test(`4,000 connections in disorder leave nothing behind (SEED=${seed})`, async 
     AUTH_FAILURES_PER_MINUTE_PER_ADDRESS: '20',
     RATE_LIMIT_PER_MINUTE: '50',
     SHUTDOWN_TIMEOUT: '0',
-  });
+  };
+  const settings = readSettings(environment, engines);
   const server = (node = await startNode(settings, createLogger({ level: 'silent', format: 'json', node: 'limits' })));
   const { limits } = server;
   if (!(limits instanceof NodeLimits)) throw new Error('the node has other limits');

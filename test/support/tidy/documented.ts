@@ -1,6 +1,7 @@
 // What the code promises to others and where that must be written: codes and frames in the wire's document, settings
 // and metrics in docs/, as generated from the code.
 
+import { engines } from '../../../src/app/engines.ts';
 import { closeCodes, errorCodes } from '../../../src/protocol/codes.ts';
 import { metricsTable } from '../../../src/metrics/table.ts';
 import { settingsList } from '../../../src/settings/table.ts';
@@ -42,7 +43,7 @@ function literalsOf(files: Files, path: string, pattern: RegExp): string[] {
 
 /** Documents whose part between `<!-- generated -->` and `<!-- /generated -->` is not what the code makes of it. */
 export function outdatedDocuments(files: Files): Finding[] {
-  const documents = { 'docs/settings.md': settingsList(), 'docs/metrics.md': metricsTable() };
+  const documents = { 'docs/settings.md': settingsList(engines), 'docs/metrics.md': metricsTable() };
   return Object.entries(documents).flatMap(([path, generated]) => {
     const document = files.get(path);
     if (document === undefined) return [`${path} does not exist`];

@@ -15,7 +15,6 @@ export const floors: Readonly<Record<string, number>> = {
   core: 2,
   embedded: 3,
   transports: 3,
-  sync: 3,
   changes: 3,
   nodes: 3,
   presence: 3,
@@ -24,6 +23,8 @@ export const floors: Readonly<Record<string, number>> = {
   metrics: 3,
   pages: 3,
   api: 3,
+  /** Above what it brings stores for: tickets, limits, the relay. */
+  sync: 4,
   settings: 4,
   app: 5,
   workers: 6,

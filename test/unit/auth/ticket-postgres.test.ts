@@ -1,7 +1,7 @@
 // The table of tickets on a real PostgreSQL: taken once, never late, cleaned up, and not written to the log.
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
-import { PostgresTickets } from '../../../src/auth/ticket-postgres.ts';
+import { PostgresTickets } from '../../../src/sync/postgres/tickets.ts';
 import { connect, type Database } from '../../../src/database/connect.ts';
 import { createDatabase } from '../../support/postgres.ts';
 import { until } from '../../support/tcp-client.ts';

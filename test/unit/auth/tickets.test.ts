@@ -1,7 +1,7 @@
 // Tickets in one process: used once, in time, in bounds. What nodes share is tested with real stores and real nodes.
 
 import { expect, test } from 'bun:test';
-import { MemoryTickets } from '../../../src/auth/ticket-memory.ts';
+import { MemoryTickets } from '../../../src/sync/memory/tickets.ts';
 import type { TicketStore } from '../../../src/auth/ticket-store.ts';
 import { takingTickets, Tickets, ticketSeconds } from '../../../src/auth/tickets.ts';
 import { anonymous } from '../../../src/core/access.ts';

@@ -1,15 +1,26 @@
 // Settings: what is read, what is refused, and that a refusal names everything at once and nothing secret.
 
 import { describe, expect, test } from 'bun:test';
+import { engines } from '../../../src/app/engines.ts';
 import { createLogger } from '../../../src/app/logger.ts';
 import { redactText, redactUrl } from '../../../src/settings/redact.ts';
 import { slipsBetween } from '../../../src/settings/similar.ts';
 import { allSettings, settingsList } from '../../../src/settings/table.ts';
-import { readSettings, SettingsError, settingsWarnings } from '../../../src/settings/settings.ts';
+import {
+  readSettings,
+  SettingsError,
+  settingsWarnings,
+  type Environment,
+  type Settings,
+} from '../../../src/settings/settings.ts';
+
+function settingsOf(env: Environment): Settings {
+  return readSettings(env, engines);
+}
 
 function faultsOf(env: Record<string, string>): readonly string[] {
   try {
-    readSettings(env);
+    settingsOf(env);
   } catch (error) {
     if (error instanceof SettingsError) return error.faults;
     throw error;
@@ -22,7 +33,7 @@ const pem =
 
 describe('readSettings', () => {
   test('an empty environment gives the defaults', () => {
-    const settings = readSettings({});
+    const settings = settingsOf({});
     expect(settings).toMatchObject({
       nodeEnv: 'development',
       production: false,
@@ -41,40 +52,40 @@ describe('readSettings', () => {
     });
     expect([...settings.role]).toEqual(['ws', 'sse', 'api', 'relay']);
     expect(settings.nodeId).toMatch(/^[a-z0-9]{8}$/);
-    expect(readSettings({}).nodeId).not.toBe(settings.nodeId);
+    expect(settingsOf({}).nodeId).not.toBe(settings.nodeId);
   });
 
   test('every default passes its own check', () => {
-    for (const setting of allSettings) {
+    for (const setting of allSettings(engines)) {
       if (setting.default !== undefined) expect(setting.kind.parse(setting.default)).toBeDefined();
     }
   });
 
   test('an empty variable is unset', () => {
-    const empty = Object.fromEntries(allSettings.map(({ name }) => [name, '']));
-    expect({ ...readSettings(empty), nodeId: '' }).toEqual({ ...readSettings({}), nodeId: '' });
+    const empty = Object.fromEntries(allSettings(engines).map(({ name }) => [name, '']));
+    expect({ ...settingsOf(empty), nodeId: '' }).toEqual({ ...settingsOf({}), nodeId: '' });
   });
 
   test('SYNC follows REDIS_URL unless it is set', () => {
-    expect(readSettings({ REDIS_URL: 'redis://127.0.0.1' }).sync).toBe('redis');
-    expect(readSettings({ REDIS_URL: 'redis://127.0.0.1', SYNC: 'postgres' }).sync).toBe('postgres');
-    expect(readSettings({ SYNC: 'memory' }).sync).toBe('memory');
+    expect(settingsOf({ REDIS_URL: 'redis://127.0.0.1' }).sync).toBe('redis');
+    expect(settingsOf({ REDIS_URL: 'redis://127.0.0.1', SYNC: 'postgres' }).sync).toBe('postgres');
+    expect(settingsOf({ SYNC: 'memory' }).sync).toBe('memory');
   });
 
   test('lists are read with blanks and any case of origin', () => {
-    expect([...readSettings({ ROLE: 'ws, relay' }).role]).toEqual(['ws', 'relay']);
-    const { allowedOrigins } = readSettings({
+    expect([...settingsOf({ ROLE: 'ws, relay' }).role]).toEqual(['ws', 'relay']);
+    const { allowedOrigins } = settingsOf({
       ALLOWED_ORIGINS: 'https://App.example.com, http://localhost:5173',
     });
     expect(allowedOrigins).toEqual(['https://app.example.com', 'http://localhost:5173']);
   });
 
   test('a public key may carry its line breaks as \\n', () => {
-    expect(readSettings({ JWT_PUBLIC_KEY: pem.replaceAll('\n', '\\n') }).jwtPublicKey).toBe(pem);
+    expect(settingsOf({ JWT_PUBLIC_KEY: pem.replaceAll('\n', '\\n') }).jwtPublicKey).toBe(pem);
   });
 
   test('logs are JSON in production', () => {
-    const settings = readSettings({ NODE_ENV: 'production', JWT_SECRET: 'x' });
+    const settings = settingsOf({ NODE_ENV: 'production', JWT_SECRET: 'x' });
     expect(settings).toMatchObject({ production: true, logFormat: 'json' });
   });
 
@@ -184,20 +195,20 @@ describe('mistyped names', () => {
 });
 
 test('warnings name the doors that the settings leave open', () => {
-  const open = settingsWarnings(readSettings({}));
+  const open = settingsWarnings(settingsOf({}));
   expect(open.join('\n')).toMatch(/everyone is anonymous[^]*API_KEY is not set/);
   const closed = { JWT_SECRET: 'x'.repeat(32), API_KEY: 'k' };
-  expect(settingsWarnings(readSettings(closed))).toEqual([]);
+  expect(settingsWarnings(settingsOf(closed))).toEqual([]);
   const byAddress = { ...closed, CONNECTS_PER_SECOND_PER_ADDRESS: '5' };
-  expect(settingsWarnings(readSettings(byAddress)).join('\n')).toMatch(/TRUSTED_PROXIES is not set/);
-  expect(settingsWarnings(readSettings({ ...byAddress, TRUSTED_PROXIES: 'loopback' }))).toEqual([]);
+  expect(settingsWarnings(settingsOf(byAddress)).join('\n')).toMatch(/TRUSTED_PROXIES is not set/);
+  expect(settingsWarnings(settingsOf({ ...byAddress, TRUSTED_PROXIES: 'loopback' }))).toEqual([]);
 });
 
 test('the list for people has a heading for each setting', () => {
-  const headings = settingsList()
+  const headings = settingsList(engines)
     .split('\n')
     .filter((line) => line.startsWith('#'));
-  expect(headings).toEqual(allSettings.map(({ name }) => `### \`${name}\``));
+  expect(headings).toEqual(allSettings(engines).map(({ name }) => `### \`${name}\``));
 });
 
 describe('secrets in text', () => {

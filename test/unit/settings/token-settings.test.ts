@@ -2,12 +2,23 @@
 
 import { expect, test } from 'bun:test';
 import { exportSPKI, generateKeyPair } from 'jose';
-import { readSettings, SettingsError, settingsWarnings, type Environment } from '../../../src/settings/settings.ts';
+import { engines } from '../../../src/app/engines.ts';
+import {
+  readSettings,
+  SettingsError,
+  settingsWarnings,
+  type Environment,
+  type Settings,
+} from '../../../src/settings/settings.ts';
 import { secret } from '../../support/tokens.ts';
+
+function settingsOf(env: Environment): Settings {
+  return readSettings(env, engines);
+}
 
 function faultsOf(env: Environment): readonly string[] {
   try {
-    readSettings(env);
+    settingsOf(env);
     return [];
   } catch (error) {
     if (error instanceof SettingsError) return error.faults;
@@ -19,7 +30,7 @@ const pem = (text: string): string => `-----BEGIN PUBLIC KEY-----\n${text}\n----
 const production = { NODE_ENV: 'production', DATABASE_URL: 'postgres://h/d', API_KEY: 'k' };
 
 test('audiences and issuers are lists', () => {
-  const { jwtAudience, jwtIssuer } = readSettings({
+  const { jwtAudience, jwtIssuer } = settingsOf({
     JWT_SECRET: secret,
     JWT_AUDIENCE: 'chat, https://chat.example',
     JWT_ISSUER: 'https://id.example',
@@ -75,7 +86,7 @@ test('no fault shows a key', () => {
 });
 
 test('a cluster’s own key host may speak plainly, which is told; this machine’s need not be', () => {
-  const warnings = (url: string) => settingsWarnings(readSettings({ ...production, JWKS_URL: url }));
+  const warnings = (url: string) => settingsWarnings(settingsOf({ ...production, JWKS_URL: url }));
   for (const host of ['keycloak', 'id.prod.svc', 'id.internal', '10.0.0.7', '192.168.1.1', '172.20.0.2', '[fd00::1]']) {
     expect([host, ...warnings(`http://${host}:8080/keys`)]).toEqual([
       host,

@@ -1,8 +1,8 @@
 // Tickets in PostgreSQL, in a table that is written without a log: a crash forgets them all, which costs their holders
 // another request. One row can be deleted once, so no two nodes get the same ticket.
 
-import type { Database } from '../database/connect.ts';
-import type { TicketStore } from './ticket-store.ts';
+import type { Database } from '../../database/connect.ts';
+import type { TicketStore } from '../../auth/ticket-store.ts';
 
 export interface PostgresTicketsOptions {
   readonly sql: Database;

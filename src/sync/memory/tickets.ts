@@ -1,8 +1,8 @@
 // Tickets of a server that is one process. Bounded, since whoever holds a token can ask for as many as they like.
 
-import type { Clock } from '../time/clock.ts';
-import { RealtimeError } from '../protocol/realtime-error.ts';
-import type { TicketStore } from './ticket-store.ts';
+import type { Clock } from '../../time/clock.ts';
+import { RealtimeError } from '../../protocol/realtime-error.ts';
+import type { TicketStore } from '../../auth/ticket-store.ts';
 
 interface Entry {
   readonly text: string;

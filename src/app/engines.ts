@@ -1,0 +1,67 @@
+// The engines that this server has: the only list of them. The first one is taken where the settings choose none. A
+// folder is loaded when its engine is opened, so nobody pays for the driver of another one.
+
+import { certificates, matching, redisUrl, wholeNumber } from '../settings/kinds.ts';
+import { defaulted, optional } from '../settings/setting.ts';
+import { engine, type Engine } from './engine.ts';
+
+const mebibyte = 1 << 20;
+
+export const engines: readonly Engine[] = [
+  engine({
+    name: 'postgres',
+    shared: true,
+    // It is in the node's own database, which every node has.
+    settings: {},
+    open: async (_values, parts) => (await import('../sync/postgres/engine.ts')).openPostgres(parts),
+  }),
+  engine({
+    name: 'redis',
+    shared: true,
+    settings: {
+      url: optional(
+        'REDIS_URL',
+        redisUrl,
+        'no Redis',
+        'Redis 6.2 or newer, or Valkey. `redis://` leads to a cluster too: the server asks the node. `?sentinelPassword=`' +
+          ' is the password of the Sentinels, where it is another one than that of Redis.',
+      ),
+      tlsCa: optional(
+        'REDIS_TLS_CA',
+        certificates,
+        'the authorities that the operating system trusts',
+        'Certificates of the authorities that may sign the certificate of Redis, for a `REDIS_URL` with TLS.',
+      ),
+      prefix: defaulted(
+        'REDIS_PREFIX',
+        matching(/^[A-Za-z0-9._:-]{1,32}$/, '1 to 32 characters of `A-Z a-z 0-9 . _ : -`'),
+        'sobranie',
+        'Beginning of every key and channel in Redis, so that several clusters of servers can share one Redis.',
+      ),
+    },
+    url: 'url',
+    faults: ({ url, tlsCa }) =>
+      tlsCa === undefined || url?.startsWith('rediss') === true
+        ? []
+        : [
+            'REDIS_TLS_CA is set and REDIS_URL uses no TLS: begin it with rediss://, rediss+cluster:// or rediss+sentinel://',
+          ],
+    open: async ({ url, ...values }, parts) => {
+      if (url === undefined) throw new Error('REDIS_URL is not set');
+      return (await import('../sync/redis/engine.ts')).openRedisEngine({ url, ...values }, parts);
+    },
+  }),
+  engine({
+    name: 'memory',
+    shared: false,
+    settings: {
+      historyBytesMax: defaulted(
+        'HISTORY_BYTES_MAX',
+        wholeNumber(mebibyte, 1_024 * 1_024 * mebibyte),
+        String(256 * mebibyte),
+        'Bytes of history that `SYNC=memory` keeps over all channels. The oldest go first.',
+      ),
+    },
+    open: async (values, parts) => (await import('../sync/memory/engine.ts')).openMemory(values, parts),
+  }),
+];

@@ -1,0 +1,25 @@
+// The engine of a single process: everything in memory, gone with the process.
+
+import { IntoAdapter } from '../../changes/into-adapter.ts';
+import type { EngineParts, OpenEngine } from '../engine.ts';
+import { MemoryAdapter } from './adapter.ts';
+import { MemoryTickets } from './tickets.ts';
+
+export interface MemorySettings {
+  readonly historyBytesMax: number;
+}
+
+const sweepEveryMs = 60_000;
+
+export function openMemory({ historyBytesMax }: MemorySettings, parts: EngineParts): OpenEngine {
+  const { clock, observer, closing } = parts;
+  const adapter = new MemoryAdapter({ clock, observer, historyBytesMax });
+  const timer = setInterval(() => adapter.sweep(), sweepEveryMs);
+  closing.add('history sweep', () => clearInterval(timer));
+  return {
+    adapter,
+    tickets: new MemoryTickets(clock),
+    limits: undefined,
+    destination: (ports) => new IntoAdapter(ports),
+  };
+}

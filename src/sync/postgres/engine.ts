@@ -1,0 +1,34 @@
+// The engine over the node's own database. The relay appends to the log in the transaction that empties the outbox, and
+// hands the rows to this node's adapter.
+
+import { IntoLog } from '../../changes/into-log.ts';
+import { connect } from '../../database/connect.ts';
+import type { EngineParts, OpenEngine } from '../engine.ts';
+import { PostgresAdapter } from './adapter.ts';
+import { PostgresLimits } from './limits.ts';
+import { PostgresTickets } from './tickets.ts';
+
+export function openPostgres({ incarnation, database, observer, clock, log, closing }: EngineParts): OpenEngine {
+  const { sql, directUrl, applicationName } = database;
+  const adapter = new PostgresAdapter({
+    sql,
+    connectDirect: (answerSeconds) =>
+      connect(directUrl, { applicationName, max: 1, ...(answerSeconds === undefined ? {} : { answerSeconds }) }),
+    nodeId: incarnation,
+    applicationName,
+    clock,
+    observer,
+    log: (message, error) => log.error({ err: error }, message),
+  });
+  const tickets = new PostgresTickets({
+    sql,
+    failed: (error) => log.debug({ err: error }, 'expired tickets could not be deleted'),
+  });
+  closing.add('tickets', () => tickets.close());
+  const limits = new PostgresLimits({
+    sql,
+    failed: (error) => log.debug({ err: error }, 'limits whose window has ended could not be deleted'),
+  });
+  closing.add('limit store', () => limits.close());
+  return { adapter, tickets, limits, destination: (ports) => new IntoLog(ports, adapter) };
+}
