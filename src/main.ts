@@ -1,5 +1,5 @@
-// The process: reads the settings, starts everything, prints where it is, and leaves in order on a signal. What it
-// starts is a node, the keeper of several worker processes, or one of these.
+// The process: reads the settings, starts everything, prints where it is, and shuts down in order on a signal. What it
+// starts is a node, the keeper of several worker processes, or one of these workers.
 // Exit codes: 0 after an orderly shutdown, 78 for faulty settings, 1 for anything else.
 
 import { announce } from './app/banner.ts';
@@ -21,7 +21,7 @@ async function settingsOrExit(): Promise<Settings> {
     return readSettings(process.env, engines);
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
-    // Whoever mends them should not be told of the rules' faults only then.
+    // The list holds the faults of the rules file too, so that nobody has to start twice to see them.
     const configFile = process.env['CONFIG_FILE'] || undefined;
     const rules: unknown = await openRulesFile({ configFile }).catch((fault: unknown) => fault);
     console.error(
@@ -47,7 +47,7 @@ const settings = worker === undefined ? given : { ...given, nodeId: `${given.nod
 const log = createLogger({ level: settings.logLevel, format: settings.logFormat, node: settings.nodeId });
 if (worker === undefined) for (const warning of settingsWarnings(settings)) log.warn(warning);
 
-// A rejection that nobody handles is a bug of ours, but not one that may cut every client off.
+// An unhandled rejection is a bug of ours, but it must not cut every client off.
 process.on('unhandledRejection', (error) => log.error({ err: error }, 'a rejection was not handled'));
 process.on('uncaughtException', (error) => log.error({ err: error }, 'an exception was not caught'));
 
@@ -61,7 +61,7 @@ for (const name of ['SIGTERM', 'SIGINT'] as const) {
 }
 
 async function start(): Promise<Running> {
-  // Before anything is started, by whichever process reads them later.
+  // Faulty rules stop the start before any part of it, in every kind of process.
   await openRulesFile(settings);
   if (worker !== undefined) return startWorker(settings, log);
   return settings.workers > 1 ? startWorkers(settings, log) : startAlone(settings, log);
@@ -72,7 +72,7 @@ function failToStart(error: unknown): never {
     console.error(error.message);
     process.exit(error.exitCode);
   }
-  // Some faults of settings show only when the other nodes are asked.
+  // Some faults of settings are found only by asking the other nodes.
   if (error instanceof SettingsError) {
     console.error(error.message);
     process.exit(badSettingsExitCode);

@@ -6,7 +6,7 @@ import { answerHeaders } from '../http/answer-headers.ts';
 import type { Origins } from '../http/origins.ts';
 
 const streamPath = '/realtime/events';
-/** Seconds for which a browser need not ask again; a change of ALLOWED_ORIGINS holds after this long. */
+/** Seconds for which a browser remembers the answer. A change of ALLOWED_ORIGINS takes effect after this time. */
 const preflightSeconds = 600;
 
 const preflightHeaders: Readonly<Record<string, string>> = {
@@ -15,7 +15,7 @@ const preflightHeaders: Readonly<Record<string, string>> = {
   'access-control-max-age': String(preflightSeconds),
 };
 
-/** Answers OPTIONS under /realtime, always with 204: whether the page may go on is in the headers, or is not. */
+/** Answers OPTIONS under /realtime, always with 204: the headers say whether the page may go on. */
 export function preflightRoutes(origins: Origins): Elysia {
   const app = new Elysia({ name: 'sobranie-preflight' }).options(
     '/realtime/*',
@@ -31,7 +31,9 @@ export function preflightRoutes(origins: Origins): Elysia {
 
 const noStore = { 'cache-control': 'no-store' };
 
-/** For the API's routes: refuses foreign pages before anything is done, and lets allowed ones read the answer. */
+/**
+ * For the API's routes: refuses pages of other origins before anything is done, and lets allowed ones read the answer.
+ */
 export function apiOrigins(origins: Origins): Elysia {
   const app = new Elysia({ name: 'sobranie-api-origins' }).onBeforeHandle({ as: 'scoped' }, ({ request, set }) => {
     origins.checkCaller(request);

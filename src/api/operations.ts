@@ -1,4 +1,4 @@
-// What operators and orchestrators ask: health and metrics.
+// Health and metrics, for operators and orchestrators.
 
 import { Elysia } from 'elysia';
 import { answerHeaders } from '../http/answer-headers.ts';

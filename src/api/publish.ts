@@ -1,5 +1,5 @@
-// The HTTP API for backends: publish, list channels, read history, disconnect users. Translates requests into calls
-// of the hub and of the cluster.
+// The HTTP API for backends: publish, list channels, read history, disconnect users. Translates requests into calls of
+// the hub and of the cluster, and decides nothing.
 
 import { Elysia, t } from 'elysia';
 import { keyOf } from '../core/access.ts';
@@ -21,12 +21,12 @@ export interface ApiOptions {
   readonly messageBytesMax: number;
   readonly cluster: Cluster;
   readonly serverAccess: ServerAccess;
-  /** Publications are refused with `shutting_down` from then on: their publisher should reach another node. */
+  /** From then on publishing answers `shutting_down`: the publisher should reach another node. */
   readonly isClosed: () => boolean;
 }
 
 export const publishChannelsMax = 100;
-/** What may stand around data of the largest size: names, keys, punctuation. */
+/** Bytes for what stands around the data: names, keys, punctuation. */
 const envelopeBytes = 32 << 10;
 
 const publishBody = t.Object(
@@ -102,7 +102,7 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
         return { user, connections, ...namesOf(incomplete) };
       },
       {
-        // Nothing is expected of it, and what comes all the same is not read.
+        // The call has no body, and one that comes is not read.
         parse: () => ({}),
         detail: {
           summary: 'Close a user’s connections on all nodes',
@@ -149,7 +149,7 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
   return app as unknown as Elysia;
 }
 
-/** Absent from an answer that is whole. */
+/** Left out of a complete answer. */
 function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[] } {
   return incomplete.length === 0 ? {} : { incomplete };
 }
@@ -163,8 +163,8 @@ async function readPublication(request: Request, dataBytesMax: number): Promise<
 }
 
 /**
- * Looked at before the schema is: the framework's report of a wrong field prints what it found, and fails on an object
- * that cannot be printed, such as `{"toString": 1}`.
+ * Checked before the schema. The framework's report of a wrong field prints the value, and fails for one that cannot be
+ * printed, such as `{"toString": 1}`.
  */
 function requireTexts({ channel = '', key = '', channels = [] }: Readonly<Record<string, unknown>>): void {
   if (typeof channel !== 'string') throw new RealtimeError('bad_request', '"channel" is not a text.');

@@ -1,4 +1,4 @@
-// The calls that take rights away while connections last: of one user, for backends, and the rules anew, for operators.
+// The calls that withdraw rights from open connections: those of one user, for backends; by new rules, for operators.
 
 import { Elysia } from 'elysia';
 import type { Cluster } from '../core/cluster.ts';
@@ -6,7 +6,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
 import type { ServerAccess } from './server-access.ts';
 
-/** `restart`: patterns whose channels' history would be kept otherwise, which only a restart brings about. */
+/** `restart`: patterns of rules that change how history is kept, which takes effect only after a restart. */
 export type RulesTrial =
   { readonly count: number; readonly restart: readonly string[] } | { readonly faults: readonly string[] };
 
@@ -17,7 +17,7 @@ export interface RightsOptions {
 }
 
 export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions): Elysia {
-  // What comes as a body is not read.
+  // The calls have no body, and one that comes is not read.
   const parse = () => ({});
   const app = new Elysia({ name: 'sobranie-rights', prefix: '/realtime' })
     .post(
@@ -31,7 +31,7 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
       {
         parse,
         detail: {
-          summary: 'Ask anew what a user may, on all nodes',
+          summary: 'Check a user’s rights again, on all nodes',
           description:
             'Subscriptions that are no longer allowed end with `unsubscribed`. incomplete: nodes that did not confirm.',
           tags: ['api'],
@@ -46,7 +46,7 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
         if ('faults' in trial) {
           throw new RealtimeError(
             'bad_request',
-            `The rules are faulty, and change nothing: ${trial.faults.join('; ')}`,
+            `The rules file is faulty, so the old rules stay in force: ${trial.faults.join('; ')}`,
           );
         }
         const { value: unsubscribed, incomplete } = await cluster.reauthorize(undefined);
@@ -56,7 +56,7 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
       {
         parse,
         detail: {
-          summary: 'Read the rules anew, on all nodes',
+          summary: 'Read the rules file again, on all nodes',
           description:
             'Needs the admin key. restart: rules whose change to `recoverable` or `history` waits for a restart.',
           tags: ['operations'],
@@ -66,7 +66,7 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
   return app as unknown as Elysia;
 }
 
-/** Absent from an answer that is whole. */
+/** Left out of a complete answer. */
 function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[] } {
   return incomplete.length === 0 ? {} : { incomplete };
 }

@@ -1,5 +1,5 @@
-// Who makes an HTTP call: a backend with the API key, which may do everything, a user whose token grants the action, or
-// the operator with the admin key. While no key is set outside production, everyone counts as a backend and operator.
+// Who makes an HTTP call: a backend with the API key, which may do everything; a user whose token grants the action; or
+// the operator with the admin key. Outside production everyone counts as backend and operator while no key is set.
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { Access, Authenticate, Identity } from '../core/access.ts';
@@ -12,17 +12,17 @@ import { bearerOf } from '../http/request.ts';
 export interface ServerAccessOptions {
   readonly limits: Limits;
   readonly observer: HubObserver;
-  /** What callers are counted by; undefined while addresses are not limited. */
+  /** The address by which callers are counted; undefined while addresses are not limited. */
   readonly addressOf: ((request: Request) => string | undefined) | undefined;
   readonly apiKey: string | undefined;
-  /** Without an API key, everyone may act for the backend. */
+  /** While no API key is set, everyone counts as a backend. */
   readonly openWithoutKey: boolean;
   readonly adminKey: string | undefined;
-  /** Without an admin key, everyone may act for the operator. */
+  /** While no admin key is set, everyone counts as the operator. */
   readonly openWithoutAdminKey: boolean;
   readonly authenticate: Authenticate;
   readonly access: Access;
-  /** Whether tokens are checked at all: else a bearer is the API key or nothing. */
+  /** Whether tokens are checked. Otherwise a bearer is the API key or nothing. */
   readonly takesTokens: boolean;
 }
 
@@ -54,9 +54,9 @@ export class ServerAccess {
   }
 
   /**
-   * Throws `unauthorized` or `forbidden` unless a backend calls, or a user who may do this on all the channels. A user's
-   * call counts among the user's commands, once for each channel: throws `rate_limited` when they are too many. Resolves
-   * with the user; undefined is a backend.
+   * Throws `unauthorized` or `forbidden` unless a backend calls, or a user who may do this on all the channels. The call
+   * of a user counts as one command for each channel: throws `rate_limited` when they are too many. Resolves with the
+   * user, or with undefined for a backend.
    */
   async require(request: Request, action: Action, channels: readonly string[]): Promise<Identity | undefined> {
     const { takesTokens, authenticate, access, limits } = this.#options;
@@ -76,7 +76,7 @@ export class ServerAccess {
     return identity;
   }
 
-  /** Who shows the token. Counts as one of the user's commands: throws `rate_limited`, and whatever `check` throws. */
+  /** The token's user. The call counts as a command: throws `rate_limited`, and whatever `check` throws. */
   async identify(request: Request, token: string, check: Authenticate): Promise<Identity> {
     const { limits, addressOf } = this.#options;
     const address = addressOf?.(request);
@@ -86,7 +86,7 @@ export class ServerAccess {
     return identity;
   }
 
-  /** The caller's address, if it may show a key or a token. */
+  /** The caller's address. Throws `rate_limited` if it has sent too many wrong keys or tokens. */
   #visit(request: Request): string | undefined {
     const { limits, addressOf } = this.#options;
     const address = addressOf?.(request);
@@ -105,18 +105,18 @@ export class ServerAccess {
     return key === undefined ? this.#options.openWithoutKey : this.#holds(request, key, address);
   }
 
-  /** A wrong key counts against the address, if there is one to count against. */
+  /** A wrong key counts against the address, if there is one. */
   #holds(request: Request, key: Buffer, address: string | undefined): boolean {
     const given = bearerOf(request);
     if (given === undefined) return false;
-    // Digests are equally long, so that neither content nor length of the key shows in the time taken.
+    // Digests have one length, so the time taken shows neither the content nor the length of the key.
     const isKey = timingSafeEqual(digest(given), key);
     if (!isKey) this.#options.limits.authenticationFailed(address);
     return isKey;
   }
 }
 
-/** Callers over HTTP without a user of their own share one allowance. */
+/** Callers over HTTP without a user share one allowance. */
 const httpCaller = 'http';
 
 function digest(text: string): Buffer {

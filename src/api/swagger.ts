@@ -1,4 +1,4 @@
-// The API's documentation at `/swagger`, its page and assets served from here: it works with no internet.
+// The API's documentation at `/swagger`. Its page and assets are served from here, so it works without internet.
 
 import { swagger } from '@elysiajs/swagger';
 import { Elysia } from 'elysia';
@@ -27,7 +27,7 @@ const page = `<!doctype html>
 </html>
 `;
 
-/** The page's styles stand in attributes, and its icons in data URLs. */
+/** The page needs styles in attributes, and icons in data URLs. */
 const pageHeaders = {
   ...answerHeaders,
   'content-security-policy':
@@ -46,7 +46,7 @@ export function swaggerRoutes(version: string): Elysia {
     .get('/swagger/assets/start.js', () => textResponse(startScript, 'text/javascript; charset=utf-8'), {
       detail: { hide: true },
     })
-    // The plugin's own page loads its assets from elsewhere: this answer comes before it.
+    // The plugin's own page would load its assets from another host: this answers first.
     .onBeforeHandle(({ path, set }) => {
       if (path === '/swagger') return textResponse(page, 'text/html; charset=utf-8');
       Object.assign(set.headers, answerHeaders);

@@ -1,4 +1,4 @@
-// `POST /realtime/ticket`: a ticket for a user's token, or for whom a backend vouches with the API key.
+// `POST /realtime/ticket`: a ticket for the user of a token, or for a user whom a backend vouches for with the API key.
 
 import { Elysia } from 'elysia';
 import type { Authenticate } from '../core/access.ts';
@@ -15,23 +15,23 @@ interface Issued {
 
 type Body = Readonly<Record<string, unknown>>;
 
-/** Gives tickets out. Throws what the caller is to be told. */
-export interface TicketOffice {
+/** Throws the error that the caller gets. */
+export interface TicketIssuer {
   issue(claims: Readonly<Record<string, unknown>>): Promise<Issued>;
-  /** Reads of the body what concerns it. */
+  /** Reads `user`, `channels`, `claims` and `expires` of the body. */
   vouch(body: Body): Promise<Issued>;
 }
 
 export interface TicketOptions {
-  readonly tickets: TicketOffice;
+  readonly tickets: TicketIssuer;
   readonly serverAccess: ServerAccess;
   readonly origins: Origins;
-  /** Takes tokens and no tickets: a ticket for a ticket would never end. Undefined where no token is checked. */
+  /** Accepts tokens and no tickets: a ticket for a ticket would never expire. Undefined where no token is checked. */
   readonly tokens: Authenticate | undefined;
   readonly isClosed: () => boolean;
 }
 
-/** Claims as large as a token's, and what stands around them. */
+/** Claims as large as a token's, and the members around them. */
 const bodyBytesMax = 16 << 10;
 const bodyLimit = { bytesMax: bodyBytesMax, tooLarge: `The body is larger than ${bodyBytesMax} bytes.` };
 const vouchedMembers = ['channels', 'claims', 'expires'];

@@ -26,24 +26,24 @@ export interface AccessParts {
 }
 
 /**
- * A function in the database that hangs holds a connection for as long as an answer is waited for. They are opened as
- * they are needed; no user has more than half of them.
+ * Connections for the database's function, opened when needed. A call that hangs holds one until its deadline, so no
+ * user has more than half of them.
  */
 const connectionsMax = 6;
 const turns = { rules: { total: 500, each: 50 }, database: { total: connectionsMax, each: connectionsMax / 2 } };
 
 export interface NodeAccess {
   readonly access: RuleAccess;
-  /** What would come of reading the rules anew; changes nothing. */
+  /** What reading the rules again would change; it changes nothing. */
   readonly tryRules: () => Promise<RulesTrial>;
 }
 
-export async function openAccess(parts: AccessParts): Promise<NodeAccess> {
+export async function startAccess(parts: AccessParts): Promise<NodeAccess> {
   const { rules, file, takesTokens, database, metrics, clock, log, closing } = parts;
   const limits = () => access.rules.authorize;
   const decisions = (source: 'rules' | 'database'): Decisions => {
     const failed = (error: unknown, more: number) =>
-      log.error({ err: error, more }, `authorize (${source}) failed: who asked is refused`);
+      log.error({ err: error, more }, `authorize (${source}) failed: the callers get "unavailable"`);
     return new Decisions(
       { clock, failed, decided: (outcome) => metrics.authorized(source, outcome) },
       limits,
@@ -64,8 +64,8 @@ export async function openAccess(parts: AccessParts): Promise<NodeAccess> {
     readRules: async () => {
       const trial = await tryRules(file, log);
       if ('faults' in trial)
-        throw new RealtimeError('unavailable', 'The rules are faulty; the earlier ones are in force.');
-      log.info({ file: file.path }, 'the rules were read anew');
+        throw new RealtimeError('unavailable', 'The rules file is faulty; the old rules stay in force.');
+      log.info({ file: file.path }, 'the rules were read again');
       return trial.rules;
     },
   });
@@ -84,7 +84,7 @@ async function tryRules(file: RulesFile, log: Logger): Promise<{ rules: Rules } 
     return { rules: await file.read() };
   } catch (error) {
     if (!(error instanceof RulesError)) throw error;
-    log.error({ file: file.path, faults: error.faults }, 'the rules are faulty: the earlier ones stay in force');
+    log.error({ file: file.path, faults: error.faults }, 'the rules file is faulty: the old rules stay in force');
     return { faults: error.faults };
   }
 }

@@ -1,4 +1,4 @@
-// The first lines that a newcomer sees: the page, the database, and a line to try.
+// What start-up prints: where the server is, its addresses, the database, and a line to try.
 
 import { redactUrl, type Logger } from './logger.ts';
 import type { Settings } from '../settings/settings.ts';
@@ -10,7 +10,7 @@ export interface BannerParts {
   readonly databaseUrl: string | undefined;
 }
 
-/** Says once where the server is: to people as a page of lines, to machines as one line of the log. */
+/** Says once where the server is: as a banner for people, or as one line of the JSON log. */
 export function announce(parts: BannerParts, log: Logger): void {
   const { settings, url } = parts;
   if (settings.logFormat === 'pretty') console.log(banner(parts));
@@ -35,7 +35,7 @@ function banner({ url, settings, psql, databaseUrl }: BannerParts): string {
     ['WebSocket', settings.role.has('ws') ? `${url.replace(/^http/, 'ws')}/realtime/ws` : undefined],
     ['EventSource', settings.role.has('sse') ? `${url}/realtime/events?channels=posts` : undefined],
     ['API', settings.role.has('api') ? `${url}/swagger` : undefined],
-    // The embedded database is this machine's own and its URL is meant to be used; any other's password is not shown.
+    // People need the embedded database's URL, password included. The password of any other database is hidden.
     ['database', databaseUrl && (settings.databaseUrl === undefined ? databaseUrl : redactUrl(databaseUrl))],
   ];
   for (const [name, value] of rows) if (value !== undefined) lines.push(`  ${name.padEnd(12)} ${value}`);

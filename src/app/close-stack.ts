@@ -1,4 +1,4 @@
-// What was started, to be closed in the reverse order. One part that fails or hangs does not keep the others open.
+// The parts that were started, to be closed in reverse order. A part that fails or hangs does not stop the others.
 
 import { isDoneWithin } from '../time/within.ts';
 import type { Logger } from './logger.ts';

@@ -14,7 +14,7 @@ import type { Nodes } from '../nodes/nodes.ts';
 import { demoPages } from '../pages/demo.ts';
 import { EventFanout } from '../transports/event-fanout.ts';
 import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
-import { openAccess } from './access.ts';
+import { startAccess } from './access.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
@@ -66,7 +66,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
   const { adapter } = engine;
   const { authenticate, tokens, tickets } = openIdentity({ settings, store: engine.tickets, clock, log, closing });
   const takesTokens = tokens !== undefined;
-  const { access, tryRules } = await openAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
+  const { access, tryRules } = await startAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
   let nodes: Nodes | undefined = undefined;
   const limits = createLimits({ settings, store: engine.limits, nodes: () => nodes, clock, log, closing });
   const { hub, sessions, subscribing, failures } = createCore(

@@ -1,4 +1,5 @@
-// The node's database: the one that DATABASE_URL names, or an embedded one of its own; migrated before anything uses it.
+// The node's database: the one that DATABASE_URL names, or an embedded one of its own; migrated before anything uses
+// it.
 
 import { connect, type Database } from '../database/connect.ts';
 import { migrate } from '../database/migrate.ts';
@@ -11,10 +12,10 @@ export interface NodeDatabase {
   readonly url: string;
   /** For sessions of their own: LISTEN and locks. */
   readonly directUrl: string;
-  /** A shell line that opens a console. Only of the embedded database: it holds the password and is shown to people. */
+  /** A shell line that opens a console, with the password in it; undefined unless the database is the embedded one. */
   readonly psql: string | undefined;
   readonly sql: Database;
-  /** Shown by the database for this node's connections, and carried by its notifications. */
+  /** How the database names this node's connections. Notifications carry it too. */
   readonly applicationName: string;
 }
 

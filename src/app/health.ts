@@ -1,4 +1,4 @@
-// Liveness and readiness. Ready is proved, not assumed: a message travels the sync layer for each answer.
+// Liveness and readiness. Readiness is proved: for each answer a message travels through the sync layer.
 
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Check } from '../api/operations.ts';
@@ -6,7 +6,7 @@ import { DeadlineError, within } from '../time/within.ts';
 
 export interface HealthParts {
   readonly adapter: SyncAdapter;
-  /** Answers when the database does; undefined without one. */
+  /** Resolves when the database has answered; undefined without a database. */
   readonly database: (() => Promise<unknown>) | undefined;
   readonly isDraining: () => boolean;
 }
@@ -23,7 +23,7 @@ export async function readyChecks(parts: HealthParts): Promise<Record<string, Ch
   return { sync, ...(db === undefined ? {} : { database: db }), draining };
 }
 
-/** What failed in detail goes to the log by its own path: an answer to anyone holds no addresses. */
+/** Details of a failure are in the log: anyone may read this answer, so it holds no addresses. */
 async function check(run: () => Promise<unknown>): Promise<Check> {
   try {
     await within(run(), checkTimeoutMs, 'the check');

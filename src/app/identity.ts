@@ -1,4 +1,4 @@
-// How this node learns who connects: by the tokens of the one key that is set, or not at all; and by tickets.
+// How this node learns who connects: by tokens, if a token key is set, and by tickets.
 
 import { RemoteKeys } from '../auth/remote-keys.ts';
 import type { TicketStore } from '../auth/ticket-store.ts';
@@ -21,9 +21,9 @@ export interface IdentityParts {
 }
 
 export interface NodeIdentity {
-  /** Tokens and tickets. */
+  /** Accepts tokens and tickets. */
   readonly authenticate: Authenticate;
-  /** Tokens alone; undefined without a key to check them by. */
+  /** Accepts tokens alone; undefined without a token key. */
   readonly tokens: Authenticate | undefined;
   readonly tickets: Tickets;
 }

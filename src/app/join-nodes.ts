@@ -1,4 +1,4 @@
-// Brings this node among the others, and turns a name that is taken into what it is: a fault of the settings.
+// Joins this node to the others. A name that is taken is reported as a fault of the settings.
 
 import { NodeIdTaken, Nodes, type NodesOptions } from '../nodes/nodes.ts';
 import type { CloseStack } from './close-stack.ts';
@@ -24,7 +24,7 @@ export async function joinNodes({ settings, log, closing, ...parts }: JoinParts)
     await nodes.start();
   } catch (error) {
     if (!(error instanceof NodeIdTaken)) throw error;
-    const fault = `NODE_ID: "${settings.nodeId}" is the name of another node that runs; each needs one of its own`;
+    const fault = `NODE_ID: "${settings.nodeId}" is the name of another node that is running; give each node its own`;
     throw new SettingsError([fault]);
   }
   return nodes;

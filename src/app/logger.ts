@@ -1,5 +1,5 @@
-// The log: pino on stdout, as JSON for machines or as lines for people. Synchronous, so that the last line before an
-// exit is written too. Credentials inside URLs and headers are taken out of every line, whoever logged them.
+// The log: pino on stdout, as JSON for machines or as lines for people. It writes synchronously, so that the last line
+// before an exit is written too. Credentials in URLs and headers are removed from every line.
 
 import pino, { type Logger } from 'pino';
 import { redactText } from '../settings/redact.ts';
@@ -11,15 +11,15 @@ export type { Logger } from 'pino';
 export interface LoggerOptions {
   readonly level: string;
   readonly format: LogFormat;
-  /** This node's id, in every JSON line. */
+  /** This node's name, in every JSON line. */
   readonly node?: string | undefined;
-  /** Takes finished lines, each with its line break. Default: stdout. */
+  /** Where finished lines go, each with its line break. Default: stdout. */
   readonly write?: ((line: string) => void) | undefined;
   /** Colours in `pretty` lines. Default: when stdout is a terminal and NO_COLOR is not set. */
   readonly colors?: boolean | undefined;
 }
 
-/** Fields that are secrets by their name, at the top of a log call and one level down. */
+/** Fields whose names mark secrets, at the top of a log call and one level down. */
 const secretFields = ['authorization', 'cookie', 'token', 'password', 'secret', 'apiKey', 'adminKey', 'jwtSecret'];
 
 export function createLogger(options: LoggerOptions): Logger {

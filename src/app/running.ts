@@ -1,7 +1,7 @@
-// What the process runs, whatever that is: a node, one of several workers, or their keeper.
+// What the process runs, seen by main.ts: a node, one of several workers, or their keeper.
 
 export interface Running {
-  /** SIGTERM or SIGINT has come; may be called again. */
+  /** Call it for every SIGTERM and SIGINT. */
   signal(name: string): void;
   /** Resolves when everything is closed and the process may end. */
   readonly ended: Promise<void>;

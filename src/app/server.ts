@@ -1,4 +1,4 @@
-// The HTTP server: one Elysia app with every route, and the options of Bun's one WebSocket configuration.
+// The HTTP server: one Elysia app with every route, and the one WebSocket configuration that Bun takes per server.
 
 import { Elysia } from 'elysia';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
@@ -23,7 +23,7 @@ import { realtimeRoutes } from '../transports/realtime.ts';
 import { rightsRoutes, type RulesTrial } from '../api/rights.ts';
 import { ServerAccess } from '../api/server-access.ts';
 import { swaggerRoutes } from '../api/swagger.ts';
-import { ticketRoutes, type TicketOffice } from '../api/tickets.ts';
+import { ticketRoutes, type TicketIssuer } from '../api/tickets.ts';
 import { readyChecks } from './health.ts';
 import { limitsAddresses, type Settings } from '../settings/settings.ts';
 import type { Shutdown } from './shutdown.ts';
@@ -42,9 +42,9 @@ export interface ServerParts {
   readonly events: EventFanout;
   readonly metrics: Metrics;
   readonly authenticate: Authenticate;
-  /** Takes tokens and no tickets; undefined without a key to check them by. */
+  /** Accepts tokens and no tickets; undefined without a token key. */
   readonly tokens: Authenticate | undefined;
-  readonly tickets: TicketOffice;
+  readonly tickets: TicketIssuer;
   readonly database: (() => Promise<unknown>) | undefined;
   readonly shutdown: Shutdown;
   /** Routes of the demo; an empty app in production. */
@@ -53,12 +53,12 @@ export interface ServerParts {
   readonly tryRules: () => Promise<RulesTrial>;
 }
 
-/** Bun's timers move in steps of 4 seconds, and a silent socket is pinged after 8 at the earliest. */
+/** Bun's timers run in steps of 4 seconds, and ping a silent socket after 8 seconds at the earliest. */
 export function heartbeatInForce(heartbeatSeconds: number): number {
   return Math.max(8, Math.ceil(heartbeatSeconds / 4) * 4);
 }
 
-/** Seconds of silence after which Bun closes a socket: it pings 8 seconds earlier, or 16 for longer timeouts. */
+/** Seconds of silence after which Bun closes a socket. It pings 8 seconds earlier, or 16 for longer timeouts. */
 function idleTimeoutFor(heartbeatSeconds: number): number {
   const heartbeat = heartbeatInForce(heartbeatSeconds);
   return heartbeat + (heartbeat < 16 ? 8 : 16);
@@ -69,9 +69,9 @@ export function createServer(parts: ServerParts): Elysia {
   const isShuttingDown = () => shutdown.started;
   const origins = new Origins(settings.allowedOrigins);
   const app = new Elysia({
-    // A slash at the end is another path: a proxy that forbids or limits one by its name would let the other pass.
+    // A slash at the end makes another path: otherwise a proxy's rule for one path would not hold for the other.
     strictPath: true,
-    // Host names of one to three letters, as containers have them, break the router's shortcut.
+    // Host names of one to three letters, as in containers, break the router's shortcut.
     handler: { standardHostname: false },
     websocket: {
       maxPayloadLength: settings.maxMessageBytes,
@@ -82,19 +82,19 @@ export function createServer(parts: ServerParts): Elysia {
       perMessageDeflate: false,
     },
     serve: {
-      // Two servers on one port would silently share its connections: only workers of one server may.
+      // Two servers on one port would share its connections unnoticed: only workers of one server may.
       reusePort: settings.workers > 1,
       hostname: settings.host,
-      // Trickled bytes do not prolong it. It counts for a body and for each further head; for the first head of a
-      // connection the runtime has 12 seconds of its own.
+      // A slow trickle of bytes does not prolong it. It holds for bodies and for all heads but the first of a connection,
+      // for which the runtime has 12 seconds of its own.
       idleTimeout: settings.requestTimeout,
-      // Past this the connection is cut without a word; below, a body that is too large is told so.
+      // A larger body gets the runtime's bare 413. One below this gets our own error, `too_large`.
       maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
     },
   });
   const peerOf = (request: Request) => app.server?.requestIP(request)?.address;
   const addressOf = limitsAddresses(settings) ? addressReader(peerOf, settings.trustedProxies) : undefined;
-  // Before the general answers to errors: the demo's are more telling.
+  // Before the general error answers: those of the demo say more.
   app.use(parts.pages);
   app.use(
     httpErrors({

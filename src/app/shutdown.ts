@@ -1,13 +1,13 @@
-// Leaving in order, so that nobody notices:
+// Shutting down in order, so that clients lose nothing:
 //
-//   1. ready turns 503 and new connections are sent elsewhere
-//   2. every client is told `drain` with its own moment to reconnect, spread over the window
+//   1. ready turns 503 and new connections are rejected
+//   2. every client gets a `drain` with its own moment to reconnect, spread over the window
 //   3. wait until all have left, or until the deadline; progress is logged
-//   4. what is left is closed with 1001
-//   5. the rest is closed from the top down: server, relay, sync layer, database
+//   4. connections that are left are closed with 1001
+//   5. the parts of the node are closed from the top down: server, relay, sync layer, database
 //
-// A second signal skips the waiting. Signals that arrive together are one: a terminal and a parent process may both
-// pass the same Ctrl-C on.
+// A second signal skips the waiting. Signals that arrive together count as one: a terminal and a parent process may
+// both pass on the same Ctrl-C.
 
 import type { Clock } from '../time/clock.ts';
 import type { Sessions } from '../core/sessions.ts';
@@ -63,12 +63,12 @@ export class Shutdown {
     return this.#finished;
   }
 
-  /** Only the first step: nobody new is let in, and those that are here stay until it begins. */
+  /** Only the first step: new connections are rejected, and open ones stay until the shutdown begins. */
   refuseNew(): void {
     this.#startedAt ??= this.#parts.clock.monotonic();
   }
 
-  /** Begins if it has not, and waits for nobody. */
+  /** Begins if it has not begun, and waits for no client. */
   force(): Promise<void> {
     this.#forced = true;
     return this.begin();

@@ -1,5 +1,5 @@
-// Asks the database's function `realtime.authorize(channel text, action text, claims jsonb)`, if there is one. It returns
-// a boolean: true allows, false forbids, null leaves the decision to the rules.
+// Asks the database's function `realtime.authorize(channel text, action text, claims jsonb)`, if there is one. It
+// returns a boolean: true allows, false forbids, null leaves the decision to the rules.
 //
 // Lifecycle: `start` looks for the function, and a timer looks again every few seconds. `close` ends the timer and the
 // pool. The pool is its own: a function that hangs must not take the connections that publications need.

@@ -1,6 +1,6 @@
 // The keys that check tokens: a shared secret, a public key, or a key set behind a URL, each with the algorithms that
-// are meant for it. A public key must never be taken for a shared secret, with which everyone could sign; so the kind of
-// key decides which algorithms are allowed, and never the token.
+// are meant for it. A public key must never be taken for a shared secret, with which everyone could sign; so the kind
+// of key decides which algorithms are allowed, and never the token.
 
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { importSPKI, type CryptoKey, type JWTVerifyGetKey } from 'jose';

@@ -1,5 +1,5 @@
-// As whom PostgreSQL runs. It refuses to run as root, so under root (containers, CI) its programs run as an
-// unprivileged account through setpriv; otherwise as whoever started the server.
+// The account that PostgreSQL runs as. It refuses to run as root, so a server that runs as root (containers, CI) starts
+// its programs as an unprivileged account, through setpriv. Otherwise they run as the server's own user.
 
 import { lchownSync, lstatSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,12 +17,12 @@ interface Identity {
   readonly gid: number;
 }
 
-/** What lets a process enter folders that its user may not, the lesser power first; containers often lack that one. */
+/** Capabilities to enter folders that the user may not, the weaker first; containers often lack that one. */
 const enteringCapabilities = ['dac_read_search', 'dac_override'];
 
 /**
- * `cluster` is the data directory, existing or not: the owner of an existing one is kept. `reachable` are the paths
- * that the account must get to.
+ * `cluster` is the data directory; the owner of an existing one is kept. `reachable` are paths that the account must be
+ * able to enter.
  */
 export function chooseAccount(options: { cluster: string; reachable: readonly string[] }): PostgresAccount {
   if (process.getuid?.() !== 0) return { command: (argv) => [...argv], own: () => undefined };
@@ -47,9 +47,9 @@ export function chooseAccount(options: { cluster: string; reachable: readonly st
 }
 
 /**
- * A checkout under /root or another 0700 folder stays closed to everyone but root; PostgreSQL is let through by one
- * ambient capability. `no_setuid_fixup` is what makes access(2) respect it, with which PostgreSQL looks for its own
- * files; the kernel otherwise ignores a non-root caller's capabilities there.
+ * A checkout under /root or another 0700 folder is closed to everyone but root: PostgreSQL enters it by one ambient
+ * capability. PostgreSQL looks for its files with access(2), for which the kernel ignores the capabilities of a
+ * non-root caller unless `no_setuid_fixup` is set.
  */
 function capabilityFlags(capability: string): string[] {
   return ['--securebits=+no_setuid_fixup', `--inh-caps=+${capability}`, `--ambient-caps=+${capability}`];
@@ -84,7 +84,7 @@ function unprivilegedIdentity(): Identity {
   );
 }
 
-/** Never through a symbolic link: the account could have pointed one at a file that is not its own. */
+/** Follows no symbolic link: the account could have made one to a file that it does not own. */
 function chownTree(path: string, { uid, gid }: Identity): void {
   lchownSync(path, uid, gid);
   if (!lstatSync(path).isDirectory()) return;

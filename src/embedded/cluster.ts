@@ -1,8 +1,8 @@
-// The data directory of the embedded PostgreSQL ("cluster" in its own words): made, set up, configured, checked. Never
-// deletes a complete one.
+// The data directory of the embedded PostgreSQL, a "cluster" in its words: created, set up, configured, checked. A
+// complete cluster is never deleted.
 //
-// A cluster is made under another name and renamed when it is complete. So `postgres/` either is whole or is not there,
-// whenever the making was cut off, and what was cut off can be recognised and swept by its name.
+// A cluster is created under another name and renamed when it is complete. So `postgres/` is complete or does not
+// exist, wherever a start was interrupted, and the rest of an interrupted start can be found by its name and removed.
 
 import {
   appendFileSync,
@@ -23,7 +23,7 @@ import type { PostgresBinaries } from './binaries.ts';
 import { EmbeddedPostgresError } from './embedded-error.ts';
 import { endLeftovers, runProgram } from './process.ts';
 
-/** The role that the printed URL names, and the database that it owns. No superuser. */
+/** The role of the printed URL, which is no superuser, and the database that it owns. */
 export const roleName = 'sobranie';
 export const databaseName = 'sobranie';
 
@@ -35,7 +35,7 @@ export interface ClusterTools {
   readonly account: PostgresAccount;
 }
 
-/** Whether there is a cluster that this PostgreSQL can run; throws where there is something else. */
+/** Whether there is a cluster that this PostgreSQL can run. Throws if something else is there. */
 export function hasCluster(cluster: string, binaries: PostgresBinaries): boolean {
   const versionFile = join(cluster, 'PG_VERSION');
   if (!existsSync(versionFile)) {
@@ -51,18 +51,18 @@ export function hasCluster(cluster: string, binaries: PostgresBinaries): boolean
   );
 }
 
-/** Removes what a start that was cut off left of a cluster in the making. */
+/** Removes the incomplete cluster of a start that was interrupted. */
 export async function sweepPartialClusters(directory: string): Promise<void> {
   for (const name of readdirSync(directory)) {
     if (!name.startsWith(partialPrefix)) continue;
     const partial = join(directory, name);
     await endLeftovers(partial);
-    // initdb itself may outlive its owner for a moment and still write here.
+    // initdb may outlive the server that started it for a moment, and still write here.
     rmSync(partial, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   }
 }
 
-/** initdb runs its helpers through a shell, their paths in double quotes, which would not take these literally. */
+/** initdb runs its helpers through a shell, with paths in double quotes, where these characters have a meaning. */
 function refuseShellCharacters(path: string): void {
   if (!/["$`\\\n]/.test(path)) return;
   throw new EmbeddedPostgresError(
@@ -71,7 +71,7 @@ function refuseShellCharacters(path: string): void {
   );
 }
 
-/** Makes a cluster, ready to start but for its port, and calls `beforePublish` just before it gets its name. */
+/** Creates a cluster that lacks only its port, and calls `beforePublish` just before the renaming. */
 export async function createCluster(
   options: ClusterTools & { directory: string; cluster: string; password: string; beforePublish: () => void },
 ): Promise<void> {
@@ -85,7 +85,7 @@ export async function createCluster(
       ...common,
       '--username=postgres',
       '--encoding=UTF8',
-      // The same order and case rules on every machine, whatever its C library.
+      // The same rules of order and case on every machine, whatever its C library.
       '--locale=C',
       '--locale-provider=builtin',
       '--builtin-locale=C.UTF-8',
@@ -96,7 +96,7 @@ export async function createCluster(
     await runProgram(account.command(initialise), { name: 'initdb' });
     configureAccess(partial);
     await setUpRole({ binaries, account, cluster: partial, password: options.password });
-    // Once for all that was written, before the name says that it is complete.
+    // Once for everything that was written, before the new name says that it is complete.
     await runProgram(account.command([...common, '--sync-only']), { name: 'initdb --sync-only' });
     options.beforePublish();
     renameSync(partial, options.cluster);
@@ -107,18 +107,19 @@ export async function createCluster(
 }
 
 function configureAccess(cluster: string): void {
-  // No socket and no superuser password: over the network there is the one role, by password, from this machine.
+  // No socket, and no password of a superuser: only the one role can log in, by password, from this machine.
   writeFileSync(join(cluster, 'pg_hba.conf'), 'host all all 127.0.0.1/32 scram-sha-256\n');
   appendFileSync(join(cluster, 'postgresql.conf'), `\ninclude_if_exists = '${settingsFile}'\n`);
 }
 
 /**
- * Makes the role and its database, or gives the role a new password where they exist. Goes through single-user mode, so
- * that no superuser can ever log in. The cluster must not be running.
+ * Creates the role and its database; if they exist, the role gets a new password. It uses single-user mode, so that no
+ * superuser ever needs a login. The cluster must not be running.
  */
 export async function setUpRole(options: ClusterTools & { cluster: string; password: string }): Promise<void> {
   const { account, binaries, cluster } = options;
-  // Each statement on its own; an error of "exists already" is what makes this repeatable, the last line is the proof.
+  // Each statement by itself. One may fail because its object exists, which makes this repeatable; the last line is the
+  // proof that all is there.
   const statements = [
     `CREATE ROLE ${roleName};`,
     `ALTER ROLE ${roleName} LOGIN NOSUPERUSER PASSWORD '${options.password}';`,
@@ -131,7 +132,7 @@ export async function setUpRole(options: ClusterTools & { cluster: string; passw
     '--single',
     '-D',
     cluster,
-    // Its log would repeat the password of a statement that fails.
+    // The log would repeat a failed statement, password included.
     '-c',
     'log_min_error_statement=panic',
     'postgres',
@@ -148,7 +149,7 @@ export function writeClusterSettings(options: { account: PostgresAccount; cluste
   const settings = {
     listen_addresses: '127.0.0.1',
     port: options.port,
-    // A socket's path is limited to about 100 bytes, which a deep checkout exceeds.
+    // The path of a socket is limited to about 100 bytes, and a deep checkout exceeds that.
     unix_socket_directories: '',
     max_connections: 100,
     shared_buffers: '128MB',
@@ -160,7 +161,7 @@ export function writeClusterSettings(options: { account: PostgresAccount; cluste
     cluster_name: 'sobranie',
   };
   const lines = Object.entries(settings).map(([name, value]) => `${name} = '${value}'`);
-  // Made anew, so that a link in its place is not followed.
+  // Removed first, so that a link in its place is not followed.
   rmSync(path, { force: true });
   writeFileSync(
     path,
@@ -170,7 +171,7 @@ export function writeClusterSettings(options: { account: PostgresAccount; cluste
   options.account.own(path);
 }
 
-/** PostgreSQL does not accept a cluster that root has restored or copied, or one whose mode was changed. */
+/** Gives the cluster back to the account: PostgreSQL refuses one that root has restored, or whose mode has changed. */
 export function repairOwnership(cluster: string, account: PostgresAccount): void {
   if (statSync(cluster).uid === 0) account.own(cluster);
   chmodSync(cluster, 0o700);

@@ -1,19 +1,19 @@
-// One owner per data folder. The lock is the kernel's (a POSIX lock, taken through SQLite's exclusive transaction on an
-// empty file), not a file whose existence means "locked": the kernel drops it with the process, however that ends, so
-// there is no stale lock to judge, no reused pid to be fooled by, no moment in which two starters both take one over,
-// and two containers that share a volume see each other although neither knows the other's pids.
+// One owner per data folder. The lock is one of the kernel (a POSIX lock, taken by an exclusive SQLite transaction on
+// an empty file), not a file whose existence means "locked". The kernel releases it with the process, however that
+// ends. So no lock is ever stale, a reused pid means nothing, two starters cannot both take over, and two containers
+// that share a volume exclude each other although neither sees the other's processes.
 //
-// Beside it lies a note of the owner's pid. It serves the message alone and decides nothing.
+// The owner's pid stands in a file beside the lock. It is only for the message.
 
 import { Database } from 'bun:sqlite';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { EmbeddedPostgresError, reasonOf, systemErrorCode } from './embedded-error.ts';
 
-/** Another process, or another start in this one, owns the folder. */
+/** Another process, or another start in this process, owns the folder. */
 export class DataFolderInUse extends EmbeddedPostgresError {
   readonly directory: string;
-  /** Undefined when the owner took the lock but could not yet be named. */
+  /** Undefined when the owner has not written its pid yet. */
   readonly pid: number | undefined;
 
   constructor(directory: string, pid: number | undefined) {
@@ -30,19 +30,16 @@ export interface DataLock {
   release(): void;
 }
 
-/** How long a refused starter waits for the owner to write down its pid. */
+/** How long a rejected start waits for the owner's pid. */
 const noteDeadlineMs = 1000;
 
-/**
- * Takes the folder for this process, or throws `DataFolderInUse` without waiting for the owner to go. The folder must
- * exist.
- */
+/** Takes the folder for this process, or throws `DataFolderInUse` at once if it has an owner. The folder must exist. */
 export async function lockDataFolder(directory: string): Promise<DataLock> {
   const note = join(directory, 'owner.pid');
   const database = openLockFile(join(directory, 'owner.lock'));
   try {
     database.run('PRAGMA busy_timeout = 0');
-    // A journal on disk would only be one more file to find after a kill.
+    // A journal on disk would only be one more file that is left after a kill.
     database.run('PRAGMA journal_mode = MEMORY');
     database.run('BEGIN EXCLUSIVE');
   } catch (error) {
@@ -78,7 +75,7 @@ function openLockFile(path: string): Database {
   }
 }
 
-/** Polls, since an owner that has just won may not have written its pid yet, and the last owner's is of no use. */
+/** Polls: a new owner may not have written its pid yet, and that of the last owner would mislead. */
 async function readOwner(note: string): Promise<number | undefined> {
   const deadline = performance.now() + noteDeadlineMs;
   for (;;) {

@@ -1,5 +1,5 @@
-// The one expected failure of the embedded PostgreSQL. Its message is meant for the person at the terminal: it says
-// what failed and what to do, so that the caller can print it alone and exit.
+// The one expected failure of the embedded PostgreSQL. Its message is for the person at the terminal: it says what
+// failed and what to do, so that the caller can print it and exit.
 
 export class EmbeddedPostgresError extends Error {
   constructor(message: string, options?: { cause?: unknown }) {
@@ -14,7 +14,7 @@ export function systemErrorCode(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** What is known of a failure in one line, for a message that wraps it. */
+/** A failure in one line, for a message that contains it. */
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

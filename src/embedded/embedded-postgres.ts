@@ -1,13 +1,13 @@
-// The database of a server that was given none: a real PostgreSQL under the data folder, owned by this process and
-// reachable by any program of this machine at its URL.
+// The database of a server without a DATABASE_URL: a real PostgreSQL under the data folder. This process owns it, and
+// any program of this machine can reach it at its URL.
 //
 // Lifecycle:
-// 1. the data folder is locked; a second owner is refused;
-// 2. what a killed owner left behind is ended or swept;
-// 3. a cluster is made where there is none;
+// 1. the data folder is locked; a second owner is rejected;
+// 2. processes and files that a killed owner left behind are removed;
+// 3. a cluster is created if there is none;
 // 4. PostgreSQL is started, at the port of the last start if that is free;
-// 5. should it die while it is wanted, it is started again, at the same port;
-// 6. `stop` ends it and then gives up the lock.
+// 5. if it dies, it is started again, at the same port;
+// 6. `stop` ends it and then releases the lock.
 
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -32,7 +32,7 @@ import { EmbeddedPostgresError, reasonOf, systemErrorCode } from './embedded-err
 import { PortTaken, startPostmaster, type Postmaster, type PostmasterOptions } from './postmaster.ts';
 import { endLeftovers } from './process.ts';
 
-/** The part of a logger that is needed here. */
+/** The methods of a logger that are used here. */
 export interface EmbeddedLog {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
@@ -40,9 +40,9 @@ export interface EmbeddedLog {
 }
 
 export interface EmbeddedOptions {
-  /** The data folder, such as `.data`; made if there is none. The database lies in its `postgres`. */
+  /** The data folder, such as `.data`; created if there is none. The cluster is its subfolder `postgres`. */
   readonly directory: string;
-  /** Taken at all costs if given; otherwise that of the last start, or a free one. */
+  /** This port and no other, if given. Default: the port of the last start if it is free, else another free one. */
   readonly port?: number;
   readonly log: EmbeddedLog;
 }
@@ -50,14 +50,14 @@ export interface EmbeddedOptions {
 export interface EmbeddedPostgres {
   /** `postgres://role:password@127.0.0.1:port/database`; the role owns the database and is no superuser. */
   readonly url: string;
-  /** A command line that opens a console on it. */
+  /** A shell line that opens a console. */
   readonly psql: string;
   readonly port: number;
-  /** Ends the database within seconds, then gives up the data folder. Idempotent. */
+  /** Ends the database within seconds, then releases the data folder. Idempotent. */
   stop(): Promise<void>;
 }
 
-/** What is kept of the last start, so that the URL stays the same. */
+/** Kept from one start to the next, so that the URL stays the same. */
 interface Remembered {
   readonly port: number | undefined;
   readonly password: string;
@@ -70,7 +70,7 @@ const restartPause = { firstMs: 100, maxMs: 5_000 };
 
 /**
  * Resolves when the database accepts connections. Throws `DataFolderInUse` when the folder has an owner, and otherwise
- * `EmbeddedPostgresError`; either message is fit to be printed alone.
+ * `EmbeddedPostgresError`. Both messages can be printed as they are.
  */
 export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
   const directory = resolve(options.directory);
@@ -148,7 +148,7 @@ async function startAtSomePort(
   throw failure ?? new EmbeddedPostgresError('there is no port to try');
 }
 
-/** Binding is the only proof that a port is free, so PostgreSQL itself tries them one after the other. */
+/** Only binding proves that a port is free, so PostgreSQL itself tries one after another. */
 async function* portsToTry(wanted: number | undefined, last: number | undefined): AsyncGenerator<number> {
   if (wanted !== undefined) {
     yield wanted;
@@ -169,7 +169,7 @@ async function freePort(): Promise<number> {
   return promise;
 }
 
-/** Starts the database again whenever it dies unasked, until the returned function is called. */
+/** Starts the database again whenever it dies, until the returned function is called. */
 function supervise(run: PostmasterOptions, first: Postmaster, log: EmbeddedLog, lock: DataLock): () => Promise<void> {
   let current = first;
   let stopping: Promise<void> | undefined;
@@ -222,7 +222,7 @@ function recall(directory: string): Remembered | undefined {
   }
   try {
     const { port, password } = JSON.parse(text) as { port?: unknown; password?: unknown };
-    // The password goes into SQL and a URL as it is.
+    // The password is put into SQL and into a URL unescaped.
     if (typeof password !== 'string' || !/^[\w-]{16,}$/.test(password)) return undefined;
     return { port: Number.isInteger(port) ? Number(port) : undefined, password };
   } catch (error) {

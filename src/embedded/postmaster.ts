@@ -1,5 +1,5 @@
-// One run of the PostgreSQL server process: started, waited for until it accepts connections, stopped. It runs in a
-// session of its own, so that a Ctrl-C in the terminal reaches the server alone, which ends it after its drain.
+// One run of the PostgreSQL server process, from its start until it has stopped. It runs in a session of its own, so
+// that a Ctrl-C in the terminal reaches only this server, which stops PostgreSQL after its own drain.
 
 import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { isDoneWithin } from '../time/within.ts';
@@ -10,7 +10,7 @@ import { lastLines, postgresEnvironment, readPostmasterFile } from './process.ts
 
 export interface Postmaster {
   readonly pid: number;
-  /** Resolves when the process has ended, for whatever reason. */
+  /** Resolves when the process has ended for any reason. */
   readonly exited: Promise<unknown>;
   /** A fast shutdown: open transactions are rolled back. Resolves when the process is gone; idempotent. */
   stop(): Promise<void>;
@@ -39,9 +39,9 @@ export interface PostmasterOptions {
   readonly account: PostgresAccount;
   readonly cluster: string;
   readonly logFile: string;
-  /** For the message alone. */
+  /** Only for the message. */
   readonly port: number;
-  /** Gives the start up, with an error. */
+  /** Aborts the start, which then throws. */
   readonly signal?: AbortSignal;
 }
 
@@ -92,7 +92,7 @@ function stopOnce(child: Bun.Subprocess): () => Promise<void> {
   return () => (stopping ??= stop());
 }
 
-/** Keeps the log from growing for ever: one older part beside the present one. Returns where this run's part begins. */
+/** Bounds the log: one older file beside the present one. Returns the offset at which this run's lines begin. */
 function rotateLog(logFile: string): number {
   if (!existsSync(logFile)) return 0;
   const { size } = statSync(logFile);

@@ -1,5 +1,4 @@
-// Runs PostgreSQL's programs and looks after processes that an earlier owner left behind. Knows processes, not what
-// they are for.
+// Runs PostgreSQL's programs, and ends processes that an earlier owner left behind.
 
 import { readFileSync, readdirSync, readlinkSync, realpathSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -7,28 +6,28 @@ import { isAlive } from './data-lock.ts';
 import { EmbeddedPostgresError, systemErrorCode } from './embedded-error.ts';
 
 /**
- * All that PostgreSQL's programs get to see of the environment: PG* settings of the person at the terminal must not
- * steer them, and the server's secrets are none of their business. English messages, since some are read.
+ * The environment of PostgreSQL's programs. PG* variables of the person at the terminal must not change what they do,
+ * and they do not get the server's secrets. Messages are in English, since some of them are parsed.
  */
 export function postgresEnvironment(): Record<string, string> {
   const { PATH = '/usr/local/bin:/usr/bin:/bin', TMPDIR } = process.env;
   return { PATH, LC_ALL: 'C', ...(TMPDIR === undefined ? {} : { TMPDIR }) };
 }
 
-/** Runs a program to its end; returns what it printed, throws with its last lines when it fails or takes too long. */
+/** Runs a program to its end and returns its output. Throws with the last lines if it fails or takes too long. */
 export async function runProgram(
   argv: readonly string[],
   options: { name: string; input?: string; timeoutMs?: number },
 ): Promise<string> {
   const timeoutMs = options.timeoutMs ?? 60_000;
   const child = Bun.spawn([...argv], {
-    // The account may not be able to enter this process's working directory.
+    // The account may not be allowed to enter this process's working directory.
     cwd: '/',
     env: postgresEnvironment(),
     stdin: new Blob([options.input ?? '']),
     stdout: 'pipe',
     stderr: 'pipe',
-    // Its own session: a Ctrl-C in the terminal must not cut a set-up in half.
+    // A session of its own: a Ctrl-C in the terminal must not interrupt a set-up.
     detached: true,
     timeout: timeoutMs,
     killSignal: 'SIGKILL',
@@ -43,7 +42,7 @@ export function lastLines(text: string, count = 12): string {
   return text.trimEnd().split('\n').slice(-count).join('\n');
 }
 
-/** What `postmaster.pid` says: its first line, and whether the last reads `ready`. */
+/** From `postmaster.pid`: the pid of its first line, and whether the last line says `ready`. */
 export function readPostmasterFile(cluster: string): { pid: number; ready: boolean } | undefined {
   try {
     const lines = readFileSync(join(cluster, 'postmaster.pid'), 'utf8').split('\n');
@@ -55,7 +54,7 @@ export function readPostmasterFile(cluster: string): { pid: number; ready: boole
   }
 }
 
-/** Escalation for processes that should go: signal, and how long it may take. */
+/** Signals to a process that should end, in order, and how long each may take. */
 const endings = [
   { signal: 'SIGINT', limitMs: 10_000 },
   { signal: 'SIGQUIT', limitMs: 5_000 },
@@ -63,21 +62,21 @@ const endings = [
 ] as const;
 
 /**
- * Ends every PostgreSQL process that works in this data directory: after its owner was killed the database lives on,
- * and after a postmaster was killed its children may for a moment. Returns the pids it found. Call it under the
+ * Ends every PostgreSQL process that works in this data directory. The database survives the kill of its owner, and its
+ * children may survive that of the postmaster for a moment. Returns the pids it found. Call it while holding the
  * folder's lock, so that none of them can belong to a living owner.
  */
 export async function endLeftovers(cluster: string): Promise<number[]> {
   const named = readPostmasterFile(cluster)?.pid;
   const found = postgresProcessesIn(cluster, named);
   if (found.length === 0) {
-    // PostgreSQL takes a living process of its own user for a postmaster: after a pid was reused it would never start.
+    // PostgreSQL takes any process of its user with that pid for a postmaster: with a reused pid it would never start.
     if (named !== undefined && isAlive(named)) rmSync(join(cluster, 'postmaster.pid'), { force: true });
     return found;
   }
   let remaining = found;
   for (const { signal, limitMs } of endings) {
-    // The postmaster ends its children in good order; they are signalled only where it is gone or all else failed.
+    // The postmaster ends its children in order. They get signals only if it is gone, or as the last resort.
     const alone = signal === 'SIGKILL' ? undefined : remaining.find((pid) => pid === named);
     for (const pid of alone === undefined ? remaining : [alone]) sendSignal(pid, signal);
     const deadline = performance.now() + limitMs;
@@ -98,12 +97,12 @@ function sendSignal(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** The pids of the PostgreSQL that works in this data directory, its children's included. */
+/** The pids of the PostgreSQL processes that work in this data directory, children included. */
 export function findPostgres(cluster: string): number[] {
   return postgresProcessesIn(cluster, readPostmasterFile(cluster)?.pid);
 }
 
-/** PostgreSQL's processes have the data directory as their working directory, which no other pid can pretend. */
+/** PostgreSQL's processes have the data directory as their working directory. A reused pid does not. */
 function postgresProcessesIn(cluster: string, named: number | undefined): number[] {
   if (process.platform !== 'linux') return named !== undefined && runsCluster(named, cluster) ? [named] : [];
   const directory = realpathOrUndefined(cluster);
@@ -115,7 +114,7 @@ function postgresProcessesIn(cluster: string, named: number | undefined): number
     .map(Number);
 }
 
-/** Where there is no /proc: by the command line, in which `startPostmaster` names the data directory. */
+/** Without /proc: by the command line, in which `startPostmaster` names the data directory. */
 function runsCluster(pid: number, cluster: string): boolean {
   const { stdout } = Bun.spawnSync(['ps', '-ww', '-o', 'command=', '-p', String(pid)]);
   const command = stdout.toString();
@@ -126,7 +125,7 @@ function readLink(path: string): string | undefined {
   try {
     return readlinkSync(path);
   } catch (error) {
-    // The process has gone, or is someone else's.
+    // The process has ended, or belongs to another user.
     if (['ENOENT', 'EACCES', 'EPERM', 'ESRCH'].includes(systemErrorCode(error) ?? '')) return undefined;
     throw error;
   }

@@ -1,5 +1,6 @@
-// What every answer that is no page tells browsers: take it for nothing else than it says, run nothing in it, frame it
-// nowhere, and let no page of another origin load it as if it were an image or a script. Pages have a policy of their own.
+// Headers of every answer that is not a page. They tell browsers to believe its content type, to run nothing in it, to
+// show it in no frame, and to let no page of another origin load it as an image or a script. Pages have headers of
+// their own.
 
 export const answerHeaders: Readonly<Record<string, string>> = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",

@@ -1,5 +1,5 @@
-// The JSON body of a request. Its size is bounded. It has the one content type that a page of another site cannot send
-// without asking first. It is not nested so deeply that printing it would hold up the process.
+// Reads the JSON body of a request. Its size is bounded, and so is its depth: printing a deep one would hold up the
+// process. Other content types are refused: a page of another site could send those without asking first.
 
 import { isNestedTooDeeply, nestingMax } from '../protocol/json-text.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -31,7 +31,7 @@ export async function readOptionalJsonBody(request: Request, limit: BodyLimit): 
   return parseBody(text, limit);
 }
 
-/** Before anything is read, if the length is known by then. The server bounds a body in chunks. */
+/** Before anything is read, if the header tells the length. The server itself bounds a body in chunks. */
 function refuseLength(request: Request, { bytesMax, tooLarge }: BodyLimit): void {
   const length = Number(request.headers.get('content-length') ?? 0);
   if (length > bytesMax) throw new RealtimeError('too_large', tooLarge);

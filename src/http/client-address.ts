@@ -16,7 +16,10 @@ export class TrustedProxies {
     this.#ranges = { trusted };
   }
 
-  /** A comma-separated list of addresses, of ranges such as 10.0.0.0/8, and of the names below; undefined for another text. */
+  /**
+   * A comma-separated list of addresses, of ranges such as 10.0.0.0/8, and of the names below; undefined for another
+   * text.
+   */
   static parse(text: string): TrustedProxies | undefined {
     const parts = text.split(',').map((part) => part.trim());
     const texts = parts.filter((part) => part !== '').flatMap((part) => namedRanges.get(part) ?? [part]);
@@ -40,7 +43,7 @@ function rangeOf(text: string): Range | undefined {
   if (address === undefined || rest.length > 0) return undefined;
   const isV4 = isIPv4(start);
   if (bits === undefined) return [address, address.kind() === 'ipv4' ? 32 : 128];
-  // The bits of a mapped IPv4 address would count from elsewhere.
+  // Of a mapped IPv4 address, the bits would be counted from the start of the IPv6 address.
   if (!/^\d{1,3}$/.test(bits) || Number(bits) > (isV4 ? 32 : 128) || (address.kind() === 'ipv4') !== isV4) {
     return undefined;
   }

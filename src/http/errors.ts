@@ -1,4 +1,4 @@
-// Every failure of an HTTP request as the API's error body. Without it the framework would answer with the raw text of
+// Answers every failed HTTP request with the API's error body. Without this the framework would send the raw text of
 // whatever was thrown.
 
 import { Elysia } from 'elysia';
@@ -6,19 +6,19 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { errorResponse } from './request.ts';
 
 export interface HttpErrorsOptions {
-  /** Logs what nobody expected and turns it into `internal`. */
+  /** Answers expected errors as they are; logs any other and answers `internal`. */
   readonly expected: (error: unknown) => RealtimeError;
-  /** Lets a page of another origin that may call read what went wrong. */
+  /** Headers with which pages of allowed origins may read the answer. */
   readonly headers: (request: Request) => Readonly<Record<string, string>>;
 }
 
 export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
-    const answer = (told: RealtimeError, status?: number) => errorResponse(told, status, headers(request));
+    const answer = (failure: RealtimeError, status?: number) => errorResponse(failure, status, headers(request));
     if (code === 'NOT_FOUND') return answer(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
-    // Nobody is there any more to read the answer: it is their affair, and no failure of ours.
+    // The sender is gone and reads no answer. That is no failure of this server.
     if (isBrokenOff(error)) return answer(new RealtimeError('bad_request', 'The request broke off.'));
-    // What a parser of ours refuses comes wrapped.
+    // What our own parsers throw arrives wrapped.
     if (code === 'PARSE' && error.cause instanceof RealtimeError) return answer(error.cause);
     if (code === 'PARSE') return answer(new RealtimeError('bad_request', 'The body is not valid JSON.'));
     if (code === 'VALIDATION' || code === 'INVALID_COOKIE_SIGNATURE') return answer(validationError(request));
@@ -27,12 +27,12 @@ export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   return app as unknown as Elysia;
 }
 
-/** Who reads a body whose sender leaves, or is cut off for being slow, is told so by the runtime. */
+/** The runtime throws this to the reader of a body whose sender left, or was cut off for being slow. */
 function isBrokenOff(error: unknown): boolean {
   return error instanceof Error && error.name === 'AbortError';
 }
 
-/** The schema's own text names internals and echoes what was sent, so the answer says only where to look. */
+/** The schema's own text names internals and repeats what was sent, so the answer says only where to look. */
 function validationError(request: Request): RealtimeError {
   const type = request.headers.get('content-type') ?? '';
   if (request.method !== 'GET' && !/^application\/json\b/i.test(type)) {

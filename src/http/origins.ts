@@ -1,41 +1,41 @@
-// Which pages may connect. Browsers name the origin of the page that asks, and send cookies along whichever page it is:
-// without a check any site could open a connection in the name of its visitor.
+// Which pages may connect. Browsers name the origin of the page, and send this server's cookies whichever page it is.
+// Without a check any site could open a connection in the name of its visitor.
 
 import { RealtimeError } from '../protocol/realtime-error.ts';
 
 export class Origins {
   readonly #allowed: ReadonlySet<string> | undefined;
-  /** Somebody chose who may, be it everyone. */
+  /** ALLOWED_ORIGINS is set, even if to `*`. */
   readonly #chosen: boolean;
 
-  /** Undefined or `*` lets every page in, but then cookies count from this server's own pages alone. */
+  /** Undefined or `*` allows every page, but then only this server's own pages may use cookies. */
   constructor(allowed: readonly string[] | undefined) {
     this.#allowed = allowed === undefined || allowed.includes('*') ? undefined : new Set(allowed);
     this.#chosen = allowed !== undefined;
   }
 
-  /** Throws `forbidden` for a page of another origin than the allowed ones. Programs name no origin and pass. */
+  /** Throws `forbidden` for a page whose origin is not allowed. Programs name no origin and pass. */
   check(request: Request): void {
     const origin = originOf(request);
     if (origin === undefined || this.#allows(origin) || isOwn(request, origin)) return;
     throw new RealtimeError('forbidden', 'Pages of this origin may not connect.');
   }
 
-  /** Whether the request's cookies speak for the user: not when a page of any site may have caused it. */
+  /** Whether the request's cookies count. They do not if a page of any site may have caused the request. */
   trustsCookies(request: Request): boolean {
     const origin = originOf(request);
-    // Not every request names the origin: an image's does not, yet browsers send cookies along and say whose it is.
+    // The request of an image names no origin, yet browsers send cookies with it. This header says whose page it is.
     if (origin === undefined) return !/^(cross|same)-site$/.test(request.headers.get('sec-fetch-site') ?? '');
     return isOwn(request, origin) || this.#allowed?.has(origin) === true;
   }
 
   /**
-   * Throws `forbidden` for an API call that a page of another origin made, unless that origin was chosen. A server
-   * without an API key believes every caller, so any site could otherwise act through whoever visits it.
+   * Throws `forbidden` for an API call by a page of another origin, unless ALLOWED_ORIGINS allows it. A server without
+   * an API key believes every caller, so any site could otherwise act through its visitors.
    */
   checkCaller(request: Request): void {
     const origin = originOf(request);
-    // Behind a proxy that changes the host, the browser still knows its own page.
+    // Where a proxy changes the host, the browser still tells that the page is this server's own.
     if (origin === undefined || request.headers.get('sec-fetch-site') === 'same-origin') return;
     if (isOwn(request, origin) || (this.#chosen && this.#allows(origin))) return;
     throw new RealtimeError(
@@ -44,12 +44,12 @@ export class Origins {
     );
   }
 
-  /** As `headers`, for the API: it writes, so no page of another origin may use it unless somebody chose so. */
+  /** As `headers`, for the API. It writes, so pages of other origins need ALLOWED_ORIGINS to be set. */
   apiHeaders(request: Request): Record<string, string> {
     return this.#chosen ? this.headers(request) : {};
   }
 
-  /** Lets pages of allowed origins read an answer. */
+  /** Headers with which pages of allowed origins may read an answer. */
   headers(request: Request): Record<string, string> {
     const origin = originOf(request);
     if (origin === undefined) return {};
@@ -68,8 +68,8 @@ function originOf(request: Request): string | undefined {
 }
 
 /**
- * A proxy may speak TLS before this server, so the host decides and not the scheme. A proxy may also name the scheme's
- * own port, which browsers leave out.
+ * Compares hosts and not schemes: a proxy in front may speak TLS. A proxy may also add the scheme's standard port,
+ * which browsers leave out.
  */
 function isOwn(request: Request, origin: string): boolean {
   const host = request.headers.get('host')?.toLowerCase();

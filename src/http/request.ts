@@ -1,4 +1,5 @@
-// What both transports and the HTTP API read from a request in the same way: token, channels, bodies of errors.
+// What the transports and the HTTP API read from a request in the same way, token and channels, and how both answer
+// errors.
 
 import { isChannelName } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -17,19 +18,19 @@ export function queryOf(request: Request): URLSearchParams {
   return start === -1 ? emptyQuery : new URLSearchParams(request.url.slice(start + 1));
 }
 
-/** The first token found: Authorization, subprotocol (WebSocket only), query, cookie (if it may count). */
+/** The first token found: in Authorization, subprotocol (WebSocket only), query, or cookie (if cookies count). */
 export function tokenOf(request: Request, query: URLSearchParams, cookiesCount: boolean): string | undefined {
   const explicit = bearerOf(request) ?? subprotocolToken(request) ?? nonEmpty(query.get('token'));
   return explicit ?? (cookiesCount ? cookieToken(request) : undefined);
 }
 
-/** Throws `unauthorized` for a header that means to hold a token and does not hold exactly one. */
+/** Throws `unauthorized` for a header that is meant to hold a token and does not hold exactly one. */
 export function bearerOf(request: Request): string | undefined {
   const header = request.headers.get('authorization');
   if (header === null) return undefined;
   const match = /^Bearer +([^\s,]+)\s*$/i.exec(header);
   if (match !== null) return match[1];
-  // Several headers arrive as one, joined by commas. To choose among them would be to guess who is meant.
+  // Several headers arrive as one, joined by commas. Choosing one of them would be guessing who is meant.
   if (!/^Bearer +\S|, *Bearer /i.test(header)) return undefined;
   throw new RealtimeError('unauthorized', 'The Authorization header must hold one token: "Bearer <token>".');
 }

@@ -1,11 +1,11 @@
-// What the deciders of the application answer: rules' functions, and the database's.
+// The decisions of the application's own code: functions of the rules, and the database's.
 
 import type { Registry } from 'prom-client';
 import { counter, fromZero } from './counter.ts';
 import { Children } from './namespace-labels.ts';
 
 export interface AccessMetrics {
-  /** An answer that was asked for, not one that was remembered. */
+  /** A decision that was asked for, not one that was remembered. */
   authorized(source: 'rules' | 'database', outcome: 'allowed' | 'forbidden' | 'undecided' | 'failed'): void;
 }
 

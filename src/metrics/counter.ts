@@ -1,4 +1,4 @@
-// Making counters: the two lines that every group of metrics needs.
+// How counters are made, the same for every group of metrics.
 
 import { Counter, type Registry } from 'prom-client';
 

@@ -1,5 +1,5 @@
 // What the hub reports: connections, commands, publications, deliveries, gaps.
-// The observer's calls sit on the hot path: children are looked up in our own maps and counted once per publication.
+// These calls are on the hot path: children are looked up in our own maps, and counted once per publication.
 
 import { Gauge, Histogram, type Registry } from 'prom-client';
 import { limitKinds } from '../core/limits.ts';
@@ -8,10 +8,10 @@ import { errorCodes } from '../protocol/codes.ts';
 import { counter, fromZero } from './counter.ts';
 import { Children, NamespaceLabels } from './namespace-labels.ts';
 
-/** Seconds, from "at once" to "a person waits". */
+/** Seconds, from unnoticed to noticed by a person. */
 export const delayBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1];
 
-/** `node` is its name: the label `server_id`. */
+/** `node`: this node's name, the label `server_id`. */
 export function hubMetrics(registry: Registry, node: string): HubObserver {
   const namespaces = new NamespaceLabels();
   const active = activeConnections(registry, node);
@@ -83,10 +83,10 @@ export function hubMetrics(registry: Registry, node: string): HubObserver {
     received: (type) => receivedOf.of(type).inc(),
     published: (source: PublicationSource, channel) => publicationsOf.of(source).of(namespaces.of(channel)).inc(),
     delivered(channel, count, seconds) {
-      // A node without a subscriber delivers to nobody, which is no delivery at all.
+      // A node without a subscriber has not delivered anything.
       if (count === 0) return;
       messagesOf.of(namespaces.of(channel)).inc(count);
-      // Accepted on another machine, whose clock may be a little ahead.
+      // The clock of the machine that accepted it may be a little ahead.
       duration.observe(Math.max(0, seconds));
     },
     broadcastFailed: () => failures.inc(),

@@ -1,6 +1,6 @@
-// Every metric of this server in a registry of its own, and the observer through which the hub and the sync layer
+// Every metric of this server, in a registry of its own, and the observer through which the hub and the sync layer
 // report. Labels are few and bounded: never a user, a connection or a channel's full name.
-// What is only known by asking (how many subscriptions are there now?) is read from its source when scraped.
+// State, such as the number of subscriptions, is read from its source at each scrape.
 //
 // Lifecycle: createMetrics, readFrom once the parts exist, render at will, close.
 
@@ -12,8 +12,8 @@ import { addProcessMetrics } from './process-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
 
 /**
- * State that is read at each scrape. A source answers at once from what it knows, so that no scrape waits for a
- * database. One that is not given leaves its metric out, rather than at a made-up 0.
+ * State that is read at each scrape. A source answers at once from memory, so that no scrape waits for a database. The
+ * metric of a source that is not given is left out: a 0 would be made up.
  */
 export interface MetricSources {
   readonly subscriptions?: () => number;
@@ -30,7 +30,7 @@ export interface MetricSources {
 export interface MetricDescription {
   readonly name: string;
   readonly labels: readonly string[];
-  /** What operators read beside it, in the scrape and in docs/metrics.md. */
+  /** For operators, in the scrape and in docs/metrics.md. */
   readonly help: string;
 }
 
@@ -38,7 +38,7 @@ export interface Metrics extends HubObserver, SyncObserver, AccessMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<{ readonly contentType: string; readonly body: string }>;
-  /** What there is to scrape, in the order of its names. */
+  /** All metrics, sorted by name. */
   describe(): readonly MetricDescription[];
   close(): void;
 }

@@ -1,5 +1,5 @@
 // Turns channel names into label values: the namespace, for the first few hundred namespaces seen. A label lives as
-// long as the process, so clients that make up namespaces must not be able to make up time series.
+// long as the process, so clients that make up namespaces must not create time series without end.
 
 import { namespaceOf } from '../protocol/channel.ts';
 
@@ -18,7 +18,7 @@ export class NamespaceLabels {
   }
 }
 
-/** Remembers a metric's children by label value: looking one up in prom-client costs more than counting does. */
+/** Remembers a metric's children by label value: looking one up in prom-client costs more than counting. */
 export class Children<Child> {
   readonly #make: (label: string) => Child;
   readonly #children = new Map<string, Child>();

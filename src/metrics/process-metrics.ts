@@ -1,5 +1,5 @@
-// The process's own metrics: memory, CPU, event loop. Written here because the ready-made set of the metrics library
-// reads sources that this runtime answers with zeros or with nonsense.
+// The process's own metrics: memory, CPU, event loop. The metrics library has a set of its own, but this runtime
+// answers several of its sources with zeros or wrong values.
 
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, type Registry } from 'prom-client';
@@ -7,7 +7,7 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 const lagQuantiles = [0.5, 0.99, 1];
 const nanosecondsPerSecond = 1e9;
 
-/** Adds the process's metrics to the registry. The answer ends what was started for it. */
+/** Adds the process's metrics to the registry. Call the returned function to stop measuring. */
 export function addProcessMetrics(registry: Registry): () => void {
   const registers = [registry];
   const startedAt = Date.now() / 1_000 - process.uptime();
@@ -51,7 +51,7 @@ export function addProcessMetrics(registry: Registry): () => void {
     registers,
     collect() {
       for (const quantile of lagQuantiles) {
-        // percentile(100) is the upper edge of a histogram's bucket; the largest value itself is known better.
+        // percentile(100) is only the upper edge of a histogram's bucket; `max` is exact.
         const lag = quantile === 1 ? delay.max : delay.percentile(quantile * 100);
         this.set({ quantile: String(quantile) }, lag / nanosecondsPerSecond);
       }

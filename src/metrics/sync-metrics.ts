@@ -1,4 +1,4 @@
-// What the sync adapters report: whether they are up, what goes through them and how long it takes.
+// What the sync adapters report: whether they are up, how many publications pass through them, and how long each takes.
 
 import { Gauge, Histogram, type Registry } from 'prom-client';
 import type { SyncObserver } from '../core/observer.ts';
@@ -41,12 +41,12 @@ export function syncMetrics(registry: Registry): SyncObserver {
   return {
     up(adapter, isUp) {
       up.labels(adapter).set(isUp ? 1 : 0);
-      // From here on the adapter exists, and with it its counters: a first error is then an increase, not a start.
+      // The adapter's counters begin at 0 here, so that a rate sees its first error as an increase.
       reconnects.labels(adapter).inc(0);
       errors.labels(adapter).inc(0);
     },
     message: (adapter, direction, count) => messagesOf.of(adapter)[direction].inc(count),
-    // Clocks of two machines differ by a little; a negative delay means "at once".
+    // The clocks of two machines differ a little; a negative delay means "at once".
     delay: (adapter, seconds) => delayOf.of(adapter).observe(Math.max(0, seconds)),
     reconnected: (adapter) => reconnects.labels(adapter).inc(),
     failed: (adapter) => errors.labels(adapter).inc(),

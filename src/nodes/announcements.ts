@@ -1,5 +1,5 @@
-// The publications on `$nodes`: each change once, whichever nodes have seen it. All of them bring it under the same
-// idempotency key, and the log takes the first; where there is no log to do so, one node is chosen.
+// The publications on `$nodes`: each change once, however many nodes have noticed it. All of them publish it under the
+// same idempotency key, and the log keeps the first. Where the channel has no log, one node is chosen to publish.
 
 import type { Hub } from '../core/hub.ts';
 import type { Rules } from '../rules/rules.ts';
@@ -16,9 +16,9 @@ export interface NodeState {
 export interface Change {
   readonly event: 'up' | 'down';
   readonly node: string;
-  /** Names the change wherever it is seen. */
+  /** The idempotency key: the same on every node that notices the change. */
   readonly key: string;
-  /** Without a log only this node or the chosen one publishes. */
+  /** The change is about this node itself. Without a log, only it or the chosen node publishes. */
   readonly isOwn: boolean;
 }
 
@@ -26,14 +26,14 @@ export interface AnnouncementPorts {
   readonly hub: Hub;
   readonly rules: Rules;
   readonly clock: Clock;
-  /** All nodes that live, as they are when the change is published. */
+  /** All nodes that are alive at the moment of publishing. */
   readonly nodes: () => readonly NodeState[];
-  /** Whether this node is the one that publishes what several have seen. */
+  /** Whether this node is the chosen one. */
   readonly isChosen: () => boolean;
   readonly failed: (error: unknown) => void;
 }
 
-/** What waits while the sync layer is away; the newest say all that is true by then. */
+/** Changes that wait while the sync layer is away. Older ones are dropped: each names all nodes that are alive. */
 const waitingMax = 100;
 
 export class Announcements {
@@ -51,7 +51,7 @@ export class Announcements {
     void this.flush();
   }
 
-  /** Publishes what waits, in order; true when nothing waits any more. Never rejects: call it again later. */
+  /** Publishes what waits, in order; true when nothing is left. Never rejects: after false, call it again later. */
   flush(): Promise<boolean> {
     if (this.#waiting.length === 0) return Promise.resolve(true);
     return (this.#flushing ??= this.#flush());
@@ -68,7 +68,7 @@ export class Announcements {
       this.#ports.failed(error);
       return false;
     } finally {
-      // In the same step as the last look: what is added after it finds nobody at work and begins anew.
+      // In the same step as the last check of the queue: a change that is added later starts a flush of its own.
       this.#flushing = undefined;
     }
   }

@@ -1,4 +1,4 @@
-// What this node answers when another one asks: from what it holds itself, in parts that a sync layer can carry.
+// What this node does and answers when another node asks: for itself alone, in parts that a sync layer can carry.
 
 import type { ChannelCount } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
@@ -11,8 +11,8 @@ import { answerMsMax } from './inquiry.ts';
 
 /** Names of 128 characters make a part of about 45 KB. */
 const channelsPerPart = 300;
-/** A node with more answers with those that have the most subscribers, and says so. */
-export const channelsToldMax = 30_000;
+/** A node with more channels answers with those that have the most subscribers, and says so. */
+export const channelsAnsweredMax = 30_000;
 
 /** What a node knows of itself. */
 export interface Self {
@@ -29,8 +29,8 @@ export interface AnswerPorts {
 }
 
 /**
- * Does on this node what the question asks for, which may be to end connections or subscriptions, and answers how many
- * it concerned. Undefined for a question that this node does not understand.
+ * Does on this node what is asked for, which may end connections or subscriptions. Answers how many it concerned, or
+ * undefined for a question that this node does not understand.
  */
 export function doHere(
   { hub, sessions, limits }: Self,
@@ -50,7 +50,7 @@ export function doHere(
   }
 }
 
-/** Rejects when the asking node cannot be told. */
+/** Rejects when the answer cannot be sent. */
 export async function answer(ask: Ask, { self, incarnation, tell }: AnswerPorts): Promise<void> {
   const common = { kind: 'answer', to: ask.from, id: ask.id, incarnation } as const;
   if (ask.about !== 'channels') {
@@ -58,19 +58,19 @@ export async function answer(ask: Ask, { self, incarnation, tell }: AnswerPorts)
     if (count !== undefined) await tell(encodeControl({ ...common, part: 0, parts: 1, cut: false, count }));
     return;
   }
-  const { told, cut } = mostSubscribed(self.hub.channelCounts());
-  const parts = Math.max(1, Math.ceil(told.length / channelsPerPart));
+  const { answered, cut } = mostSubscribed(self.hub.channelCounts());
+  const parts = Math.max(1, Math.ceil(answered.length / channelsPerPart));
   const until = self.clock.monotonic() + answerMsMax;
-  // Nobody reads an answer that comes later.
+  // A later answer would not be read.
   for (let part = 0; part < parts && self.clock.monotonic() < until; part++) {
-    const slice = told.slice(part * channelsPerPart, (part + 1) * channelsPerPart);
+    const slice = answered.slice(part * channelsPerPart, (part + 1) * channelsPerPart);
     const channels = slice.map(({ channel, subscribers }) => [channel, subscribers] as const);
     await tell(encodeControl({ ...common, part, parts, cut, channels }));
   }
 }
 
-function mostSubscribed(counts: ChannelCount[]): { told: readonly ChannelCount[]; cut: boolean } {
-  if (counts.length <= channelsToldMax) return { told: counts, cut: false };
+function mostSubscribed(counts: ChannelCount[]): { answered: readonly ChannelCount[]; cut: boolean } {
+  if (counts.length <= channelsAnsweredMax) return { answered: counts, cut: false };
   counts.sort((a, b) => b.subscribers - a.subscribers);
-  return { told: counts.slice(0, channelsToldMax), cut: true };
+  return { answered: counts.slice(0, channelsAnsweredMax), cut: true };
 }

@@ -38,7 +38,7 @@ export class Broadcast {
     try {
       await hub.publish({ channel: '$system', data, source: 'server' });
     } catch (error) {
-      // The sync layer is away, which it reports itself; the next report tells the same.
+      // The sync layer is away and reports that itself. The next report replaces this one.
       failures.expected(error);
     }
   }

@@ -1,5 +1,5 @@
-// What nodes tell each other on the control channel, as JSON. Another node may run another version of this program:
-// unknown kinds and members are ignored, and nothing is believed to have the right shape until it was looked at.
+// Messages between nodes on the control channel, as JSON. Another node may run another version of this program: unknown
+// kinds and members are ignored, and every known member is checked before use.
 
 export interface Hello {
   readonly kind: 'hello';
@@ -7,39 +7,39 @@ export interface Hello {
   readonly incarnation: string;
 }
 
-/** A node that has joined tells so again and again. */
+/** Sent every few seconds by a node that has joined. */
 export interface Beat {
   readonly kind: 'beat';
   readonly node: string;
-  /** Of one life of one process: a restart under the same name is another one. */
+  /** Identifies one run of one process: a restart under the same name has another. */
   readonly incarnation: string;
-  /** Grows when the node was taken for dead and is not. */
+  /** Rises when the node was taken for dead by mistake. */
   readonly term: number;
-  /** Unix milliseconds at which it joined. */
+  /** When it joined, in Unix milliseconds. */
   readonly since: number;
   readonly connections: number;
 }
 
-/** A clean leave, which the leaving node has published already. */
+/** The node leaves in order, and has published its `down` already. */
 export interface Bye {
   readonly kind: 'bye';
   readonly incarnation: string;
 }
 
-/** To a node that was taken for dead in this term. */
+/** To a node that was taken for dead in this term, and sent a beat afterwards. */
 export interface Doubt {
   readonly kind: 'doubt';
   readonly to: string;
   readonly term: number;
 }
 
-/** What is answered with one number, of the node alone. */
+/** Questions that each node answers with one number, for itself. */
 export type CountQuestion =
-  /** Closes the user's connections: how many there were. */
+  /** Close the user's connections: how many there were. */
   | { readonly about: 'disconnect'; readonly user: string }
-  /** Asks anew what the user, or everyone, may: how many subscriptions ended. */
+  /** Check the rights of the user, or of everyone, again: how many subscriptions ended. */
   | { readonly about: 'reauthorize'; readonly user?: string }
-  /** How many connections somebody has: a key of the node's own count, see core/cluster.ts. */
+  /** How many connections count under a key of the limits, see core/limits.ts. */
   | { readonly about: 'connections'; readonly of: string }
   | { readonly about: 'subscribers'; readonly channel: string };
 
@@ -63,11 +63,11 @@ export interface Answer {
   readonly incarnation: string;
   readonly part: number;
   readonly parts: number;
-  /** There is more than the answer holds. */
+  /** The answer was cut: there is more. */
   readonly cut: boolean;
   /** Channels and their subscribers. */
   readonly channels?: readonly (readonly [string, number])[];
-  /** To a question that is answered with a number. */
+  /** The answer to a `CountQuestion`. */
   readonly count?: number;
 }
 
@@ -103,7 +103,7 @@ const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<strin
   },
 };
 
-/** What is meant for one node begins with its name, so that the others need not parse it: see `isForAnother`. */
+/** A message for one node begins with its incarnation, so that the others need not parse it: see `isForAnother`. */
 export function encodeControl(message: ControlMessage): string {
   if (!('to' in message)) return JSON.stringify(message);
   const { to, ...rest } = message;
@@ -112,12 +112,12 @@ export function encodeControl(message: ControlMessage): string {
 
 const addressed = '{"to":"';
 
-/** Tells it of long texts at once; incarnations hold nothing that JSON escapes. */
+/** Reads only the beginning of the text. Incarnations hold nothing that JSON escapes. */
 export function isForAnother(data: string, incarnation: string): boolean {
   return data.startsWith(addressed) && !data.startsWith(`${incarnation}"`, addressed.length);
 }
 
-/** Undefined for what this version does not understand. */
+/** Undefined for a message that this version does not understand. */
 export function decodeControl(data: string): ControlMessage | undefined {
   let message: unknown;
   try {

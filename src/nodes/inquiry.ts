@@ -1,5 +1,5 @@
-// Asks all known nodes something and gathers their answers, which come in parts, until all have answered or the time
-// is up. Who has not answered in full by then is named.
+// Asks all known nodes a question and gathers their answers, which come in parts, until all have answered or the
+// deadline has passed. The nodes that have not answered in full by then are named.
 
 import type { Gathered } from '../core/cluster.ts';
 import { isDoneWithin } from '../time/within.ts';
@@ -7,17 +7,17 @@ import { encodeControl, type Answer, type Question } from './control-message.ts'
 import type { Peer } from './peers.ts';
 
 export interface InquiryPorts {
-  /** This node's incarnation, to which answers are addressed. */
+  /** This node's own: answers are sent to it. */
   readonly incarnation: string;
   readonly peers: () => readonly Peer[];
-  /** Rejects when the others cannot be told. */
+  /** Sends to all nodes. Rejects when it cannot. */
   readonly tell: (data: string) => Promise<void>;
 }
 
 export const answerMsMax = 1_000;
 
 interface Open {
-  /** Incarnations of whom the whole answer is still awaited. */
+  /** Incarnations of the nodes that have not answered in full. */
   readonly awaited: Set<string>;
   readonly cut: Set<string>;
   readonly parts: Map<string, Set<number>>;
@@ -44,8 +44,8 @@ export class Inquiries {
     const open: Open = { awaited, cut: new Set(), parts: new Map(), take, finish };
     this.#open.set(id, open);
     try {
-      const told = this.#ports.tell(encodeControl({ kind: 'ask', from: this.#ports.incarnation, id, ...question }));
-      await isDoneWithin(Promise.all([told, finished]), answerMsMax);
+      const sent = this.#ports.tell(encodeControl({ kind: 'ask', from: this.#ports.incarnation, id, ...question }));
+      await isDoneWithin(Promise.all([sent, finished]), answerMsMax);
     } finally {
       this.#open.delete(id);
     }
@@ -54,7 +54,7 @@ export class Inquiries {
       .map(({ node }) => node);
   }
 
-  /** An answer to this node; one that comes too late is of no use. */
+  /** Takes an answer to this node. One that comes too late is ignored. */
   answered(answer: Answer): void {
     const open = this.#open.get(answer.id);
     if (open === undefined) return;
@@ -69,7 +69,7 @@ export class Inquiries {
     if (open.awaited.size === 0) open.finish();
   }
 
-  /** Who waits gets what there is. */
+  /** Ends all questions: each gets the answers that have come so far. */
   close(): void {
     for (const open of this.#open.values()) open.finish();
   }

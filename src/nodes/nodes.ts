@@ -1,13 +1,13 @@
-// This node among the others: says that it lives, knows who else does, and asks them all together.
+// This node among the others: it shows that it is alive, knows which others are, and asks all of them questions.
 //
-//   1. it listens on the control channel and says hello; every node answers with a beat
-//   2. if it was given a name, it waits for a beat under that name: two nodes of one name are refused
-//   3. it has joined: `up` is published, and it beats every few seconds
-//   4. a node that was silent for too long is dead, if this node can hear at all: `down` is published
-//   5. as it closes it publishes its own `down` and says goodbye
+//   1. it listens on the control channel and sends a hello; every node answers with a beat
+//   2. if its name was chosen by hand, it waits for a beat under that name: a second node of one name is rejected
+//   3. it has joined: `up` is published, and it sends a beat every few seconds
+//   4. a node that was silent for too long is taken for dead, if this node receives at all: `down` is published
+//   5. when it closes it publishes its own `down` and sends a bye
 //
-// What one node cannot hear, others may: one that was wrongly taken for dead is told so as soon as it is heard again,
-// and comes up anew in its next term. Over a sync layer of one process there is nobody to speak to.
+// A node may be taken for dead by mistake, since one node can miss what others receive. After its next beat it gets a
+// doubt, and comes up again in its next term. Over a sync layer of one process there are no other nodes.
 
 import type { Cluster } from '../core/cluster.ts';
 import type { Failures } from '../core/failures.ts';
@@ -27,14 +27,14 @@ export interface NodesOptions extends Self {
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
   readonly failures: Failures;
-  /** Names this life of this process, as no other: letters and digits. */
+  /** Identifies this run of this process, and no other: letters and digits. */
   readonly incarnation: string;
-  /** Somebody chose this node's name, so another may have it too; a random one is unique. */
+  /** The name was chosen by hand, so another node may have it too; a random one is unique. */
   readonly named: boolean;
   readonly log: (message: string, details: Readonly<Record<string, unknown>>) => void;
 }
 
-/** Another node that lives has this node's name. */
+/** Another running node has this node's name. */
 export class NodeIdTaken extends Error {
   constructor(node: string) {
     super(`another node runs as "${node}"`);
@@ -84,7 +84,7 @@ export class Nodes {
     return this.#options.nodeId;
   }
 
-  /** All nodes known to live, this one among them once it has joined and until it leaves. */
+  /** All nodes known to be alive; this one is among them from its join until it leaves. */
   get nodes(): readonly NodeState[] {
     const { sessions } = this.#options;
     const own = { node: this.#node, connections: sessions.size, since: this.#since };
@@ -92,7 +92,7 @@ export class Nodes {
     return (this.#state === 'joined' ? [own, ...others] : others).sort(byNode);
   }
 
-  /** @throws NodeIdTaken when another node has this one's name; nothing of it has changed then. */
+  /** @throws NodeIdTaken when another node has this one's name. The other node is not affected. */
   async start(): Promise<void> {
     const { hub, adapter, clock, named } = this.#options;
     this.#state = 'joining';
@@ -105,12 +105,12 @@ export class Nodes {
     this.#since = clock.now();
     this.#silence = new Silence(adapter, clock, this.#peers);
     this.#beat();
-    // Who did not wait for namesakes has not heard yet who else lives.
+    // A node that did not wait for a namesake does not know the others yet: it announces itself in a later tick.
     if (named || !adapter.traits.shared) this.#announceSelf();
     this.#timer = setInterval(() => void this.tick(), tickMs);
   }
 
-  /** Leaves so that nobody has to wait for its silence. Idempotent; never rejects. */
+  /** Leaves in order, so that the others need not wait for its silence. Idempotent; never rejects. */
   async close(): Promise<void> {
     const wasAnnounced = this.#state === 'joined' && this.#isAnnounced;
     this.#state = 'closed';
@@ -119,7 +119,7 @@ export class Nodes {
     if (!wasAnnounced) return;
     const key = `down:${this.incarnation}:${this.#term}`;
     this.#announcements.add({ event: 'down', node: this.#node, key, isOwn: true });
-    // If it could not be published, the others find out by themselves, and publish it.
+    // If that failed, the others will notice the silence and publish it.
     if (!(await this.#announcements.flush())) return;
     await this.#tell(encodeControl({ kind: 'bye', incarnation: this.incarnation }));
   }
@@ -140,7 +140,7 @@ export class Nodes {
     }
   }
 
-  // What the others tell
+  // Messages of other nodes
 
   #heard(data: string): void {
     if (this.#state === 'closed' || isForAnother(data, this.incarnation)) return;
@@ -162,7 +162,7 @@ export class Nodes {
         this.#inquiries.answered(message);
         return;
       case 'ask':
-        // A node that was refused has no connections, and nobody counts on it.
+        // A node that was rejected has no connections, and the others do not wait for its answer.
         if (this.#state === 'joined') this.#answer(message);
         return;
       case undefined:
@@ -173,7 +173,7 @@ export class Nodes {
   #heardHello({ node, incarnation }: Hello): void {
     if (this.#state === 'joined') this.#beat();
     if (this.#state !== 'joining' || node !== this.#node) return;
-    // Both begin at once: one of them goes on. It says so again, since its own hello may have come too early.
+    // Both start at once, and one of them goes on. It sends its hello again: the first may have come too early.
     if (incarnation > this.incarnation) void this.#tell(this.#hello());
     else this.#refuse();
   }
@@ -184,9 +184,9 @@ export class Nodes {
     if (heard === 'gone') void this.#tell(encodeControl({ kind: 'doubt', to: incarnation, term }));
     if (node !== this.#node) return;
     if (this.#state === 'joining') this.#refuse();
-    // It was silent while this node asked for its name. Publications are not harmed; people who read names are.
+    // It was silent while this node asked for namesakes. Publications are not affected, but people read the names.
     if (this.#state === 'joined' && heard === 'new') {
-      this.#options.log('another node runs under the same NODE_ID: give each its own', { node, incarnation });
+      this.#options.log('another node has the same NODE_ID: give each node a name of its own', { node, incarnation });
     }
   }
 
@@ -206,7 +206,7 @@ export class Nodes {
     );
   }
 
-  // What this node tells
+  // Messages of this node
 
   #hello(): string {
     return encodeControl({ kind: 'hello', node: this.#node, incarnation: this.incarnation });
@@ -234,7 +234,7 @@ export class Nodes {
     this.#announcements.add({ event: 'up', node: this.#node, key, isOwn: true });
   }
 
-  /** Never rejects: beats are repeated, and what answers a question is missed by who asked. */
+  /** Never rejects: beats are repeated, and a missing answer is noticed by the node that asked. */
   async #tell(data: string): Promise<void> {
     try {
       await this.#options.hub.tellNodes(data);
@@ -243,17 +243,17 @@ export class Nodes {
     }
   }
 
-  /** That the sync layer is away, it reports by itself. */
+  /** The sync layer reports by itself that it is away. */
   #failed(error: unknown): void {
     if (error instanceof RealtimeError && error.code === 'unavailable') return;
     this.#options.log('nodes: an unexpected failure', { err: error });
   }
 
-  // Who has died
+  // Nodes that died
 
   #bury({ node, incarnation, term }: Peer): void {
     this.#peers.remove(incarnation);
-    this.#options.log('a node is gone without a word', { node, incarnation });
+    this.#options.log('a node has died: it fell silent without leaving', { node, incarnation });
     this.#announcements.add({ event: 'down', node, key: `down:${incarnation}:${term}`, isOwn: false });
   }
 

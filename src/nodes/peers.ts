@@ -1,5 +1,5 @@
-// The other nodes as this one knows them: who lives, since when, and who was taken for dead. Judges by what was heard
-// alone; whether this node can hear at all is for the caller to know.
+// The other nodes as this one knows them: which are alive, since when, and which were taken for dead. It knows only
+// what was received; whether this node receives at all, the caller has to know.
 
 import type { Beat } from './control-message.ts';
 
@@ -13,7 +13,7 @@ export interface Peer {
   readonly heardAt: number;
 }
 
-/** What is remembered of the dead; older ones can only be nodes that were silent for long. */
+/** Dead nodes that are remembered; a beat of one that was forgotten counts as a new node. */
 const goneMax = 1_000;
 
 export class Peers {
@@ -21,7 +21,7 @@ export class Peers {
   /** Incarnation → the term in which it was taken for dead. */
   readonly #gone = new Map<string, number>();
 
-  /** `gone`: it was taken for dead in this very term, and should hear of it. */
+  /** `gone`: it was taken for dead in this term, and should be sent a doubt. */
   hear({ node, incarnation, since, term, connections }: Beat, now: number): 'new' | 'known' | 'gone' {
     const goneTerm = this.#gone.get(incarnation);
     if (goneTerm !== undefined && term <= goneTerm) return 'gone';
@@ -31,7 +31,7 @@ export class Peers {
     return isKnown ? 'known' : 'new';
   }
 
-  /** It has left, or is taken for dead. Answers who it was, the first time. */
+  /** It has left, or is taken for dead. Answers the node, or undefined if it was removed before. */
   remove(incarnation: string): Peer | undefined {
     const peer = this.#live.get(incarnation);
     if (peer === undefined) return undefined;
@@ -50,7 +50,7 @@ export class Peers {
     return this.live.filter(({ heardAt }) => now - heardAt > milliseconds);
   }
 
-  /** This node could not hear: their silence so far says nothing. */
+  /** This node did not receive: the silence of the others up to now says nothing. */
   excuse(now: number): void {
     for (const peer of this.#live.values()) this.#live.set(peer.incarnation, { ...peer, heardAt: now });
   }

@@ -1,18 +1,18 @@
-// Who is silent because it is dead. A node that hears nobody may itself be the one that is cut off or held up: it
-// judges only after it has proved, for longer than a beat takes, that messages reach it.
+// Finds the nodes that are silent because they are dead. A node that hears nobody may be cut off or held up itself. So
+// it decides only after it has proved, for longer than the time between two beats, that messages reach it.
 
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Clock } from '../time/clock.ts';
 import type { Peer, Peers } from './peers.ts';
 
-/** A beat is late: time to see whether this node hears at all. */
+/** A beat is late: time to check whether this node receives at all. */
 const lateMs = 3_500;
 /** A node is dead after this silence. */
 export const silentMsMax = 10_000;
-/** This node must have heard for that long at the end of it. */
+/** At the end of the silence this node must have received for this long. */
 const provedMsMin = 4_000;
 const probeMsMax = 2_000;
-/** A process that was held up for this long has not heard what came meanwhile. */
+/** A process that was held up for this long may not have read yet what arrived meanwhile. */
 const heldUpMs = 4_000;
 
 export class Silence {
@@ -20,7 +20,7 @@ export class Silence {
   readonly #clock: Clock;
   readonly #peers: Peers;
   #lookedAt: number;
-  /** Proved so since then, while somebody's beat is late. */
+  /** Since when this node has proved that it receives; undefined while no beat is late. */
   #hearsSince: number | undefined;
 
   constructor(adapter: SyncAdapter, clock: Clock, peers: Peers) {
@@ -30,7 +30,7 @@ export class Silence {
     this.#lookedAt = clock.monotonic();
   }
 
-  /** Those that are dead now. Call it every second, one call at a time. */
+  /** The nodes that are dead now. Call it every second, one call at a time. */
   async dead(): Promise<readonly Peer[]> {
     const startedAt = this.#clock.monotonic();
     const isHeldUp = startedAt - this.#lookedAt > heldUpMs;

@@ -1,4 +1,4 @@
-// Questions to all nodes together, this one among them.
+// Questions to all nodes together, including this one.
 
 import type { ChannelCount, Cluster, Gathered } from '../core/cluster.ts';
 import type { Failures } from '../core/failures.ts';
@@ -27,7 +27,7 @@ export class WholeCluster implements Cluster {
 
   channelCounts(): Promise<Counts> {
     if (this.#gathering === undefined) return this.#gather();
-    // However many ask meanwhile, the nodes are asked once more: what is under way may be older than their question.
+    // The answers under way may be older than this call. All calls until then share one more round of questions.
     this.#next ??= this.#gathering.then(() => {
       this.#next = undefined;
       return this.#gather();
@@ -51,7 +51,7 @@ export class WholeCluster implements Cluster {
     return this.#sum({ about: 'subscribers', channel });
   }
 
-  /** This node does its part whether or not the others can be told. */
+  /** This node does its part even if the others cannot be reached. */
   async #sum(question: CountQuestion): Promise<Gathered<number>> {
     const { self, inquiries } = this.#ports;
     const own = doHere(self, question);
@@ -82,7 +82,7 @@ export class WholeCluster implements Cluster {
         for (const [channel, subscribers] of channels ?? []) add(channel, subscribers);
       });
     } catch (error) {
-      // Half an answer that says so helps an operator more than none.
+      // An answer that is marked as incomplete helps an operator more than none.
       failures.expected(error);
       incomplete = peers().map(({ node }) => node);
     }

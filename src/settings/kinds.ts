@@ -1,6 +1,6 @@
 // Kinds of settings: how the text of an environment variable becomes a value, and the words that say what is allowed.
-// No setting is known here by its name. How a value of its own is read, each part knows itself: Redis URLs, addresses of
-// proxies, public keys. So settings stand above these parts, and none of them knows a setting.
+// No setting is known here by its name. How a value of its own is read, each part knows itself: Redis URLs, addresses
+// of proxies, public keys. So settings stand above these parts, and none of them knows a setting.
 
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';

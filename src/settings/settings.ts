@@ -1,5 +1,5 @@
-// Reads the settings from the environment: a value for every setting, or every fault at once. It opens only files that a
-// setting names, and connects to nothing. What a value means, the part that uses it knows.
+// Reads the settings from the environment: a value for every setting, or every fault at once. It opens only files that
+// a setting names, and connects to nothing. What a value means, the part that uses it knows.
 
 import { similarName } from './similar.ts';
 import { chooseEngine, syncSetting, type EngineSettings } from './engine-settings.ts';

@@ -1,14 +1,13 @@
-// The keeper of the worker processes that serve one port together (WORKERS), each a node of its own. It serves nothing
-// itself.
+// The keeper of the worker processes that serve one port together (WORKERS). Each worker is a node; the keeper is none.
 //
 // Lifecycle:
-// 1. the database is brought up and migrated, once for all;
-// 2. the port is tried: workers share it among themselves, but not with a stranger;
-// 3. all workers are started; if one of them ends before it ever listened, the start has failed;
-// 4. a worker that ends unasked is started again, ever later if it keeps dying; one that was signalled alone is
-//    drained and replaced;
-// 5. on a signal nobody new is let in, and the workers are drained one after another, so that the clients of all do not
-//    come to the other nodes at once; a second signal closes all of them;
+// 1. the database is started and migrated, once for all workers;
+// 2. the port is tried: workers share it with each other, but not with another program;
+// 3. all workers are started; if one of them ends before it listens, the start has failed;
+// 4. a worker that ends by itself is started again, after growing pauses; one that gets a signal of its own is drained
+//    and replaced;
+// 5. on a signal all workers reject new connections and are drained one after another, so that their clients do not all
+//    reconnect to the other nodes at once; a second signal closes all of them;
 // 6. the embedded database, if there is one, is stopped last.
 
 import { announce } from '../app/banner.ts';
@@ -21,7 +20,7 @@ import { WorkerProcess } from './process.ts';
 import { workerVariable } from './link.ts';
 import type { Settings } from '../settings/settings.ts';
 
-/** Copies of one signal, to this process and to the workers, arrive within this time. */
+/** A signal to the whole group reaches this process and the workers within this time. */
 const sameSignalMs = 500;
 
 /** Resolves when all workers listen. */
@@ -44,14 +43,14 @@ export async function startWorkers(settings: Settings, log: Logger): Promise<Run
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** A worker reads the settings as any process does; what was decided here is written into them. */
+/** A worker reads the settings as any process does. What the keeper has decided is added to them. */
 function environmentOf(settings: Settings, database: NodeDatabase, port: number): Environment {
   return {
     ...process.env,
     PORT: String(port),
     NODE_ID: settings.nodeId,
     DATABASE_URL: database.url,
-    // They are drained one after another, and all of them in the time that was given.
+    // All workers are drained within the time, one after another: each gets its share.
     SHUTDOWN_TIMEOUT: (settings.shutdownTimeout / settings.workers).toFixed(3),
   };
 }
@@ -77,7 +76,7 @@ export class Workers {
     });
   }
 
-  /** Resolves when all were asked to end and have ended. */
+  /** Resolves when all have ended after a signal. */
   get ended(): Promise<void> {
     return this.#ended.promise;
   }
@@ -113,7 +112,7 @@ export class Workers {
     this.#log.info('shut down');
   }
 
-  /** Someone signalled one worker. If it was everyone, this process hears of it too, a moment sooner or later. */
+  /** A worker got a signal. If the signal went to the whole group, this process gets it too, within a moment. */
   #signalled(worker: WorkerProcess): void {
     setTimeout(() => {
       if (this.#endingAt === undefined) worker.recycle();

@@ -1,29 +1,28 @@
-// The worker's end of the line to the process that keeps it: what the two say to each other, and a node that obeys.
+// The messages between a worker and its keeper, and the worker's node, which follows the keeper's orders.
 //
-// Signals reach a worker on two ways: a terminal or a service manager may signal every process of a group at once. So
-// a worker does nothing by itself; it reports the signal, and its keeper, who knows whether all or only this one shall
-// go, says what to do. When the line is gone the keeper is dead, and the worker follows at once: nobody would look
-// after it, and the next start needs its name and its port.
+// A signal may go to one worker alone, or to every process of the group, as from a terminal or a service manager. A
+// worker cannot tell which, so it only reports the signal; the keeper knows, and orders what to do. When the connection
+// is lost the keeper is dead, and the worker ends at once: the next start needs its name and its port.
 
 import { startNode } from '../app/compose.ts';
 import type { Logger } from '../app/logger.ts';
 import type { Running } from '../app/running.ts';
 import type { Settings } from '../settings/settings.ts';
 
-/** From the keeper. */
+/** From the keeper to a worker. */
 export type Order =
-  /** The server ends: let nobody new in, and serve on until told to drain. */
+  /** The server ends: reject new connections, and keep the open ones until `drain`. */
   | { readonly order: 'refuse' }
-  /** Shut down. `alone` if the others serve on: then the port is left to them first. */
+  /** Shut down. `alone`: the other workers go on, so stop listening first and leave the port to them. */
   | { readonly order: 'drain'; readonly alone: boolean }
-  /** Shut down and wait for nobody. */
+  /** Shut down, and wait for no client. */
   | { readonly order: 'force' };
 
-/** From the worker. */
+/** From a worker to the keeper. */
 export type Report =
   { readonly report: 'listening'; readonly url: string } | { readonly report: 'signal'; readonly name: string };
 
-/** Set in the environment of workers alone: which one this is, from 1. */
+/** The worker's number, from 1. Set only in the environment of workers. */
 export const workerVariable = 'SOBRANIE_WORKER';
 
 /** Undefined in a process that is no worker. */
@@ -32,10 +31,10 @@ export function workerNumber(): number | undefined {
   return text === undefined || process.send === undefined ? undefined : Number(text);
 }
 
-/** Closing everything has limits of its own; this one is for a process in which they do not work any more. */
+/** A forced close has deadlines of its own. This one is for a process in which they no longer work. */
 const abandonedMs = 30_000;
 
-/** Resolves when this process listens and the keeper knows. */
+/** Resolves when this process listens and has reported it. */
 export async function startWorker(settings: Settings, log: Logger): Promise<Running> {
   const orders: Order[] = [];
   let obey = (order: Order): void => void orders.push(order);
@@ -66,6 +65,6 @@ export async function startWorker(settings: Settings, log: Logger): Promise<Runn
 }
 
 function tell(report: Report): void {
-  // Without a line there is nobody to tell, and the end of it has been noticed.
+  // Without the connection nobody would read it; its loss is handled elsewhere.
   if (process.connected) process.send?.(report);
 }

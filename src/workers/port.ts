@@ -1,15 +1,15 @@
-// The port that workers will share. The kernel lets any process of the same user join a shared port, also another
-// server started by mistake, whose clients would then be spread over both. So it is first taken alone, which fails
-// while anyone listens, and given up for the workers.
+// Checks the port that the workers will share. The kernel lets any process of the same user join a shared port, even
+// another server that was started by mistake; clients would then be spread over both. So the keeper first takes the
+// port for itself, which fails while any program listens on it, and then releases it for the workers.
 
 import { createServer } from 'node:net';
 import { systemErrorCode } from '../embedded/embedded-error.ts';
 
-/** Workers whose main process was killed need a moment to leave. */
+/** Workers whose keeper was killed need a moment to end. */
 const waitMs = 5_000;
 const pollMs = 100;
 
-/** Resolves with the port, a free one for 0. Rejects as listening does, if it is still taken after a few seconds. */
+/** Resolves with the port; for 0 with a free one. Rejects as listening does if it is still taken after some seconds. */
 export async function claimPort(host: string, port: number): Promise<number> {
   const deadline = performance.now() + waitMs;
   for (;;) {

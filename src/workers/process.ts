@@ -1,4 +1,4 @@
-// One worker: its process, and the next one when that ends unasked. Knows nothing of the other workers.
+// One worker: its process, and the next process when that ends by itself. Knows nothing of the other workers.
 
 import { join } from 'node:path';
 import type { Logger } from '../app/logger.ts';
@@ -9,24 +9,24 @@ export interface WorkerParts {
   readonly number: number;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly log: Logger;
-  /** How long its own shutdown may take. */
+  /** How long its clients may take to leave. */
   readonly drainSeconds: number;
-  /** The process was sent SIGTERM or SIGINT, maybe together with all others. */
+  /** The process got SIGTERM or SIGINT, alone or with the whole group. */
   readonly signalled: (worker: WorkerProcess) => void;
 }
 
-/** A process that lived this long is not dying of its start. */
+/** A process that ended sooner than this counts as failing at its start. */
 const soundMs = 60_000;
 const restartPause = { firstMs: 100, maxMs: 30_000 };
-/** So many ends in a row are no accident. */
+/** After this many failures in a row the log says so. */
 const loopLength = 5;
 const startLimitMs = 120_000;
-/** On top of the time for its clients: each part that it closes has ten seconds of its own. */
+/** In addition to the time for clients: each part that the worker closes may take ten seconds. */
 const closeLimitMs = 45_000;
 
-/** A worker could not be started. The message is meant for the person at the terminal. */
+/** A worker ended before it listened. The message is for the person at the terminal. */
 export class WorkerEndedEarly extends Error {
-  /** That of the worker which failed, as if it had been started alone. */
+  /** The worker's own exit code. */
   readonly exitCode: number;
 
   constructor(worker: number, exitCode: number) {
@@ -42,13 +42,13 @@ export class WorkerProcess {
   readonly #parts: WorkerParts;
   #child: Child | undefined;
   #url: string | undefined;
-  /** Ended in a row soon after their start. */
+  /** How many processes in a row ended soon after their start. */
   #failures = 0;
   #refusing = false;
   #ending = false;
   #recycling = false;
   #restart: Timer | undefined;
-  /** Resolves when the process of now has ended and was accounted for. */
+  /** Resolves when the present process has ended and its end was handled. */
   #gone: Promise<void> = Promise.resolve();
 
   constructor(parts: WorkerParts) {
@@ -62,14 +62,14 @@ export class WorkerProcess {
     return first.promise;
   }
 
-  /** Nobody new is let in from here on; should it die now, no other takes its place. */
+  /** New connections are rejected from here on. If the process dies now, it is not replaced. */
   refuseNew(): void {
     this.#refusing = true;
     clearTimeout(this.#restart);
     this.#order({ order: 'refuse' });
   }
 
-  /** Its own shutdown; resolves when it has ended. */
+  /** Shuts the worker down; resolves when it has ended. */
   drain(): Promise<void> {
     return this.#end({ order: 'drain', alone: false }, this.#parts.drainSeconds * 1_000 + closeLimitMs);
   }
@@ -79,7 +79,7 @@ export class WorkerProcess {
     return this.#end({ order: 'force' }, closeLimitMs);
   }
 
-  /** A shutdown of this one alone, then a new process. */
+  /** Shuts this worker down alone, and starts a new process in its place. */
   recycle(): void {
     if (this.#ending || this.#recycling || this.#child === undefined) return;
     this.#parts.log.info({ worker: this.#parts.number }, 'a worker was signalled: draining and replacing it');
@@ -102,8 +102,8 @@ export class WorkerProcess {
     try {
       child.send(order);
     } catch (error) {
-      // It is ending by itself, which is seen elsewhere.
-      this.#parts.log.debug({ err: error, worker: this.#parts.number }, 'a worker could not be told');
+      // The process is ending by itself, which is handled elsewhere.
+      this.#parts.log.debug({ err: error, worker: this.#parts.number }, 'an order could not be sent to a worker');
     }
   }
 
@@ -163,7 +163,7 @@ export class WorkerProcess {
     this.#failures = livedMs >= soundMs ? 1 : this.#failures + 1;
     const delayMs = backoffCeilingMs(this.#failures - 1, restartPause);
     const facts = { worker, pid, code: exitCode, signal: signalCode, livedMs: Math.round(livedMs), delayMs };
-    const again = this.#failures >= loopLength ? 'again and again' : 'unasked';
+    const again = this.#failures >= loopLength ? 'again and again' : 'by itself';
     log.error({ ...facts, times: this.#failures }, `a worker ended ${again}: starting it again`);
     this.#restart = setTimeout(() => this.#spawn(), delayMs);
   }

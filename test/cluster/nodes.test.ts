@@ -140,7 +140,7 @@ describe.each(environments)('Nodes, SYNC=$name', (environment) => {
     const watcher = await watch();
     const second = spawnServer({ ...(await settings()), NODE_ID: 'first' });
     expect(await second.waitForExit(30_000)).toBe(78);
-    expect(second.stderr()).toMatch(/^\s*- NODE_ID: "first" is the name of another node that runs/m);
+    expect(second.stderr()).toMatch(/^\s*- NODE_ID: "first" is the name of another node that is running/m);
     expect(second.stdout()).not.toContain('listening');
     expect((await watcher.request({ type: 'ping' })).type).toBe('pong');
     expect((await call(server, '/health/ready')).status).toBe(200);

@@ -15,7 +15,7 @@ import {
   type Beat,
   type ControlMessage,
 } from '../../src/nodes/control-message.ts';
-import { channelsToldMax } from '../../src/nodes/answers.ts';
+import { channelsAnsweredMax } from '../../src/nodes/answers.ts';
 import { NodeIdTaken, Nodes } from '../../src/nodes/nodes.ts';
 import { Peers } from '../../src/nodes/peers.ts';
 import { silentMsMax } from '../../src/nodes/silence.ts';
@@ -285,7 +285,7 @@ describe('Nodes', () => {
     expect((await cluster.changes()).slice(2).sort()).toEqual(['down b: a b', 'up b: a b']);
     expect(again.said).toEqual([]);
     await cluster.start('b');
-    expect(again.said).toEqual(['another node runs under the same NODE_ID: give each its own']);
+    expect(again.said).toEqual(['another node has the same NODE_ID: give each node a name of its own']);
   });
 
   test('count channels over all of them, and name one whose answer is cut', async () => {
@@ -299,14 +299,14 @@ describe('Nodes', () => {
     });
     const other = b!.connect();
     await other.send({ type: 'subscribe', channel: 'both' });
-    for (let index = 0; index < channelsToldMax; index++) {
+    for (let index = 0; index < channelsAnsweredMax; index++) {
       other.session.receive(JSON.stringify({ type: 'subscribe', channel: `many:${index}` }));
       if (index % 1_000 === 0) await idle();
     }
-    while (other.session.subscriptionCount <= channelsToldMax) await idle();
+    while (other.session.subscriptionCount <= channelsAnsweredMax) await idle();
     const { value, incomplete } = await a!.nodes.cluster.channelCounts();
     expect(incomplete).toEqual(['b']);
-    expect(value).toHaveLength(channelsToldMax);
+    expect(value).toHaveLength(channelsAnsweredMax);
     expect(value).toContainEqual({ channel: 'both', subscribers: 3 });
   }, 30_000);
 
