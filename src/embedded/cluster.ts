@@ -21,7 +21,7 @@ import { join } from 'node:path';
 import type { PostgresAccount } from './account.ts';
 import type { PostgresBinaries } from './binaries.ts';
 import { EmbeddedPostgresError } from './embedded-error.ts';
-import { endLeftovers, runProgram } from './process.ts';
+import { endInitdb, endLeftovers, runProgram } from './process.ts';
 
 /** The role of the printed URL, which is no superuser, and the database that it owns. */
 export const roleName = 'sobranie';
@@ -56,8 +56,8 @@ export async function sweepPartialClusters(directory: string): Promise<void> {
   for (const name of readdirSync(directory)) {
     if (!name.startsWith(partialPrefix)) continue;
     const partial = join(directory, name);
+    await endInitdb(partial);
     await endLeftovers(partial);
-    // initdb may outlive the server that started it for a moment, and still write here.
     rmSync(partial, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   }
 }

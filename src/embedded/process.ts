@@ -89,6 +89,42 @@ export async function endLeftovers(cluster: string): Promise<number[]> {
   throw new EmbeddedPostgresError(`PostgreSQL of an earlier start does not end: process ${remaining.join(', ')}`);
 }
 
+/**
+ * Ends every initdb that creates this data directory: it survives the kill of its owner, and would write into a directory
+ * that was removed. Call it while holding the folder's lock.
+ */
+export async function endInitdb(cluster: string): Promise<void> {
+  const deadline = performance.now() + 5_000;
+  for (;;) {
+    const running = initdbsOf(cluster);
+    if (running.length === 0) return;
+    if (performance.now() > deadline) {
+      throw new EmbeddedPostgresError(`initdb of an earlier start does not end: process ${running.join(', ')}`);
+    }
+    for (const pid of running) sendSignal(pid, 'SIGKILL');
+    await Bun.sleep(10);
+  }
+}
+
+/** By the command line, in which `createCluster` names the data directory. Without /proc none is found. */
+function initdbsOf(cluster: string): number[] {
+  if (process.platform !== 'linux') return [];
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => basename(readLink(`/proc/${name}/exe`) ?? '') === 'initdb')
+    .filter((name) => commandLineOf(name).includes(`--pgdata=${cluster}`))
+    .map(Number);
+}
+
+function commandLineOf(pid: string): readonly string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+  } catch (error) {
+    if (['ENOENT', 'ESRCH'].includes(systemErrorCode(error) ?? '')) return [];
+    throw error;
+  }
+}
+
 function sendSignal(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
