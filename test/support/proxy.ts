@@ -20,6 +20,8 @@ interface Pair {
   readonly client: Socket;
   readonly upstream: Socket | undefined;
   swallowed: boolean;
+  /** Of the upstream, what still passes before the pair is cut. */
+  bytesLeft: number;
 }
 
 export class Proxy {
@@ -76,12 +78,14 @@ export class Proxy {
   /** Resets every connection on both sides; answers how many there were. */
   cut(): number {
     const pairs = [...this.#pairs];
-    for (const pair of pairs) {
-      this.#pairs.delete(pair);
-      pair.client.resetAndDestroy();
-      pair.upstream?.resetAndDestroy();
-    }
+    for (const pair of pairs) this.#reset(pair);
     return pairs.length;
+  }
+
+  #reset(pair: Pair): void {
+    this.#pairs.delete(pair);
+    pair.client.resetAndDestroy();
+    pair.upstream?.resetAndDestroy();
   }
 
   /** Swallows all that goes through the present connections, or those with these ports, for ever; answers how many. */
@@ -96,6 +100,11 @@ export class Proxy {
       pair.upstream?.resume();
     }
     return pairs.length;
+  }
+
+  /** Lets so many more bytes of the upstream through on each present connection, and resets it: in the midst of a frame. */
+  cutAfter(bytes: number): void {
+    for (const pair of this.#pairs) pair.bytesLeft = bytes;
   }
 
   async close(): Promise<void> {
@@ -113,7 +122,7 @@ export class Proxy {
       return;
     }
     const upstream = this.#mode === 'blackhole' ? undefined : connect({ host: '127.0.0.1', ...this.#target });
-    const pair: Pair = { client, upstream, swallowed: upstream === undefined };
+    const pair: Pair = { client, upstream, swallowed: upstream === undefined, bytesLeft: Infinity };
     this.#pairs.add(pair);
     this.#lead(pair, client, upstream);
     if (upstream !== undefined) this.#lead(pair, upstream, client);
@@ -122,23 +131,38 @@ export class Proxy {
   #lead(pair: Pair, from: Socket, to: Socket | undefined): void {
     from.setNoDelay(true);
     from.on('error', ignoreReset);
-    from.on('data', (chunk) => {
+    // What was delayed is not overtaken by what comes after the delay: the order of bytes is all that TCP promises.
+    const waiting: { readonly at: number; readonly run: () => void }[] = [];
+    const runDue = (): void => {
+      while (waiting[0] !== undefined && waiting[0].at <= performance.now()) waiting.shift()?.run();
+      if (waiting[0] !== undefined) setTimeout(runDue, Math.ceil(waiting[0].at - performance.now()));
+    };
+    const inOrder = (run: () => void): void => {
       const delayMs = this.#delayMs;
-      const forward = (): void => {
+      if (delayMs === 0 && waiting.length === 0) return run();
+      const at = Math.max(performance.now() + delayMs, waiting.at(-1)?.at ?? 0);
+      if (waiting.push({ at, run }) === 1) setTimeout(runDue, delayMs);
+    };
+    from.on('data', (chunk: Buffer) => {
+      inOrder(() => {
         if (pair.swallowed || to === undefined || to.destroyed) return;
-        if (!to.write(chunk) && delayMs === 0) {
+        if (from === pair.upstream && chunk.length > pair.bytesLeft) {
+          to.write(chunk.subarray(0, pair.bytesLeft), () => this.#reset(pair));
+          pair.bytesLeft = 0;
+          return;
+        }
+        if (from === pair.upstream) pair.bytesLeft -= chunk.length;
+        if (!to.write(chunk) && waiting.length === 0) {
           from.pause();
           to.once('drain', () => from.resume());
         }
-      };
-      if (delayMs === 0) forward();
-      else setTimeout(forward, delayMs);
+      });
     });
     from.on('close', () => {
       if (pair.swallowed) {
         // The other end is not told. Once both are gone nothing is left to keep.
         if (to === undefined || to.destroyed) this.#pairs.delete(pair);
-      } else setTimeout(() => this.#end(pair), this.#delayMs);
+      } else inOrder(() => this.#end(pair));
     });
   }
 
