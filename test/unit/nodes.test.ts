@@ -33,6 +33,8 @@ class SharedEnd implements SyncAdapter {
   deaf = false;
   /** Cannot send either. */
   away = false;
+  /** What happens while a probe is on its way. */
+  whileProbing: () => void = () => undefined;
 
   constructor(layer: SharedLayer) {
     this.#layer = layer;
@@ -65,6 +67,7 @@ class SharedEnd implements SyncAdapter {
   }
 
   probe(): Promise<void> {
+    this.whileProbing();
     return this.deaf || this.away ? Promise.reject(new Error('nothing came back')) : Promise.resolve();
   }
 
@@ -212,6 +215,33 @@ describe('Nodes', () => {
     await cluster.pass(15_000, [c!]);
     await cluster.pass(5_000);
     expect((await cluster.changes()).slice(5)).toEqual(['down c: a b', 'up c: a b c']);
+  });
+
+  // A node that had proved for another one's sake that it hears, and was then stopped, took that proof for one of now:
+  // everybody whose beats it had missed meanwhile was dead to it.
+  test('one that was stopped while it watched another takes nobody for dead that lives', async () => {
+    const [a, b, c] = await cluster.start('a', 'b', 'c');
+    await cluster.pass(6_000, [c!]);
+    a!.end.deaf = true;
+    await cluster.pass(12_000, [a!, c!]);
+    a!.end.deaf = false;
+    await cluster.pass(1_000, [b!, c!]);
+    expect(names(a!)).toContain('b');
+    await cluster.pass(15_000, [c!]);
+    for (const node of [a!, b!]) expect(names(node)).toEqual(['a', 'b']);
+    expect(await cluster.changes()).not.toContain('down b: a');
+  });
+
+  test('one that is stopped while its probe is on its way takes nobody for dead', async () => {
+    const [a, b, c] = await cluster.start('a', 'b', 'c');
+    await cluster.pass(6_000, [c!]);
+    a!.end.whileProbing = () => cluster.clock.advance(12_000);
+    await cluster.pass(1_000, [b!, c!]);
+    expect(names(a!)).toEqual(['a', 'b', 'c']);
+    a!.end.whileProbing = () => undefined;
+    await cluster.pass(15_000, [c!]);
+    for (const node of [a!, b!]) expect(names(node)).toEqual(['a', 'b']);
+    expect((await cluster.changes()).filter((change) => change.startsWith('down'))).toEqual(['down c: a b']);
   });
 
   const faults = [1, 5, 10, 11, 12, 13, 17, 30].flatMap((seconds) => [

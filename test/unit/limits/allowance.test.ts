@@ -167,6 +167,40 @@ test('a slow store: nothing of a former window is spent in the next, and who wai
   }
 });
 
+// What a node had left of a window was added to the slice of the next one, for which it had asked before the first ended.
+test('a window that ends while its node asks for more takes what was left of it along', async () => {
+  const clock = new HandClock();
+  const store = new Store(clock, 100);
+  const allowance = new Allowance({ limit: 100, windowMs, fetch: store.fetch, clock });
+  expect(await allowance.spend('a')).toBeUndefined();
+  clock.advance(windowMs - 50);
+  store.delayMs = 100;
+  const asked = Promise.resolve(allowance.spend('a', 12));
+  for (let step = 0; step < 8; step++) {
+    clock.advance(50);
+    await idle();
+  }
+  expect(await asked).toBeUndefined();
+  store.delayMs = 0;
+  let passed = 12;
+  while ((await allowance.spend('a')) === undefined) passed++;
+  expect(passed).toBe(100);
+});
+
+test('what is left of a slice is kept beside the next slice of the same window', async () => {
+  const clock = new HandClock();
+  const store = new Store(clock, 100);
+  const allowance = new Allowance({ limit: 100, windowMs, fetch: store.fetch, clock });
+  let passed = 0;
+  for (const count of [1, 12, 7, 19, 3]) {
+    expect(await allowance.spend('a', count)).toBeUndefined();
+    passed += count;
+    clock.advance(5_000);
+  }
+  while ((await allowance.spend('a')) === undefined) passed++;
+  expect(passed).toBe(100);
+});
+
 test('whatever several nodes do, all together never pass the limit within a window', async () => {
   const action = fc.record({ node: fc.nat(2), count: fc.integer({ min: 1, max: 4 }), pauseMs: fc.nat(9_000) });
   await fc.assert(
