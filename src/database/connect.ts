@@ -1,6 +1,6 @@
-// Makes clients of PostgreSQL: a pool for queries that stand alone, and the options of a direct connection for what
-// needs one session (LISTEN, session locks), which a pooler in transaction mode would take away.
-// It opens nothing by itself: connections come with the first query.
+// Creates clients of PostgreSQL: a pool for queries, and a direct connection for what needs a session of its own, such
+// as LISTEN and session locks. A pooler in transaction mode would break those. Nothing is opened here: a client
+// connects with its first query.
 
 import postgres from 'postgres';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -12,9 +12,11 @@ export interface ConnectOptions {
   readonly applicationName: string;
   /** Connections at most. Default: 4. */
   readonly max?: number;
-  /** A query unanswered for this long ends its connection, which may be half open; 0 waits for ever. Default: 10. */
+  /**
+   * Seconds until a query without an answer ends its connection, which may be half open; 0 is for ever. Default: 10.
+   */
   readonly answerSeconds?: number;
-  /** Queries follow each other on one connection without waiting: a slow one delays them. Default: true. */
+  /** Several queries are sent on one connection at a time, so a slow one delays the others. Default: true. */
   readonly pipelined?: boolean;
 }
 
@@ -25,7 +27,7 @@ const types = {
 
 export type Database = postgres.Sql<{ bigint: number }>;
 
-/** A pool. Its queries reject with the driver's errors: `unavailable` below wraps them at the edge. */
+/** A pool. Its queries reject with the driver's errors, which the caller wraps by `unavailable`. */
 export function connect(url: string, options: ConnectOptions): Database {
   const settings = {
     max: options.max ?? 4,
@@ -55,7 +57,7 @@ export interface DirectOptions {
   readonly onClosed: () => void;
 }
 
-/** One connection that is never recycled, and that tells of notifications and of its own end. */
+/** One connection that is never recycled, and that reports notifications and its own end. */
 export function connectDirect(url: string, options: DirectOptions): Database {
   const settings = {
     max: 1,
@@ -77,7 +79,7 @@ export function connectDirect(url: string, options: DirectOptions): Database {
 
 const connectSeconds = 5;
 
-/** `NOTICE: schema exists, skipping` and the like are for people at a prompt. */
+/** Notices such as `schema exists, skipping` are for people at a prompt. */
 function ignoreNotice(): void {
   return undefined;
 }

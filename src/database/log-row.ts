@@ -1,4 +1,4 @@
-// The shape in which the log's rows cross from SQL into this process, whoever asked for them.
+// The shape of the log's rows as SQL returns them.
 
 /** A publication as the relay or the log hands it over. */
 export interface LogRow {
@@ -11,11 +11,11 @@ export interface LogRow {
   readonly offset: number;
   /** JSON text. */
   readonly data: string;
-  /** Unix milliseconds at which the log took it in. */
+  /** Unix milliseconds at which it was appended. */
   readonly at: number;
   /** Set when a client published it. */
   readonly user: string | null;
   readonly connection: string | null;
-  /** The connection that shall not hear it. */
+  /** The connection that must not receive it. */
   readonly except: string | null;
 }

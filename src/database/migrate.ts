@@ -1,4 +1,4 @@
-// Brings a database to the schema that this version needs. Any number of nodes may start at once: one migrates, the
+// Migrates a database to the schema of this version. Any number of nodes may start at once: one migrates, and the
 // others wait for it and find nothing left to do.
 
 import { fileURLToPath } from 'node:url';

@@ -1,6 +1,6 @@
-// The demo: one page that shows the table `posts` live over WebSocket beside EventSource, its files, and a tiny API
-// with which its buttons write rows. It delivers nothing itself: the page reads the public endpoints like any client.
-// Not for production: the API lets anyone who reaches the port write to the table.
+// The demo: a page that shows the table `posts` live, over WebSocket beside EventSource, with its files and a small API
+// through which its buttons write rows. The page reads the public endpoints like any client. Not for production: the
+// API lets anyone who reaches the port write to the table.
 
 import { Elysia, ValidationError, status, t } from 'elysia';
 import type { Sql } from 'postgres';
@@ -9,7 +9,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { createPosts, type Post, type Posts } from './posts.ts';
 
 export interface DemoPagesOptions {
-  /** False mounts nothing, so that composing needs no branch. */
+  /** False mounts no route. */
   readonly enabled: boolean;
   /** Without a database the page offers publishing only. */
   readonly sql: Sql | undefined;
@@ -21,7 +21,7 @@ export interface DemoPagesOptions {
   readonly onFailure?: (error: unknown) => void;
 }
 
-/** Far above the largest valid post. The server's own limit decides how much is read at all. */
+/** Far above the largest valid post. */
 const bodyBytesMax = 16_384;
 const bodyLimit = { bytesMax: bodyBytesMax, tooLarge: `The body is larger than ${bodyBytesMax} bytes.` };
 
@@ -49,7 +49,7 @@ const answerHeaders = {
 };
 const fileHeaders = { ...answerHeaders, 'cache-control': 'no-cache' };
 
-// Postgres text cannot hold U+0000: refused here, it is the sender's fault and not the database's.
+// A text in PostgreSQL cannot hold U+0000. It is refused here as an error of the sender, and not of the database.
 const titleSchema = t.String({
   minLength: 1,
   maxLength: 200,
@@ -125,7 +125,7 @@ function answer(post: Post | undefined, code: 200 | 201 = 200) {
 
 async function parse({ request }: { request: Request }): Promise<unknown> {
   const { members } = await readJsonBody(request, bodyLimit);
-  // The framework's report of a wrong field prints what it found, and fails on an object that cannot be printed, such as
+  // The framework's report of a wrong field prints the value, and fails for one that cannot be printed, such as
   // `{"toString": 1}`.
   for (const [name, value] of Object.entries(members)) {
     if (typeof value === 'object') throw new RealtimeError('bad_request', `Field "${name.slice(0, 20)}" must be text.`);
@@ -135,14 +135,14 @@ async function parse({ request }: { request: Request }): Promise<unknown> {
 
 function toRealtimeError(error: unknown, code: string): RealtimeError {
   if (error instanceof RealtimeError) return error;
-  // What a parser of ours throws arrives wrapped.
+  // What our own parsers throw arrives wrapped.
   if (error instanceof Error && error.cause instanceof RealtimeError) return error.cause;
   if (code === 'PARSE') return new RealtimeError('bad_request', 'The body is not valid JSON.', { cause: error });
   if (code === 'VALIDATION') return new RealtimeError('bad_request', describeInvalid(error), { cause: error });
   return new RealtimeError('internal', undefined, { cause: error });
 }
 
-// Elysia's own message repeats the whole schema and what was sent; one sentence about the first fault is what helps.
+// The framework's own message repeats the whole schema and what was sent. One sentence about the first fault is enough.
 function describeInvalid(error: unknown): string {
   const fault = error instanceof ValidationError ? error.valueError : undefined;
   if (fault === undefined) return 'A field of the request is missing or malformed.';

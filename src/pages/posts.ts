@@ -1,6 +1,6 @@
-// The rows of public.posts, as the demo page's buttons need them: list, insert, update, delete. It only writes the
-// table; what other browsers see comes from the table's watch, so nothing here knows of channels. Rows leave as
-// Postgres' own JSON, so that a listed row and a published one have one shape (a bigint stays a number).
+// Reads and writes the rows of public.posts for the demo page's buttons. Nothing here knows channels: other browsers
+// get the changes through the watch on the table. Rows are PostgreSQL's own JSON, so that a listed row and a published
+// one have the same shape (a bigint stays a number).
 
 import type { PendingQuery, Row, Sql } from 'postgres';
 import { RealtimeError } from '../protocol/realtime-error.ts';
@@ -17,7 +17,7 @@ export interface PostFields {
   readonly body?: string;
 }
 
-/** The page shows the newest rows; a demo that somebody filled with a million rows must still open. */
+/** The page shows only the newest rows: it must open even if the table holds a million. */
 export const listedPostsMax = 50;
 
 const statementTimeoutMs = 5_000;
@@ -27,7 +27,7 @@ export interface Posts {
   /** The newest rows, newest first. */
   newest(): Promise<readonly Post[]>;
   insert(fields: Required<PostFields>): Promise<Post | undefined>;
-  /** Changes the given fields alone. */
+  /** Changes only the given fields. */
   update(id: string, fields: PostFields): Promise<Post | undefined>;
   remove(id: string): Promise<Post | undefined>;
 }
@@ -62,8 +62,8 @@ export function createPosts(sql: Sql): Posts {
   };
 }
 
-// A row lock held elsewhere, or a server that went away silently, must not keep a request (and its slot in the pool)
-// for ever; cancelling gives the connection back.
+// A row that is locked elsewhere, or a database that went away in silence, must not hold a request and its connection
+// for ever. Cancelling gives the connection back to the pool.
 async function run(query: PendingQuery<Row[]>): Promise<readonly Post[]> {
   let timedOut = false;
   const timer = setTimeout(() => {
@@ -79,7 +79,7 @@ async function run(query: PendingQuery<Row[]>): Promise<readonly Post[]> {
   }
 }
 
-// A database may have its own table of that name, or deny it to this server's role: a retry would not help.
+// The database may have another table of that name, or deny it to this server's role. Then a retry does not help.
 function describeFailure(cause: unknown, timedOut: boolean): RealtimeError {
   const state = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
   if (/^(22|23|42)...$/.test(state)) {

@@ -8,7 +8,8 @@ export type ChannelName = string & { readonly [channelBrand]: true };
 
 export const channelLengthMax = 128;
 
-// The charset holds nothing that JSON or an SSE line would have to escape: frames are built by splicing names in.
+// JSON and event streams need to escape none of these characters, so frames can be built by inserting names as they
+// are.
 const channelPattern = /^\$?[A-Za-z0-9_.:\-@/]+$/;
 
 export function isChannelName(value: unknown): value is ChannelName {

@@ -1,6 +1,6 @@
 // Every code that crosses the wire, in one table each: error codes, close codes, reasons of a gap.
 
-/** Error codes: what the client is told, whether a retry can help, and the HTTP status of the same fault. */
+/** Error codes: the fixed text for the client, whether a retry can help, and the HTTP status of the same error. */
 export const errorCodes = {
   bad_frame: { retryable: false, status: 400, message: 'The frame is not a JSON object.' },
   unknown_command: { retryable: false, status: 400, message: 'This command type is not known.' },

@@ -151,7 +151,7 @@ function readSubscribe(id: CommandId | undefined, frame: Record<string, unknown>
   return { type: 'subscribe', id, channels: channels.map((each: unknown) => readListed(id, each)) };
 }
 
-/** The error repeats a name that is none, since the client has to tell which of its channels is meant. */
+/** The error repeats a malformed name, so that the client can tell which of its channels is meant. */
 function readListed(id: CommandId | undefined, value: unknown): ChannelRequest | RefusedCommand {
   if (typeof value !== 'object' || value === null) {
     return refused(id, undefined, 'bad_request', '"channels" holds something that is no object {channel, since?}.');

@@ -4,7 +4,7 @@
 import type { ErrorCode, GapReason } from './codes.ts';
 import type { Position } from './position.ts';
 
-/** What a command carries so that its reply can be told apart: an integer, or at most 64 characters. */
+/** Identifies a command in its reply: an integer, or a text of at most 64 characters. */
 export type CommandId = number | string;
 
 export interface MessageSender {
@@ -30,7 +30,7 @@ export interface SubscriptionState {
   readonly epoch?: string;
   /** The channel's head when the subscription became live. */
   readonly offset?: number;
-  /** Present when the client said where it stood: whether everything since then follows. */
+  /** Present when the client sent `since`: whether everything after it follows. */
   readonly recovered?: boolean;
 }
 
@@ -92,7 +92,7 @@ export interface PongFrame {
 export interface RefreshedFrame {
   readonly type: 'refreshed';
   readonly id?: CommandId;
-  /** Unix seconds at which the new token ends. */
+  /** Unix seconds at which the new token expires. */
   readonly expires?: number;
 }
 
@@ -100,11 +100,11 @@ export interface DrainFrame {
   readonly type: 'drain';
   /** Milliseconds after which this client should reconnect. */
   readonly after: number;
-  /** Unix milliseconds at which the server closes what is left. */
+  /** Unix milliseconds at which the server closes the connections that are left. */
   readonly deadline: number;
 }
 
-/** Event streams only, to a client that asked for it: shows a page that the stream lives. */
+/** Event streams only, if the client asked for it: by it a page can see that the stream is alive. */
 export interface PingFrame {
   readonly type: 'ping';
 }
@@ -118,7 +118,7 @@ export interface ErrorFrame {
   readonly retryable: boolean;
   /** Seconds. */
   readonly retryAfter?: number;
-  /** Unix seconds: the token has not ended yet, and will then. */
+  /** Unix seconds at which the token will expire. */
   readonly expires?: number;
 }
 
@@ -140,7 +140,7 @@ export function encodeFrame(frame: ServerFrame): string {
   return JSON.stringify(frame);
 }
 
-/** What a `message` frame is spliced from: `data` is JSON text and goes out as it came in. */
+/** The parts of a `message` frame. `data` is JSON text, and is sent exactly as it was received. */
 export interface MessageParts {
   readonly channel: string;
   readonly offset: number;

@@ -1,4 +1,5 @@
-// JSON as text: taking a member out of an object without printing it anew, which would round large numbers and cost time.
+// JSON as text: takes a member out of an object without parsing and printing it, which would round large numbers and
+// cost time.
 // Works on text that JSON.parse has accepted; nothing here decides whether text is JSON.
 
 const quote = 34;
@@ -10,8 +11,8 @@ const closeBracket = 93;
 const comma = 44;
 
 /**
- * The text of a top-level member's value, exactly as it stands; undefined when the object has no such member. Of several
- * with one name the last counts, as it does for JSON.parse. `json` is a valid JSON object.
+ * The text of a top-level member's value, exactly as it stands; undefined when the object has no such member. Of
+ * several with one name the last counts, as it does for JSON.parse. `json` is a valid JSON object.
  */
 export function memberText(json: string, name: string): string | undefined {
   let found: string | undefined;
@@ -56,10 +57,10 @@ function skipValue(json: string, start: number): number {
   return json.length;
 }
 
-/** Brackets within brackets that are accepted: readers of data that nests deeper would overflow their stack. */
+/** How deep brackets may be nested. Programs that read deeper data could overflow their stack. */
 export const nestingMax = 1_000;
 
-/** Looks at the text alone, and only at one that is long enough to be so deep. */
+/** Reads the text only if it is long enough to be nested so deeply. */
 export function isNestedTooDeeply(text: string): boolean {
   if (text.length <= 2 * nestingMax) return false;
   let depth = 0;
@@ -73,7 +74,7 @@ export function isNestedTooDeeply(text: string): boolean {
   return false;
 }
 
-/** A line of JSON: raw line breaks can stand only between tokens, where a space means the same. */
+/** JSON on one line: raw line breaks stand only between tokens, where a space means the same. */
 export function singleLine(json: string): string {
   return /[\n\r]/.test(json) ? json.replace(/[\n\r]/g, ' ') : json;
 }

@@ -10,8 +10,8 @@ export interface ErrorBody {
 }
 
 /**
- * An expected failure with a code of the wire. Clients see the code and the fixed text (or `message`, when a more
- * telling one was given that holds nothing secret); `cause` goes to the log alone.
+ * An expected failure with a code of the wire. Clients see the code and its fixed text, or `message` if one is given,
+ * which must hold nothing secret. Only the log sees `cause`.
  */
 export class RealtimeError extends Error {
   readonly code: ErrorCode;

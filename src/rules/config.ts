@@ -1,14 +1,19 @@
-// What `realtime.config.ts` may say: its types alone. What a good one means is told by rules.ts, what is wrong with a bad
-// one by rule-faults.ts.
+// The types of `realtime.config.ts`. What its rules mean stands in rules.ts, and what can be wrong with them in
+// faults.ts.
 
 export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
 
 export const actions: readonly Action[] = ['subscribe', 'publish', 'history', 'presence'];
 
 /**
- * Who may: `everyone`, also without a token; `users`, with any good token; `owner`, whose token's claims equal all
- * captures of the pattern by name; `token`, to whom the token's `channels` claim grants it; `authorize`, to whom the
- * rule's function says yes; `nobody`.
+ * Who may do something:
+ *
+ *   everyone    with or without a token
+ *   users       with any good token
+ *   owner       whose claims equal the captures of the pattern, each by its name
+ *   token       whom the token's `channels` claim grants it
+ *   authorize   whom the rule's function allows it
+ *   nobody
  */
 export type Who = 'everyone' | 'users' | 'owner' | 'token' | 'authorize' | 'nobody';
 
@@ -23,7 +28,7 @@ export interface AuthorizeRequest {
   readonly captures: Readonly<Record<string, string>>;
 }
 
-/** Anything but `true` is a no; a failure, or no answer in time, is `unavailable` for who asked. */
+/** Anything but `true` forbids. After a failure, or without an answer in time, the caller gets `unavailable`. */
 export type Authorize = (request: AuthorizeRequest) => boolean | Promise<boolean>;
 
 /** A rule as `realtime.config.ts` writes it. */
@@ -36,7 +41,7 @@ export interface RuleConfig {
   readonly history?: { readonly size?: number; readonly seconds?: number };
   /** Who may do what; any of a list suffices. Default: `authorize` if there is such a function, else `token`. */
   readonly allow?: { readonly [Each in Action]?: Who | readonly Who[] };
-  /** For what only the application knows. */
+  /** Decides what only the application knows. */
   readonly authorize?: Authorize;
   /** Connections subscribed to one channel, on all nodes; one more is refused. Default: any number. */
   readonly subscribersMax?: number;
@@ -44,11 +49,11 @@ export interface RuleConfig {
 
 export interface RealtimeConfig {
   readonly rules: readonly RuleConfig[];
-  /** Of every `authorize` function. */
+  /** For all `authorize` functions. */
   readonly authorize?: {
-    /** For how long an answer counts; 0 asks each time. Default: 5. */
+    /** Seconds for which an answer is remembered; 0 calls the function each time. Default: 5. */
     readonly cacheSeconds?: number;
-    /** How long an answer is waited for. Default: 800. */
+    /** Milliseconds until a call without an answer fails. Default: 800. */
     readonly timeoutMs?: number;
   };
 }

@@ -1,5 +1,5 @@
-// Everything that is wrong with a configuration, at once: the file is not type-checked when it is read, and a member
-// that is misspelled or misunderstood could leave a door open.
+// Finds everything that is wrong with a configuration, at once. The file is not type-checked when it is read, and a
+// misspelled or misunderstood member could leave a door open.
 
 import { ChannelPattern, patternFault } from './pattern.ts';
 import { actions, type Action, type RealtimeConfig, type Who } from './config.ts';

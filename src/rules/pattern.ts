@@ -1,11 +1,11 @@
-// Channel patterns, as rules and tokens write them: what a good one looks like, what it matches, what it captures.
+// Channel patterns of rules and tokens: which are well-formed, what they match, and what they capture.
 //
 //   *        any characters, also none
 //   {name}   one whole part of the name, and what it captures: parts stand between `:`, and in a pattern that has a `/`
 //            itself, between `/` too
 //
-// A name that matches can be read in one way only, since captures decide whose a channel is: each is a whole part, and
-// beside captures there is one `*` at most. With `{a}-{b}`, or `*:{a}:*`, whoever chooses a name could shift the parts.
+// Captures decide who owns a channel, so a name must match in one way only: a capture is a whole part, and beside
+// captures there is at most one `*`. With `{a}-{b}` or `*:{a}:*`, whoever chooses a name could move the parts.
 
 import { channelLengthMax } from '../protocol/channel.ts';
 

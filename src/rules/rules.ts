@@ -1,11 +1,13 @@
-// Channel rules: of each channel, how much of its history is kept and who may do what. The first rule that matches a
-// name decides everything about it. What is wrong with a configuration is told by rule-faults.ts.
+// Channel rules: how much of a channel's history is kept, and who may do what. The first rule that matches a name
+// decides everything about it. What can be wrong with a configuration stands in faults.ts.
 
 import { ChannelPattern } from './pattern.ts';
 import { actions, type Action, type Authorize, type RealtimeConfig, type RuleConfig, type Who } from './config.ts';
 import { configFaults } from './faults.ts';
 
-/** How a channel's log is kept: what the hub and the adapters work with. One object per rule, shared by its channels. */
+/**
+ * How a channel's log is kept: what the hub and the adapters work with. One object per rule, shared by its channels.
+ */
 export interface ChannelRule {
   /** Source of an anchored regular expression, valid in JavaScript and in PostgreSQL. */
   readonly pattern: string;
@@ -19,7 +21,7 @@ export interface ChannelRule {
 /** Who may use a channel. */
 export interface AccessRule {
   readonly pattern: ChannelPattern;
-  /** What the rule says itself: an action that it leaves out has the default. */
+  /** What the rule says itself. An action that it leaves out has the default. */
   readonly allow: { readonly [Each in Action]?: ReadonlySet<Who> };
   readonly authorize: Authorize | undefined;
   readonly subscribersMax: number | undefined;
@@ -28,9 +30,9 @@ export interface AccessRule {
 export const historySizeDefault = 1_000;
 export const historySecondsDefault = 3_600;
 const cacheSecondsDefault = 5;
-/** So that a right which is taken away ends within a second, even where nobody answers. */
+/** A right that is withdrawn must end within a second, even if nobody answers. */
 const timeoutMsDefault = 800;
-/** Channels whose rule is remembered. */
+/** How many channels' rules are remembered. */
 const rememberedMax = 1_000;
 
 interface Rule {
@@ -79,7 +81,7 @@ export class Rules {
   constructor(config: RealtimeConfig) {
     const faults = configFaults(config);
     if (faults.length > 0) throw new Error(`realtime.config.ts: ${faults.join('; ')}`);
-    // A channel that no rule names is kept like any other: losing data by an omission would be a silent loss.
+    // A channel that matches no rule keeps its history like any other: a forgotten rule must not lose data in silence.
     this.#rules = [...config.rules, { channels: '*' }].map(compileRule);
     this.all = this.#rules.map(({ log }) => log);
     const { cacheSeconds = cacheSecondsDefault, timeoutMs = timeoutMsDefault } = config.authorize ?? {};
@@ -95,8 +97,8 @@ export class Rules {
   }
 
   /**
-   * Patterns of this configuration whose channels' logs may be kept otherwise than by the earlier one: logs are kept as
-   * the process found the rules at its start. Names one too many rather than one too few.
+   * Patterns whose channels' logs this configuration would keep in another way than the earlier one. The process keeps
+   * logs as the rules said at its start. In doubt a pattern is named.
    */
   logChanges(earlier: Rules): string[] {
     const differing = this.#rules.filter((rule) => {
@@ -119,7 +121,7 @@ export class Rules {
     if (known !== undefined) return known;
     const rule = this.#rules.find(({ pattern }) => pattern.matches(channel));
     if (rule === undefined) throw new Error(`no rule matches channel ${channel}`);
-    // Emptied as a whole: to know which is the oldest would cost more than to find some again.
+    // Emptied as a whole: knowing the oldest entry would cost more than finding some rules again.
     if (this.#found.size >= rememberedMax) this.#found.clear();
     this.#found.set(channel, rule);
     return rule;
