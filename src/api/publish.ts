@@ -9,7 +9,7 @@ import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } 
 import { historyFrame } from '../protocol/frames.ts';
 import { memberText, singleLine } from '../protocol/json-text.ts';
 import { isPosition, type Position } from '../protocol/position.ts';
-import { isServerChannel } from '../protocol/channel.ts';
+import { channelPart, isServerChannel } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
 import { readJsonBody } from '../http/body.ts';
@@ -83,7 +83,7 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
       async ({ request, params, body }) => {
         if (isClosed()) throw new RealtimeError('shutting_down');
         serverAccess.requireServer(request);
-        const channel = requireChannel(`user:${params.user}`);
+        const channel = requireChannel(`user:${channelPart(params.user)}`);
         const key = idempotencyKey(request, body.key);
         return publishOne(hub, channel, dataOf(body.data), key);
       },

@@ -13,7 +13,7 @@ import type { Action } from '../rules/config.ts';
 import type { Who } from '../rules/config.ts';
 import type { AccessRule, Rules } from '../rules/rules.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
-import { isServerChannel } from '../protocol/channel.ts';
+import { isServerChannel, partValue } from '../protocol/channel.ts';
 import type { DatabaseAuthorizer } from './database-authorizer.ts';
 import { claimsOf, type Decisions } from './decisions.ts';
 
@@ -128,17 +128,17 @@ export class RuleAccess implements Access {
 }
 
 function isOwnChannel({ user }: Identity, channel: string): boolean {
-  return user !== null && channel.slice(userNamespace.length) === user;
+  return user !== null && partValue(channel.slice(userNamespace.length)) === user;
 }
 
 /** Each capture must equal the claim of its name. Without that claim the channel is not the user's. */
 function isOwner(identity: Identity, { pattern }: AccessRule, channel: string): boolean {
   const claims = claimsOf(identity);
-  return pattern.everyCapture(channel, (name, part) => Object.hasOwn(claims, name) && isText(claims[name], part));
+  return pattern.everyCapture(channel, (name, value) => Object.hasOwn(claims, name) && isText(claims[name], value));
 }
 
-function isText(claim: unknown, part: string): boolean {
-  return typeof claim === 'string' ? claim === part : Number.isSafeInteger(claim) && String(claim) === part;
+function isText(claim: unknown, value: string): boolean {
+  return typeof claim === 'string' ? claim === value : Number.isSafeInteger(claim) && String(claim) === value;
 }
 
 function isGranted({ grants = [] }: Identity, action: Action, channel: string): boolean {

@@ -9,8 +9,8 @@ import type { Clock } from '../time/clock.ts';
 import { encodeControl, type Ask } from './control-message.ts';
 import { answerMsMax } from './inquiry.ts';
 
-/** Names of 128 characters make a part of about 45 KB. */
-const channelsPerPart = 300;
+/** Names of 256 characters make a part of about 45 KB. */
+const channelsPerPart = 160;
 /** A node with more channels answers with those that have the most subscribers, and says so. */
 export const channelsAnsweredMax = 30_000;
 

@@ -8,7 +8,7 @@ export const errorCodes = {
   bad_channel: {
     retryable: false,
     status: 400,
-    message: 'A channel is 1 to 128 characters of A-Z a-z 0-9 _ . : - @ /',
+    message: 'A channel is 1 to 256 characters of A-Z a-z 0-9 _ . : - @ / and %XX',
   },
   unauthorized: { retryable: false, status: 401, message: 'A valid token is needed.' },
   token_expired: { retryable: false, status: 401, message: 'The token has expired.' },

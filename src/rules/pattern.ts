@@ -7,9 +7,9 @@
 // Captures decide who owns a channel, so a name must match in one way only: a capture is a whole part, and beside
 // captures there is at most one `*`. With `{a}-{b}` or `*:{a}:*`, whoever chooses a name could move the parts.
 
-import { channelLengthMax } from '../protocol/channel.ts';
+import { channelLengthMax, partValue } from '../protocol/channel.ts';
 
-const characters = /^\$?[A-Za-z0-9_.:\-@/*]+$/;
+const characters = /^\$?(?:[A-Za-z0-9_.:\-@/*]|%[0-9A-Fa-f]{2})+$/;
 const capturePattern = /\{([^{}]*)\}/g;
 const captureName = /^[A-Za-z_][A-Za-z0-9_]{0,63}$/;
 
@@ -56,22 +56,25 @@ export class ChannelPattern {
     return this.#expression === undefined ? this.#fits(channel) : this.#expression.test(channel);
   }
 
-  /** What the captures hold, in an object without a prototype; empty for a name that does not match. */
+  /** The values that the captures hold, in an object without a prototype; empty for a name that does not match. */
   capture(channel: string): Readonly<Record<string, string>> {
     const found: Record<string, string> = Object.create(null) as Record<string, string>;
     const parts = this.#expression?.exec(channel);
     this.captures.forEach((name, index) => {
       const part = parts?.[index + 1];
-      if (part !== undefined) found[name] = part;
+      if (part !== undefined) found[name] = partValue(part) ?? part;
     });
     return found;
   }
 
-  /** Whether the name matches, has captures, and each of them holds what it should. */
-  everyCapture(channel: string, holds: (name: string, part: string) => boolean): boolean {
+  /** Whether the name matches, has captures, and the value of each is as it should be. */
+  everyCapture(channel: string, holds: (name: string, value: string) => boolean): boolean {
     const parts = this.#expression?.exec(channel);
     if (parts === null || parts === undefined) return false;
-    return this.captures.every((name, index) => holds(name, parts[index + 1] ?? ''));
+    return this.captures.every((name, index) => {
+      const value = partValue(parts[index + 1] ?? '');
+      return value !== undefined && holds(name, value);
+    });
   }
 
   /** Whether whatever the other one matches is surely matched by this one too. */

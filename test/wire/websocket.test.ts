@@ -335,7 +335,10 @@ describeWire('WebSocket', (wire) => {
       'a*',
       'a$b',
       '$',
-      'x'.repeat(129),
+      'a%',
+      'a%2',
+      '%zz',
+      'x'.repeat(257),
       1,
       null,
       undefined,
@@ -351,7 +354,7 @@ describeWire('WebSocket', (wire) => {
         });
       }
     }
-    for (const channel of ['x'.repeat(128), 'A-Z_0.9:a@b/c', '__proto__', 'constructor', ':', '.', '/']) {
+    for (const channel of ['x'.repeat(256), 'a%20%C3%A9', 'A-Z_0.9:a@b/c', '__proto__', 'constructor', ':', '.', '/']) {
       expect(await socket.request({ type: 'subscribe', channel })).toMatchObject({ type: 'subscribed', channel });
       const { offset } = await publish(server, channel, channel);
       expect(await socket.next('message')).toMatchObject({ channel, offset, data: channel });

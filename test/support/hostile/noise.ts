@@ -99,6 +99,6 @@ export function randomChannel(random: Random): string {
   if (chance(random, 0.4)) return `ephemeral:fuzz-${number}`;
   if (chance(random, 0.4)) return `fuzz:${number}`;
   if (chance(random, 0.3))
-    return pick(['$system', '$nodes', '$', '__proto__', 'user:7', 'posts', 'x'.repeat(129)], random);
+    return pick(['$system', '$nodes', '$', '__proto__', 'user:7', 'posts', 'x'.repeat(257)], random);
   return randomText(random, whole(random, 30));
 }

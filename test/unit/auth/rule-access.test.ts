@@ -6,6 +6,7 @@ import { Decisions } from '../../../src/auth/decisions.ts';
 import { readGrants } from '../../../src/auth/grants.ts';
 import { RuleAccess } from '../../../src/auth/rule-access.ts';
 import { anonymous, type Identity } from '../../../src/core/access.ts';
+import { channelPart } from '../../../src/protocol/channel.ts';
 import { actions, type Action } from '../../../src/rules/config.ts';
 import { systemClock } from '../../../src/time/clock.ts';
 import type { AuthorizeRequest, RuleConfig, Who } from '../../../src/rules/config.ts';
@@ -65,6 +66,10 @@ test('an action that a rule leaves out needs a grant, or its function', () => {
   ]);
   expect([asked.may(granted, 'publish', 'a'), asked.may(granted, 'history', 'a')]).toEqual([false, true]);
 });
+
+function ownChannel(user: string): string {
+  return `user:${channelPart(user)}`;
+}
 
 describe('an owner has all captures as claims', () => {
   const rules: RuleConfig[] = [
@@ -127,13 +132,13 @@ describe('what stands above the rules', () => {
       expect([action, access.may(ann, action, 'user:ann')]).toEqual([action, true]);
       expect([action, access.may(anonymous, action, 'user:null')]).toEqual([action, false]);
     }
-    const odd = ['*', 'a:b', '{sub}', 'a*', '__proto__'];
+    const odd = ['*', 'a:b', '{sub}', 'a*', '__proto__', 'auth0|7', 'a+b@x', 'Ж', '100%', '%41'];
     for (const sub of odd) {
-      for (const channel of ['user:ann', 'user:*', 'user:a:b', 'user:{sub}', 'user:a*', 'user:__proto__']) {
+      for (const channel of ['user:ann', 'user:*', 'user:a:b', 'user:{sub}', 'user:A', ...odd.map(ownChannel)]) {
         expect([sub, channel, access.may(userOf(sub), 'subscribe', channel)]).toEqual([
           sub,
           channel,
-          channel === `user:${sub}`,
+          channel === ownChannel(sub) || (channel === `user:${sub}` && !/[:%]/.test(sub)),
         ]);
       }
     }

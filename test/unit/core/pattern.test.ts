@@ -29,6 +29,15 @@ test('a / separates parts where the pattern has one, and is a character like any
   expect(captured('doc:{path}', 'doc:a/b')).toEqual({ path: 'a/b' });
 });
 
+// A tenant named `a:b` could not be told from the channel b of the tenant a.
+test('a capture is the value that became its part', () => {
+  expect(captured('tenant:{tenant}:orders', 'tenant:a%3Ab:orders')).toEqual({ tenant: 'a:b' });
+  expect(captured('user:{sub}', 'user:auth0%7C7')).toEqual({ sub: 'auth0|7' });
+  // What is not UTF-8 became of no value: it is shown as it is, and equals nothing.
+  expect(captured('user:{sub}', 'user:%FF')).toEqual({ sub: '%FF' });
+  expect(new ChannelPattern('user:{sub}').everyCapture('user:%FF', () => true)).toBe(false);
+});
+
 test('names of prototypes are names', () => {
   const found = new ChannelPattern('{__proto__}:{constructor}').capture('a:b');
   expect(Object.getPrototypeOf(found)).toBeNull();

@@ -3,7 +3,7 @@
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { join } from 'node:path';
-import { channelLengthMax } from '../../../src/protocol/channel.ts';
+import { channelLengthMax, channelPart } from '../../../src/protocol/channel.ts';
 import { errorCodes } from '../../../src/protocol/codes.ts';
 import { commandTypes, decodeCommand, isRefused } from '../../../src/protocol/commands.ts';
 import { decodeCursor } from '../../../src/protocol/cursor.ts';
@@ -46,6 +46,21 @@ test('limits are those of the code', () => {
   expect(text).toContain(`1 to ${channelLengthMax} characters of`);
 });
 
+test('its function for values in names, and its examples of them, are as the code has it', () => {
+  const [source = ''] = blocks('js').filter((block) => block.includes('function channelPart'));
+  // oxlint-disable-next-line typescript/no-implied-eval
+  const make = new Function(`${source}; return channelPart;`) as () => (value: string) => string;
+  const documented = make();
+  const rows = Array.from(text.matchAll(/^\| `(.*?)` +\| `user:([^…].*?)` +\|$/gm));
+  expect(rows.length).toBe(5);
+  for (const [, value = '', part] of rows) {
+    const unescaped = value.replace('\\|', '|');
+    expect<unknown>([documented(unescaped), channelPart(unescaped)]).toEqual([part, part]);
+  }
+  const marks = Array.from({ length: 0x250 }, (_, code) => String.fromCharCode(code)).join('');
+  expect(documented(marks)).toBe(channelPart(marks));
+});
+
 test('the heartbeat in its examples is the default', () => {
   const shown = Array.from(text.matchAll(/"heartbeat": ?(\d+)/g), (match) => match[1]);
   expect(shown).toEqual([settingsByKey.heartbeat.default, String(keepAliveSeconds)]);
@@ -79,7 +94,7 @@ async function publish(data: unknown): Promise<void> {
 
 // A client that is cut must resume: the sockets it makes are recorded, so that the test can cut one under it.
 test('its client hears everything once, in order, also over a cut', async () => {
-  const [source = ''] = blocks('js');
+  const [source = ''] = blocks('js').filter((block) => block.includes('function connect'));
   const sockets: WebSocket[] = [];
   class RecordedSocket extends WebSocket {
     constructor(url: string) {
