@@ -15,7 +15,7 @@ const apiKey = 'the-key-of-the-backend-0123456789';
 let server: RunningServer;
 
 beforeAll(async () => {
-  server = await startServer({ SYNC: 'memory', JWT_SECRET: secret, API_KEY: apiKey, RATE_LIMIT_PER_MINUTE: '20' });
+  server = await startServer({ SYNC: 'memory', JWT_SECRET: secret, API_KEY: apiKey, SUBSCRIBES_PER_MINUTE: '20' });
 });
 
 afterAll(() => server?.kill9());
@@ -69,7 +69,7 @@ test('when it has no backend to ask for a token, it goes on trying', async () =>
 });
 
 test('after rate_limited it waits for the next minute', async () => {
-  // Ten times the limit in refused commands closes every connection of the user.
+  // Ten times the limit in refused channels closes every connection of the user.
   await using backend = backendOf(await tokenOf({ ...claims, sub: 'greedy' }));
   const socket = new WebSocket(
     `${server.url.replace('http', 'ws')}/realtime/ws?token=${await (await fetch(backend.url)).text()}`,
