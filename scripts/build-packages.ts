@@ -15,10 +15,20 @@ export async function buildPackages(): Promise<void> {
   const declarations = join(root, 'packages/.declarations');
   const code = await runToEnd([
     join(root, 'node_modules/.bin/tsc'),
-    ...['-p', join(root, 'packages'), '--noEmit', 'false', '--emitDeclarationOnly', '--outDir', declarations],
+    ...[
+      '-p',
+      join(root, 'packages'),
+      '--noEmit',
+      'false',
+      '--emitDeclarationOnly',
+      '--outDir',
+      declarations,
+      '--rootDir',
+      root,
+    ],
   ]);
   if (code !== 0) throw new Error('the declarations could not be made');
-  for (const name of packages) await buildPackage(name, join(declarations, name, 'src'));
+  for (const name of packages) await buildPackage(name, join(declarations, 'packages', name, 'src'));
   rmSync(declarations, { recursive: true, force: true });
 }
 

@@ -65,7 +65,7 @@ export async function startDirector(): Promise<RunningDirector> {
       return gateway.url;
     },
     allowWebSocket: (url) => gateways.get(url)?.allow(),
-    sql: () => [],
+    isLong: () => process.env['LONG'] === '1',
   };
   const headers = { 'access-control-allow-origin': '*' };
   const desk = Bun.serve({

@@ -20,7 +20,8 @@ export interface Director {
   /** An address of a gateway that knows no WebSocket. */
   gateway(): string;
   allowWebSocket(gateway: string): void;
-  sql(text: string): unknown[];
+  /** Whether tests may take minutes. */
+  isLong(): boolean;
 }
 
 type Asked = {

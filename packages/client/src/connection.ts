@@ -57,7 +57,6 @@ export class Connection extends Emitter<ConnectionEvents> {
   #failedOpenings = 0;
   #isFallenBack = false;
   #checks = 0;
-  #isOneByOne = false;
 
   constructor(options: ConnectionOptions) {
     super();
@@ -233,11 +232,12 @@ export class Connection extends Emitter<ConnectionEvents> {
       // One that has worked before is more likely to have lost its server than to have met a proxy.
       else isSwitched = this.#isFallenBack = !wasReady && ++this.#failedOpenings >= (this.#hasWorked ? 3 : 1);
     }
-    this.#set({ ...this.#status, state: 'waiting', error });
+    this.#status = { ...this.#status, error };
     // At once, but never in a circle.
     const isCircle = end.reason === 'drain' && livedMs < 1_000;
     if (isSwitched || (end.again && !isCircle)) return;
     if (end.reason === 'token_expired' && this.#tries++ === 0) return;
+    this.#set({ ...this.#status, state: 'waiting' });
     this.emit('error', error);
     const windowMs = isLater ? 30_000 : (backoffMs[Math.min(this.#tries++, backoffMs.length - 1)] ?? 0);
     this.#mayHurry = !isLater;
@@ -303,9 +303,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (!this.#isReady) return;
     const entries = Array.from(channels, (channel) => channel.entry()).filter((entry) => !!entry);
     this.#joining.clear();
-    const size = this.#isOneByOne ? 1 : channelsMax;
     while (entries.length > 0) {
-      this.#link?.send({ type: 'subscribe', id: subscribeId, channels: entries.splice(0, size) });
+      this.#link?.send({ type: 'subscribe', id: subscribeId, channels: entries.splice(0, channelsMax) });
     }
   }
 
@@ -343,10 +342,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   #refused(frame: ErrorFrame, channel: ChannelPort | undefined): void {
     const error = new SobranieError(frame.code, frame);
     if (channel) channel.refused(error);
-    else if (frame.id === subscribeId) {
-      this.#isOneByOne = true;
-      this.#subscribe(this.channels.values());
-    } else if (frame.expires) void this.#refresh();
+    else if (frame.expires) void this.#refresh();
     else {
       this.#refusal = frame;
       if (this.#welcomedAt) this.emit('error', error);
