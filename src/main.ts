@@ -9,6 +9,7 @@ import { EmbeddedPostgresError } from './embedded/embedded-error.ts';
 import { createLogger, type Logger } from './app/logger.ts';
 import { openRulesFile } from './settings/rules-file.ts';
 import type { Running } from './app/running.ts';
+import { shutdownSignals } from './app/signals.ts';
 import { readSettings, SettingsError, settingsWarnings, type Settings } from './settings/settings.ts';
 import { startWorker, workerNumber } from './workers/link.ts';
 import { WorkerEndedEarly } from './workers/process.ts';
@@ -53,7 +54,7 @@ process.on('uncaughtException', (error) => log.error({ err: error }, 'an excepti
 
 let running: Running | undefined;
 let early: string | undefined;
-for (const name of ['SIGTERM', 'SIGINT'] as const) {
+for (const name of shutdownSignals()) {
   process.on(name, () => {
     if (running === undefined) early = name;
     else running.signal(name);

@@ -120,6 +120,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
     clock,
     log,
     timeoutSeconds: settings.shutdownTimeout,
+    windowSeconds: settings.drainWindow,
     close: () => closing.close(),
   });
   metrics.readFrom({

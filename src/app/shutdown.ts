@@ -2,7 +2,8 @@
 //
 //   1. ready turns 503 and new connections are rejected
 //   2. every client gets a `drain` with its own moment to reconnect, spread over the window
-//   3. wait until all have left, or until the deadline; progress is logged
+//   3. each connection is closed at its moment if it has not left; progress is logged. Without a window the clients leave
+//      by themselves, until the deadline
 //   4. connections that are left are closed with 1001
 //   5. the parts of the node are closed from the top down: server, relay, sync layer, database
 //
@@ -18,13 +19,15 @@ export interface ShutdownParts {
   readonly clock: Clock;
   readonly log: Logger;
   readonly timeoutSeconds: number;
+  /** 0: clients leave by themselves, or at the timeout. */
+  readonly windowSeconds: number;
   /** Closes everything below the connections, in order. Each step has its own time limit. */
   readonly close: () => Promise<void>;
 }
 
-/** Reconnects per second that the remaining nodes are asked to take. */
+/** Reconnects per second that the remaining nodes are asked to take, where no window is set. */
 const reconnectsPerSecond = 500;
-const drainWindowMsMin = 1_000;
+const spreadMsMin = 1_000;
 const pollMs = 50;
 const progressEveryMs = 10_000;
 const farewellMs = 1_000;
@@ -63,11 +66,6 @@ export class Shutdown {
     return this.#finished;
   }
 
-  /** Only the first step: new connections are rejected, and open ones stay until the shutdown begins. */
-  refuseNew(): void {
-    this.#startedAt ??= this.#parts.clock.monotonic();
-  }
-
   /** Begins if it has not begun, and waits for no client. */
   force(): Promise<void> {
     this.#forced = true;
@@ -91,23 +89,32 @@ export class Shutdown {
     log.info({ seconds: Number(this.seconds.toFixed(3)) }, 'shut down');
   }
 
+  /** Milliseconds until the connections that are left are closed. */
+  get #limitMs(): number {
+    const { timeoutSeconds, windowSeconds } = this.#parts;
+    return (windowSeconds > 0 ? Math.min(windowSeconds, timeoutSeconds) : timeoutSeconds) * 1_000;
+  }
+
   #tellClients(): void {
-    const { sessions, clock, timeoutSeconds } = this.#parts;
-    const timeoutMs = timeoutSeconds * 1_000;
-    const spread = Math.max(drainWindowMsMin, (sessions.size / reconnectsPerSecond) * 1_000);
-    sessions.drain(Math.min(timeoutMs, spread), clock.now() + timeoutMs);
+    const { sessions, clock, windowSeconds } = this.#parts;
+    const limitMs = this.#limitMs;
+    const deadline = clock.now() + limitMs;
+    const closes = windowSeconds > 0;
+    const wanted = closes ? limitMs : Math.max(spreadMsMin, (sessions.size / reconnectsPerSecond) * 1_000);
+    sessions.drain({ spreadMs: Math.min(limitMs, wanted), deadline, closes });
   }
 
   async #waitForClients(): Promise<void> {
-    const { sessions, clock, log, timeoutSeconds } = this.#parts;
+    const { sessions, clock, log } = this.#parts;
     let progressAt = clock.monotonic() + progressEveryMs;
     await this.#waitFor(() => {
       if (clock.monotonic() >= progressAt) {
         progressAt += progressEveryMs;
         log.info({ connections: sessions.size }, 'waiting for connections to leave');
       }
+      sessions.closeDue();
       return this.#forced || sessions.size === 0;
-    }, timeoutSeconds * 1_000);
+    }, this.#limitMs);
   }
 
   async #waitFor(done: () => boolean, timeoutMs: number): Promise<void> {

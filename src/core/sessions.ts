@@ -26,6 +26,15 @@ export interface SessionsOptions {
   readonly clock: Clock;
 }
 
+export interface Drain {
+  /** Milliseconds over which the connections leave. */
+  readonly spreadMs: number;
+  /** Unix milliseconds at which the server closes what is left. */
+  readonly deadline: number;
+  /** Whether `closeDue` closes each connection at its moment, if it has not left. */
+  readonly closes: boolean;
+}
+
 /** Sessions that are asked about at once, some channels of each: what decides is not to be flooded. */
 const askedAtOnce = 16;
 
@@ -33,6 +42,8 @@ export class Sessions {
   readonly #options: SessionsOptions;
   readonly #sessions = new Map<string, Session>();
   readonly #ports: SessionPorts;
+  /** Of a drain: when each connection is closed, the next one first. */
+  #due: { readonly session: Session; readonly at: number }[] = [];
 
   constructor(options: SessionsOptions) {
     this.#options = options;
@@ -106,12 +117,28 @@ export class Sessions {
     return left;
   }
 
-  /** Tells each client its own moment to reconnect, spread over `windowMs`. `deadline` is in Unix milliseconds. */
-  drain(windowMs: number, deadline: number): void {
-    for (const session of this.#sessions.values()) {
-      const after = Math.floor(this.#options.clock.random() * windowMs);
+  /**
+   * Tells each client its own moment to reconnect. The moments are spread evenly, so that other nodes get a steady flow
+   * of connections and no bursts.
+   */
+  drain({ spreadMs, deadline, closes }: Drain): void {
+    const { clock } = this.#options;
+    const sessions = [...this.#sessions.values()];
+    const now = clock.monotonic();
+    this.#due = sessions.map((session, index) => {
+      const after = Math.floor(((index + clock.random()) / sessions.length) * spreadMs);
       session.outlet.send('drain', encodeFrame({ type: 'drain', after, deadline }));
-    }
+      return { session, at: now + after };
+    });
+    if (!closes) this.#due = [];
+  }
+
+  /** Closes the connections whose moment to leave has come. To be called often during a drain. */
+  closeDue(): void {
+    const now = this.#options.clock.monotonic();
+    const later = this.#due.findIndex(({ at }) => at > now);
+    const due = this.#due.splice(0, later === -1 ? this.#due.length : later);
+    for (const { session } of due) session.outlet.disconnect(closeCodes.goingAway, 'shutting_down');
   }
 
   /** Closes every connection: the server is shutting down. */

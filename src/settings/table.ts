@@ -212,7 +212,14 @@ const furtherSettings = {
     'SHUTDOWN_TIMEOUT',
     seconds(0, 86_400),
     '1800',
-    'Seconds over which a shutdown spreads the moments at which clients reconnect elsewhere. After them the process ends.',
+    'Seconds after which a shutdown closes whatever is left: the very last moment.',
+  ),
+  drainWindow: defaulted(
+    'DRAIN_WINDOW',
+    seconds(0, 86_400),
+    '20',
+    'Seconds over which a shutdown closes its connections. Each client receives its own moment to reconnect elsewhere, and' +
+      ' is closed then if it has not left. `0` leaves the moment to the clients, until `SHUTDOWN_TIMEOUT`.',
   ),
   broadcastInterval: defaulted(
     'BROADCAST_INTERVAL',

@@ -6,8 +6,7 @@
 // 3. all workers are started; if one of them ends before it listens, the start has failed;
 // 4. a worker that ends by itself is started again, after growing pauses; one that gets a signal of its own is drained
 //    and replaced;
-// 5. on a signal all workers reject new connections and are drained one after another, so that their clients do not all
-//    reconnect to the other nodes at once; a second signal closes all of them;
+// 5. on a signal all workers are drained side by side, within one window; a second signal closes all of them;
 // 6. the embedded database, if there is one, is stopped last.
 
 import { announce } from '../app/banner.ts';
@@ -15,6 +14,7 @@ import { CloseStack } from '../app/close-stack.ts';
 import { openDatabase, type NodeDatabase } from '../app/database.ts';
 import type { Logger } from '../app/logger.ts';
 import type { Running } from '../app/running.ts';
+import { shutdownSignals } from '../app/signals.ts';
 import { claimPort } from './port.ts';
 import { WorkerProcess } from './process.ts';
 import { workerVariable } from './link.ts';
@@ -50,8 +50,6 @@ function environmentOf(settings: Settings, database: NodeDatabase, port: number)
     PORT: String(port),
     NODE_ID: settings.nodeId,
     DATABASE_URL: database.url,
-    // All workers are drained within the time, one after another: each gets its share.
-    SHUTDOWN_TIMEOUT: (settings.shutdownTimeout / settings.workers).toFixed(3),
   };
 }
 
@@ -70,8 +68,8 @@ export class Workers {
         number,
         environment: { ...environment, [workerVariable]: String(number) },
         log,
-        drainSeconds: settings.shutdownTimeout / settings.workers,
-        signalled: (worker) => this.#signalled(worker),
+        drainSeconds: settings.shutdownTimeout,
+        signalled: (worker, name) => this.#signalled(worker, name),
       });
     });
   }
@@ -107,13 +105,15 @@ export class Workers {
   }
 
   async #drain(): Promise<void> {
-    for (const worker of this.#workers) worker.refuseNew();
-    for (const worker of this.#workers) await (this.#forced ? worker.force() : worker.drain());
+    // Side by side: all of them spread their clients over the same window, and the clients of each over the whole of it.
+    await Promise.all(this.#workers.map((worker) => (this.#forced ? worker.force() : worker.drain())));
     this.#log.info('shut down');
   }
 
   /** A worker got a signal. If the signal went to the whole group, this process gets it too, within a moment. */
-  #signalled(worker: WorkerProcess): void {
+  #signalled(worker: WorkerProcess, name: string): void {
+    // Processes that this one starts do not inherit what it ignores.
+    if (!shutdownSignals().some((signal) => signal === name)) return;
     setTimeout(() => {
       if (this.#endingAt === undefined) worker.recycle();
     }, sameSignalMs);

@@ -11,8 +11,6 @@ import type { Settings } from '../settings/settings.ts';
 
 /** From the keeper to a worker. */
 export type Order =
-  /** The server ends: reject new connections, and keep the open ones until `drain`. */
-  | { readonly order: 'refuse' }
   /** Shut down. `alone`: the other workers go on, so stop listening first and leave the port to them. */
   | { readonly order: 'drain'; readonly alone: boolean }
   /** Shut down, and wait for no client. */
@@ -50,10 +48,6 @@ export async function startWorker(settings: Settings, log: Logger): Promise<Runn
   starting = false;
   const ended = Promise.withResolvers<void>();
   obey = (order) => {
-    if (order.order === 'refuse') {
-      shutdown.refuseNew();
-      return;
-    }
     if (order.order === 'drain' && order.alone) stopListening();
     const closed = order.order === 'drain' ? shutdown.begin() : shutdown.force();
     closed.then(ended.resolve, ended.reject);

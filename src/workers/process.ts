@@ -11,8 +11,8 @@ export interface WorkerParts {
   readonly log: Logger;
   /** How long its clients may take to leave. */
   readonly drainSeconds: number;
-  /** The process got SIGTERM or SIGINT, alone or with the whole group. */
-  readonly signalled: (worker: WorkerProcess) => void;
+  /** The process got a signal to shut down, alone or with the whole group. */
+  readonly signalled: (worker: WorkerProcess, name: string) => void;
 }
 
 /** A process that ended sooner than this counts as failing at its start. */
@@ -44,7 +44,6 @@ export class WorkerProcess {
   #url: string | undefined;
   /** How many processes in a row ended soon after their start. */
   #failures = 0;
-  #refusing = false;
   #ending = false;
   #recycling = false;
   #restart: Timer | undefined;
@@ -62,14 +61,7 @@ export class WorkerProcess {
     return first.promise;
   }
 
-  /** New connections are rejected from here on. If the process dies now, it is not replaced. */
-  refuseNew(): void {
-    this.#refusing = true;
-    clearTimeout(this.#restart);
-    this.#order({ order: 'refuse' });
-  }
-
-  /** Shuts the worker down; resolves when it has ended. */
+  /** Shuts the worker down; resolves when it has ended. If it dies meanwhile, it is not replaced. */
   drain(): Promise<void> {
     return this.#end({ order: 'drain', alone: false }, this.#parts.drainSeconds * 1_000 + closeLimitMs);
   }
@@ -138,13 +130,13 @@ export class WorkerProcess {
         this.#ending = true;
         first.reject(new WorkerEndedEarly(this.#parts.number, child.exitCode ?? 1));
       }
-      if (!this.#ending && !this.#refusing) this.#startAgain(child, performance.now() - startedAt);
+      if (!this.#ending) this.#startAgain(child, performance.now() - startedAt);
     });
   }
 
   #hear(child: Child, report: Report, first?: PromiseWithResolvers<string>): void {
     if (report.report === 'signal') {
-      this.#parts.signalled(this);
+      this.#parts.signalled(this, report.name);
       return;
     }
     this.#url = report.url;

@@ -2,7 +2,7 @@
 
 import { expect, test } from 'bun:test';
 import { EventClient, Refused } from '../support/clients.ts';
-import type { RunningServer } from '../support/process.ts';
+import { spawnShell, type RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { call, describeWire, errorOf, post, sample } from './wire.ts';
 import { patient } from '../support/patience.ts';
@@ -22,8 +22,50 @@ describeWire('Shutdown', (wire) => {
     expect(await (await wire.start({ SHUTDOWN_TIMEOUT: '1800' })).stop('SIGINT')).toBe(0);
   });
 
-  test('clients are told, each its own moment, served on, and missed by nobody when they have left', async () => {
-    const server = await wire.start({ SHUTDOWN_TIMEOUT: '30' });
+  // Bare event streams stayed for half an hour, and were cut all at once: nothing in a browser reads `drain`.
+  test('each connection is told its own moment, and closed then if it has not gone; all are out within the window', async () => {
+    const server = await wire.start({ SHUTDOWN_TIMEOUT: '1800', DRAIN_WINDOW: '3' });
+    const sockets = await Promise.all(Array.from({ length: 15 }, () => wire.subscriber(server, 'a')));
+    const streams = await Promise.all(Array.from({ length: 15 }, () => wire.stream(server, { query: 'channels=a' })));
+    await until(async () => (await sample(server, 'sobranie_subscriptions_active')) === 30, 'all are subscribed');
+    const startedAt = performance.now();
+    const at = (): number => performance.now() - startedAt;
+    process.kill(server.pid, 'SIGTERM');
+    const [leaver, ...others] = sockets;
+    const left = [
+      ...others.map(async (socket) => {
+        const { after, deadline } = await socket.next('drain');
+        expect(Math.abs(deadline! - Date.now() - 3_000)).toBeLessThan(500);
+        expect(await socket.closed).toEqual({ code: 1001, reason: 'shutting_down' });
+        return { after: after!, at: at() };
+      }),
+      ...streams.map(async (stream) => {
+        const { after } = (await stream.next('drain')).frame;
+        // Ended in order, so that a browser comes back by itself.
+        expect(await stream.closed).toBe(true);
+        return { after: after!, at: at() };
+      }),
+    ];
+    await leaver!.next('drain');
+    await leaver!.close();
+    const moments = await Promise.all(left);
+    for (const { after, at: closedAt } of moments) {
+      expect(closedAt).toBeGreaterThan(after - 50);
+      expect(closedAt).toBeLessThan(after + 600);
+    }
+    // Spread over the whole window, not in bursts: each sixth of it has its share.
+    const afters = moments.map(({ after }) => after);
+    for (let sixth = 0; sixth < 6; sixth++) {
+      const here = afters.filter((after) => Math.floor(after / 500) === sixth).length;
+      expect(here).toBeGreaterThanOrEqual(3);
+      expect(here).toBeLessThanOrEqual(6);
+    }
+    expect(await server.waitForExit(6_000)).toBe(0);
+    expect(at()).toBeLessThan(6_000);
+  }, 20_000);
+
+  test('without a window clients are told, served on, and missed by nobody when they have left', async () => {
+    const server = await wire.start({ SHUTDOWN_TIMEOUT: '30', DRAIN_WINDOW: '0' });
     const channel = wire.channel();
     const sockets = await Promise.all(Array.from({ length: 20 }, () => wire.subscriber(server, channel)));
     const streams = await Promise.all(
@@ -79,7 +121,7 @@ describeWire('Shutdown', (wire) => {
   });
 
   test('after the timeout what is left is closed with 1001, and streams end in order', async () => {
-    const server = await wire.start({ SHUTDOWN_TIMEOUT: '1' });
+    const server = await wire.start({ SHUTDOWN_TIMEOUT: '1', DRAIN_WINDOW: '0' });
     const socket = await wire.subscriber(server, 'a');
     const stream = await wire.stream(server, { query: 'channels=a' });
     await stream.next('welcome');
@@ -103,8 +145,34 @@ describeWire('Shutdown', (wire) => {
     expect(performance.now() - startedAt).toBeLessThan(5_000);
   });
 
-  test('a second signal ends the waiting', async () => {
+  test('the timeout ends a window that is longer', async () => {
+    const server = await wire.start({ SHUTDOWN_TIMEOUT: '1', DRAIN_WINDOW: '60' });
+    const socket = await wire.subscriber(server, 'a');
+    process.kill(server.pid, 'SIGTERM');
+    expect((await socket.next('drain')).after).toBeLessThanOrEqual(1_000);
+    expect((await socket.closed).code).toBe(1001);
+    expect(await server.waitForExit(3_000)).toBe(0);
+  });
+
+  // It was killed by it: every client lost its connection at once.
+  test('SIGHUP drains, unless it was ignored from the start', async () => {
     const server = await wire.start({ SHUTDOWN_TIMEOUT: '1800' });
+    const socket = await wire.subscriber(server, 'a');
+    process.kill(server.pid, 'SIGHUP');
+    await socket.next('drain');
+    await socket.close();
+    expect(await server.waitForExit(5_000)).toBe(0);
+
+    // As nohup starts it.
+    const kept = spawnShell(`trap '' HUP; exec bun src/main.ts`, { SYNC: 'memory', SHUTDOWN_TIMEOUT: '0' });
+    const [, url = ''] = await kept.waitForOutput(/listening on (http:\S+)/, 20_000);
+    process.kill(kept.pid, 'SIGHUP');
+    expect((await fetch(`${url}/health/ready`)).status).toBe(200);
+    expect(await kept.stop('SIGTERM', 10_000)).toBe(0);
+  });
+
+  test('a second signal ends the waiting', async () => {
+    const server = await wire.start({ SHUTDOWN_TIMEOUT: '1800', DRAIN_WINDOW: '1800' });
     const socket = await wire.subscriber(server, 'a');
     process.kill(server.pid, 'SIGTERM');
     const { deadline } = await socket.next('drain');
@@ -120,7 +188,7 @@ describeWire('Shutdown', (wire) => {
   });
 
   test('signals that arrive together are one', async () => {
-    const server = await wire.start({ SHUTDOWN_TIMEOUT: '1800' });
+    const server = await wire.start({ SHUTDOWN_TIMEOUT: '1800', DRAIN_WINDOW: '1800' });
     const socket = await wire.subscriber(server, 'a');
     process.kill(server.pid, 'SIGINT');
     await socket.next('drain');
