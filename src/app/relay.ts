@@ -35,7 +35,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
       if (dropped > 0) log.warn({ rows: dropped }, 'changes were dropped: their channel is not a valid name');
     },
     waiting: (rows, lagSeconds) => Object.assign(waiting, { rows, lagSeconds }),
-    error: (error) => log.error({ err: error }, 'the relay met an error and starts over'),
+    error: (error) => log.error({ err: error }, 'the relay failed and starts over'),
   };
   const ports: DestinationPorts = {
     rules: rules.all,

@@ -17,7 +17,7 @@ export class Bell {
     this.#wake?.();
   }
 
-  /** Forgets rings so far: what they were for is being looked after. */
+  /** Forgets the rings so far: the read that follows covers what they announced. */
   hush(): void {
     this.#rung = false;
   }

@@ -22,13 +22,13 @@ export interface Batch {
 }
 
 /**
- * One for the life of a relay. Calls come one after another: `begin`, for each batch `statement` and `take`, then `end`.
- * A session that is lost ends the sequence anywhere: `interrupted`, and later `begin` again.
+ * One for the life of a relay. Calls come one after another: `begin`, for each batch `statement` and `take`, then
+ * `end`. A session that is lost ends the sequence anywhere: `interrupted`, and later `begin` again.
  */
 export interface Destination {
   /** SQL that a session needs before its first batch; undefined when it needs none. */
   begin(): string | undefined;
-  /** SQL that reads the next batch, from these ranges of ids or from all. `take` gets the rows of its last statement. */
+  /** SQL that reads the next batch, from these ranges of ids or all. `take` gets the rows of its last statement. */
   statement(ranges: readonly number[] | undefined): string;
   /** Takes the batch over. Rejects when it could not; then nothing was lost, and the same rows come again. */
   take(rows: readonly Row[]): Promise<Batch>;

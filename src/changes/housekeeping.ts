@@ -17,13 +17,13 @@ export interface HousekeepingOptions {
   readonly url: string;
   readonly observer: HousekeepingObserver;
   readonly clock: Clock;
-  /** Between two looks at the outbox; the log is trimmed at every second one. Default: 5,000. */
-  readonly intervalMs?: number | undefined;
 }
 
-/** Rows looked at per statement: a few milliseconds, between which writers and readers get their turn. */
+/** Between two looks at the outbox; the log is trimmed at every second one. */
+const intervalMs = 5_000;
+/** Rows per statement: it takes a few milliseconds, so that writers and readers get their turn in between. */
 const examineMax = 1_000;
-/** Statements per turn: bounds the work, and goes on where it stopped at the next turn. */
+/** Statements per turn. The next turn goes on where this one stopped. */
 const stepsMax = 50;
 const forgetAfterSeconds = 30 * 24 * 3_600;
 
@@ -53,7 +53,7 @@ export class Housekeeping {
   }
 
   async #run(): Promise<void> {
-    const { observer, intervalMs = 5_000 } = this.#options;
+    const { observer } = this.#options;
     for (let turn = 0; !this.#closed.signal.aborted; turn++) {
       try {
         const session = await this.#connected();
@@ -85,14 +85,14 @@ export class Housekeeping {
   }
 
   async #tidy(session: DirectSession): Promise<void> {
-    // What is oldest is past its age first, so this keeps up with any rate while all channels keep equally long…
+    // The oldest rows expire first, so this keeps up with any rate while all channels keep history equally long…
     let after = 0;
     for (let step = 0; step < stepsMax && !this.#closed.signal.aborted; step++) {
       const { deleted, next } = await trim(session, after);
       if (next === null || deleted < examineMax / 4) break;
       after = next;
     }
-    // …and this finds what lies behind the publications of a channel that keeps longer than others.
+    // …and a slow walk over the whole log finds those that lie behind rows of a channel that keeps longer.
     for (let step = 0; step < 2 && !this.#closed.signal.aborted; step++) {
       const { next } = await trim(session, this.#cursor);
       this.#cursor = next ?? 0;

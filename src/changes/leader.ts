@@ -7,7 +7,7 @@
 //     refused while any transaction that left rows is open: then it reads again after 1 ms, soon 5 ms.
 //  3. With the lock, that same read has seen every row whose writer did not ring. If it found nothing: asleep.
 //  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path.
-//  5. Rings that come thick and fast cost the writers more than polling costs the relay: it lets go of the lock.
+//  5. Many rings cost the writers more than polling costs the relay: then it releases the lock.
 // A safety read about every second looks at the whole outbox, so that nothing rests on a ring alone.
 
 import type { Clock } from '../time/clock.ts';
@@ -32,11 +32,11 @@ export interface LeaderOptions {
   readonly closing: () => boolean;
 }
 
-/** Rings per millisecond that writers may be asked for… */
+/** Rings per millisecond above which the lock is released… */
 const ringRate = 0.16;
-/** …but for this many at once. */
+/** …and how many may come at once, whatever the rate. */
 const ringsMax = 8;
-/** Awake because of more, it tries no sleep before the outbox was empty for this long. */
+/** After releasing the lock, the relay does not try to sleep before the outbox was empty for this long. */
 const restlessMs = 10;
 const pauseMinMs = 1;
 const pauseMaxMs = 5;
@@ -61,7 +61,7 @@ export class Leader {
     this.#sweptAt = options.clock.monotonic();
   }
 
-  /** Relays until the session ends or closing is asked for. Rejects when a read or a hand-over fails. */
+  /** Relays until the session ends or `closing` answers true. Rejects when a batch cannot be read or taken. */
   async lead(): Promise<void> {
     const { session, closing, destination } = this.#options;
     const first = destination.begin();

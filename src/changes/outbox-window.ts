@@ -55,10 +55,6 @@ export class OutboxWindow {
     }
     this.#gaps = next.length > gapsMax ? joinNeighbours(next) : next;
   }
-
-  get gaps(): number {
-    return this.#gaps.length;
-  }
 }
 
 function keep(gaps: Gap[], gap: Gap, complete: number, oldest: number): void {

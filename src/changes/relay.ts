@@ -7,6 +7,7 @@
 // Two relays that both believe to lead do no harm: a fence orders them in the log of this database, and a log elsewhere
 // ignores repeats.
 
+import { backoffMs } from '../time/backoff.ts';
 import { systemClock, type Clock } from '../time/clock.ts';
 import { unavailable } from '../database/connect.ts';
 import { DirectSession } from '../database/direct-session.ts';
@@ -44,20 +45,18 @@ export interface RelayHealth {
   /** Connected: leading, or standing by while another relay leads. */
   readonly up: boolean;
   readonly leader: boolean;
-  readonly detail?: string;
 }
 
-// A session whose client is gone without a word, or stopped, still holds the leader's lock. So the server looks after it
-// as well: a peer that answers no more is found in 12 s, a session that asks nothing (this one asks every second) ends
-// after 12 s, where the server knows that setting.
+// The session of a client that vanished or was stopped still holds the leader's lock. So the server is told to end it:
+// 12 s after the peer's last sign of life, and, where it has that setting, 12 s after the session's last query. A live
+// relay sends a query every second.
 const abandonment = `
   select set_config(v.name, v.value, false)
   from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '2'),
     ('tcp_user_timeout', '12000'), ('idle_session_timeout', '12000')) v (name, value)
   where exists (select from pg_settings s where s.name = v.name)`;
 
-const backoffMinMs = 100;
-const backoffMaxMs = 10_000;
+const backoff = { firstMs: 100, maxMs: 10_000 };
 const closeMs = 5_000;
 
 export class Relay {
@@ -70,7 +69,6 @@ export class Relay {
   #closing = false;
   #leader = false;
   #failures = 0;
-  #detail: string | undefined;
 
   constructor(options: RelayOptions) {
     this.#options = options;
@@ -85,17 +83,14 @@ export class Relay {
   }
 
   health(): RelayHealth {
-    const up = this.#session !== undefined && !this.#session.closed;
-    return this.#detail === undefined
-      ? { up, leader: this.#leader }
-      : { up, leader: this.#leader, detail: this.#detail };
+    return { up: this.#session !== undefined && !this.#session.closed, leader: this.#leader };
   }
 
   /** Ends after the batch under way, within five seconds. Idempotent, never rejects. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#bell.ring();
-    // Whoever leads is given time for the batch under way; connecting and standing by end at once.
+    // A leader gets time for the batch under way; connecting and standing by end at once.
     if (!this.#leader) this.#abort.abort();
     const forced = setTimeout(() => this.#abort.abort(), closeMs);
     const { promise: given, resolve } = Promise.withResolvers<void>();
@@ -134,16 +129,15 @@ export class Relay {
         await this.#serve(session);
       } catch (error) {
         this.#failures++;
-        this.#detail = error instanceof Error ? error.message : String(error);
         if (!this.#closing) {
           this.#options.observer.error(error);
           this.#options.destination.interrupted();
         }
       }
       await this.#session?.close();
-      // The end of a session rings too; left standing, it would cut the wait short and make each try follow at once.
+      // The end of a session rings too. That ring would end this wait at once, and so each later one.
       this.#bell.hush();
-      if (!this.#closing) await this.#bell.wait(this.#backoff());
+      if (!this.#closing) await this.#bell.wait(backoffMs(this.#failures, backoff, this.#clock));
     }
   }
 
@@ -153,7 +147,6 @@ export class Relay {
     for (;;) {
       const [rows] = await session.query(`select pg_try_advisory_lock(${leaderLock}) as held`);
       if (this.#closing) return;
-      this.#detail = undefined;
       if (rows?.[0]?.['held'] === true) break;
       this.#failures = 0;
       // Spread, so that the nodes of a cluster do not all try in the same instant.
@@ -189,10 +182,5 @@ export class Relay {
   #moved(rows: number, dropped: number, seconds: number): void {
     this.#failures = 0;
     this.#options.observer.batch(rows, dropped, seconds);
-  }
-
-  #backoff(): number {
-    const ceiling = Math.min(backoffMaxMs, backoffMinMs * 2 ** Math.min(this.#failures, 10));
-    return this.#clock.random() * ceiling;
   }
 }

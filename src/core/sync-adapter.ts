@@ -62,7 +62,6 @@ export interface HistoryPage {
 
 export interface SyncHealth {
   readonly up: boolean;
-  readonly detail?: string | undefined;
 }
 
 /**

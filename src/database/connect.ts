@@ -51,14 +51,14 @@ function backoff(retries: number): number {
   return backoffMs(retries, { firstMs: 50, maxMs: 1_000 }, systemClock) / 1_000;
 }
 
-export interface DirectOptions {
+export interface SessionOptions {
   readonly applicationName: string;
   readonly onNotification: (channel: string, payload: string) => void;
   readonly onClosed: () => void;
 }
 
-/** One connection that is never recycled, and that reports notifications and its own end. */
-export function connectDirect(url: string, options: DirectOptions): Database {
+/** One connection that is never replaced, and that reports notifications and its own end. */
+export function connectSession(url: string, options: SessionOptions): Database {
   const settings = {
     max: 1,
     max_lifetime: null,

@@ -5,7 +5,7 @@
 // Queries use the simple protocol: several statements travel in one round trip, as one transaction. The driver resolves
 // a query when the server is ready for the next one, which it says after the commit.
 
-import { connectDirect, unavailable, type Database } from './connect.ts';
+import { connectSession, unavailable, type Database } from './connect.ts';
 
 export type Row = Readonly<Record<string, unknown>>;
 
@@ -29,7 +29,7 @@ export class DirectSession {
 
   private constructor(options: DirectSessionOptions) {
     this.#options = options;
-    this.#sql = connectDirect(options.url, {
+    this.#sql = connectSession(options.url, {
       applicationName: options.applicationName,
       onNotification: (channel, payload) => {
         if (!this.#closed) options.onNotification?.(channel, payload);
@@ -61,7 +61,7 @@ export class DirectSession {
    * The last one must return rows. Throws the driver's error, or `unavailable` when the session is over.
    */
   async query(text: string): Promise<readonly (readonly Row[])[]> {
-    // The driver would open a new connection in silence.
+    // The driver would open a new connection without a sign.
     if (this.#closed) throw unavailable(new Error('the database session is over'));
     const pending = this.#sql.unsafe(text).simple();
     const seconds = this.#options.answerSeconds ?? 10;

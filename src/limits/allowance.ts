@@ -1,9 +1,9 @@
-// So much in so much time, per key. What may still be spent is fetched in slices from wherever it is counted for all
-// nodes, and spent here without asking: most answers need no round trip, and all nodes together never give out more
-// than the limit. What a node has fetched and not spent by the window's end is lost: a user whose commands go to several
-// nodes may be refused that much sooner, a slice less one per node.
+// How much each key may spend in a window of time. A node fetches points in slices from the store that counts for all
+// nodes, and spends them without asking: most answers need no round trip, and all nodes together never give out more
+// than the limit. What a node has fetched and not spent when the window ends is lost. So a user whose commands go to
+// several nodes may be refused earlier, by a slice less one per node.
 //
-// A window begins with the first that is spent in it. Time is measured, not read from a clock that may be set.
+// A window begins with the first point that is spent in it. Time is measured, not read from a clock that may be set.
 
 import type { Clock } from '../time/clock.ts';
 import { whenKnown, type MaybePromise } from '../core/maybe-promise.ts';
@@ -45,7 +45,7 @@ const slices = 10;
 interface Account {
   credits: number;
   creditsUntil: number;
-  /** Nothing is left anywhere: nobody is asked before. */
+  /** Until then no node has anything left, and the store is not asked. */
   emptyUntil: number;
   refused: number;
   /** Given out and not yet counted where all nodes are. */
@@ -69,7 +69,7 @@ export class Allowance {
 
   /** Undefined when it was spent. */
   spend(key: string, count = 1): MaybePromise<Exhausted | undefined> {
-    // What is more than the limit could never be spent.
+    // More than the limit could never be spent.
     const points = Math.min(count, this.#options.limit);
     const account = this.#accounts.get(key) ?? this.#open(key);
     const now = this.#options.clock.monotonic();
@@ -82,7 +82,7 @@ export class Allowance {
       return refusalOf(account, now);
     }
     const fetched = this.#replenish(key, account, points, now);
-    // Whoever waited for the same slice may have spent it: each comes a step further.
+    // Others who waited for the same slice may have spent it. Each turn lets at least one of them pass.
     return fetched === undefined ? this.spend(key, count) : fetched.then(() => this.spend(key, count));
   }
 
@@ -112,12 +112,12 @@ export class Allowance {
     return account.credits > 0 && now < account.creditsUntil ? undefined : refusalOf(account, now);
   }
 
-  /** What will not come back. */
+  /** For a key that is never used again. */
   forget(key: string): void {
     this.#accounts.delete(key);
   }
 
-  /** Drops what a new window would say anew. */
+  /** Drops the keys whose window has ended. */
   sweep(): void {
     const now = this.#options.clock.monotonic();
     for (const [key, { fetching, creditsUntil, emptyUntil }] of this.#accounts) {

@@ -2,13 +2,13 @@
 //
 //   - A node whose own count is small does not ask: as long as every node stays below its even share of the limit, all
 //     of them together cannot pass it.
-//   - One that would pass its share asks the others before it lets a connection in. Being asked tells them that a share
-//     was passed somewhere, so from then on they ask as well, for as long as they are reminded.
+//   - One that would pass its share asks the others before it lets a connection in. The question shows them that a
+//     share was passed somewhere. From then on they ask as well, for as long as they are reminded.
 //   - Questions about one key are joined: however many connections come, it is asked ten times a second at most, and a
 //     refusal is remembered for a second.
 //
-// So the limit holds over all nodes, but for connections that open on several of them within the same tenth of a second.
-// Nodes that do not answer count as having none: nobody is locked out by a node that is away.
+// So the limit holds over all nodes, but for connections that open on several of them within the same tenth of a
+// second. Nodes that do not answer count as having none: nobody is locked out by a node that is away.
 
 import type { Clock } from '../time/clock.ts';
 
@@ -22,7 +22,7 @@ export interface WholeCount {
 
 export interface ConnectionCountOptions {
   readonly max: number;
-  /** Makes the key known to other nodes unlike those of other counts. */
+  /** Keeps the keys of this count apart from those of others when nodes ask each other. */
   readonly prefix: string;
   readonly whole: WholeCount;
   readonly clock: Clock;
@@ -38,10 +38,11 @@ interface Elsewhere {
 
 const askEveryMs = 100;
 const rememberedMs = 1_000;
-/** How often a node that holds more than its share reminds the others, and how long they ask for being reminded. */
+/** How often a node that holds more than its share reminds the others. */
 export const remindEveryMs = 10_000;
+/** How long a node asks the others after a question or a reminder. */
 const contestedMs = 2.5 * remindEveryMs;
-/** A node never asks more than this at once to remind. */
+/** Questions that a node sends at once as reminders. */
 const remindersMax = 50;
 
 export class ConnectionCount {

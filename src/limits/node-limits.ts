@@ -28,13 +28,13 @@ export interface NodeLimitsOptions extends LimitSettings {
 
 const minuteMs = 60_000;
 /** Connects of so many seconds may come at once. */
-export const burstSeconds = 5;
+const burstSeconds = 5;
 /** Of one connection: pings and the like, which no user has a reason to send so many of. */
 const othersPerMinute = 10_000;
 /** Of a user's channels, each node lets this share in before it asks: else a crowd would ask once for each user. */
 const freeShare = 0.01;
-/** Who is refused so many times its limit within a window does not listen. */
-export const abuseFactor = 10;
+/** A caller that is refused more than this many times its limit within a window is abusive. */
+const abuseFactor = 10;
 /** Seconds after which a refused connection may try again: nobody knows when another one ends. */
 const connectionRetryAfter = 10;
 /** Longer ones are counted by a digest: a key has to fit into an index and a message. */
@@ -164,14 +164,14 @@ export class NodeLimits implements Limits {
     return count?.answer(key.slice(colon)) ?? 0;
   }
 
-  /** To be called every second or so: what is over goes. */
+  /** Drops what has ended. Call it every second or so. */
   sweep(): void {
     for (const allowance of this.#allowances) allowance?.sweep();
     this.#users?.sweep();
     this.#addresses?.sweep();
   }
 
-  /** To be called every `remindEveryMs`. */
+  /** Call it every `remindEveryMs`. */
   remind(): void {
     this.#users?.remind();
     this.#addresses?.remind();

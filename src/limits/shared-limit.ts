@@ -1,5 +1,5 @@
-// One limit, counted for all nodes, and on this node alone while the store does not answer. Each node then gives out the
-// limit once more. That is the lesser harm: nobody is locked out, and nobody waits for a store that is away.
+// One limit, counted for all nodes, and on this node alone while the store does not answer. Each node then gives out
+// the limit once more. That is the lesser harm: nobody is locked out, and nobody waits for a store that is away.
 
 import type { Clock } from '../time/clock.ts';
 import { within } from '../time/within.ts';

@@ -1,5 +1,5 @@
-// Where a limit is counted for all nodes: the port. The sync layer's engine brings the store, since it is what the nodes
-// share; an engine of a single process has none.
+// Where a limit is counted for all nodes: the port. The engine brings the store, since it is what the nodes share; an
+// engine of a single process has none.
 
 export interface Counted {
   /** Spent under the key since its window began, with what was just added. */

@@ -5,7 +5,7 @@ import type { Hub } from '../core/hub.ts';
 import type { Rules } from '../rules/rules.ts';
 import type { Clock } from '../time/clock.ts';
 
-export const nodesChannel = '$nodes';
+const nodesChannel = '$nodes';
 
 export interface NodeState {
   readonly node: string;

@@ -1,7 +1,7 @@
-// Opens the driver's clients. One for commands leads to one server, to the master that Sentinels name, or to all masters
-// of a cluster. It fails at once while Redis is away: a command that waited for a lost connection would be sent late, or
-// hang. It reconnects by itself for ever, with full jitter, since all nodes lose Redis in the same instant. One that
-// listens never reconnects by itself.
+// Opens the driver's clients. One for commands leads to one server, to the master that Sentinels name, or to all
+// masters of a cluster. It fails at once while Redis is away: a command that waited for a lost connection would be sent
+// late, or hang. It reconnects by itself for ever, with full jitter, since all nodes lose Redis in the same instant.
+// One that listens never reconnects by itself.
 
 import { Redis, type Cluster } from 'ioredis';
 import './tracing.ts';
@@ -28,7 +28,10 @@ export interface OpenRedis {
   readonly info: string;
 }
 
-/** Connects. Rejects when Redis cannot be reached. A server that is a node of a cluster makes it a client of the cluster. */
+/**
+ * Connects. Rejects when Redis cannot be reached. A server that is a node of a cluster makes it a client of the
+ * cluster.
+ */
 export async function openRedis(options: OpenRedisOptions): Promise<OpenRedis> {
   const { kind, hosts } = options.target;
   let last: unknown;

@@ -1,4 +1,5 @@
-// A Redis Cluster as this server sees it: its masters by address, who serves which slot, and the driver's client for it.
+// A Redis Cluster as this server sees it: its masters by address, who serves which slot, and the driver's client for
+// it.
 
 import { Cluster } from 'ioredis';
 import { backoffMs } from '../time/backoff.ts';
@@ -19,7 +20,9 @@ interface ClusterOptions {
 
 const slotCount = 16_384;
 
-/** The driver's client of the whole cluster, not yet connected. It begins with the masters `keys`, then the URL's hosts. */
+/**
+ * The driver's client of the whole cluster, not yet connected. It begins with the masters `keys`, then the URL's hosts.
+ */
 export function createCluster(options: ClusterOptions, host: RedisHost, keys: readonly string[]): Cluster {
   const { clock, target } = options;
   const { host: _host, port: _port, ...account } = target.optionsFor(host);

@@ -19,7 +19,7 @@ export interface RedisAccount {
 
 export interface RedisUrl {
   readonly kind: 'server' | 'cluster' | 'sentinel';
-  /** At least one. One for a server; those of the Sentinels, or of some nodes of the cluster. */
+  /** The server, some nodes of the cluster, or the Sentinels. At least one. */
   readonly hosts: readonly RedisHost[];
   readonly tls: boolean;
   readonly account: RedisAccount;
@@ -35,7 +35,9 @@ const form = /^(rediss?)(\+sentinel|\+cluster)?:\/\/(?:([^/?#]*)@)?([^/?#@]+)(?:
 const hostForm = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?$/;
 const parameters = ['db', 'family', 'sentinelUsername', 'sentinelPassword'];
 
-/** Throws an error that says what is wrong and what is expected. It shows none of the text: a password may be anywhere. */
+/**
+ * Throws an error that says what is wrong and what is expected. It shows none of the text: a password may be anywhere.
+ */
 export function parseRedisUrl(text: string): RedisUrl {
   const match = form.exec(text);
   if (match === null) throw new Error('the URL does not have the form redis://user:password@host:port/database');

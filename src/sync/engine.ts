@@ -1,5 +1,5 @@
-// What an engine is: the layer that carries publications between nodes, and the stores of what else nodes share. Each is
-// a folder beside this file, whose `engine.ts` opens it, and a row in `src/app/engines.ts`, which names it and its
+// What an engine is: the layer that carries publications between nodes, and the stores of what else nodes share. Each
+// is a folder beside this file, whose `engine.ts` opens it, and a row in `src/app/engines.ts`, which names it and its
 // settings. Nothing else knows an engine by name.
 
 import type { TicketStore } from '../auth/ticket-store.ts';

@@ -354,8 +354,10 @@ describe('to a log elsewhere', () => {
     for (const pid of await relayPids()) await superuser`select pg_terminate_backend(${pid})`;
     await until(() => errors.length > 0);
     await sql`insert into item values (2)`;
-    await until(() => published.length === 2);
-    expect(published.map(({ key }) => key!.startsWith('\u0000renamed '))).toEqual([false, true]);
+    // The first may come again: its deletion was to travel with the next read.
+    await until(() => changes(published).some(({ id }) => id === 2));
+    const namedAnew = ({ key }: Change): boolean => key!.startsWith('\u0000renamed ');
+    expect([published[0]!, published.at(-1)!].map(namedAnew)).toEqual([false, true]);
   });
 
   test('closing deletes what was published', async () => {

@@ -17,15 +17,15 @@ import type { SyncObserver } from '../../core/observer.ts';
 import type { Position } from '../../protocol/position.ts';
 import { MemoryLog } from './log.ts';
 
-/** What a log costs that holds nothing. */
+/** What an empty log costs. */
 const logBytes = 500;
-/** How much of the limit logs that hold nothing may take up. */
+/** Share of the limit that empty logs may take. */
 const emptyShareMax = 0.1;
 
 export interface MemoryAdapterOptions {
   readonly clock: Clock;
   readonly observer: SyncObserver;
-  /** Bytes of history over all channels; past it the channels that were used longest ago are forgotten. */
+  /** Bytes of history over all channels. Past it, the history of the channels that were used longest ago goes first. */
   readonly historyBytesMax: number;
 }
 
@@ -37,9 +37,11 @@ export class MemoryAdapter implements SyncAdapter {
   readonly #historyBytesMax: number;
   /** In order of use: the first was used longest ago. */
   readonly #logs = new Map<string, MemoryLog>();
-  /** Logs that were emptied to make room, apart, so that making room again does not walk past them; in the same order. */
+  /**
+   * Logs that were emptied to make room, apart, so that making room again does not walk past them; in the same order.
+   */
   readonly #emptied = new Map<string, MemoryLog>();
-  /** Their logs are not forgotten however long they are silent: whoever listens would be told of a new epoch. */
+  /** The epochs that subscribers know. Such a log is never forgotten, or they would get a new epoch. */
   readonly #subscribed = new Map<string, string>();
   #bytes = 0;
   #epoch: string;
@@ -109,7 +111,7 @@ export class MemoryAdapter implements SyncAdapter {
     return Promise.resolve();
   }
 
-  /** Lets go of what has passed its age, also in channels that nobody reads; call it now and then. */
+  /** Drops what has expired, also in channels that nobody reads. Call it now and then. */
   sweep(): void {
     const now = this.#clock.now();
     for (const logs of [this.#logs, this.#emptied]) {
@@ -125,7 +127,7 @@ export class MemoryAdapter implements SyncAdapter {
     return log === undefined ? { epoch: this.#epochFor(channel), offset: 0 } : { epoch: log.epoch, offset: log.head };
   }
 
-  /** What subscribers were told of a channel without a publication holds for its first one too. */
+  /** The first publication of a channel gets the epoch that its subscribers know. */
   #epochFor(channel: string): string {
     return this.#subscribed.get(channel) ?? this.#epoch;
   }
@@ -150,8 +152,8 @@ export class MemoryAdapter implements SyncAdapter {
   }
 
   /**
-   * Empties the logs that were used longest ago until the bytes fit; the one just written comes last. Where empty ones
-   * have become too many, those to which nobody listens are forgotten in the same order.
+   * Empties the logs that were used longest ago until the bytes fit; the one just written comes last. When too many are
+   * empty, those without subscribers are forgotten in the same order.
    */
   #shrink(except: string): void {
     const goal = this.#historyBytesMax * 0.9;
@@ -171,7 +173,7 @@ export class MemoryAdapter implements SyncAdapter {
     this.#bytes -= this.#logs.get(except)?.shrink(this.#bytes - this.#historyBytesMax) ?? 0;
   }
 
-  /** Unless somebody listens. */
+  /** Unless it has subscribers. */
   #forget(channel: string, logs: Map<string, MemoryLog>): void {
     if (this.#subscribed.has(channel)) return;
     logs.delete(channel);

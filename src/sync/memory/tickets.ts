@@ -1,4 +1,4 @@
-// Tickets of a server that is one process. Bounded, since whoever holds a token can ask for as many as they like.
+// Tickets of a single process. Bounded, since the holder of one token can ask for any number of them.
 
 import type { Clock } from '../../time/clock.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';

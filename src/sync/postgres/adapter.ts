@@ -4,7 +4,7 @@
 //   subscribe    the channel becomes of interest, then its head is read: every later row will be seen
 //   other nodes  a notification says that the log grew, and carries what is little; if it does not, or a notification
 //                was lost, the reader reads what follows its last row
-//   reconnect    notifications were lost meanwhile, so the log is read and the heads of all channels are told
+//   reconnect    notifications were lost meanwhile, so the log is read and the hub gets the heads of all channels
 //   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
 
 import type { Clock } from '../../time/clock.ts';
@@ -49,7 +49,7 @@ export interface PostgresAdapterOptions {
 }
 
 const answerTimeoutMs = 1_000;
-/** Nobody else notices that the connection of the appender alone is half open, and every publisher would be refused. */
+/** Nothing else notices that the appender's connection alone is half open. Until then no publication is accepted. */
 const appenderAnswerSeconds = 4;
 const safetyReadEveryMs = 5_000;
 const resumeRetryMs = 500;
@@ -66,7 +66,7 @@ export class PostgresAdapter implements SyncAdapter {
   #logEpoch = '';
   #connections = 0;
   #resuming = false;
-  /** Another connection came while the log was caught up with. */
+  /** The listener reconnected again while this node was catching up. */
   #resumeAgain = false;
   #safety: ReturnType<typeof setInterval> | undefined;
 
@@ -180,13 +180,13 @@ export class PostgresAdapter implements SyncAdapter {
     this.#resume();
   }
 
-  /** One at a time; a connection that comes meanwhile repeats it. */
+  /** One run at a time. A reconnect during a run repeats it. */
   #resume(): void {
     this.#resumeAgain = true;
     if (!this.#resuming) void this.#keepResuming();
   }
 
-  /** Goes on until it worked: of a log that was lost nobody else would tell. */
+  /** Repeats until it succeeds: nothing else reports a log that was lost. */
   async #keepResuming(): Promise<void> {
     const { clock } = this.#options;
     this.#resuming = true;
@@ -209,7 +209,7 @@ export class PostgresAdapter implements SyncAdapter {
     if (reader === undefined) return;
     const state = await readLogState(this.#options.sql);
     this.#listener.follow(state.topic);
-    // A database that was set up anew or put back to an earlier state has less than was read already.
+    // A database that was set up again, or restored to an earlier state, has fewer rows than were read already.
     if (state.epoch !== this.#logEpoch || state.seq < reader.last) reader.restart(state.seq);
     this.#logEpoch = state.epoch;
     reader.catchUp();
@@ -217,7 +217,7 @@ export class PostgresAdapter implements SyncAdapter {
     await this.#tellHeads([...reader.interest]);
   }
 
-  /** Behind the same address there may be another database, though no connection of the listener was lost. */
+  /** Another database may stand behind the same address, although the listener lost no connection. */
   async #checkLog(): Promise<void> {
     try {
       const { epoch } = await inTime(readLogState(this.#options.sql));
@@ -247,7 +247,7 @@ export class PostgresAdapter implements SyncAdapter {
     try {
       await inTime(this.#listener.send(`${head}\n${data}`));
     } catch (error) {
-      // Its sender is not told: this node's subscribers have it.
+      // The hub tells the sender nothing of it: this node's subscribers have the publication.
       this.#options.observer.failed(this.name);
       throw unavailable(error);
     }
@@ -281,7 +281,7 @@ export class PostgresAdapter implements SyncAdapter {
   }
 }
 
-/** The driver would wait as long as the database is away; whoever asked is told after a second. */
+/** The driver would wait for as long as the database is away. The caller gets `unavailable` after a second. */
 async function inTime<Value>(answer: Promise<Value>): Promise<Value> {
   try {
     return await within(answer, answerTimeoutMs, 'the answer of the database');

@@ -13,7 +13,7 @@ import { RealtimeError } from '../../protocol/realtime-error.ts';
 interface Waiting {
   readonly outgoing: Outgoing;
   readonly bytes: number;
-  /** Its publisher was told that it was not taken: it must not be appended after all. */
+  /** Its publisher has got `unavailable`: it must not be appended any more. */
   late: boolean;
   resolve(position: Position): void;
   reject(error: unknown): void;
@@ -21,10 +21,10 @@ interface Waiting {
 
 const batchMax = 500;
 const batchBytesMax = 1 << 20;
-/** Publications that wait for the database; past this it cannot keep up and says so at once. */
+/** Publications that may wait for the database. Past these limits a publisher gets `unavailable` at once. */
 const waitingMax = 10_000;
 const waitingBytesMax = 64 << 20;
-/** A publisher never waits longer; whether the database took what was under way is then unknown: a key makes it safe. */
+/** A publisher waits no longer. Nobody knows then whether the database took it; with a key, a retry is safe. */
 const answerTimeoutMs = 1_000;
 
 export class PostgresAppender {
@@ -36,8 +36,8 @@ export class PostgresAppender {
   #running: Promise<void> | undefined;
 
   /**
-   * `sql` is a client of one connection, which `close` ends. `appended` gets the rows of each committed batch, before the
-   * publishers get their positions.
+   * `sql` is a client of one connection, which `close` ends. `appended` gets the rows of each committed batch, before
+   * the publishers get their positions.
    */
   constructor(sql: Database, appended: (rows: readonly LogRow[]) => void, failed: (error: unknown) => void) {
     this.#sql = sql;
@@ -81,7 +81,7 @@ export class PostgresAppender {
       const batch = this.#takeBatch().filter(({ late }) => !late);
       if (batch.length > 0) await this.#appendBatch(batch);
     }
-    // In the same step as the last look: what comes a moment later must start anew, not wait for a loop that has ended.
+    // In the same step as the last look at the queue: what comes later starts a loop of its own.
     this.#running = undefined;
   }
 

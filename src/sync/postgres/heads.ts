@@ -1,4 +1,4 @@
-// Asks for the heads of channels: what one tick asks for is one query, as a node that starts is asked for thousands.
+// Reads the heads of channels. All that is asked for in one tick is one query: a node that starts needs thousands.
 
 import { unavailable, type Database } from '../../database/connect.ts';
 import type { Position } from '../../protocol/position.ts';

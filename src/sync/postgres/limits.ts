@@ -1,5 +1,5 @@
-// Limits over all nodes, counted in PostgreSQL: a row per key, in a table that is written without a log. A crash forgets
-// what was spent, which costs nothing but a window that begins again.
+// Limits over all nodes, counted in PostgreSQL: a row per key, in an unlogged table. A crash of the database forgets
+// what was spent; the windows begin again.
 
 import type { Database } from '../../database/connect.ts';
 import type { Counted, LimitStore } from '../../limits/store.ts';

@@ -1,10 +1,10 @@
 // The node's LISTEN connection: hears of new publications in the log and of ephemeral ones from other nodes.
 //
-//   1. the names to listen to are the database's secret, since whoever may connect may listen: `start` is told them
+//   1. the names to listen to are secret, since every role that may connect may listen: `start` gets them
 //   2. one direct connection of its own listens; after each loss the driver reconnects and listens again
-//   3. after each (re)connect `connected` is told, since notifications in between are lost
+//   3. each connect and reconnect is reported, since notifications in between are lost
 //   4. every few seconds a canary is sent through the pool and must come back on this very session
-//   5. none for too long: the socket is half open or the session deaf; it is dropped and built anew
+//   5. none for too long: the socket is half open or the session deaf, and another takes its place
 
 import type { Clock } from '../../time/clock.ts';
 import { within } from '../../time/within.ts';
@@ -19,7 +19,7 @@ export interface ListenerOptions {
   readonly clock: Clock;
   /** Default: 3,000. */
   readonly canaryEveryMs?: number | undefined;
-  /** With a canary every so often and as long to come back, a deaf session is found in 12 s. Default: 8,000. */
+  /** Silence after which the session is replaced. A deaf one is replaced within 12 s. Default: 8,000. */
   readonly deafAfterMs?: number | undefined;
 }
 
@@ -37,7 +37,7 @@ export interface ListenerEvents {
 interface Unsent {
   readonly payloads: readonly string[];
   readonly characters: number;
-  /** Its sender was told by then that it is not on its way. */
+  /** Monotonic milliseconds after which it is rejected instead of sent. */
   readonly lateAt: number;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
@@ -96,7 +96,7 @@ export class PostgresListener {
 
   /**
    * Sends an envelope to all other nodes, after those before it, in as many parts as its size needs, all of them or
-   * none. What gathers while others are on their way goes together. What could not be sent for a second is not sent.
+   * none. Envelopes that gather while others are under way go together. One that waited for a second is rejected.
    */
   send(envelope: string): Promise<void> {
     const { nodeId, clock } = this.#options;
@@ -218,14 +218,16 @@ export class PostgresListener {
     if (whole !== undefined) this.#events.envelope(whole);
   }
 
-  /** Parts of one envelope are sent by one transaction, so they come in order and without others of that sender between. */
+  /**
+   * Parts of one envelope are sent by one transaction, so they come in order and without others of that sender between.
+   */
   #join(id: string, index: number, count: number, text: string): string | undefined {
     const parts = index === 0 ? [] : this.#parts.get(id);
     if (parts === undefined || parts.length !== index) return undefined;
     parts.push(text);
     if (parts.length < count) {
       this.#parts.set(id, parts);
-      // A sender that died in the middle leaves its parts behind; there is room for a few.
+      // A sender that died halfway leaves parts behind; the oldest go.
       const oldest = this.#parts.keys().next().value;
       if (this.#parts.size > partialEnvelopesMax && oldest !== undefined) this.#parts.delete(oldest);
       return undefined;
@@ -243,7 +245,7 @@ function split(text: string): string[] {
   const parts: string[] = [];
   for (let at = 0; at < text.length;) {
     let end = Math.min(text.length, at + partCharactersMax);
-    // A pair of surrogates is one character of four bytes, and half of it is none.
+    // A pair of surrogates is one character of four bytes, and half of it is not a character.
     if (end < text.length && (text.charCodeAt(end - 1) & 0xfc00) === 0xd800) end--;
     parts.push(text.slice(at, end));
     at = end;

@@ -1,5 +1,5 @@
-// What the database notifies when the log has grown: `<seq> <writer>`, and if it was little, the publications themselves
-// in pairs of lines: a header as a JSON array, then the data.
+// What the database notifies when the log has grown: `<seq> <writer>`, and if it was little, the publications
+// themselves in pairs of lines: a header as a JSON array, then the data.
 
 import type { LogRow } from '../../database/log-row.ts';
 

@@ -153,7 +153,7 @@ export async function readHistory(
   return pageSince(since, head, read);
 }
 
-/** A clock that went back and came forward again leaves some in the middle that look too old, and they are trimmed. */
+/** After a clock went back and forward again, rows in the middle look too old and are trimmed. */
 function afterLastHole(publications: readonly Publication[]): readonly Publication[] {
   const hole = publications.findLastIndex(({ offset }, index) => {
     const before = publications[index - 1];

@@ -2,9 +2,9 @@
 //
 // Most of the time nothing is read. The relay and the appender of this process hand over what they have just committed,
 // notifications what other nodes have. If that follows directly on what was delivered, it goes on to the hub at once.
-// Only what was missed, or was too large for a notification, is read from the table: rows after the last delivered `seq`.
-// Numbers are given out behind a fence, so a lower one never appears later. Between two batches the reader waits for the
-// sockets.
+// Only what was missed, or was too large for a notification, is read from the table: rows after the last delivered
+// `seq`. Numbers are given out behind a fence, so a lower one never appears later. Between two batches the reader waits
+// for the sockets.
 
 import type { Clock } from '../../time/clock.ts';
 import type { SyncObserver } from '../../core/observer.ts';
@@ -22,7 +22,7 @@ export interface ReaderOptions {
 }
 
 const pageRows = 1_000;
-/** Handed-over rows that wait for delivery; past the first number their giver waits, past the second they are re-read. */
+/** Handed-over rows that wait. Past the first number their giver waits; past the second they are read from the log. */
 const backlogHigh = 4_000;
 const backlogMax = 40_000;
 /** With more channels of interest than this, all rows are read: the list would cost more than it spares. */
@@ -60,7 +60,7 @@ export class PostgresReader {
     return this.#last;
   }
 
-  /** A fresh copy of the database counts anew: go on from there. */
+  /** A fresh copy of the database counts from the start again: continue from there. */
   restart(last: number): void {
     this.#last = last;
     this.#restarts++;
@@ -92,7 +92,7 @@ export class PostgresReader {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  /** As `hand`, for a giver that cannot wait: while much waits already, the rows are read when it is delivered. */
+  /** As `hand`, for a giver that cannot wait. With a long backlog the rows are read from the log later. */
   offer(rows: readonly LogRow[]): void {
     if (this.#backlog > backlogHigh) this.catchUp();
     else void this.hand(rows);
@@ -166,7 +166,7 @@ export class PostgresReader {
   }
 
   async #readPage(): Promise<void> {
-    // Cleared before the read: a call that comes during it wants another.
+    // Cleared before the read: a call during it asks for another read.
     this.#behind = false;
     const version = this.#interestVersion;
     const restarts = this.#restarts;
@@ -198,7 +198,9 @@ export class PostgresReader {
     if (rows.length === 0) this.#forgetBeyondLog(handed);
   }
 
-  /** What was handed over before the log was read to its end and is not in it, is of no log, or of one that was lost. */
+  /**
+   * Drops what was handed over before the log was read to its end and is not in it: it belongs to a lost log, or none.
+   */
   #forgetBeyondLog(handed: number): void {
     const known = this.#handed.slice(0, handed).filter((rows) => (rows.at(-1)?.seq ?? 0) <= this.#last);
     const dropped = this.#handed.slice(0, handed).filter((rows) => !known.includes(rows));

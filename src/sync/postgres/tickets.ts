@@ -1,4 +1,4 @@
-// Tickets in PostgreSQL, in a table that is written without a log: a crash forgets them all, which costs their holders
+// Tickets in PostgreSQL, in an unlogged table: a crash of the database forgets them all, which costs their holders
 // another request. One row can be deleted once, so no two nodes get the same ticket.
 
 import type { Database } from '../../database/connect.ts';
@@ -6,9 +6,9 @@ import type { TicketStore } from '../../auth/ticket-store.ts';
 
 export interface PostgresTicketsOptions {
   readonly sql: Database;
-  /** What was left over could not be deleted; it is tried again. */
+  /** Expired tickets could not be deleted; it is tried again. */
   readonly failed: (error: unknown) => void;
-  /** Milliseconds after a ticket was put when those that have ended are deleted. Default: a minute. */
+  /** Milliseconds between a ticket and the deletion of those that have expired. Default: a minute. */
   readonly forgetAfterMs?: number;
 }
 
@@ -50,7 +50,7 @@ export class PostgresTickets implements TicketStore {
 
   #forget(): void {
     this.#timer = undefined;
-    // Those of nodes that ended in between go along.
+    // Those of nodes that are gone as well.
     const { sql, failed } = this.#options;
     sql`DELETE FROM realtime.tickets WHERE ends_at < statement_timestamp()`.catch((error: unknown) => {
       failed(error);

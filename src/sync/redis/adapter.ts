@@ -64,7 +64,7 @@ export class RedisAdapter implements SyncAdapter {
       readHead: (channel) => this.#readHead(channel),
       head: (channel, head) => this.#events?.head(channel, head),
       reconnected: () => this.#options.observer.reconnected(this.name),
-      healthChanged: () => this.#tellHealth(),
+      upChanged: () => this.#tellHealth(),
       failed: (error) => this.#failed(error),
     });
     if (this.#closed) connection.close();
@@ -93,7 +93,7 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   health(): SyncHealth {
-    return this.#connection === undefined || this.#closed ? { up: false } : this.#connection.health();
+    return { up: !this.#closed && this.#connection?.up === true };
   }
 
   async probe(timeoutMs: number): Promise<void> {
@@ -220,7 +220,7 @@ export class RedisAdapter implements SyncAdapter {
 
   #failed(error: unknown): void {
     this.#options.observer.failed(this.name);
-    this.#options.log('Redis: an error', withoutArguments(error));
+    this.#options.log('Redis or a connection to it failed', withoutArguments(error));
   }
 
   #key(kind: string, channel: string): string {

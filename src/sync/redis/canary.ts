@@ -1,6 +1,7 @@
-// Proof that messages travel: over each listening connection the node publishes to a topic of its own and must hear it.
-// A connection can be open, answer pings, and be deaf all the same. Beside it a mark is read that belongs to no channel:
-// when its epoch changes, this server's logs were lost or come from another history, also those where nothing happens.
+// Proof that messages travel. For each listening connection the node publishes to a topic of its own, which must come
+// back over it: a connection can be open, answer pings, and be deaf all the same. Each round also reads a log that
+// belongs to no channel, the mark. When its epoch changes, the logs of its server were lost or come from another
+// history, also those of channels in which nothing happens.
 
 import type { Clock } from '../../time/clock.ts';
 import type { RedisCommands, RedisTopology } from './commands.ts';
@@ -11,16 +12,12 @@ export interface RedisCanaryOptions {
   readonly nodeId: string;
   readonly clock: Clock;
   readonly commands: RedisCommands;
-  /** The listening connection to this master took nothing for `deafAfterMs` although it was sent. */
+  /** Nothing came over the listening connection to this master for six seconds, although canaries were sent. */
   readonly deaf: (key: string) => void;
-  /** Logs of this server are not what they were. */
+  /** Logs were lost, or come from another history. */
   readonly logsChanged: () => void;
   /** After each round. */
   readonly beat: () => void;
-  readonly everyMs?: number;
-  /** Where something is amiss. */
-  readonly againAfterMs?: number;
-  readonly deafAfterMs?: number;
 }
 
 interface Lane {
@@ -31,7 +28,11 @@ interface Lane {
   epoch: string | undefined;
 }
 
-/** After as many unanswered rounds the connection for commands is taken for dead. */
+const everyMs = 2_000;
+/** After a round that failed. */
+const againAfterMs = 500;
+const deafAfterMs = 6_000;
+/** After this many rounds without any answer the connection for commands counts as dead. */
 const silentRoundsMax = 2;
 
 export class RedisCanary {
@@ -49,7 +50,7 @@ export class RedisCanary {
     this.#options = options;
   }
 
-  /** Topics that lead over each of the listening connections. */
+  /** One topic for each listening connection, such that its messages come over that connection. */
   route(topology: RedisTopology): string[] {
     const known = new Map(this.#lanes.map((lane) => [lane.topic, lane]));
     this.#lanes = topology.keys.map((key) => {
@@ -71,9 +72,9 @@ export class RedisCanary {
     clearTimeout(this.#timer);
   }
 
-  /** Every connection was heard over lately. */
+  /** Something came over every connection lately. */
   get hears(): boolean {
-    const { clock, deafAfterMs = 6_000 } = this.#options;
+    const { clock } = this.#options;
     return this.#lanes.every(({ heardAt }) => clock.monotonic() - heardAt < deafAfterMs);
   }
 
@@ -104,7 +105,6 @@ export class RedisCanary {
 
   #schedule(): void {
     if (this.#closed) return;
-    const { everyMs = 2_000, againAfterMs = 500 } = this.#options;
     this.#timer = setTimeout(() => void this.#round(), this.#heardAll ? everyMs : againAfterMs);
   }
 
@@ -112,7 +112,7 @@ export class RedisCanary {
     const { commands, beat } = this.#options;
     const answered = await Promise.all(this.#lanes.map((lane) => this.#check(lane)));
     this.#heardAll = answered.every((answer) => answer === 'heard');
-    // Redis that is away is told by the connections themselves; one that swallows shows by nothing else.
+    // The connections notice a Redis that is away. One that swallows everything shows only here.
     this.#silentRounds = answered.some((answer) => answer !== 'silent') || !commands.ready ? 0 : this.#silentRounds + 1;
     if (this.#silentRounds >= silentRoundsMax) {
       this.#silentRounds = 0;
@@ -123,7 +123,7 @@ export class RedisCanary {
   }
 
   async #check(lane: Lane): Promise<'heard' | 'unheard' | 'silent'> {
-    const { clock, deaf, deafAfterMs = 6_000, logsChanged, everyMs = 2_000 } = this.#options;
+    const { clock, deaf, logsChanged } = this.#options;
     let reached: 'unheard' | 'silent' = 'silent';
     try {
       const known = lane.epoch;

@@ -54,7 +54,7 @@ export class RedisCommands {
   /** Address of the server that it is connected to, or was at last. */
   #peer: string;
   #underWay = 0;
-  /** What the scripts are told of the server; undefined while that is not known of the present connection. */
+  /** What the scripts need to know of the server; undefined while the present connection has not learned it. */
   #serverFacts: string | undefined;
 
   private constructor({ client, host, info }: OpenRedis, options: RedisCommandsOptions, serverFacts: string) {
@@ -181,7 +181,7 @@ function versionOf(info: string): number {
   return Number(/^redis_version:(\d+)/m.exec(info)?.[1] ?? shardedSince);
 }
 
-/** A server that does not tell is taken for one that keeps nothing, and the scripts ask by themselves. */
+/** A server that answers nothing counts as one that keeps nothing, and the scripts ask for its history. */
 async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<string> {
   const [keeping, replication] = await Promise.allSettled([
     // A master that replaces another has what had reached it by then.

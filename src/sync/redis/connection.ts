@@ -8,7 +8,6 @@
 //
 // Lifecycle: `open`, then anything, then `close`.
 
-import type { SyncHealth } from '../../core/sync-adapter.ts';
 import type { Position } from '../../protocol/position.ts';
 import type { RedisTarget } from '../../redis/target.ts';
 import type { Clock } from '../../time/clock.ts';
@@ -36,8 +35,8 @@ export interface RedisConnectionEvents {
   head(channel: string, head: Position): void;
   /** Everything is heard again after a connection was lost. */
   reconnected(): void;
-  /** `health` may answer something else now. */
-  healthChanged(): void;
+  /** `up` may have changed. */
+  upChanged(): void;
   failed(error: unknown): void;
 }
 
@@ -56,7 +55,7 @@ export class RedisConnection {
       target: options.target,
       clock: options.clock,
       failed: (error) => events.failed(error),
-      changed: () => events.healthChanged(),
+      changed: () => events.upChanged(),
       moved: () => void connection?.follow(),
     });
     connection = new RedisConnection(commands, options, events);
@@ -96,16 +95,15 @@ export class RedisConnection {
       topics: (topology) => this.#topics(topology),
       message: (topic, message) => this.#message(topic, message),
       renewed: () => this.#renewed(),
-      lost: () => events.healthChanged(),
+      lost: () => events.upChanged(),
       failed: (error) => events.failed(error),
     });
     this.subscriptions = new RedisSubscriptions(this.#listeners);
   }
 
-  health(): SyncHealth {
-    if (!this.commands.ready) return { up: false, detail: 'Redis cannot be reached' };
-    if (!this.#listeners.up) return { up: false, detail: 'subscribing again' };
-    return this.#canary.hears ? { up: true } : { up: false, detail: 'no message arrives' };
+  /** Redis can be reached, and messages arrive. */
+  get up(): boolean {
+    return this.commands.ready && this.#listeners.up && this.#canary.hears;
   }
 
   async probe(timeoutMs: number): Promise<void> {
@@ -139,7 +137,7 @@ export class RedisConnection {
   }
 
   #renewed(): void {
-    this.#events.healthChanged();
+    this.#events.upChanged();
     this.#events.reconnected();
     this.#heads.tellAll();
   }
@@ -156,6 +154,6 @@ export class RedisConnection {
 
   #beat(): void {
     this.#heads.tellFew();
-    this.#events.healthChanged();
+    this.#events.upChanged();
   }
 }

@@ -1,6 +1,6 @@
-// Tells the hub where the logs' heads are: of all channels after a connection was lost or logs were, and of a few at a
-// time always, so that what no signal tells of (a publication on a master that this node does not listen to yet) is
-// found all the same.
+// Tells the hub where the heads of the logs are: of all channels after a connection or logs were lost, and of a few
+// channels in every round. The rounds find what no signal reports, such as a publication on a master that this node
+// does not listen to yet.
 
 import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
@@ -27,7 +27,7 @@ export class RedisHeads {
     this.#options = options;
   }
 
-  /** Tells all, and does not give up: until they are told, a hole may be open that nobody knows of. */
+  /** Tells all heads, and retries until it has: before that, there may be a hole that nobody knows of. */
   tellAll(): void {
     void this.#tellAll(++this.#rounds);
   }

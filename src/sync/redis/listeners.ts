@@ -1,10 +1,10 @@
-// The connections that listen: one to a server, one to each master of a cluster. None reconnects by itself, for then
-// nobody would know what is heard again and since when. One loop does it for all of them, for ever, with full jitter:
+// The connections that listen: one to a server, one to each master of a cluster. None reconnects by itself: nobody
+// would know what is heard again, and since when. One loop does it for all of them, for ever, with full jitter:
 //
 //   1. ask where the masters are; let go of connections to others, and of broken ones
 //   2. connect to those that have no connection
 //   3. subscribe to every topic at its master, and wait for each confirmation
-//   4. up: tell that everything is heard, from where heads must be looked at again
+//   4. up: report that everything is heard again, so that the heads are read
 //
 // Whatever breaks on the way, or a slot that moves, starts it over.
 
@@ -20,7 +20,7 @@ export interface RedisListenersOptions {
   readonly sharded: boolean;
   readonly clock: Clock;
   readonly topology: () => Promise<RedisTopology>;
-  /** All topics that shall be heard. */
+  /** All topics to listen to. */
   readonly topics: (topology: RedisTopology) => readonly string[];
   readonly message: (topic: string, message: string) => void;
   /** Everything is heard again. */
@@ -32,7 +32,7 @@ export interface RedisListenersOptions {
 /** Names per SUBSCRIBE. */
 const batchMax = 500;
 const attemptTimeoutMs = 10_000;
-/** Who wants to hear something while the connections are being renewed waits this long for them. */
+/** A subscribe waits this long for connections that are being renewed. */
 const patienceMs = 900;
 
 export class RedisListeners {
@@ -80,7 +80,7 @@ export class RedisListeners {
     left.catch(() => undefined);
   }
 
-  /** Takes another connection in the place of this one. */
+  /** Replaces the connection to this master. */
   rebuild(key: string): void {
     this.#drop(key);
     this.#renew();
@@ -172,7 +172,7 @@ export class RedisListeners {
     try {
       await Promise.all(sent);
     } catch (error) {
-      // A subscription that one connection refused may be missing there although others believe in it.
+      // Nobody knows which of these subscriptions the connections have now, so all are made again.
       this.#renew();
       throw error;
     }

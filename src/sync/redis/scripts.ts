@@ -7,21 +7,21 @@
 //
 // A log may lose its tail: a server restarted from a file that was not written to the end, a replica promoted before it
 // had everything. Counting on would give out offsets a second time, and nobody who has seen the first ones could know.
-// Redis names each history of its data (`master_replid`, another after each restart and promotion, never stored), so the
-// first touch of a channel in another history begins another epoch, and all who hold a position are told of a gap. Only
-// a server that writes its file before it answers (`appendfsync always`) and was not promoted keeps its epochs.
+// Redis names each history of its data (`master_replid`, another after each restart and promotion, never stored), so
+// the first touch of a channel in another history begins another epoch, and everyone who holds a position gets a gap.
+// Only a server that writes its file before it answers (`appendfsync always`) and was not promoted keeps its epochs.
 // What is left of the log stays readable and the count goes on; keys stay used, for what was appended under a surviving
 // one survived as well. An epoch is therefore the log's name, which keys go by, then, after the first change, `-` and
 // the history's.
 //
-// To ask Redis for its history takes as long as half of the rest, so who calls may tell it: who is connected to the one
-// server there is learned it on this very connection, and what would bring another history ends that. Only where the
-// log was not counted in the one told is Redis asked.
+// To ask Redis for its history (INFO) takes half as long as the rest of a script, so the caller may pass the history
+// that it knows. It asked for it on the connection that it uses, and whatever brings another history ends that
+// connection. The script asks only if the log was not counted in the history that was passed.
 
 const openLog = `
 local head = redis.call('HMGET', KEYS[1], 'e', 'r', 'o')
 local epoch, offset = head[1], head[3]
-if not epoch or told == '' or head[2] ~= told then
+if not epoch or known == '' or head[2] ~= known then
   local info = redis.pcall('INFO', 'replication')
   local history = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
   local time = redis.call('TIME')
@@ -38,10 +38,10 @@ if not epoch or told == '' or head[2] ~= told then
 end
 `;
 
-/** What the scripts are told of the server: `+` where all that it answers is in its file before, then its history. */
-const openTold = (argument: number): string => `
-local durable, told = string.byte(ARGV[${argument}]) == 43, ARGV[${argument}]
-if durable then told = string.sub(told, 2) end
+/** What the caller knows of the server: `+` if it writes its file before it answers, then its history. */
+const readFacts = (argument: number): string => `
+local durable, known = string.byte(ARGV[${argument}]) == 43, ARGV[${argument}]
+if durable then known = string.sub(known, 2) end
 `;
 
 /** Positions of idle channels are kept this long; a channel idle for longer begins a new epoch. */
@@ -51,14 +51,14 @@ const headKeptMs = 30 * 24 * 3_600_000;
  * One atomic step: key check, epoch, offset, append, trim, publish. Answers {epoch, offset}.
  *
  * KEYS  head, stream, and that of the idempotency key; without one, the head again
- * ARGV  data, sender, size of the history, milliseconds that it is kept, PUBLISH or SPUBLISH, topic, what is told
+ * ARGV  data, sender, size of the history, milliseconds that it is kept, PUBLISH or SPUBLISH, topic, facts
  *
- * Each argument costs the driver as much as the script's simplest command, so there are no more than that.
+ * Each argument costs the driver as much as the script's simplest command, so there are as few as possible.
  * The head outlives the stream, so that a quiet channel keeps counting. Without a head what is left of the stream
  * belongs to an earlier log, and goes. The first write is one that a full Redis refuses, so nothing is done by half.
  */
 export const appendScript = `
-${openTold(7)}
+${readFacts(7)}
 ${openLog}
 local keyed = KEYS[3] ~= KEYS[1]
 if keyed then
@@ -87,14 +87,14 @@ const emptyHeadKeptMs = 24 * 3_600_000;
 
 /**
  * The head, and a stretch of the stream: after an offset (but not past the rule's size), or the newest. Answers
- * {epoch, offset, now, entries}. A channel without a head gets one, since subscribers must be told an epoch that still
- * holds at the first publication.
+ * {epoch, offset, now, entries}. A channel without a head gets one, since subscribers need an epoch that still holds at
+ * the first publication.
  *
  * KEYS  head, stream
- * ARGV  the offset or nothing, how many, the rule's size or 0, what is told
+ * ARGV  the offset or nothing, how many, the rule's size or 0, facts
  */
 export const readScript = `
-${openTold(4)}
+${readFacts(4)}
 ${openLog}
 if not head[1] then redis.call('PEXPIRE', KEYS[1], ${emptyHeadKeptMs}) end
 local entries = {}

@@ -2,7 +2,7 @@
 
 import type { RedisListeners } from './listeners.ts';
 
-/** Those asked for in one moment go together, but no more than this wait for each other. */
+/** Subscribes of one moment go together, at most this many. */
 const batchMax = 500;
 /** A channel whose last subscriber left is kept this long: page loads leave and come back. */
 const lingerMs = 3_000;
@@ -25,7 +25,7 @@ export class RedisSubscriptions {
     this.#listeners = listeners;
   }
 
-  /** All that the listening connections shall hear. */
+  /** All topics to listen to. */
   get names(): readonly string[] {
     return [...this.#names];
   }
@@ -33,7 +33,7 @@ export class RedisSubscriptions {
   /** Resolves when messages of the name arrive. */
   add(name: string): Promise<void> | undefined {
     clearTimeout(this.#leaving.get(name));
-    // Still heard from before, unless the connections are being renewed just now.
+    // Still subscribed from before, unless the connections are being renewed just now.
     if (this.#leaving.delete(name) && this.#listeners.up) return undefined;
     this.#names.add(name);
     return new Promise((resolve, reject) => {
