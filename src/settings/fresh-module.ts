@@ -10,9 +10,7 @@ const serverFolder = resolve(import.meta.dir, '..') + sep;
 
 export class FreshModule {
   readonly #path: string;
-  /** Queries under which no evaluation is going on. The query is a part of a module's name. */
-  readonly #idleQueries = [''];
-  #queries = 0;
+  #loads = 0;
   /** Names of the modules of the last load. */
   #loaded: ReadonlySet<string> = new Set();
 
@@ -22,18 +20,19 @@ export class FreshModule {
 
   /** The first load may answer what someone else in this process has loaded. Rejects as reading and evaluating do. */
   async load(): Promise<unknown> {
-    // An evaluation that has not ended cannot be forgotten, and to import its name again would only join it.
-    const query = this.#idleQueries.pop() ?? `?load=${++this.#queries}`;
+    // Where a link leads to another folder now, only the real path of the file has changed.
+    const path = realpathSync(this.#path);
+    // The query is a part of a module's name. An evaluation that has not ended cannot be forgotten, and importing its
+    // name again would only join it.
+    const name = this.#loads++ === 0 ? path : `${path}?load=${this.#loads}`;
+    const names = new Set([name, ...modulesOf(path)]);
+    for (const old of this.#loaded) forget(old);
+    this.#loaded = names;
     try {
-      // Where a link leads to another folder now, only the real path of the file has changed.
-      const path = realpathSync(this.#path);
-      const name = path + query;
-      const names = new Set([name, ...modulesOf(path)]);
-      if (this.#loaded.size > 0) for (const old of [...this.#loaded, ...names]) forget(old);
-      this.#loaded = names;
       return await import(name);
     } finally {
-      this.#idleQueries.push(query);
+      // A later load came in between, when this one could not be forgotten yet.
+      if (this.#loaded !== names) forget(name);
     }
   }
 }

@@ -25,7 +25,6 @@ const foreignNames = new Set([
   'NODE_NO_WARNINGS',
   'NODE_TLS_REJECT_UNAUTHORIZED',
 ]);
-const foreignPrefixes = ['npm_', 'PG', 'BUN_', 'KUBERNETES_', 'XDG_', 'LC_', 'SSH_', 'GIT_'];
 
 /** In a name of less than 4 letters a slip makes another word; one from 8 letters on may hold two. */
 function slipsAllowed(name: string): number {
@@ -35,7 +34,7 @@ function slipsAllowed(name: string): number {
 
 /** The known name that `name` was probably meant to be, if any. Letter case counts as no slip. */
 export function similarName(name: string, known: readonly string[]): string | undefined {
-  if (foreignNames.has(name) || foreignPrefixes.some((prefix) => name.startsWith(prefix))) return undefined;
+  if (foreignNames.has(name)) return undefined;
   const upper = name.toUpperCase();
   let best: { readonly name: string; readonly slips: number } | undefined;
   for (const candidate of known) {

@@ -3,6 +3,7 @@
 import { afterEach, expect, test } from 'bun:test';
 import { createMetrics, type Metrics } from '../../src/metrics/metrics.ts';
 import { namespacesMax } from '../../src/metrics/namespace-labels.ts';
+import { until } from '../support/tcp-client.ts';
 
 const open: Metrics[] = [];
 afterEach(() => {
@@ -130,4 +131,25 @@ test('the process shows believable figures', async () => {
   expect(value('sobranie_event_loop_lag_seconds{quantile="0.99"}')).toBeWithin(0, 60);
   const { contentType } = await metrics.render();
   expect(contentType).toStartWith('text/plain');
+});
+
+test('a publication that comes from the future, by the clock of another machine, took no time', async () => {
+  const metrics = create();
+  metrics.delivered('chat:42', 1, -3);
+  metrics.delay('redis', -3);
+  const found = await samples(metrics);
+  expect(found.get('sobranie_message_delivery_duration_seconds_sum')).toBe(0);
+  expect(found.get('sobranie_sync_delay_seconds_sum{adapter="redis"}')).toBe(0);
+});
+
+test('how late timers ran is counted from one scrape to the next', async () => {
+  const metrics = create();
+  const latest = async () => (await samples(metrics)).get('sobranie_event_loop_lag_seconds{quantile="1"}') ?? 0;
+  await until(async () => {
+    const end = performance.now() + 200;
+    while (performance.now() < end);
+    await Bun.sleep(25);
+    return (await latest()) > 0.1;
+  }, 'the held loop is seen');
+  await until(async () => (await latest()) < 0.1, 'it is forgotten');
 });

@@ -2,7 +2,9 @@
 // sync layer is a log in memory that several hubs share, so that deafness and silence can be had at will.
 
 import { afterEach, describe, expect, test } from 'bun:test';
-import type { ChannelRule } from '../../src/rules/rules.ts';
+import type { Failures } from '../../src/core/failures.ts';
+import type { Hub } from '../../src/core/hub.ts';
+import type { ChannelRule, Rules } from '../../src/rules/rules.ts';
 import { Publication } from '../../src/core/publication.ts';
 import type { MaybePromise } from '../../src/core/maybe-promise.ts';
 import type { HistoryPage, HistoryQuery, Outgoing, SyncAdapter, SyncEvents } from '../../src/core/sync-adapter.ts';
@@ -12,13 +14,17 @@ import {
   decodeControl,
   encodeControl,
   isForAnother,
+  type Answer,
   type Beat,
   type ControlMessage,
 } from '../../src/nodes/control-message.ts';
-import { channelsAnsweredMax } from '../../src/nodes/answers.ts';
+import { Announcements } from '../../src/nodes/announcements.ts';
+import { channelsAnsweredMax, type Self } from '../../src/nodes/answers.ts';
 import { NodeIdTaken, Nodes } from '../../src/nodes/nodes.ts';
-import { Peers } from '../../src/nodes/peers.ts';
+import { Inquiries } from '../../src/nodes/inquiry.ts';
+import { Peers, type Peer } from '../../src/nodes/peers.ts';
 import { silentMsMax } from '../../src/nodes/silence.ts';
+import { WholeCluster } from '../../src/nodes/whole-cluster.ts';
 import type { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
 import { createHub, HandClock, idle, memoryAdapter, type HubHarness } from '../support/hub.ts';
 import { unlimited } from '../support/doubles.ts';
@@ -383,6 +389,103 @@ describe('Peers', () => {
     expect(peers.hear(beat('x2999'), 0)).toBe('gone');
     expect(peers.hear(beat('x0'), 0)).toBe('new');
   });
+});
+
+describe('Inquiries', () => {
+  const peer = { node: 'b', incarnation: 'b1', since: 0, term: 0, connections: 0, heardAt: 0 };
+  const part = (index: number, of: string, id = 1): Answer => {
+    return { kind: 'answer', to: 'a1', id, incarnation: of, part: index, parts: 2, cut: false, count: 1 };
+  };
+  const create = (peers: Peer[]) =>
+    new Inquiries({ incarnation: 'a1', peers: () => peers, tell: () => Promise.resolve() });
+
+  test('end when all parts have come; one that comes twice counts once', async () => {
+    const inquiries = create([peer]);
+    const taken: number[] = [];
+    let ended = false;
+    const asked = inquiries.ask({ about: 'channels' }, (answer) => taken.push(answer.part));
+    void asked.then(() => (ended = true));
+    for (const index of [0, 0, 0]) inquiries.answered(part(index, 'b1'));
+    await idle();
+    expect([taken, ended]).toEqual([[0], false]);
+    inquiries.answered(part(1, 'b1'));
+    expect(await asked).toEqual([]);
+    expect(taken).toEqual([0, 1]);
+    // Too late, and to no question at all.
+    inquiries.answered(part(1, 'b1'));
+    inquiries.answered(part(1, 'b1', 7));
+    expect(taken).toEqual([0, 1]);
+  });
+
+  test('name at the deadline who has not answered in full', async () => {
+    const other = { ...peer, node: 'c', incarnation: 'c1' };
+    const inquiries = create([peer, other]);
+    const asked = inquiries.ask({ about: 'channels' }, () => undefined);
+    for (const index of [0, 1]) inquiries.answered(part(index, 'b1'));
+    inquiries.answered(part(0, 'c1'));
+    expect(await asked).toEqual(['c']);
+  });
+
+  test('a question that hangs on its way ends at the deadline too', async () => {
+    const never = new Promise<void>(() => undefined);
+    const inquiries = new Inquiries({ incarnation: 'a1', peers: () => [peer], tell: () => never });
+    expect(await inquiries.ask({ about: 'channels' }, () => undefined)).toEqual(['b']);
+  });
+});
+
+test('however many ask for the channels of the cluster at once, the nodes are asked twice', async () => {
+  const gates: PromiseWithResolvers<string[]>[] = [];
+  const ask = (): Promise<string[]> => {
+    const gate = Promise.withResolvers<string[]>();
+    gates.push(gate);
+    return gate.promise;
+  };
+  const cluster = new WholeCluster({
+    self: { hub: { channelCounts: () => [{ channel: 'posts', subscribers: 1 }] } } as unknown as Self,
+    failures: undefined as unknown as Failures,
+    inquiries: { ask } as unknown as Inquiries,
+    peers: () => [],
+  });
+  const counts = Array.from({ length: 20 }, () => cluster.channelCounts());
+  expect(gates).toHaveLength(1);
+  gates[0]?.resolve([]);
+  await counts[0];
+  await idle();
+  expect(gates).toHaveLength(2);
+  gates[1]?.resolve(['b']);
+  // The first may have been asked before the others came, who wait for a newer answer.
+  const found = await Promise.all(counts);
+  expect(found.map(({ incomplete }) => incomplete.length)).toEqual([0, ...Array<number>(19).fill(1)]);
+  const later = cluster.channelCounts();
+  expect(gates).toHaveLength(3);
+  gates[2]?.resolve([]);
+  expect((await later).value).toEqual([{ channel: 'posts', subscribers: 1 }]);
+});
+
+test('of changes that wait for the sync layer the newest hundred are published, in order', async () => {
+  const published: unknown[] = [];
+  let isAway = true;
+  const publish = ({ key }: { key: string }): Promise<void> => {
+    if (isAway) return Promise.reject(new Error('away'));
+    published.push(key);
+    return Promise.resolve();
+  };
+  const announcements = new Announcements({
+    hub: { publish } as unknown as Hub,
+    rules: { for: () => ({ recoverable: true }) } as unknown as Rules,
+    clock: new HandClock(),
+    nodes: () => [],
+    isChosen: () => true,
+    failed: () => undefined,
+  });
+  for (let index = 0; index < 150; index++) {
+    announcements.add({ event: 'down', node: `n${index}`, key: `key ${index}`, isOwn: false });
+    await idle();
+  }
+  expect(await announcements.flush()).toBe(false);
+  isAway = false;
+  expect(await announcements.flush()).toBe(true);
+  expect(published).toEqual(Array.from({ length: 100 }, (_, index) => `key ${index + 50}`));
 });
 
 describe('Control messages', () => {

@@ -118,3 +118,21 @@ test('a user whose answers take long waits for himself, and others do not', asyn
   expect(new Set(await Promise.all(slow))).toEqual(new Set([true]));
   expect(calls).toBe(200);
 });
+
+test('ten thousand answers are remembered, and the oldest make room for more', () => {
+  const { decisions } = harness();
+  let calls = 0;
+  const ask = (index: number): void => {
+    void decisions.ask(question('ann', `c${index}`), () => {
+      calls++;
+      return true;
+    });
+  };
+  for (let index = 0; index < 10_001; index++) ask(index);
+  expect(calls).toBe(10_001);
+  ask(10_000);
+  ask(1);
+  expect(calls).toBe(10_001);
+  ask(0);
+  expect(calls).toBe(10_002);
+});

@@ -192,3 +192,39 @@ test('keys of the set verify signatures and are no secrets; a token that names n
   const { kid: _kid, ...nameless } = first;
   expect(await outcome(enter, await tokenBy(nameless as NamedKey))).toMatch(/must name one in "kid"/);
 });
+
+/** A clock whose time stands still until it is moved, and whose pauses are the longest that may be. */
+function movedClock() {
+  let passedMs = 0;
+  const clock = { ...systemClock, monotonic: () => passedMs, random: () => 0.999 };
+  return { clock, pass: (milliseconds: number) => void (passedMs += milliseconds) };
+}
+
+test('a long time without made-up keys saves up no more than three fetches', async () => {
+  const host = hostOf(first);
+  const { clock, pass } = movedClock();
+  const { enter } = authenticatorOf(host, { clock, cooldownMs: 10_000 });
+  expect(await outcome(enter, await tokenBy(first))).toBe('ann');
+  const made = await Promise.all(Array.from({ length: 12 }, (_, index) => tokenBy({ ...second, kid: `x${index}` })));
+  for (const token of made) expect(await outcome(enter, token)).toBe(unknownText);
+  expect(host.asked).toBe(1 + 3);
+  pass(10_000);
+  for (const token of made) expect(await outcome(enter, token)).toBe(unknownText);
+  expect(host.asked).toBe(1 + 3 + 1);
+  pass(3_600_000);
+  for (const token of made) expect(await outcome(enter, token)).toBe(unknownText);
+  expect(host.asked).toBe(1 + 3 + 1 + 3);
+});
+
+test('after a failure tokens cause no fetch until the pause is over', async () => {
+  const host = hostOf(first);
+  host.answer = () => new Response('', { status: 500 });
+  const { clock, pass } = movedClock();
+  const { enter } = authenticatorOf(host, { clock });
+  const token = await tokenBy(first);
+  for (let index = 0; index < 20; index++) expect(await outcome(enter, token)).toBe(awayText);
+  expect(host.asked).toBe(1);
+  pass(1_000);
+  for (let index = 0; index < 20; index++) expect(await outcome(enter, token)).toBe(awayText);
+  expect(host.asked).toBe(2);
+});

@@ -200,6 +200,7 @@ test('rights are held once for all who are granted the same, and nobody can chan
   // Ever so many others push them out, and change nothing.
   for (let index = 0; index < 2_000; index++) granted({ [`room:${index}`]: ['subscribe'] });
   expect(granted({ a: ['subscribe'] }).grants).toEqual(one?.grants as never);
+  expect(granted({ a: ['subscribe'] }).grants).not.toBe(one?.grants as never);
 });
 
 test('no change to a token makes it another’s', async () => {

@@ -4,6 +4,7 @@ import { heapStats } from 'bun:jsc';
 import { existsSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'bun:test';
+import { actions } from '../../../src/rules/config.ts';
 import { RulesFile, RulesError } from '../../../src/settings/rules-file.ts';
 import { temporaryFolder } from '../../support/janitor.ts';
 import { until } from '../../support/tcp-client.ts';
@@ -46,6 +47,15 @@ test('files that it imports by path are read again too, directly or through othe
     write(`["list:${round}:*"]`, 'list.json');
     expect(await patterns()).toBe(`deep:${round}:* list:${round}:* *`);
   }
+});
+
+test('modules of the server that it imports stay the server’s own', async () => {
+  const { write, patterns } = rulesIn();
+  write(`import { actions } from ${JSON.stringify(join(import.meta.dir, '../../../src/rules/config.ts'))};
+    export default { rules: [{ channels: 'one:*', authorize: () => actions }] };`);
+  for (const _ of [1, 2]) expect(await patterns()).toBe('one:* *');
+  const again = (await import('../../../src/rules/config.ts')) as { actions: unknown };
+  expect(again.actions).toBe(actions);
 });
 
 test('a file that was broken in between, or an import of it, counts once it is mended', async () => {

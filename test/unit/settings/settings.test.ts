@@ -123,6 +123,7 @@ describe('readSettings', () => {
     ['NODE_ENV=production without a token key', { NODE_ENV: 'production' }],
     ['DATABASE_URL_DIRECT without DATABASE_URL', { DATABASE_URL_DIRECT: 'postgres://127.0.0.1/x' }],
     ['SYNC=memory with ROLE=relay', { SYNC: 'memory', ROLE: 'relay' }],
+    ['NODE_ID has 62 characters: with WORKERS it may have 61', { NODE_ID: 'n'.repeat(62), WORKERS: '2' }],
     ['MAX_MESSAGE_BYTES', { MAX_MESSAGE_BYTES: '1048576', MAX_BUFFERED_BYTES: '65536' }],
   ];
   test.each(relations)('settings that contradict each other: %s', (text, env) => {
