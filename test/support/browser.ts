@@ -2,7 +2,7 @@
 // `launchBrowser` and for its end, also when the test process dies early; what a page does is the test's affair.
 
 import { existsSync } from 'node:fs';
-import { chromium, type Browser, type BrowserServer, type Page } from 'playwright-core';
+import { chromium, type Browser, type BrowserContext, type BrowserServer, type Page } from 'playwright-core';
 
 const executablePath = process.env['CHROMIUM_PATH'] ?? '/usr/bin/chromium';
 const launchTimeoutMs = 30_000;
@@ -36,6 +36,8 @@ export interface TestBrowser {
     readonly height?: number;
     readonly dark?: boolean;
   }): Promise<WatchedPage>;
+  /** Pages of one context are tabs of one visitor: they share cookies, storage and locks. */
+  newContext(): Promise<BrowserContext>;
   /** Idempotent. Ends the process by force when it does not leave by itself. */
   close(): Promise<void>;
 }
@@ -66,7 +68,7 @@ export async function launchBrowser(): Promise<TestBrowser> {
 
   try {
     const browser = await chromium.connect(server.wsEndpoint(), { timeout: launchTimeoutMs });
-    return { pid, close, newPage: (options = {}) => newPage(browser, options) };
+    return { pid, close, newPage: (options = {}) => newPage(browser, options), newContext: () => browser.newContext() };
   } catch (error) {
     await close();
     throw error;

@@ -56,4 +56,4 @@ export interface ConnectionOptions {
 }
 
 /** The part of a link's options that changes from one to the next. */
-export type LinkContext = Pick<LinkOptions, 'token' | 'positionOf' | 'onReady' | 'onFrame' | 'onEnd'>;
+export type LinkContext = Pick<LinkOptions, 'token' | 'positionOf' | 'onReady' | 'onFrame' | 'onPause' | 'onEnd'>;

@@ -48,7 +48,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   #idle: Stop | undefined;
   #tries = 0;
   #welcomedAt: number | undefined;
-  #beatMs = 0;
+  #beatMs = 25_000;
   /** The server has refused the last token; the next one is the last attempt. */
   #isDoubted = false;
   #refusal: ErrorFrame | undefined;
@@ -202,10 +202,16 @@ export class Connection extends Emitter<ConnectionEvents> {
           if (frame.type === 'welcome') stop();
           this.#receive(frame);
         },
+        onPause: () => {
+          stop();
+          if (!isOver) this.#set({ ...this.#status, state: 'connecting' });
+        },
         onEnd: over,
       });
       if (isOver) opened.close();
       else this.#link = link = opened;
+      // It may have been ready before it was here.
+      this.#subscribe(this.channels.values());
     } catch (error) {
       over({ code: 0, reason: String(error) });
     }
@@ -275,7 +281,7 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   #tick(): void {
     const link = this.#link;
-    if (this.#status.state !== 'connected' || !link) return;
+    if (!link || !this.#isReady) return;
     const silence = link.silence();
     if (silence > 2 * this.#beatMs) this.#again('silent');
     else if (silence > this.#beatMs) link.send({ type: 'ping' });
@@ -322,7 +328,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     else if (frame.type === 'message') this.emit('message', frame);
   }
 
-  #welcome({ connection, user, heartbeat }: Welcome): void {
+  #welcome({ connection, user, heartbeat, transport: carrier }: Welcome): void {
     const { clock, transports } = this.#options;
     const transport = this.#link?.transport;
     this.#welcomedAt = clock.now();
@@ -335,7 +341,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       if (this.#checks === 0 && this.#status.error) this.emit('fallback', this.#status.error);
       this.#checkFirst();
     }
-    this.#set({ state: 'connected', transport, user, connection });
+    this.#set({ state: 'connected', transport: carrier ?? transport, user, connection });
     this.#requests.sendAll();
   }
 

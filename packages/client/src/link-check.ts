@@ -22,6 +22,7 @@ export async function canOpen(
         token,
         positionOf: () => undefined,
         onFrame: () => undefined,
+        onPause: () => undefined,
         onEnd: () => resolve(false),
         onReady: () => resolve(true),
       }).then((opened) => (check = opened), reject);

@@ -31,6 +31,8 @@ export interface LinkOptions {
   /** Commands may be sent from now on. */
   readonly onReady: () => void;
   readonly onFrame: (frame: ServerFrame) => void;
+  /** The link stands, and what it leads through does not: it has to say `welcome` again. */
+  readonly onPause: () => void;
   /** Called once, and nothing else is called after it. */
   readonly onEnd: (end: LinkEnd) => void;
 }

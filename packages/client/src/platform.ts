@@ -32,7 +32,17 @@ interface Page {
   readonly location?: { readonly href: string };
   readonly localStorage?: Storage;
   readonly sessionStorage?: Storage;
+  readonly navigator?: { readonly locks?: LocksLike };
   readonly Worker?: new (url: string) => WorkerLike;
+}
+
+/** The part of Web Locks that is used. */
+export interface LocksLike {
+  request(
+    name: string,
+    options: { readonly steal?: boolean },
+    run: () => Promise<void> | undefined | void,
+  ): Promise<unknown>;
 }
 
 export interface WorkerLike {

@@ -89,6 +89,8 @@ export interface Welcome {
   readonly node: string;
   /** Seconds between two pings of the server. */
   readonly heartbeat: number;
+  /** Of a connection that tabs share: what carries it. */
+  readonly transport?: 'websocket' | 'sse' | undefined;
   /** Event streams only. */
   readonly channels?: readonly SubscriptionState[];
 }

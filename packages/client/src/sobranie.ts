@@ -3,7 +3,7 @@
 import { Channel } from './channel.ts';
 import type { ChannelHost } from './channel-types.ts';
 import { Clock } from './clock.ts';
-import type { ConnectionEvents, ConnectionStatus } from './connection-types.ts';
+import type { ConnectionEvents, ConnectionOptions, ConnectionStatus } from './connection-types.ts';
 import { Connection } from './connection.ts';
 import { debugLog } from './debug.ts';
 import type { Listener, Stop } from './emitter.ts';
@@ -11,7 +11,8 @@ import { SobranieError } from './errors.ts';
 import { parseExact, printExact, type ExactNumbers } from './exact-json.ts';
 import type { TransportName } from './link.ts';
 import type { ChannelName, DataOf } from './names.ts';
-import { page, platformOf, quietly, type Platform, type PositionStorage } from './platform.ts';
+import { page, platformOf, quietly, type LocksLike, type Platform, type PositionStorage } from './platform.ts';
+import type { Share } from './share.ts';
 import { WebSocketLink } from './websocket-link.ts';
 
 export interface SobranieOptions {
@@ -56,6 +57,7 @@ export interface SobranieOptions {
 export class Sobranie<Channels extends object = Record<string, unknown>> {
   readonly #connection: Connection;
   readonly #host: ChannelHost;
+  #share: Share | undefined;
   /** Those that somebody holds; the ones in use are held by the connection. */
   readonly #channels = new Map<string, WeakRef<object>>();
   readonly #forgotten = new FinalizationRegistry<string>((name) => {
@@ -82,7 +84,7 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
         return text;
       },
     };
-    this.#connection = new Connection({
+    const own: ConnectionOptions = {
       token,
       clock,
       log,
@@ -96,8 +98,10 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
         const { StreamLink } = await import('./stream-link.ts');
         return new StreamLink(fetch, { ...common, ...context });
       },
-    });
-    void share;
+    };
+    // Where tabs cannot find each other each has its own.
+    const locks = share !== false && 'BroadcastChannel' in globalThis && page.navigator?.locks;
+    this.#connection = new Connection(locks ? this.#sharing(`sobranie ${address} ${share}`, locks, own) : own);
     this.#host = {
       connection: this.#connection,
       clock,
@@ -146,6 +150,21 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
   /** Ends the connection; requests that wait are rejected with `closed`. `connect` begins again. */
   close(): void {
     this.#connection.close();
+    this.#share?.close();
+    this.#share = undefined;
+  }
+
+  /** By the connection of all tabs. */
+  #sharing(name: string, locks: LocksLike, own: ConnectionOptions): ConnectionOptions {
+    return {
+      ...own,
+      token: undefined,
+      transports: ['websocket'],
+      openLink: async (_transport, context) => {
+        const { Share } = await import('./share.ts');
+        return (this.#share ??= new Share(name, locks, own.clock, () => new Connection(own))).open(context);
+      },
+    };
   }
 }
 

@@ -1,7 +1,7 @@
 // A link over a WebSocket: each frame is one text message.
 
 import type { Link, LinkOptions } from './link.ts';
-import type { WebSocketLike } from './platform.ts';
+import { quietly, type WebSocketLike } from './platform.ts';
 import type { Command, ServerFrame } from './protocol.ts';
 
 export class WebSocketLink implements Link {
@@ -23,7 +23,8 @@ export class WebSocketLink implements Link {
     socket.onopen = () => options.onReady();
     socket.onmessage = ({ data }) => {
       this.#heardAt = clock.now();
-      options.onFrame(parse(String(data)) as ServerFrame);
+      const frame = quietly(() => parse(String(data))) as ServerFrame | undefined;
+      if (frame) options.onFrame(frame);
     };
     socket.onclose = ({ code, reason }) => this.#options.onEnd({ code, reason });
     socket.onerror = () => undefined;
