@@ -416,6 +416,29 @@ describeWire('Limits', (wire) => {
     await (await wire.socket(server, { query })).next('welcome');
   });
 
+  testOnce('guessed keys of the backend and of the operator count as tokens do', async () => {
+    const server = await wire.start({
+      JWT_SECRET: secret,
+      API_KEY: apiKey,
+      ADMIN_KEY: adminKey,
+      AUTH_FAILURES_PER_MINUTE_PER_ADDRESS: '3',
+      TRUSTED_PROXIES: 'loopback',
+    });
+    for (const [index, method, path] of [
+      [1, 'GET', '/realtime/channels'],
+      [2, 'POST', '/realtime/users/ann/disconnect'],
+      [3, 'POST', '/realtime/reload'],
+    ] as const) {
+      const ask = (key: string): Promise<Answer> =>
+        call(server, path, { method, headers: { 'X-Forwarded-For': `203.0.113.${index}`, ...bearer(key) } });
+      let guesses = 0;
+      await until(async () => (await ask(`guess-${guesses++}`)).status === 429, `${path} hears no more guesses`);
+      expect(guesses).toBeGreaterThan(3);
+      expect(guesses).toBeLessThan(10);
+      expect((await ask(index === 3 ? adminKey : apiKey)).status).toBe(429);
+    }
+  });
+
   testOnce('a node that is full says so over both transports, and to a proxy that may ask elsewhere', async () => {
     const server = await wire.start({ MAX_CONNECTIONS: '1' });
     await (await wire.socket(server)).next('welcome');
