@@ -41,7 +41,8 @@ export class ServerAccess {
   /** Throws `unauthorized` unless the request comes from a backend, `rate_limited` after too many wrong keys. */
   requireServer(request: Request): void {
     if (this.#isServer(request, this.#visit(request))) return;
-    throw new RealtimeError('unauthorized', 'This call needs the API key.');
+    const given = bearerOf(request) === undefined ? '' : ' The bearer is not it.';
+    throw new RealtimeError('unauthorized', `This call needs the API key.${given}`);
   }
 
   /** As `requireServer`, for the operator. */
@@ -50,7 +51,8 @@ export class ServerAccess {
     const key = this.#adminKey;
     if (key === undefined ? this.#options.openWithoutAdminKey : this.#holds(request, key, address)) return;
     const needed = key === undefined ? 'ADMIN_KEY, which is not set' : 'the admin key';
-    throw new RealtimeError('unauthorized', `This call needs ${needed}.`);
+    const given = key === undefined || bearerOf(request) === undefined ? '' : ' The bearer is not it.';
+    throw new RealtimeError('unauthorized', `This call needs ${needed}.${given}`);
   }
 
   /**
@@ -67,6 +69,10 @@ export class ServerAccess {
     }
     const address = this.#visit(request);
     if (this.#isServer(request, undefined)) return undefined;
+    if (!isTokenShaped(token)) {
+      limits.authenticationFailed(address);
+      throw new RealtimeError('unauthorized', 'The bearer is neither the API key nor a signed token.');
+    }
     const check = () => authenticate(token);
     const identity = await (address === undefined ? check() : noteFailure(limits, address, check));
     this.#refuse(await limits.command({ id: httpCaller, identity }, channels.length));
@@ -118,6 +124,11 @@ export class ServerAccess {
 
 /** Callers over HTTP without a user share one allowance. */
 const httpCaller = 'http';
+
+/** As tokens and tickets are. A key is not told that it is no token: its sender never meant it to be one. */
+function isTokenShaped(text: string): boolean {
+  return text.split('.').length === 3 || text.startsWith('ticket_');
+}
 
 function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();

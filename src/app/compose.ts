@@ -158,6 +158,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
     pages,
     version: packageJson.version,
     tryRules,
+    log,
   });
   const server = listen(app, settings.port);
   publisher = server;

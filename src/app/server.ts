@@ -12,6 +12,7 @@ import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import { Admission } from '../transports/admission.ts';
+import { RefusalLog } from '../transports/refusal-log.ts';
 import { apiRoutes } from '../api/publish.ts';
 import { apiOrigins, preflightRoutes } from '../api/cross-origin.ts';
 import type { EventFanout } from '../transports/event-fanout.ts';
@@ -26,6 +27,7 @@ import { swaggerRoutes } from '../api/swagger.ts';
 import { ticketRoutes, type TicketIssuer } from '../api/tickets.ts';
 import { readyChecks } from './health.ts';
 import { limitsAddresses, type Settings } from '../settings/settings.ts';
+import type { Logger } from './logger.ts';
 import type { Shutdown } from './shutdown.ts';
 
 export interface ServerParts {
@@ -51,7 +53,11 @@ export interface ServerParts {
   readonly pages: Elysia;
   readonly version: string;
   readonly tryRules: () => Promise<RulesTrial>;
+  readonly log: Logger;
 }
+
+/** What may stand around the data of a frame: its other members, or a list of channels. */
+export const envelopeBytes = 8 << 10;
 
 /** Bun's timers run in steps of 4 seconds, and ping a silent socket after 8 seconds at the earliest. */
 export function heartbeatInForce(heartbeatSeconds: number): number {
@@ -74,7 +80,8 @@ export function createServer(parts: ServerParts): Elysia {
     // Host names of one to three letters, as in containers, break the router's shortcut.
     handler: { standardHostname: false },
     websocket: {
-      maxPayloadLength: settings.maxMessageBytes,
+      // Above the largest data, with room for what stands around it: too much data is an error and closes nothing.
+      maxPayloadLength: settings.maxMessageBytes + envelopeBytes,
       backpressureLimit: settings.maxBufferedBytes,
       closeOnBackpressureLimit: true,
       idleTimeout: idleTimeoutFor(settings.heartbeat),
@@ -93,7 +100,8 @@ export function createServer(parts: ServerParts): Elysia {
     },
   });
   const peerOf = (request: Request) => app.server?.requestIP(request)?.address;
-  const addressOf = limitsAddresses(settings) ? addressReader(peerOf, settings.trustedProxies) : undefined;
+  const anyAddressOf = addressReader(peerOf, settings.trustedProxies);
+  const addressOf = limitsAddresses(settings) ? anyAddressOf : undefined;
   // Before the general error answers: those of the demo say more.
   app.use(parts.pages);
   app.use(
@@ -118,6 +126,11 @@ export function createServer(parts: ServerParts): Elysia {
         connectionsMax: settings.maxConnections,
         isShuttingDown,
         addressOf,
+        refusals: new RefusalLog({
+          write: (fields, message) => parts.log.info(fields, message),
+          addressOf: anyAddressOf,
+          clock,
+        }),
       }),
       origins,
       retryMs: settings.sseRetry,

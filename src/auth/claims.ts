@@ -12,6 +12,9 @@ export type Claims = Readonly<Record<string, unknown>>;
 /** The clocks of two machines may differ by this much. */
 export const clockToleranceSeconds = 5;
 
+/** The end of the year 9999. A time in milliseconds, taken for seconds, lies far behind it, and would never end. */
+const unixSecondsMax = 253_402_300_799;
+
 /** A page needs a moment to get a fresh token, and cannot use a warning that comes much earlier. */
 const warningSecondsMin = 5;
 const warningSecondsMax = 30;
@@ -25,6 +28,7 @@ export function identityOf(claims: Claims, nowSeconds: number): Identity {
   const identity = { user: sub, grants, claims: held === channels ? claims : { ...claims, channels: held } };
   if (exp === undefined) return identity;
   if (typeof exp !== 'number' || !Number.isFinite(exp)) throw refused('The token’s "exp" is not a number.');
+  if (exp > unixSecondsMax) throw refused('The token’s "exp" is not in seconds: it is after the year 9999.');
   if (exp <= nowSeconds - clockToleranceSeconds) throw new RealtimeError('token_expired');
   // A token that is accepted within the tolerance must not end in the same moment.
   const expiresAt = exp > nowSeconds ? exp : exp + clockToleranceSeconds;
@@ -59,7 +63,7 @@ export function vouchedClaims({ user, channels, claims = {}, expires }: Vouched,
       '"claims" holds "sub", "exp" or "channels": say "user", "expires" or "channels" beside it instead.',
     );
   }
-  if (expires !== undefined && !(typeof expires === 'number' && Number.isFinite(expires) && expires > nowSeconds)) {
+  if (expires !== undefined && !(typeof expires === 'number' && expires > nowSeconds && expires <= unixSecondsMax)) {
     throw malformed('"expires" is not a time in the future, in Unix seconds.');
   }
   return {

@@ -147,7 +147,7 @@ const furtherSettings = {
     'MAX_MESSAGE_BYTES',
     wholeNumber(kibibyte, 16 * mebibyte),
     String(64 * kibibyte),
-    'Largest frame or request body that is accepted.',
+    'Largest data of one publication by a client or the HTTP API. A WebSocket frame may have 8 KiB more.',
   ),
   maxChannelsPerConnection: defaulted(
     'MAX_CHANNELS_PER_CONNECTION',

@@ -11,6 +11,7 @@ import { whenKnown, type MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Origins } from '../http/origins.ts';
 import { tokenOf } from '../http/request.ts';
+import type { RefusalLog } from './refusal-log.ts';
 
 export interface AdmissionOptions {
   readonly sessions: Sessions;
@@ -24,6 +25,7 @@ export interface AdmissionOptions {
   readonly isShuttingDown: () => boolean;
   /** What clients are counted by; undefined while addresses are not limited. */
   readonly addressOf: ((request: Request) => string | undefined) | undefined;
+  readonly refusals: RefusalLog;
 }
 
 /** This node accepts no connection at all; another one might. */
@@ -64,10 +66,11 @@ export class Admission {
     return whenKnown(this.#options.limits.subscribe(caller, channels), ({ refusal }) => this.#refuse(refusal));
   }
 
-  /** Counts how an attempt ended that was not let in; answers what to tell. */
-  refused(transport: string, error: unknown): RealtimeError {
-    const { observer, failures } = this.#options;
+  /** Counts and logs an attempt that was refused; answers the error that the client gets. */
+  refused(transport: string, request: Request, error: unknown): RealtimeError {
+    const { observer, failures, refusals } = this.#options;
     const expected = failures.expected(error);
+    refusals.note(transport, request, expected);
     const isLimit = expected.code === 'limit_exceeded' || expected.code === 'rate_limited';
     if (expected.code === 'shutting_down') observer.connection(transport, 'shutting_down');
     else observer.connection(transport, isLimit ? 'limit' : 'refused');

@@ -7,7 +7,7 @@ import type { Sessions } from '../core/sessions.ts';
 import type { SubscribeRequest, Subscribing } from '../core/subscribing.ts';
 import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
-import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
+import { closeCodes } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { NodeUnavailable, type Admission, type Visitor } from './admission.ts';
@@ -24,7 +24,7 @@ import {
   bearerProtocol,
   subprotocol,
 } from '../http/request.ts';
-import { websocket, WebSocketConnection, type ConnectionStart, type Closing } from './websocket.ts';
+import { websocket, WebSocketConnection, type ConnectionStart } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */
 export interface UpgradingServer {
@@ -92,14 +92,14 @@ function openWebSocket(
   try {
     origins.check(request);
   } catch (error) {
-    return errorResponse(admission.refused(websocket, error));
+    return errorResponse(admission.refused(websocket, request, error));
   }
   const query = queryOf(request);
   const channels = channelList(query);
   const refuse = (error: unknown) => {
-    const expected = admission.refused(websocket, error);
+    const expected = admission.refused(websocket, request, error);
     if (isRetriedElsewhere(request, error)) return errorResponse(expected, 503);
-    return upgrade(request, server, { sessions, identity: anonymous, channels, refusal: closingFor(expected) });
+    return upgrade(request, server, { sessions, identity: anonymous, channels, refusal: expected });
   };
   try {
     const opened = admission.admit(request, query, ({ identity, address }) =>
@@ -131,14 +131,6 @@ function isRetriedElsewhere(request: Request, error: unknown): boolean {
   return error instanceof NodeUnavailable && request.headers.get('x-retry-on') === '503';
 }
 
-/** Worth another try, here or elsewhere. */
-const laterReasons: readonly ErrorCode[] = ['limit_exceeded', 'rate_limited', 'unavailable'];
-
-function closingFor({ code: reason }: RealtimeError): Closing {
-  if (reason === 'shutting_down') return { code: closeCodes.goingAway, reason };
-  return { code: laterReasons.includes(reason) ? closeCodes.tryAgainLater : closeCodes.policyViolation, reason };
-}
-
 async function openEvents(
   request: Request,
   server: UpgradingServer | null,
@@ -167,7 +159,7 @@ async function openEvents(
       headers: { ...streamHeaders, ...origins.headers(request) },
     });
   } catch (error) {
-    const expected = admission.refused(sse, error);
+    const expected = admission.refused(sse, request, error);
     const status = isRetriedElsewhere(request, error) ? 503 : expected.status;
     return errorResponse(expected, status, origins.headers(request));
   }

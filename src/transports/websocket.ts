@@ -10,13 +10,8 @@ import type { Sessions } from '../core/sessions.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
 import { subscribeTo } from '../protocol/commands.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
+import type { RealtimeError } from '../protocol/realtime-error.ts';
 import { gapFrame } from './gap-frame.ts';
-
-/** Why a connection is closed as soon as it has opened: a browser cannot see the status of a refused upgrade. */
-export interface Closing {
-  readonly code: number;
-  readonly reason: ErrorCode;
-}
 
 export interface ConnectionStart {
   readonly sessions: Sessions;
@@ -25,7 +20,8 @@ export interface ConnectionStart {
   readonly address?: string | undefined;
   /** Subscribed at once, in order. */
   readonly channels: readonly string[];
-  readonly refusal?: Closing | undefined;
+  /** The connection is closed as soon as it has opened: a browser cannot see why an upgrade was refused. */
+  readonly refusal?: RealtimeError | undefined;
 }
 
 /** The transport's name. */
@@ -70,7 +66,7 @@ export class WebSocketConnection implements Outlet {
     this.#start = undefined;
     if (start === undefined) return;
     if (start.refusal !== undefined) {
-      socket.close(start.refusal.code, start.refusal.reason);
+      refuse(socket, start.refusal);
       return;
     }
     const session = start.sessions.connect(start.identity, this, start.address);
@@ -186,6 +182,20 @@ export class WebSocketConnection implements Outlet {
       for (const reply of replies) socket.sendText(reply);
     });
   }
+}
+
+/** The client learns from the frame which check failed, and from the close code whether to come back. */
+function refuse(socket: Socket, refusal: RealtimeError): void {
+  socket.sendText(encodeFrame({ type: 'error', ...refusal.body() }));
+  socket.close(closeCodeOf(refusal), refusal.code);
+}
+
+/** Worth another try, here or elsewhere. */
+const laterCodes: readonly ErrorCode[] = ['limit_exceeded', 'rate_limited', 'unavailable'];
+
+function closeCodeOf({ code }: RealtimeError): number {
+  if (code === 'shutting_down') return closeCodes.goingAway;
+  return laterCodes.includes(code) ? closeCodes.tryAgainLater : closeCodes.policyViolation;
 }
 
 /** What the fan-out needs of Bun's server. */

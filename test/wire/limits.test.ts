@@ -464,7 +464,7 @@ describeWire('Limits', (wire) => {
     const many = Array.from({ length: 51 }, (_, index) => `c${index}`).join(',');
     const refused = await refusalOf(server, { query: `channels=${many}` });
     expect([refused.status, errorOf(refused.body).code]).toEqual([400, 'bad_request']);
-    socket.sendText(`{"type":"publish","channel":"a","data":"${'x'.repeat(70_000)}"}`);
+    socket.sendText(`{"type":"publish","channel":"a","data":"${'x'.repeat(80_000)}"}`);
     expect((await wait(socket.closed, 5_000, 'the end')).code).toBe(1009);
     await until(async () => (await limited(server, 'frames')) === 1, 'the frame is counted');
     const all = await samples(server);

@@ -2,7 +2,14 @@
 
 import { expect, test } from 'bun:test';
 import { exportSPKI, generateKeyPair, SignJWT } from 'jose';
-import { EventClient, Refused, WebSocketClient, type Closing, type WebSocketOptions } from '../support/clients.ts';
+import {
+  EventClient,
+  Refused,
+  WebSocketClient,
+  type Closing,
+  type Frame,
+  type WebSocketOptions,
+} from '../support/clients.ts';
 import type { RunningServer } from '../support/process.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { handmade, hs256, KeySetHost, namedKey, nowSeconds, secret, tokenBy, tokenOf } from '../support/tokens.ts';
@@ -16,10 +23,11 @@ const now = nowSeconds;
 const all = ['subscribe', 'publish', 'history'];
 const apiKey = 'the-key-of-the-backend-0123456789';
 
-/** How a server refuses: over a WebSocket, before a stream, and over HTTP. */
-async function refusals(server: RunningServer, given: WebSocketOptions): Promise<[Closing, Refused, Answer]> {
+/** How a server refuses: over a WebSocket, before a stream, and over HTTP; and the frame that tells why. */
+async function refusals(server: RunningServer, given: WebSocketOptions): Promise<[Closing, Refused, Answer, Frame]> {
   const { query = '', headers = {} } = given;
   const socket = await WebSocketClient.open(server.url, given);
+  const told = await socket.nextAny(15_000);
   const closing = await wait(socket.closed, 15_000, 'the end');
   const events = await EventClient.open(server.url, { query: `channels=a&${query}`, headers }).catch(
     (error: unknown) => error,
@@ -28,7 +36,7 @@ async function refusals(server: RunningServer, given: WebSocketOptions): Promise
   const token = new URLSearchParams(query).get('token');
   const bearer = token === null ? {} : { authorization: `Bearer ${token}` };
   const answer = await post(server, '/realtime/publish', { channel: 'posts', data: 1 }, { ...headers, ...bearer });
-  return [closing, events, answer];
+  return [closing, events, answer, told];
 }
 
 describeWire('Tokens', (wire) => {
@@ -60,12 +68,13 @@ describeWire('Tokens', (wire) => {
     }
   });
 
+  // A WebSocket closed with a bare 1008: neither the page's developer nor the operator learned which check failed.
   test('a token that is missing, bad or expired closes with 1008, or is 401, and its fault is told', async () => {
     const server = await tokens();
     const good = await tokenOf({ sub: 'ann' });
     const cases: readonly [string, string, RegExp][] = [
       ['', 'unauthorized', /A valid token is needed|needs the API key/],
-      ['x', 'unauthorized', /not a signed JSON Web Token/],
+      ['x', 'unauthorized', /not a signed JSON Web Token|neither the API key nor a signed token/],
       ['a.b.c', 'unauthorized', /not a signed JSON Web Token/],
       [good.slice(0, -3), 'unauthorized', /signature/],
       [handmade({ alg: 'none' }, { sub: 'ann' }).replace(/[^.]+$/, ''), 'unauthorized', /"alg"/],
@@ -74,14 +83,19 @@ describeWire('Tokens', (wire) => {
       [handmade(hs256, { sub: 'ann\n' }), 'unauthorized', /"sub"/],
       [handmade(hs256, { sub: 'ann', exp: 'never' }), 'unauthorized', /"exp"/],
       [handmade(hs256, { sub: 'ann', nbf: now() + 600 }), 'unauthorized', /"nbf"/],
+      [handmade(hs256, { sub: 'ann', exp: Date.now() + 3_600_000 }), 'unauthorized', /"exp" is not in seconds/],
       [await tokenOf({ sub: 'ann', channels: 'posts' }), 'unauthorized', /"channels"/],
+      [await tokenOf({ sub: 'ann', channels: ['posts'] }), 'unauthorized', /"channels"/],
       [handmade(hs256, { sub: 'ann', x: 'x'.repeat(7_000) }), 'unauthorized', /larger than 8192/],
       [await tokenOf({ sub: 'ann' }, now() - 60), 'token_expired', /has expired/],
     ];
     for (const [token, reason, message] of cases) {
       const query = token === '' ? '' : `token=${token}`;
-      const [closing, events, answer] = await refusals(server, { query });
-      expect([query, closing]).toEqual([query, { code: 1008, reason }]);
+      const [closing, events, answer, { type, ...told }] = await refusals(server, { query });
+      expect([query, closing, type]).toEqual([query, { code: 1008, reason }, 'error']);
+      // As HTTP would say it.
+      expect<unknown>(told).toEqual(errorOf(events.body));
+      await until(() => server.stdout().includes(JSON.stringify(told.message)), `the log tells: ${told.message}`);
       for (const { status, body } of [events, { status: answer.status, body: answer.text }]) {
         expect([status, errorOf(body)]).toEqual([
           401,
@@ -91,6 +105,34 @@ describeWire('Tokens', (wire) => {
       }
     }
     expect(server.stdout() + server.stderr()).not.toContain(good.slice(0, 30));
+    const line =
+      server
+        .stdout()
+        .split('\n')
+        .find((each) => each.includes('a connection was refused')) ?? '{}';
+    expect(JSON.parse(line)).toMatchObject({
+      level: 'info',
+      transport: 'websocket',
+      code: 'unauthorized',
+      address: '127.0.0.1',
+    });
+  });
+
+  test('a wrong key is not called a token', async () => {
+    const server = await tokens();
+    for (const [path, message] of [
+      ['/realtime/publish', 'The bearer is neither the API key nor a signed token.'],
+      ['/realtime/users/ann/disconnect', 'This call needs the API key. The bearer is not it.'],
+      ['/realtime/reload', 'This call needs ADMIN_KEY, which is not set.'],
+    ] as const) {
+      const answer = await post(
+        server,
+        path,
+        { channel: 'a', data: 1 },
+        { authorization: 'Bearer wrong-key-0123456789' },
+      );
+      expect([answer.status, errorOf(answer.text).message]).toEqual([401, message]);
+    }
   });
 
   test('the first place counts even if its token is bad, and two tokens in one header are none', async () => {
@@ -204,7 +246,7 @@ describeWire('Tokens', (wire) => {
       const expires = now() + 8;
       // Ends that are missing or ever so far away: nothing may come of them meanwhile.
       const endless = await Promise.all(
-        [{}, { exp: 2 ** 31 + 1 }, { exp: now() + 3e13 }, { exp: Number.MAX_SAFE_INTEGER }].map(async (end) => {
+        [{}, { exp: 2 ** 31 + 1 }, { exp: 2 ** 32 + 1 }, { exp: 253_402_300_799 }].map(async (end) => {
           const each = await wire.socket(server, { query: `token=${handmade(hs256, { sub: 'ann', ...end })}` });
           await each.next('welcome');
           return each;

@@ -6,7 +6,9 @@ import type { RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { call, describeWire, errorOf, publish, publishMany, sample } from './wire.ts';
 
-const frameBytesMax = 65_536;
+const dataBytesMax = 65_536;
+/** With room for what stands around the data. */
+const frameBytesMax = dataBytesMax + 8_192;
 
 describeWire('WebSocket', (wire) => {
   // A quiet socket of another server, whose first ping comes while the other tests run.
@@ -433,27 +435,37 @@ describeWire('WebSocket', (wire) => {
     expect((await socket.closed).code).toBe(1003);
   });
 
-  test('a frame of 64 KiB is taken, one byte more closes with 1009', async () => {
+  // Data of exactly the limit, with the frame around it, ended the client with all its channels.
+  test('data of 64 KiB is taken, more is an error and closes nothing; a frame over 72 KiB closes with 1009', async () => {
     const server = await wire.server();
     const channel = wire.channel();
     const socket = await wire.subscriber(server, channel);
+    const publishOf = (data: string) => socket.request({ type: 'publish', channel, data });
+    // The quotes count, as they are part of the JSON.
+    expect(await publishOf('x'.repeat(dataBytesMax - 2))).toMatchObject({ type: 'published', offset: 1 });
+    expect(((await socket.next('message')).data as string).length).toBe(dataBytesMax - 2);
+    const tooLarge = { type: 'error', channel, code: 'too_large', retryable: false };
+    for (const data of ['x'.repeat(dataBytesMax - 1), 'é'.repeat(dataBytesMax / 2), 'x'.repeat(dataBytesMax + 8_000)]) {
+      expect(await publishOf(data)).toMatchObject(tooLarge);
+    }
     const frame = (bytes: number): string => {
       const empty = JSON.stringify({ type: 'publish', channel, id: 'big', data: '' });
       return JSON.stringify({ type: 'publish', channel, id: 'big', data: 'x'.repeat(bytes - empty.length) });
     };
     socket.sendText(frame(frameBytesMax));
-    expect(await socket.next('published')).toMatchObject({ id: 'big', offset: 1 });
-    expect(((await socket.next('message')).data as string).length).toBeGreaterThan(65_000);
+    expect(await socket.next('error')).toMatchObject({ id: 'big', code: 'too_large' });
+    expect(await socket.request({ type: 'publish', channel, data: 2 })).toMatchObject({ type: 'published', offset: 2 });
     socket.sendText(frame(frameBytesMax + 1));
     expect((await socket.closed).code).toBe(1009);
   });
 
-  test('past the limit of connections a socket is closed with 1013 before any frame', async () => {
+  test('past the limit of connections a socket gets the error and is closed with 1013', async () => {
     const server = await wire.start({ MAX_CONNECTIONS: '2' });
     const first = await wire.subscriber(server);
     await wire.stream(server, { query: `channels=${wire.channel()}` });
     const third = await wire.socket(server);
     expect((await third.closed).code).toBe(1013);
+    expect(await third.nextAny()).toMatchObject({ type: 'error', code: 'limit_exceeded', retryAfter: 10 });
     expect(await third.nextAny().catch(String)).toContain('unread: nothing');
     await first.close();
     await until(async () => (await sample(server, 'sobranie_ws_connections_active')) === 0, 'the first has left');
