@@ -9,6 +9,7 @@
 
 import { backoffMs } from '../time/backoff.ts';
 import { systemClock, type Clock } from '../time/clock.ts';
+import { isDoneWithin } from '../time/within.ts';
 import { unavailable } from '../database/connect.ts';
 import { DirectSession } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
@@ -92,13 +93,10 @@ export class Relay {
     this.#bell.ring();
     // A leader gets time for the batch under way; connecting and standing by end at once.
     if (!this.#leader) this.#abort.abort();
-    const forced = setTimeout(() => this.#abort.abort(), closeMs);
-    const { promise: given, resolve } = Promise.withResolvers<void>();
-    const late = setTimeout(resolve, closeMs + 1_000);
-    await Promise.race([this.#running, given]);
-    clearTimeout(forced);
-    clearTimeout(late);
+    const running = this.#running ?? Promise.resolve();
+    const isDone = await isDoneWithin(running, closeMs);
     this.#abort.abort();
+    if (!isDone) await isDoneWithin(running, 1_000);
     await this.#session?.close();
   }
 

@@ -1,23 +1,8 @@
 // Every form of REDIS_URL, and the fault that is reported of anything else: plain words, and never a password.
 
 import { describe, expect, test } from 'bun:test';
-import { engines } from '../../src/app/engines.ts';
-import { readSettings, SettingsError, type Environment, type Settings } from '../../src/settings/settings.ts';
 import { parseRedisUrl } from '../../src/redis/url.ts';
-
-function settingsOf(env: Environment): Settings {
-  return readSettings(env, engines);
-}
-
-function faultsOf(env: Record<string, string>): readonly string[] {
-  try {
-    settingsOf(env);
-    return [];
-  } catch (error) {
-    if (error instanceof SettingsError) return error.faults;
-    throw error;
-  }
-}
+import { faultsOf } from '../support/settings.ts';
 
 describe('a Redis URL', () => {
   test('of one server', () => {

@@ -6,27 +6,8 @@ import { createLogger } from '../../../src/app/logger.ts';
 import { redactText, redactUrl } from '../../../src/settings/redact.ts';
 import { slipsBetween } from '../../../src/settings/similar.ts';
 import { allSettings, settingsList } from '../../../src/settings/table.ts';
-import {
-  readSettings,
-  SettingsError,
-  settingsWarnings,
-  type Environment,
-  type Settings,
-} from '../../../src/settings/settings.ts';
-
-function settingsOf(env: Environment): Settings {
-  return readSettings(env, engines);
-}
-
-function faultsOf(env: Record<string, string>): readonly string[] {
-  try {
-    settingsOf(env);
-  } catch (error) {
-    if (error instanceof SettingsError) return error.faults;
-    throw error;
-  }
-  return [];
-}
+import { SettingsError, settingsWarnings } from '../../../src/settings/settings.ts';
+import { faultsOf, settingsOf } from '../../support/settings.ts';
 
 const pem =
   '-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----';
@@ -182,7 +163,7 @@ describe('mistyped names', () => {
 
   test('settings are not taken for each other, nor is this machine refused', () => {
     expect(faultsOf({ NODE_ID: 'a', NODE_ENV: 'test' })).toEqual([]);
-    expect(faultsOf({ ...process.env } as Record<string, string>)).toEqual([]);
+    expect(faultsOf(process.env)).toEqual([]);
   });
 
   test('slips are counted once each', () => {

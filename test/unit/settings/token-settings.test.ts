@@ -2,29 +2,9 @@
 
 import { expect, test } from 'bun:test';
 import { exportSPKI, generateKeyPair } from 'jose';
-import { engines } from '../../../src/app/engines.ts';
-import {
-  readSettings,
-  SettingsError,
-  settingsWarnings,
-  type Environment,
-  type Settings,
-} from '../../../src/settings/settings.ts';
+import { settingsWarnings, type Environment } from '../../../src/settings/settings.ts';
+import { faultsOf, settingsOf } from '../../support/settings.ts';
 import { secret } from '../../support/tokens.ts';
-
-function settingsOf(env: Environment): Settings {
-  return readSettings(env, engines);
-}
-
-function faultsOf(env: Environment): readonly string[] {
-  try {
-    settingsOf(env);
-    return [];
-  } catch (error) {
-    if (error instanceof SettingsError) return error.faults;
-    throw error;
-  }
-}
 
 const pem = (text: string): string => `-----BEGIN PUBLIC KEY-----\n${text}\n-----END PUBLIC KEY-----`;
 const production = { NODE_ENV: 'production', DATABASE_URL: 'postgres://h/d', API_KEY: 'k' };
