@@ -275,6 +275,39 @@ describe('faults', () => {
     expect(changes(stored).map(({ id }) => id)).toEqual([1, 2, 3]);
   }, 40_000);
 
+  // The batch under way may have been committed, and then nobody hands it over.
+  test('whenever its session is lost, the reader of this node reads the log', async () => {
+    const { relay, errors, catchUps } = await relaying();
+    await until(() => relay.health().leader);
+    expect(catchUps()).toBe(0);
+    for (const pid of await relayPids()) await superuser`select pg_terminate_backend(${pid})`;
+    await until(() => errors.length > 0);
+    expect(catchUps()).toBe(errors.length);
+  });
+
+  test('rows below all that it has seen are found by the safety read', async () => {
+    const { rows } = await relaying({ safetyMs: 200 });
+    await sql`insert into realtime.outbox (channel, data) values ('a', '1')`;
+    await until(() => rows.length === 1);
+    // As in a database that was put back to an earlier state.
+    await sql`insert into realtime.outbox (id, channel, data) overriding system value values (-5, 'a', '2')`;
+    await until(() => rows.length === 2);
+  });
+
+  test('closing does not wait for a connection that is being made', async () => {
+    const proxy = await startProxy({ port: Number(new URL(url).port) });
+    const { relay, errors } = await startRelay(proxy.through(url));
+    started.push(relay, proxy);
+    // Its session and that of its housekeeping, which connects again seconds later only.
+    await until(() => relay.health().leader && proxy.accepted === 2);
+    proxy.mode = 'blackhole';
+    proxy.cut();
+    await until(() => errors.length > 0 && proxy.accepted === 3);
+    const startedAt = performance.now();
+    await relay.close();
+    expect(performance.now() - startedAt).toBeLessThan(2_000);
+  });
+
   test('a database that is not there fails the start, in words', async () => {
     const relay = new Relay({
       url: 'postgres://app@127.0.0.1:1/none',
@@ -358,6 +391,18 @@ describe('to a log elsewhere', () => {
     await until(() => changes(published).some(({ id }) => id === 2));
     const namedAnew = ({ key }: Change): boolean => key!.startsWith('\u0000renamed ');
     expect([published[0]!, published.at(-1)!].map(namedAnew)).toEqual([false, true]);
+  });
+
+  test('ids of one session are not deleted in the next, which may be one of another database', async () => {
+    const destination = collecting([]);
+    const report = { id: 0, channel: null, data: null, key: '1:2' };
+    const row = { id: 7, channel: 'a', data: '1', key: 'k' };
+    expect((await destination.take([row, report])).ids).toEqual([7]);
+    expect(destination.statement(undefined)).toStartWith("delete from realtime.outbox where id = any('{7}'); select");
+    expect(destination.end()).toContain('{7}');
+    destination.begin();
+    expect(destination.statement(undefined)).toStartWith('select');
+    expect(destination.end()).toBeUndefined();
   });
 
   test('closing deletes what was published', async () => {

@@ -88,6 +88,8 @@ export interface TestRelay {
   readonly errors: unknown[];
   /** Rows dropped so far. */
   readonly dropped: () => number;
+  /** How often the reader of this node was told to read the log. */
+  readonly catchUps: () => number;
 }
 
 export interface TestRelayOptions extends Partial<RelayOptions> {
@@ -102,6 +104,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
   const ephemeral: TestRelay['ephemeral'] = [];
   const errors: unknown[] = [];
   let dropped = 0;
+  let catchUps = 0;
   const collect = (batch: readonly LogRow[]): void => {
     for (const row of batch) rows.push(row);
   };
@@ -115,7 +118,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
         published: () => undefined,
         failed: (_message, error) => errors.push(error),
       },
-      { hand, catchUp: () => undefined },
+      { hand, catchUp: () => void catchUps++ },
       batchMax,
     ),
     observer: {
@@ -128,7 +131,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
     ...more,
   });
   await relay.start();
-  return { relay, rows, ephemeral, errors, dropped: () => dropped };
+  return { relay, rows, ephemeral, errors, dropped: () => dropped, catchUps: () => catchUps };
 }
 
 /** Numbers of a channel's rows without a hole or a repeat, from `first` on. */

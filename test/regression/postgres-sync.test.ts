@@ -265,6 +265,60 @@ describe('The sync layer over PostgreSQL', () => {
     expect(node.adapter.health().up).toBe(true);
   }, 60_000);
 
+  test('a read that did not know a channel yet does not pass over its rows', async () => {
+    const database = await migrated();
+    const [pool, other] = [client(database.url, 'read', 1), client(database.url, 'other', 1)];
+    const told: Publication[] = [];
+    const reader = new PostgresReader(
+      { sql: pool, clock: systemClock, observer: silentObserver, name: 'test', log: () => undefined },
+      { publication: (publication) => void told.push(publication), head: () => undefined, settled: () => undefined },
+      0,
+    );
+    reader.add('a');
+    // The read waits behind a query that waits for a lock, and so it sees what is appended in the meantime.
+    const blocked = Promise.withResolvers<void>();
+    const locked = Promise.withResolvers<void>();
+    const blocking = other.begin(async (transaction) => {
+      await transaction`SELECT pg_advisory_xact_lock(4711)`;
+      locked.resolve();
+      await blocked.promise;
+    });
+    await locked.promise;
+    const waiting = pool`SELECT pg_advisory_lock(4711)`.execute();
+    reader.catchUp();
+    reader.add('b');
+    const admin = client(database.url, 'writer', 1);
+    await admin`SELECT FROM realtime.append_one(100, 3600, NULL, 'b', '1', NULL, NULL, NULL)`;
+    blocked.resolve();
+    await Promise.all([blocking, waiting]);
+    await reader.idle();
+    expect(told.map(({ channel, offset }) => [channel, offset])).toEqual([['b', 1]]);
+    await reader.close();
+  });
+
+  test('a giver waits while many rows that it handed over are not delivered', async () => {
+    const settling = Promise.withResolvers<void>();
+    const reader = new PostgresReader(
+      { sql: client('postgres://127.0.0.1:1/none', 'none'), clock: systemClock, observer: silentObserver, name: 'test', log: () => undefined }, // prettier-ignore
+      { publication: () => undefined, head: () => undefined, settled: () => settling.promise },
+      0,
+    );
+    const hand = (first: number, count: number): void | Promise<void> => {
+      const row = { channel: 'a', epoch: 'e', data: '1', at: 1, user: null, connection: null, except: null };
+      return reader.hand(Array.from({ length: count }, (_, index) => ({ ...row, seq: first + index, offset: 1 })));
+    };
+    // The first is delivered in the same step; then the sockets are waited for.
+    expect(hand(1, 1_000)).toBeUndefined();
+    expect(hand(1_001, 4_000)).toBeUndefined();
+    const waiting = hand(5_001, 1);
+    expect(waiting).toBeInstanceOf(Promise);
+    settling.resolve();
+    await waiting;
+    await reader.idle();
+    expect(reader.last).toBe(5_001);
+    await reader.close();
+  });
+
   // Each step ended with the promise of the next one: while rows came without a pause, every batch left a promise behind,
   // and all of them were kept until the reader had nothing left to do.
   test('a reader that never gets to rest keeps nothing of the batches that it has delivered', async () => {

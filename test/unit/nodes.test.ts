@@ -85,6 +85,8 @@ class SharedEnd implements SyncAdapter {
 
 class SharedLayer {
   readonly log: MemoryAdapter;
+  /** Each message comes twice. */
+  repeats = false;
   readonly #ends: SharedEnd[] = [];
 
   constructor(clock: HandClock) {
@@ -114,7 +116,11 @@ class SharedLayer {
   }
 
   #tell(ends: readonly SharedEnd[], tell: (events: SyncEvents) => void): void {
-    for (const end of ends) if (end.events !== undefined && !end.deaf && !end.away) tell(end.events);
+    for (const end of ends) {
+      if (end.events === undefined || end.deaf || end.away) continue;
+      tell(end.events);
+      if (this.repeats) tell(end.events);
+    }
   }
 }
 
@@ -293,6 +299,20 @@ describe('Nodes', () => {
     expect(names(a!)).toEqual(['a', 'b']);
   });
 
+  test('tell their own coming and leaving where no log takes only the first', async () => {
+    const rules = [{ channels: '*', recoverable: false }];
+    const [a, b] = ['a', 'b'].map((nodeId) => cluster.create(nodeId, { rules }));
+    await a!.nodes.start();
+    const watcher = a!.connect();
+    await watcher.send({ type: 'subscribe', channel: '$nodes' });
+    await b!.nodes.start();
+    await cluster.pass(1_000);
+    await b!.nodes.close();
+    const heard = watcher.outlet.told.flatMap((told) => (told.kind === 'message' ? [told.publication.data] : []));
+    const changes = heard.map((data) => JSON.parse(data) as { event: string; node: string });
+    expect(changes.map(({ event, node }) => `${event} ${node}`)).toEqual(['up a', 'up b', 'down b']);
+  });
+
   test('refuse a name that is taken, also when two begin at once', async () => {
     const [a] = await cluster.start('a');
     const late = cluster.create('a', { named: true });
@@ -345,6 +365,30 @@ describe('Nodes', () => {
     expect(value).toHaveLength(channelsAnsweredMax);
     expect(value).toContainEqual({ channel: 'both', subscribers: 3 });
   }, 30_000);
+
+  test('count each part of an answer once, however often it comes', async () => {
+    const [a, b] = await cluster.start('a', 'b');
+    const there = b!.connect();
+    await there.send({ type: 'subscribe', channel: 'both' });
+    cluster.layer.repeats = true;
+    expect(await a!.nodes.cluster.subscribers('both')).toEqual({ value: 1, incomplete: [] });
+    expect((await a!.nodes.cluster.channelCounts()).value).toEqual([{ channel: 'both', subscribers: 1 }]);
+  });
+
+  test('who asks while a count is under way gets one that began later', async () => {
+    const [a, b, c] = await cluster.start('a', 'b', 'c');
+    c!.end.deaf = true;
+    const first = a!.nodes.cluster.channelCounts();
+    await idle();
+    const there = b!.connect();
+    await there.send({ type: 'subscribe', channel: 'late' });
+    const later = [a!.nodes.cluster.channelCounts(), a!.nodes.cluster.channelCounts()];
+    c!.end.deaf = false;
+    expect(await first).toEqual({ value: [], incomplete: ['c'] });
+    for (const counts of await Promise.all(later)) {
+      expect(counts).toEqual({ value: [{ channel: 'late', subscribers: 1 }], incomplete: [] });
+    }
+  });
 
   test('answer with what they have when the others cannot be asked, but never claim a disconnect', async () => {
     const [a] = await cluster.start('a', 'b');

@@ -1,5 +1,6 @@
 // What the contract of all adapters does not say of the one in memory: how it stays small, and what it then forgets.
 
+import { heapStats } from 'bun:jsc';
 import { expect, test } from 'bun:test';
 import { Rules } from '../../../src/rules/rules.ts';
 import { HandClock, memoryAdapter } from '../../support/hub.ts';
@@ -113,4 +114,30 @@ test('a small history is a ring of exactly its size, whatever that is', () => {
       expect([publications[0]?.data, publications.at(-1)?.data]).toEqual([String(from), String(sent)]);
     }
   }
+});
+
+test('a log that was emptied to make room counts on until its own time is over', () => {
+  const clock = new HandClock();
+  const adapter = memoryAdapter(clock, 20_000);
+  const first = publish(adapter, clock, 'quiet', '1');
+  for (let sent = 0; sent < 20; sent++) publish(adapter, clock, 'loud', JSON.stringify('x'.repeat(1_500)));
+  expect(adapter.history('quiet', rule, { limit: 10 }).publications).toEqual([]);
+  clock.advance(59_000);
+  adapter.sweep();
+  expect(publish(adapter, clock, 'quiet', '2')).toEqual({ epoch: first!.epoch, offset: 2 });
+});
+
+test('keys are kept as long as history, and no longer', () => {
+  const clock = new HandClock();
+  const adapter = memoryAdapter(clock);
+  const heapSize = (): number => {
+    Bun.gc(true);
+    return heapStats().heapSize;
+  };
+  const before = heapSize();
+  for (let sent = 0; sent < 200_000; sent++) publish(adapter, clock, 'a', '1', `key ${sent} of this channel`);
+  const grown = heapSize() - before;
+  // Used after the measurement, so that it was not collected before.
+  expect(publish(adapter, clock, 'a', '1')?.offset).toBe(200_001);
+  expect(grown).toBeLessThan(5_000_000);
 });

@@ -159,8 +159,14 @@ test('a slow store: nothing of a former window is spent in the next, and who wai
     }
     return settled;
   };
-  for (let round = 0; round < 5; round++) {
-    for (let spent = 0; spent < 10; spent++) expect(await spend()).toBeUndefined();
+  for (let round = 0; round < 40; round++) {
+    // A question that takes its time would let the rest of a window pass that was told too short.
+    store.delayMs = 0;
+    expect(await spend()).toBeUndefined();
+    store.delayMs = 100;
+    for (let spent = 1; spent < 10; spent++) expect(await spend()).toBeUndefined();
+    // Whole seconds are told, so the moment within a second matters.
+    clock.advance(round * 25);
     const refusal = await spend();
     expect(refusal).toBeDefined();
     clock.advance(refusal!.retryAfter * 1_000);

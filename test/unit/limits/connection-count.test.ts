@@ -55,6 +55,14 @@ class Nodes {
   }
 }
 
+test('a node asks from the connection on that would pass its share, and not before', async () => {
+  const nodes = new Nodes(2, 10);
+  await nodes.connectAll([0, 0, 0, 0, 0]);
+  expect(nodes.questions).toBe(0);
+  await nodes.connectAll([0]);
+  expect(nodes.questions).toBe(1);
+});
+
 test('one node counts by itself', async () => {
   const nodes = new Nodes(1, 3);
   expect(await nodes.connectAll([0, 0, 0, 0, 0])).toBe(3);

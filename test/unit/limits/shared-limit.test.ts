@@ -100,3 +100,9 @@ test('a store that is back: nothing of what this node counted alone is kept afte
   await shared.fetch('one', 1);
   expect(shared.size).toBe(0);
 });
+
+test('a store that answers a longer time than a window: nobody is refused for longer than a window', async () => {
+  const store: LimitStore = { count: (_key, points) => Promise.resolve({ points, milliseconds: 5_000 }) };
+  const options = { name: 'n', limit: 10, windowMs: 1_000, store, clock: systemClock, log: () => undefined };
+  expect(await new SharedLimit(options).fetch('ann', 3)).toEqual({ granted: 3, milliseconds: 1_000 });
+});
