@@ -15,7 +15,9 @@ export interface RedisHeadsOptions {
 }
 
 const batchMax = 500;
-const fewMax = 100;
+const fewMin = 100;
+/** All channels are told within so many rounds of two seconds: an empty head that nobody reads is forgotten later. */
+const roundsMax = 150;
 
 export class RedisHeads {
   readonly #options: RedisHeadsOptions;
@@ -37,8 +39,9 @@ export class RedisHeads {
     if (this.#isTelling) return;
     const channels = this.#options.channels();
     if (this.#next >= channels.length) this.#next = 0;
-    const few = channels.slice(this.#next, this.#next + fewMax);
-    this.#next += fewMax;
+    const count = Math.max(fewMin, Math.ceil(channels.length / roundsMax));
+    const few = channels.slice(this.#next, this.#next + count);
+    this.#next += count;
     this.#tell(few).catch(() => undefined);
   }
 

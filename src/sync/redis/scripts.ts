@@ -82,8 +82,12 @@ redis.call(ARGV[5], ARGV[6], epoch .. ' ' .. offset .. ' ' .. at .. '\\n' .. ARG
 return {epoch, offset}
 `;
 
-/** A channel that was subscribed and never published to. */
-const emptyHeadKeptMs = 24 * 3_600_000;
+/**
+ * A channel that was subscribed to and never published to. Each read extends the time, and each node reads the heads of
+ * its channels far more often (`heads.ts`), so a head lives as long as somebody is subscribed. Without a subscriber
+ * it goes: whoever makes up names must not fill the server.
+ */
+export const emptyHeadKeptMs = 15 * 60_000;
 
 /**
  * The head, and a stretch of the stream: after an offset (but not past the rule's size), or the newest. Answers
@@ -96,7 +100,7 @@ const emptyHeadKeptMs = 24 * 3_600_000;
 export const readScript = `
 ${readFacts(4)}
 ${openLog}
-if not head[1] then redis.call('PEXPIRE', KEYS[1], ${emptyHeadKeptMs}) end
+if offset == '0' then redis.call('PEXPIRE', KEYS[1], ${emptyHeadKeptMs}) end
 local entries = {}
 if ARGV[2] ~= '0' then
   if ARGV[1] == '' then
