@@ -252,6 +252,7 @@ export class Channel<Data = unknown> implements ChannelPort {
       case 'history':
       case 'refreshed':
       case 'pong':
+      case 'ping':
       case 'drain':
       case 'error':
       // The connection's, not a channel's.

@@ -155,6 +155,8 @@ export type ServerFrame =
   | { readonly type: 'join' | 'leave' | 'update'; readonly channel: string; readonly member: Member }
   | { readonly type: 'refreshed'; readonly id?: number | string; readonly expires?: number }
   | { readonly type: 'pong'; readonly id?: number | string }
+  /** Event streams only, for whoever asked to see that the link lives. */
+  | { readonly type: 'ping' }
   | { readonly type: 'drain'; readonly after: number; readonly deadline: number }
   | ErrorFrame;
 

@@ -99,6 +99,7 @@ export class SharedChannel implements ChannelPort {
       case 'history':
       case 'refreshed':
       case 'pong':
+      case 'ping':
       case 'drain':
       case 'error':
         // The connection's, not a channel's.
