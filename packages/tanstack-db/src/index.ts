@@ -11,15 +11,21 @@ import {
 } from '@sobranie/client';
 import type { CollectionConfig } from '@tanstack/db';
 
-export interface SobranieCollectionOptions<Row extends object> extends LiveTableOptions<Row> {
+type Config<Row extends object> = CollectionConfig<Row, string>;
+
+export interface SobranieCollectionOptions<Row extends object>
+  extends LiveTableOptions<Row>, Pick<Config<Row>, 'onInsert' | 'onUpdate' | 'onDelete'> {
   /** The collection's name; the channel's unless given. */
   readonly id?: string;
 }
 
+/** A write that is through is waited for so long at most, should the server never publish it. */
+const seenMs = 5_000;
+
 /**
  * Options for `createCollection`. The collection is ready with its first rows, and goes on through lost connections and
- * gaps as a live table does. Add `onInsert`, `onUpdate` and `onDelete` to write: what they return is awaited, and the
- * optimistic state lasts until then.
+ * gaps as a live table does. `onInsert`, `onUpdate` and `onDelete` write to the backend; the optimistic state lasts until
+ * the server has published what they wrote.
  *
  * @example
  * const orders = createCollection(sobranieCollection(client, 'orders', { key: 'id' }));
@@ -31,28 +37,60 @@ export function sobranieCollection<
 >(
   client: Sobranie<Channels>,
   channel: Name,
-  { id = channel, ...options }: SobranieCollectionOptions<NoInfer<Row>>,
-): CollectionConfig<Row, string> & { readonly utils: { readonly table: LiveTable<Row> } } {
+  { id = channel, onInsert, onUpdate, onDelete, ...options }: SobranieCollectionOptions<NoInfer<Row>>,
+): Config<Row> & { readonly utils: { readonly table: LiveTable<Row> } } {
   const table = liveTable<Channels, Name, Row>(client, channel, options);
   const { key } = options;
   const getKey = (row: Row): string => String(typeof key === 'string' ? row[key] : key(row));
+  /** Who waits for a change of these keys. */
+  const waiting = new Map<Set<string>, () => void>();
+
+  const untilSeen =
+    <Params extends { readonly transaction: { readonly mutations: readonly { readonly key: unknown }[] } }>(
+      write: (params: Params) => Promise<unknown>,
+    ) =>
+    async (params: Params): Promise<void> => {
+      const keys = new Set(params.transaction.mutations.map((mutation) => String(mutation.key)));
+      const seen = new Promise<void>((resolve) => waiting.set(keys, resolve));
+      try {
+        await write(params);
+        await Promise.race([seen, new Promise((resolve) => setTimeout(resolve, seenMs))]);
+      } finally {
+        waiting.delete(keys);
+      }
+    };
+
   return {
     id,
     getKey,
     utils: { table },
+    ...(onInsert && { onInsert: untilSeen(onInsert) }),
+    ...(onUpdate && { onUpdate: untilSeen(onUpdate) }),
+    ...(onDelete && { onDelete: untilSeen(onDelete) }),
     sync: {
       sync: ({ begin, write, commit, markReady }) => {
         let known = new Map<string, Row>();
         return table.subscribe(({ rows, status }) => {
           const next = new Map(rows.map((row) => [getKey(row), row]));
+          const changed = new Set<string>();
           begin();
-          for (const [name, row] of known) if (!next.has(name)) write({ type: 'delete', value: row });
+          for (const [name, row] of known) {
+            if (next.has(name)) continue;
+            write({ type: 'delete', value: row });
+            changed.add(name);
+          }
           for (const [name, row] of next) {
             const before = known.get(name);
-            if (before !== row) write({ type: before === undefined ? 'insert' : 'update', value: row });
+            if (before === row) continue;
+            write({ type: before === undefined ? 'insert' : 'update', value: row });
+            changed.add(name);
           }
           void commit();
           known = next;
+          for (const [keys, resolve] of waiting) {
+            for (const name of changed) keys.delete(name);
+            if (keys.size === 0) resolve();
+          }
           if (status === 'live') markReady();
         });
       },
