@@ -35,6 +35,7 @@ interface Unread<Event> {
   readonly before: Position | undefined;
 }
 
+/** A channel: subscribed while somebody listens, at one position for all who do. `client.channel` makes it. */
 export class Channel<Data = unknown> implements ChannelPort {
   readonly name: string;
   /** Who is in the channel. */
@@ -135,7 +136,12 @@ export class Channel<Data = unknown> implements ChannelPort {
     return this.events();
   }
 
-  /** As iterating over the channel itself, until `signal` aborts. */
+  /**
+   * As iterating over the channel itself, until `signal` aborts.
+   *
+   * @example
+   * for await (const event of client.channel('posts').events({ signal: AbortSignal.timeout(60_000) })) show(event);
+   */
   async *events({ signal, since }: Omit<SubscribeOptions, 'onGap'> = {}): AsyncIterableIterator<Message<Data> | Gap> {
     const queue: Unread<Message<Data> | Gap>[] = [];
     let failure: SobranieError | undefined;

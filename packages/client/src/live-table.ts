@@ -75,6 +75,7 @@ export function liveTable<
   return new LiveTable<Row>(client.channel(channel) as unknown as Channel<Change<Row>>, options);
 }
 
+/** Rows that are those of the table, and what the application writes. `liveTable` makes it. */
 export class LiveTable<Row extends object> {
   readonly channel: Channel<Change<Row>>;
   readonly #options: LiveTableOptions<Row>;
@@ -118,7 +119,12 @@ export class LiveTable<Row extends object> {
     return this.#state;
   }
 
-  /** Follows the table, and calls `listener` after changes, at most some sixty times a second. */
+  /**
+   * Follows the table, and calls `listener` after changes, at most some sixty times a second.
+   *
+   * @example
+   * const stop = orders.subscribe(({ rows, status }) => render(rows, status));
+   */
   subscribe(listener: Listener<LiveTableState<Row>>): Stop {
     // A new function for each, so that the same listener may listen twice.
     const own: Listener<LiveTableState<Row>> = (state) => listener(state);

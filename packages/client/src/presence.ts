@@ -14,6 +14,7 @@ export interface PresentChannel {
   renew(): void;
 }
 
+/** Who is in a channel: `channel.presence`. */
 export class Presence {
   readonly #channel: PresentChannel;
   readonly #connection: Connection;

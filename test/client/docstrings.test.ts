@@ -1,0 +1,136 @@
+// What the packages offer says what it is: every exported function and class, and every public method of theirs, has a
+// docstring; those that are called have an example, and the examples are of the right types.
+
+import { expect, test } from 'bun:test';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const root = join(import.meta.dir, '../..');
+
+interface Item {
+  readonly file: string;
+  readonly name: string;
+  readonly docstring: string;
+}
+
+/** Exported functions and classes; of exported classes the methods that are not marked as parts of the inside. */
+function itemsOf(file: string): Item[] {
+  const text = readFileSync(join(root, file), 'utf8');
+  // What the package's own parts call of each other stands at a class's end.
+  const offered = text.replace(/\n {2}\/\/ For (the parts of this package|the channel)\n[^]*?\n}\n/g, '\n}\n');
+  const pattern =
+    /(\/\*\*(?:[^*]|\*(?!\/))*\*\/)?\n(?:export (?:async )?function (\w+)|export class (\w+)| {2}(?:async )?\*?([a-z]\w*)(?:<[^]*?>)?\(.*\): .*\{$)/gm;
+  return Array.from(offered.matchAll(pattern), ([, docstring = '', ...names]) => ({
+    file,
+    name: names.find((name) => name !== undefined) ?? '',
+    docstring,
+  }));
+}
+
+const files = [
+  'packages/client/src/sobranie.ts',
+  'packages/client/src/channel.ts',
+  'packages/client/src/presence.ts',
+  'packages/client/src/live-table.ts',
+  'packages/client/src/errors.ts',
+  'packages/react/src/index.ts',
+  'packages/tanstack-db/src/index.ts',
+];
+const items = files.flatMap(itemsOf);
+/** Said in full by their docstrings, or shown with another one. */
+const plain = ['Channel', 'Presence', 'LiveTable', 'connect', 'reconnect', 'close', 'channel', 'on', 'list', 'remove'];
+
+test('all are found', () => {
+  const names = new Set(items.map(({ name }) => name));
+  for (const name of [
+    'Sobranie',
+    'channel',
+    'subscribe',
+    'publish',
+    'liveTable',
+    'useLiveTable',
+    'sobranieCollection',
+  ]) {
+    expect(names).toContain(name);
+  }
+});
+
+test('each has a docstring, with an example', () => {
+  const bare = items.filter(({ docstring }) => docstring === '').map(({ file, name }) => `${file}: ${name}`);
+  const unshown = items
+    .filter(({ docstring, name }) => !docstring.includes('@example') && !plain.includes(name))
+    .map(({ file, name }) => `${file}: ${name}`);
+  expect({ bare, unshown }).toEqual({ bare: [], unshown: [] });
+});
+
+/** What the examples take for granted. */
+const prelude = `
+import { liveTable, Sobranie, SobranieError, type Change } from '@sobranie/client';
+import { useChannel, useConnection, useLiveTable, usePresence, useTable } from '@sobranie/react';
+import { sobranieCollection } from '@sobranie/tanstack-db';
+import { createCollection } from '@tanstack/db';
+interface Post { title: string }
+interface Message { text: string }
+interface Order { id: number; status: string }
+const known = new Sobranie<{ posts: Change<Post>; orders: Change<Order>; 'chat:*': Message }>('');
+const followed = liveTable(known, 'orders', { key: 'id' });
+declare const room: string;
+declare const order: Order;
+declare const api: { send(id: number): Promise<void> };
+declare function show(data: unknown): void;
+declare function showNames(data: unknown): void;
+declare function showOffline(is: boolean): void;
+declare function showReadOnly(): void;
+declare function render(...data: unknown[]): void;
+declare function apply(data: unknown): void;
+declare function add(data: unknown): void;
+declare function reload(): Promise<void>;
+export {};
+`;
+
+test('the examples are of the right types', async () => {
+  const folder = join(root, 'node_modules/.examples');
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const examples = items.flatMap(({ docstring }) =>
+    docstring.includes('@example')
+      ? [
+          docstring
+            .split('@example')[1]
+            ?.replace(/^ *\*( |\/|$)/gm, '')
+            .trim() ?? '',
+        ]
+      : [],
+  );
+  expect(examples.length).toBeGreaterThan(12);
+  const paths = examples.map((example, index) => {
+    const path = join(folder, `example-${index}.ts`);
+    const own = `${/new Sobranie/.test(example) ? '' : 'const client = known;'}${/const orders/.test(example) ? '' : 'const orders = followed;'}`;
+    writeFileSync(path, `${prelude}\nexport async function example() {\n${own}\n${example}\n}\n`);
+    return path;
+  });
+  const config = { extends: '../../tsconfig.json', include: [], files: paths };
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));
+  try {
+    const check = Bun.spawn([join(root, 'node_modules/.bin/tsc'), '--noEmit', '-p', folder], { stdout: 'pipe' });
+    expect(await check.stdout.text()).toBe('');
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('the document of the client begins with the eight lines', () => {
+  const text = readFileSync(join(root, 'docs/client.md'), 'utf8');
+  const lines = /```ts check\n([^]*?)```/.exec(text)?.[1]?.trim().split('\n') ?? [];
+  expect(lines).toHaveLength(8);
+  expect(text.indexOf('```ts check')).toBeLessThan(20);
+});
+
+test('the example of orders is 25 lines of code at most', () => {
+  const text = readFileSync(join(root, 'examples/react-orders/app.tsx'), 'utf8');
+  const code = text.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('//'));
+  expect(code.length).toBeLessThanOrEqual(25);
+  for (const path of ['examples/vue-orders/orders.vue', 'examples/svelte-orders/orders.svelte']) {
+    expect(readFileSync(join(root, path), 'utf8').trim().split('\n').length).toBeLessThan(20);
+  }
+});
