@@ -11,6 +11,7 @@ import {
   integer,
   pgSchema,
   pgTable,
+  primaryKey,
   text,
   timestamp,
   unique,
@@ -87,6 +88,50 @@ export const tickets = realtime.table('tickets', {
   digest: text('digest').primaryKey(),
   claims: text('claims').notNull(),
   endsAt: timestamp('ends_at', { withTimezone: true }).notNull(),
+});
+
+/** Where the presence of each channel stands. Unlogged, as all of presence, which the schema cannot express. */
+export const presenceChannels = realtime.table(
+  'presence_channels',
+  {
+    channel: text('channel').primaryKey(),
+    epoch: text('epoch').notNull(),
+    version: bigint('version', { mode: 'number' }).notNull(),
+    emptySince: timestamp('empty_since', { withTimezone: true }),
+  },
+  (table) => [
+    index('presence_channels_empty')
+      .on(table.emptySince)
+      .where(sql`${table.emptySince} IS NOT NULL`),
+  ],
+);
+
+/** Connections that are members of channels. */
+export const presenceMembers = realtime.table(
+  'presence_members',
+  {
+    channel: text('channel').notNull(),
+    connection: text('connection').notNull(),
+    place: bigint('place', { mode: 'number' }).generatedAlwaysAsIdentity(),
+    node: text('node').notNull(),
+    user: text('user'),
+    parts: boolean('parts').notNull().default(false),
+    since: bigint('since', { mode: 'number' }).notNull(),
+    member: text('member').notNull(),
+  },
+  (table) => [
+    primaryKey({ name: 'presence_members_pkey', columns: [table.channel, table.connection] }),
+    index('presence_members_user')
+      .on(table.channel, table.user, table.place)
+      .where(sql`"user" IS NOT NULL`),
+    index('presence_members_node').on(table.node, table.channel),
+  ],
+);
+
+/** Nodes that have members, and until when they live without another sign of life. */
+export const presenceNodes = realtime.table('presence_nodes', {
+  node: text('node').primaryKey(),
+  diesAt: timestamp('dies_at', { withTimezone: true }).notNull(),
 });
 
 /** Demo: watched as `posts` and `posts:{id}`. */

@@ -10,6 +10,7 @@ import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
 import type { Sessions } from '../core/sessions.ts';
 import { createMetrics } from '../metrics/metrics.ts';
+import { NodePresence } from '../presence/presence.ts';
 import type { Nodes } from '../nodes/nodes.ts';
 import { demoPages } from '../pages/demo.ts';
 import { EventFanout } from '../transports/event-fanout.ts';
@@ -69,6 +70,15 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
   const { access, tryRules } = await startAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
   let nodes: Nodes | undefined = undefined;
   const limits = createLimits({ settings, store: engine.limits, nodes: () => nodes, clock, log, closing });
+  const presence = new NodePresence({
+    store: engine.presence,
+    incarnation,
+    graceMs: settings.presenceGrace * 1_000,
+    dataBytesMax: settings.presenceDataBytes,
+    clock,
+    sent: (type, channel, count) => metrics.sent(type, channel, count),
+    log: (message, error) => log.warn({ err: error }, message),
+  });
   const { hub, sessions, subscribing, failures } = createCore(
     {
       nodeId: settings.nodeId,
@@ -82,6 +92,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
       adapter,
       rules,
       access,
+      presence,
       limits,
       authenticate,
       observer: metrics,
@@ -94,11 +105,15 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
   events.start();
   closing.add('event streams', () => events.close());
   let publisher: TopicPublisher | null = null;
-  hub.attach(new WebSocketFanout(sessions, () => publisher));
-  hub.attach(events);
+  for (const fanout of [new WebSocketFanout(sessions, () => publisher), events]) {
+    hub.attach(fanout);
+    presence.attach(fanout);
+  }
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
+  presence.start();
+  closing.add('presence', () => presence.close());
   nodes = await joinNodes({
     settings,
     hub,
@@ -126,6 +141,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
   metrics.readFrom({
     subscriptions: () => hub.subscriptionCount,
     channels: () => hub.channelCount,
+    presenceMembers: () => presence.members,
     shutdownSeconds: () => shutdown.seconds,
     ...relaySources,
   });
@@ -145,6 +161,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
     failures,
     limits,
     access,
+    presence,
     clock,
     cluster,
     adapter,

@@ -5,6 +5,7 @@ import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Access, Authenticate } from '../core/access.ts';
 import type { Failures } from '../core/failures.ts';
 import type { Limits } from '../core/limits.ts';
+import type { Presence } from '../core/presence.ts';
 import type { Sessions } from '../core/sessions.ts';
 import type { Subscribing } from '../core/subscribing.ts';
 import type { Clock } from '../time/clock.ts';
@@ -13,6 +14,7 @@ import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import { Admission } from '../transports/admission.ts';
 import { RefusalLog } from '../transports/refusal-log.ts';
+import { presenceRoutes } from '../api/presence.ts';
 import { apiRoutes } from '../api/publish.ts';
 import { apiOrigins, preflightRoutes } from '../api/cross-origin.ts';
 import type { EventFanout } from '../transports/event-fanout.ts';
@@ -38,6 +40,7 @@ export interface ServerParts {
   readonly failures: Failures;
   readonly limits: Limits;
   readonly access: Access;
+  readonly presence: Presence;
   readonly clock: Clock;
   readonly cluster: Cluster;
   readonly adapter: SyncAdapter;
@@ -165,9 +168,9 @@ export function createServer(parts: ServerParts): Elysia {
       serverAccess,
       tryRules: parts.tryRules,
     });
-    app
-      .use(new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins)).use(api).use(rights).use(ticketing))
-      .use(swaggerRoutes(parts.version));
+    const present = presenceRoutes({ presence: parts.presence, serverAccess });
+    const calls = new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins));
+    app.use(calls.use(api).use(present).use(rights).use(ticketing)).use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

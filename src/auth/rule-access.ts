@@ -70,6 +70,10 @@ export class RuleAccess implements Access {
     return this.#rules.access(channel).subscribersMax;
   }
 
+  membersMax(channel: string): number {
+    return this.#rules.access(channel).membersMax;
+  }
+
   async renew(user: string | undefined): Promise<void> {
     const { database, decisions } = this.#ports;
     try {

@@ -1,7 +1,7 @@
 // What each command of a connection does. One object serves all sessions, which hand it one command at a time.
 
 import { isRefused, type Command } from '../protocol/commands.ts';
-import { encodeFrame, historyFrame, publishedFrame, withId } from '../protocol/frames.ts';
+import { encodeFrame, historyFrame, presenceFrame, publishedFrame, withId } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Clock } from '../time/clock.ts';
@@ -11,6 +11,7 @@ import type { Hub } from './hub.ts';
 import { refusalError, type Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
 import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
+import type { Presence } from './presence.ts';
 import type { Subscribing } from './subscribing.ts';
 
 type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
@@ -24,6 +25,7 @@ export interface CommandsOptions {
   readonly hub: Hub;
   readonly subscribing: Subscribing;
   readonly access: Access;
+  readonly presence: Presence;
   readonly limits: Limits;
   /** Checks the tokens of `refresh` commands. */
   readonly authenticate: Authenticate;
@@ -55,12 +57,13 @@ export class Commands {
       case 'refresh':
         return this.#refresh(connection, command);
       case 'presence':
-        throw new RealtimeError('bad_request', `This server does not offer "${command.type}".`);
+        return this.#presence(connection, command);
     }
   }
 
   #publish(connection: Connection, command: Of<'publish'>): Promise<void> | undefined {
-    const { id, channel, data, echo, key } = command;
+    const { id, channel, data, echo, key, to } = command;
+    if (to !== undefined) throw new RealtimeError('bad_request', 'This server sends to no single connection yet.');
     const { identity, outlet } = connection;
     const allowed = this.#options.access.may(identity, 'publish', channel);
     if (allowed === false) throw new RealtimeError('forbidden');
@@ -89,7 +92,13 @@ export class Commands {
 
   #subscribe(connection: Connection, { id, channels }: Of<'subscribe'>): Promise<void> {
     const requests = channels.map((request) =>
-      isRefused(request) ? request : { channel: request.channel, resume: request.since && (() => request.since) },
+      isRefused(request)
+        ? request
+        : {
+            channel: request.channel,
+            resume: request.since && (() => request.since),
+            presence: request.presence,
+          },
     );
     return this.#options.subscribing.subscribeEach(connection, requests, id);
   }
@@ -142,6 +151,22 @@ export class Commands {
     connection.outlet.send('history', frame);
     // Several in one packet would hold everybody up for as long as all of them take to write.
     if (frame.length > largeReply) await this.#options.clock.sleep(0);
+  }
+
+  async #presence(connection: Connection, { id, channel, data, limit }: Of<'presence'>): Promise<void> {
+    const { access, presence, clock } = this.#options;
+    await this.#untilRead(connection);
+    if (connection.closed) return;
+    if (!(await access.may(connection.identity, 'presence', channel))) throw new RealtimeError('forbidden');
+    if (data !== undefined) {
+      if (!presence.has(connection.id, channel)) {
+        throw new RealtimeError('not_subscribed', 'This connection is no member: subscribe with presence first.');
+      }
+      await presence.enter(connection, channel, data, 0);
+    }
+    const frame = presenceFrame(id, channel, await presence.list(channel, limit));
+    connection.outlet.send('presence', frame);
+    if (frame.length > largeReply) await clock.sleep(0);
   }
 
   /** A few bytes ask for a mebibyte: who has not read the reply before is not given the next, and in the end cut off. */

@@ -9,6 +9,7 @@ import { Failures } from './failures.ts';
 import { Hub, type HubOptions } from './hub.ts';
 import type { Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
+import type { Presence } from './presence.ts';
 import { Sessions } from './sessions.ts';
 import { Subscribing } from './subscribing.ts';
 import type { SyncAdapter } from './sync-adapter.ts';
@@ -23,6 +24,7 @@ export interface CorePorts {
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
   readonly access: Access;
+  readonly presence: Presence;
   readonly limits: Limits;
   readonly authenticate: Authenticate;
   readonly observer: HubObserver;
@@ -41,12 +43,12 @@ export interface Core {
 }
 
 export function createCore(options: CoreOptions, ports: CorePorts): Core {
-  const { access, limits, authenticate, observer, clock, cluster, log } = ports;
+  const { access, presence, limits, authenticate, observer, clock, cluster, log } = ports;
   const { nodeId, heartbeatSeconds, channelsPerConnectionMax } = options;
   const failures = new Failures(observer, log);
   const hub = new Hub(options, ports);
-  const subscribing = new Subscribing({ hub, access, cluster, observer, failures, channelsPerConnectionMax });
-  const commands = new Commands({ hub, subscribing, access, limits, authenticate, observer, clock });
+  const subscribing = new Subscribing({ hub, access, presence, cluster, observer, failures, channelsPerConnectionMax });
+  const commands = new Commands({ hub, subscribing, access, presence, limits, authenticate, observer, clock });
   const sessions = new Sessions({
     nodeId,
     heartbeatSeconds,

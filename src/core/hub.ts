@@ -13,6 +13,7 @@ import type { Members } from './members.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Fanout } from './outlet.ts';
 import { paceLimits, waitForPace } from './pace.ts';
+import type { Presence } from './presence.ts';
 import { Publication, type Sender } from './publication.ts';
 import type { RecoveryLimits } from './recovery.ts';
 import type { Subscription } from './subscription.ts';
@@ -28,6 +29,7 @@ export interface HubOptions {
 export interface HubPorts {
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
+  readonly presence: Presence;
   readonly observer: HubObserver;
   readonly clock: Clock;
   /** Where failures go that no client is told in detail. */
@@ -125,13 +127,17 @@ export class Hub implements SyncEvents {
   unsubscribe(connection: Connection, name: string): void {
     const subscription = connection.subscription(name);
     if (subscription === undefined) return;
+    this.#ports.presence.leave(connection, name);
     connection.outlet.leave(name);
     this.#remove(connection, subscription);
   }
 
   /** The connection is gone: ends all of its subscriptions. */
   leave(connection: Connection): void {
-    for (const subscription of connection.subscriptions) this.#remove(connection, subscription);
+    for (const subscription of connection.subscriptions) {
+      this.#ports.presence.part(connection, subscription.channel);
+      this.#remove(connection, subscription);
+    }
   }
 
   #remove(connection: Connection, subscription: Subscription): void {

@@ -12,6 +12,13 @@ export interface Gap {
   readonly reason: GapReason;
 }
 
+/** A frame for everyone who hears of a channel's presence. */
+export interface PresencePush {
+  /** The frame's type. */
+  readonly type: string;
+  readonly frame: string;
+}
+
 /**
  * One connection. All calls are synchronous and keep their order; calls after the connection is gone do nothing and
  * throw nothing.
@@ -32,6 +39,9 @@ export interface Outlet {
   /** From now on the transport's `Fanout` reaches this connection on the channel. */
   join(channel: string): void;
   leave(channel: string): void;
+  /** As `join`, for what changes in the channel's presence. */
+  joinPresence(channel: string): void;
+  leavePresence(channel: string): void;
   /** Bytes that were handed over and not yet taken in by the peer. */
   bufferedBytes(): number;
   /** Stops and resumes reading from the peer, so that commands cannot pile up. */
@@ -49,4 +59,6 @@ export interface Fanout {
   /** Answers how many of the connections that joined do not get it: the one that `except` names, if it is among them. */
   publication(publication: Publication): number;
   gap(gap: Gap): void;
+  /** To all that joined the channel's presence, in order. */
+  presence(channel: string, pushes: readonly PresencePush[]): void;
 }

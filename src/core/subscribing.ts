@@ -3,7 +3,7 @@
 //   1. each channel is checked, then opened; if one fails, none is subscribed. What was allowed must still be allowed in
 //      the step in which the connection is added, from which on it is asked about anew by whoever takes rights away
 //   2. those that say where they stood get a recovery, which holds back what is published from now on
-//   3. the first page of history of each is read, so that `recovered` is known before it is told
+//   3. the first page of history of each is read, so that `recovered` is known before it is told; and presence is entered
 //   4. in one synchronous step: `subscribed` is sent, and every channel without a recovery goes live
 //   5. recoveries send what was missed and go live one by one
 //
@@ -14,6 +14,7 @@ import type { RefusedCommand } from '../protocol/commands.ts';
 import { encodeFrame, type CommandId, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Action } from '../rules/config.ts';
 import type { Access } from './access.ts';
 import type { Channel } from './channel.ts';
 import type { Cluster } from './cluster.ts';
@@ -21,6 +22,7 @@ import type { Connection } from './connection.ts';
 import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
 import type { HubObserver } from './observer.ts';
+import type { Presence } from './presence.ts';
 import type { Recovery } from './recovery.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -33,11 +35,14 @@ export type Resume = (epoch: string) => Position | 'lost' | undefined;
 export interface SubscribeRequest {
   readonly channel: string;
   readonly resume?: Resume | undefined;
+  /** Enters the channel's presence with this data, JSON text on one line. */
+  readonly presence?: string | undefined;
 }
 
 export interface SubscribingOptions {
   readonly hub: Hub;
   readonly access: Access;
+  readonly presence: Presence;
   /** All nodes together, this one among them; undefined before it has joined them. */
   readonly cluster: () => Cluster | undefined;
   readonly observer: HubObserver;
@@ -74,6 +79,7 @@ export class Subscribing {
     const beginnings = await this.#enter(connection, requests);
     try {
       await this.#prepare(beginnings);
+      await this.#enterPresence(connection, requests);
       if (connection.closed) return;
       requireAll(connection, beginnings);
     } catch (error) {
@@ -82,6 +88,9 @@ export class Subscribing {
       throw error;
     }
     connection.outlet.subscribed(beginnings.map(stateOf), id);
+    for (const { channel, presence } of requests) {
+      if (presence !== undefined) this.#options.presence.hear(connection, channel);
+    }
     for (const beginning of beginnings) this.#goLiveOrRecover(connection, beginning);
   }
 
@@ -168,7 +177,15 @@ export class Subscribing {
     if (forbidden !== undefined) {
       throw new RealtimeError('forbidden', `No rule allows to subscribe to ${forbidden.channel}.`);
     }
+    await this.#permitPresence(connection, requests);
     return Promise.all(requests.map(async ({ channel }) => this.#subscribersElsewhere(channel)));
+  }
+
+  async #permitPresence({ identity }: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
+    for (const { channel, presence } of requests) {
+      if (presence === undefined || (await this.#options.access.may(identity, 'presence', channel))) continue;
+      throw new RealtimeError('forbidden', `No rule allows to enter the presence of ${channel}.`);
+    }
   }
 
   #requireRoom(connection: Connection, requests: readonly SubscribeRequest[]): void {
@@ -241,6 +258,17 @@ export class Subscribing {
     );
   }
 
+  /** Who cannot enter is not subscribed either, so that what was asked for is done as a whole or not at all. */
+  async #enterPresence(connection: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
+    const { presence, access } = this.#options;
+    await Promise.all(
+      requests.map(async (request) => {
+        if (request.presence === undefined || connection.closed) return;
+        await presence.enter(connection, request.channel, request.presence, access.membersMax(request.channel));
+      }),
+    );
+  }
+
   #goLiveOrRecover(connection: Connection, beginning: Beginning): void {
     const { subscription, channel, recovery, recovered, again, lost } = beginning;
     const { members } = channel;
@@ -279,18 +307,40 @@ export class Subscribing {
 
   async #leaveIfDenied(connection: Connection, subscription: Subscription): Promise<boolean> {
     const { channel } = subscription;
-    const reason = await this.#denial(connection, channel);
+    const reason = await this.#denial(connection, 'subscribe', channel);
     // One that began meanwhile was asked about as it began.
-    if (reason === undefined || connection.subscription(channel) !== subscription) return false;
-    this.#options.hub.unsubscribe(connection, channel);
-    connection.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason }));
+    if (connection.subscription(channel) !== subscription) return false;
+    if (reason === undefined) return this.#leavePresenceIfDenied(connection, subscription);
+    this.#end(connection, channel, reason);
     return true;
   }
 
-  async #denial({ identity }: Connection, channel: string): Promise<ErrorCode | undefined> {
+  #end(connection: Connection, channel: string, reason: string): void {
+    this.#options.hub.unsubscribe(connection, channel);
+    connection.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason }));
+  }
+
+  /** A WebSocket stays subscribed, and hears by an error of its own that it is no member any more. */
+  async #leavePresenceIfDenied(connection: Connection, { channel }: Subscription): Promise<boolean> {
+    const { presence, failures } = this.#options;
+    if (!presence.has(connection.id, channel)) return false;
+    const reason = await this.#denial(connection, 'presence', channel);
+    if (reason === undefined || !presence.has(connection.id, channel)) return false;
+    // An event stream asked for both, and has no other way to be told.
+    if (!connection.outlet.takesCommands) {
+      this.#end(connection, channel, reason);
+      return true;
+    }
+    presence.leave(connection, channel);
+    const error = new RealtimeError(reason, `This connection is no member of ${channel} any more.`);
+    failures.reply(connection.outlet, error, undefined, channel);
+    return false;
+  }
+
+  async #denial({ identity }: Connection, action: Action, channel: string): Promise<ErrorCode | undefined> {
     const { access, failures } = this.#options;
     try {
-      return (await access.may(identity, 'subscribe', channel)) ? undefined : 'forbidden';
+      return (await access.may(identity, action, channel)) ? undefined : 'forbidden';
     } catch (error) {
       // Whoever decides cannot be asked: nobody may stay on a guess.
       return failures.expected(error).code;

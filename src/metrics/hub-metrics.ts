@@ -31,7 +31,8 @@ export function hubMetrics(registry: Registry, node: string): HubObserver {
     'Deliveries: one publication to 1,000 connections counts 1,000',
     ['type', 'channel'],
   );
-  const messagesOf = new Children((channel) => messagesSent.labels('message', channel));
+  const sentOf = new Children((type) => new Children((channel) => messagesSent.labels(type, channel)));
+  const messagesOf = sentOf.of('message');
   const received = counter(registry, 'sobranie_messages_received_total', 'Commands from clients', ['type']);
   const receivedOf = new Children((type) => received.labels(type));
   const publications = counter(
@@ -89,6 +90,7 @@ export function hubMetrics(registry: Registry, node: string): HubObserver {
       // The clock of the machine that accepted it may be a little ahead.
       duration.observe(Math.max(0, seconds));
     },
+    sent: (type, channel, count) => sentOf.of(type).of(namespaces.of(channel)).inc(count),
     broadcastFailed: () => failures.inc(),
     lost: (reason, count) => lostOf.of(reason).inc(count),
     recovery: (outcome) => recoveriesOf.of(outcome).inc(),

@@ -18,6 +18,8 @@ import { syncMetrics } from './sync-metrics.ts';
 export interface MetricSources {
   readonly subscriptions?: () => number;
   readonly channels?: () => number;
+  /** Of this node, once per channel. */
+  readonly presenceMembers?: () => number;
   /** Rows that wait in the outbox. */
   readonly outboxPending?: () => number;
   /** Age in seconds of the oldest row that waits. */
@@ -61,6 +63,10 @@ export function createMetrics(options: { readonly node: string }): Metrics {
 const gauges: { readonly [Source in keyof MetricSources]-?: readonly [name: string, help: string] } = {
   subscriptions: ['sobranie_subscriptions_active', 'Subscriptions of all connections'],
   channels: ['sobranie_channels_active', 'Channels with a subscriber on this node'],
+  presenceMembers: [
+    'sobranie_presence_members',
+    'Members of channels whose connections are on this node: a connection counts once per channel',
+  ],
   outboxPending: ['sobranie_outbox_pending', 'Changes that wait in the outbox, on the node that relays'],
   outboxLagSeconds: [
     'sobranie_outbox_lag_seconds',

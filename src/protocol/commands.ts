@@ -14,6 +14,8 @@ interface Identified {
 export interface ChannelRequest {
   readonly channel: ChannelName;
   readonly since?: Position | undefined;
+  /** The data to enter the channel's presence with, as JSON text on one line; absent without presence. */
+  readonly presence?: string | undefined;
 }
 
 export interface SubscribeCommand extends Identified {
@@ -34,6 +36,8 @@ export interface PublishCommand extends Identified {
   readonly data: string;
   readonly echo: boolean;
   readonly key?: string | undefined;
+  /** The one connection that gets it. */
+  readonly to?: string | undefined;
 }
 
 export interface HistoryCommand extends Identified {
@@ -46,6 +50,9 @@ export interface HistoryCommand extends Identified {
 export interface PresenceCommand extends Identified {
   readonly type: 'presence';
   readonly channel: ChannelName;
+  /** Replaces the connection's own data: JSON text on one line. */
+  readonly data?: string | undefined;
+  readonly limit: number;
 }
 
 export interface RefreshCommand extends Identified {
@@ -82,6 +89,11 @@ export const historyLimitDefault = 100;
 export const historyLimitMax = 1_000;
 /** Of one `subscribe` command. */
 export const subscribeChannelsMax = 1_000;
+export const presenceLimitDefault = 1_000;
+export const presenceLimitMax = 10_000;
+/** Longer than the ids of connections. */
+const connectionLengthMax = 64;
+
 /** A frame that was refused, with what is known of it for the error reply. */
 export interface RefusedCommand {
   readonly error: RealtimeError;
@@ -126,7 +138,7 @@ function readCommand(frame: Record<string, unknown>, text: string): Command | Re
       }
       return { type, id, token: frame.token };
     case 'subscribe':
-      return readSubscribe(id, frame);
+      return readSubscribe(id, frame, text);
     case 'unsubscribe':
     case 'publish':
     case 'history':
@@ -137,43 +149,62 @@ function readCommand(frame: Record<string, unknown>, text: string): Command | Re
   }
 }
 
-function readSubscribe(id: CommandId | undefined, frame: Record<string, unknown>): SubscribeCommand | RefusedCommand {
+function readSubscribe(
+  id: CommandId | undefined,
+  frame: Record<string, unknown>,
+  text: string,
+): SubscribeCommand | RefusedCommand {
   const { channels } = frame;
   if (channels === undefined || channels === null) {
-    const request = readChannelRequest(id, frame);
+    const request = readChannelRequest(id, frame, isNestedTooDeeply(text));
     return isRefused(request) ? request : { type: 'subscribe', id, channels: [request] };
   }
   if (frame.channel !== undefined) return refused(id, undefined, 'bad_request', 'Give either "channel" or "channels".');
   if (!Array.isArray(channels) || channels.length === 0 || channels.length > subscribeChannelsMax) {
-    const text = `"channels" is a list of 1 to ${subscribeChannelsMax} objects {channel, since?}.`;
+    const text = `"channels" is a list of 1 to ${subscribeChannelsMax} objects {channel, since?, presence?}.`;
     return refused(id, undefined, 'bad_request', text);
   }
-  return { type: 'subscribe', id, channels: channels.map((each: unknown) => readListed(id, each)) };
+  const isDeep = isNestedTooDeeply(text);
+  return { type: 'subscribe', id, channels: channels.map((each: unknown) => readListed(id, each, isDeep)) };
 }
 
 /** The error repeats a malformed name, so that the client can tell which of its channels is meant. */
-function readListed(id: CommandId | undefined, value: unknown): ChannelRequest | RefusedCommand {
+function readListed(id: CommandId | undefined, value: unknown, isDeep: boolean): ChannelRequest | RefusedCommand {
   if (typeof value !== 'object' || value === null) {
-    return refused(id, undefined, 'bad_request', '"channels" holds something that is no object {channel, since?}.');
+    return refused(
+      id,
+      undefined,
+      'bad_request',
+      '"channels" holds something that is no object {channel, since?, presence?}.',
+    );
   }
   const members = value as Record<string, unknown>;
-  const request = readChannelRequest(id, members);
+  const request = readChannelRequest(id, members, isDeep);
   if (!isRefused(request) || request.channel !== undefined || typeof members.channel !== 'string') return request;
   return { ...request, channel: members.channel };
 }
 
 /** Channels that a connection names in its address. */
 export function subscribeTo(names: readonly string[]): SubscribeCommand {
-  return { type: 'subscribe', channels: names.map((channel) => readListed(undefined, { channel })) };
+  return { type: 'subscribe', channels: names.map((channel) => readListed(undefined, { channel }, false)) };
 }
 
 function readChannelRequest(
   id: CommandId | undefined,
-  { channel, since: given }: Record<string, unknown>,
+  { channel, since: given, presence }: Record<string, unknown>,
+  isDeep: boolean,
 ): ChannelRequest | RefusedCommand {
   if (!isChannelName(channel)) return refused(id, undefined, 'bad_channel');
   const since = given === null ? undefined : given;
-  return isSince(since) ? { channel, since } : refused(id, channel, 'bad_request', sinceShape);
+  if (!isSince(since)) return refused(id, channel, 'bad_request', sinceShape);
+  if (presence === undefined || presence === null || presence === false) return { channel, since };
+  if (presence === true) return { channel, since, presence: 'null' };
+  if (typeof presence !== 'object' || Array.isArray(presence)) {
+    return refused(id, channel, 'bad_request', '"presence" is true, or an object: the data to enter with.');
+  }
+  // It is printed again, which takes as much of the stack as it is deep.
+  if (isDeep) return refused(id, channel, 'bad_request', nestingFault);
+  return { channel, since, presence: JSON.stringify(presence) };
 }
 
 const sinceShape = '"since" is {epoch: string, offset: whole number from 0}.';
@@ -190,7 +221,8 @@ function readChannelCommand(
 ): Command | RefusedCommand {
   const { channel } = frame;
   if (!isChannelName(channel)) return refused(id, undefined, 'bad_channel');
-  if (type === 'unsubscribe' || type === 'presence') return { type, id, channel };
+  if (type === 'unsubscribe') return { type, id, channel };
+  if (type === 'presence') return readPresence(id, channel, frame, text);
   if (type === 'publish') return readPublish(id, channel, frame, text);
 
   const since = frame.since === null ? undefined : frame.since;
@@ -203,27 +235,54 @@ function readChannelCommand(
   return { type, id, channel, since, limit };
 }
 
+function readPresence(
+  id: CommandId | undefined,
+  channel: ChannelName,
+  frame: Record<string, unknown>,
+  text: string,
+): PresenceCommand | RefusedCommand {
+  const limit = frame.limit ?? presenceLimitDefault;
+  if (!isPresenceLimit(limit)) {
+    return refused(id, channel, 'bad_request', `"limit" is a whole number from 0 to ${presenceLimitMax}.`);
+  }
+  if (frame.data === undefined) return { type: 'presence', id, channel, limit };
+  if (isNestedTooDeeply(text)) return refused(id, channel, 'bad_request', nestingFault);
+  return { type: 'presence', id, channel, limit, data: JSON.stringify(frame.data) };
+}
+
+export function isPresenceLimit(limit: unknown): limit is number {
+  return typeof limit === 'number' && Number.isInteger(limit) && limit >= 0 && limit <= presenceLimitMax;
+}
+
+const nestingFault = `The frame is nested more than ${nestingMax} deep.`;
+
 function readPublish(
   id: CommandId | undefined,
   channel: ChannelName,
   frame: Record<string, unknown>,
   text: string,
 ): PublishCommand | RefusedCommand {
-  const { data, echo = true, key } = frame;
+  const { data, echo = true, key, to } = frame;
   const dataText = data === undefined ? undefined : memberText(text, 'data');
   if (dataText === undefined) return refused(id, channel, 'bad_request', '"data" is missing.');
-  if (isNestedTooDeeply(text)) {
-    return refused(id, channel, 'bad_request', `The frame is nested more than ${nestingMax} deep.`);
-  }
+  if (isNestedTooDeeply(text)) return refused(id, channel, 'bad_request', nestingFault);
   if (typeof echo !== 'boolean') return refused(id, channel, 'bad_request', '"echo" is true or false.');
   if (key !== undefined && key !== null && !isIdempotencyKey(key)) {
     return refused(id, channel, 'bad_request', `"key" is a string of 1 to ${keyLengthMax} characters.`);
   }
-  return { type: 'publish', id, channel, data: singleLine(dataText), echo, key: key ?? undefined };
+  if (to !== undefined && to !== null && !isConnectionId(to)) {
+    return refused(id, channel, 'bad_request', '"to" is the id of a connection.');
+  }
+  const common = { type: 'publish', id, channel, data: singleLine(dataText), echo, key: key ?? undefined } as const;
+  return to === undefined || to === null ? common : { ...common, to };
 }
 
 export function isIdempotencyKey(key: unknown): key is string {
   return typeof key === 'string' && key.length > 0 && key.length <= keyLengthMax && !key.includes('\u0000');
+}
+
+export function isConnectionId(id: unknown): id is string {
+  return typeof id === 'string' && id.length > 0 && id.length <= connectionLengthMax && /^[a-z0-9]+$/.test(id);
 }
 
 function isCommandId(id: unknown): id is CommandId {

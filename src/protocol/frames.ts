@@ -63,6 +63,8 @@ export interface MessageFrame {
   /** Unix milliseconds. */
   readonly at: number;
   readonly from?: MessageSender;
+  /** It was sent to this connection alone: it has no offset, and no history keeps it. */
+  readonly direct?: true;
 }
 
 export interface HistoryFrame {
@@ -82,6 +84,38 @@ export interface GapFrame {
   readonly epoch: string;
   readonly offset: number;
   readonly reason: GapReason;
+}
+
+/** One connection in a channel's presence. */
+export interface Member {
+  readonly user: string | null;
+  readonly connection: string;
+  /** What it entered with, or replaced that by; null for none. */
+  readonly data: unknown;
+  /** Unix milliseconds. */
+  readonly since: number;
+}
+
+/** Who is in a channel: the reply to `presence`, and a push after which the client forgets what it knew before. */
+export interface PresenceFrame {
+  readonly type: 'presence';
+  readonly id?: CommandId;
+  readonly channel: string;
+  /** Members in all, also where `members` lists only the first of them. */
+  readonly count: number;
+  /** Counts the changes that the list holds: the next push has the next number. */
+  readonly version: number;
+  readonly members: readonly Member[];
+}
+
+/** One change of a channel's presence. */
+export interface PresenceChangeFrame {
+  readonly type: 'join' | 'leave' | 'update';
+  readonly channel: string;
+  readonly member: Member;
+  /** `update` only: this connection of the user's is no member any more. */
+  readonly left?: string;
+  readonly version: number;
 }
 
 export interface PongFrame {
@@ -130,6 +164,8 @@ export type ServerFrame =
   | MessageFrame
   | HistoryFrame
   | GapFrame
+  | PresenceFrame
+  | PresenceChangeFrame
   | PingFrame
   | PongFrame
   | RefreshedFrame
@@ -147,6 +183,15 @@ export interface MessageParts {
   readonly data: string;
   readonly at: number;
   readonly from?: MessageSender | undefined;
+}
+
+/** To one connection alone. Without a channel, a backend sent it to the connection itself. */
+export function directFrame(
+  message: Omit<MessageParts, 'channel' | 'offset'> & { channel: string | undefined },
+): string {
+  const channel = message.channel === undefined ? '' : `,"channel":"${message.channel}"`;
+  const from = message.from === undefined ? '' : `,"from":${senderJson(message.from)}`;
+  return `{"type":"message"${channel},"data":${message.data},"at":${message.at}${from},"direct":true}`;
 }
 
 /** An offset of 0 means an ephemeral publication, whose frame has no offset. */
@@ -171,6 +216,28 @@ export function historyFrame(
 ): string {
   const start = `{"type":"history"${idMember(id)},"channel":"${channel}","epoch":${JSON.stringify(head.epoch)}`;
   return `${start},"offset":${head.offset},"messages":[${messages.join(',')}],"complete":${complete}}`;
+}
+
+/** A list of members as it goes out: `members` is a JSON array as text, which may be shared by many replies. */
+export interface PresenceList {
+  readonly count: number;
+  readonly version: number;
+  readonly members: string;
+}
+
+export function presenceFrame(id: CommandId | undefined, channel: string, list: PresenceList): string {
+  const start = `{"type":"presence"${idMember(id)},"channel":"${channel}"`;
+  return `${start},"count":${list.count},"version":${list.version},"members":${list.members}}`;
+}
+
+/** `member` is JSON text. */
+export function presenceChangeFrame(
+  type: PresenceChangeFrame['type'],
+  channel: string,
+  change: { readonly member: string; readonly left?: string | undefined; readonly version: number },
+): string {
+  const left = change.left === undefined ? '' : `,"left":"${change.left}"`;
+  return `{"type":"${type}","channel":"${channel}","member":${change.member}${left},"version":${change.version}}`;
 }
 
 /** The reply to each publish, spliced because it is as frequent as publications are. */

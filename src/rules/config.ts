@@ -45,6 +45,8 @@ export interface RuleConfig {
   readonly authorize?: Authorize;
   /** Connections subscribed to one channel, on all nodes; one more is refused. Default: any number. */
   readonly subscribersMax?: number;
+  /** Members of one channel's presence, on all nodes; one more is refused. Default: 10,000. */
+  readonly membersMax?: number;
 }
 
 export interface RealtimeConfig {

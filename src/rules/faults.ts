@@ -8,11 +8,12 @@ type Members = Readonly<Record<string, unknown>>;
 type Report = (fault: string) => void;
 
 const whos: readonly Who[] = ['everyone', 'users', 'owner', 'token', 'authorize', 'nobody'];
-const ruleMembers = ['channels', 'recoverable', 'history', 'allow', 'authorize', 'subscribersMax'];
+const ruleMembers = ['channels', 'recoverable', 'history', 'allow', 'authorize', 'subscribersMax', 'membersMax'];
 const rulesMax = 1_000;
 const historySizeMax = 1_000_000;
 const historySecondsMax = 365 * 24 * 3_600;
 const subscribersMaxMax = 1_000_000;
+const membersMaxMax = 1_000_000;
 
 /** One sentence each, naming the rule and the member; empty when there is none. */
 export function configFaults(config: RealtimeConfig): string[] {
@@ -58,6 +59,7 @@ function checkRule(report: Report, where: string, rule: unknown): ChannelPattern
   checkRange(report, `${where}.history.size`, history?.['size'], 1, historySizeMax);
   checkRange(report, `${where}.history.seconds`, history?.['seconds'], 1, historySecondsMax);
   checkRange(report, `${where}.subscribersMax`, rule['subscribersMax'], 1, subscribersMaxMax);
+  checkRange(report, `${where}.membersMax`, rule['membersMax'], 1, membersMaxMax);
   if (authorize !== undefined && typeof authorize !== 'function') report(`${where}.authorize: is not a function`);
   const allow = objectMember(report, `${where}.allow`, rule['allow'], actions);
   for (const action of actions) checkWho(report, where, action, allow?.[action], rule, pattern);

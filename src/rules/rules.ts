@@ -25,10 +25,13 @@ export interface AccessRule {
   readonly allow: { readonly [Each in Action]?: ReadonlySet<Who> };
   readonly authorize: Authorize | undefined;
   readonly subscribersMax: number | undefined;
+  readonly membersMax: number;
 }
 
 export const historySizeDefault = 1_000;
 export const historySecondsDefault = 3_600;
+/** Each node that has a member keeps the list of all. */
+export const membersMaxDefault = 10_000;
 const cacheSecondsDefault = 5;
 /** A right that is withdrawn must end within a second, even if nobody answers. */
 const timeoutMsDefault = 800;
@@ -57,6 +60,7 @@ function compileRule(config: RuleConfig): Rule {
       allow: compileAllow(config),
       authorize: config.authorize,
       subscribersMax: config.subscribersMax,
+      membersMax: config.membersMax ?? membersMaxDefault,
     },
   };
 }

@@ -155,6 +155,19 @@ const furtherSettings = {
     '1000',
     'Subscriptions of one connection.',
   ),
+  presenceDataBytes: defaulted(
+    'PRESENCE_DATA_BYTES',
+    wholeNumber(16, 64 * kibibyte),
+    String(4 * kibibyte),
+    'Bytes of JSON with which one connection may enter the presence of a channel.',
+  ),
+  presenceGrace: defaulted(
+    'PRESENCE_GRACE',
+    seconds(0, 300),
+    '5',
+    'Seconds for which a user whose connection is gone stays a member of its channels: who comes back within them, on' +
+      ' any node, neither leaves nor joins. `0` tells at once.',
+  ),
   maxBufferedBytes: defaulted(
     'MAX_BUFFERED_BYTES',
     wholeNumber(64 * kibibyte, 1_024 * mebibyte),

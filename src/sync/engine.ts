@@ -8,6 +8,7 @@ import type { SyncObserver } from '../core/observer.ts';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Database } from '../database/connect.ts';
 import type { LimitStore } from '../limits/store.ts';
+import type { PresenceStore } from '../presence/store.ts';
 import type { Clock } from '../time/clock.ts';
 
 /** What every engine may use of the node. */
@@ -41,6 +42,8 @@ export interface OpenEngine {
   readonly tickets: TicketStore;
   /** Undefined for an engine of a single process, which has nobody to count together with. */
   readonly limits: LimitStore | undefined;
+  /** Who is in which channel. The node starts it after the adapter, and closes it before. */
+  readonly presence: PresenceStore;
   /** Where the relay of this node takes its batches. Called at most once, after the adapter was started. */
   readonly destination: (ports: DestinationPorts) => Destination;
 }

@@ -2,12 +2,13 @@
 // group, cursors included, and each stream gets the one shared chunk. Writing each message to each stream on its own
 // is many times slower.
 
-import type { Fanout, Gap } from '../core/outlet.ts';
+import type { Fanout, Gap, PresencePush } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { CursorWriter } from '../protocol/cursor.ts';
 import { encodeFrame } from '../protocol/frames.ts';
 import { sseComment, sseEvent } from '../protocol/sse.ts';
 import { gapFrame } from './gap-frame.ts';
+import { PresenceStreams } from './presence-streams.ts';
 
 const encoder = new TextEncoder();
 
@@ -50,6 +51,8 @@ export class EventFanout implements Fanout {
   readonly #groups = new Map<string, Group>();
   readonly #groupsOf = new Map<string, Set<Group>>();
   readonly #aloneOn = new Map<string, Set<FannedOut>>();
+  /** Apart from the groups: what changes there moves no cursor, and streams hear it before they are live. */
+  readonly #presence = new PresenceStreams();
   /** With the second of the round in which each gets its keep-alive. */
   readonly #streams = new Map<FannedOut, number>();
   readonly #dirty = new Set<Group>();
@@ -98,6 +101,18 @@ export class EventFanout implements Fanout {
     for (const stream of this.#aloneOn.get(gap.channel) ?? []) stream.gap(gap);
   }
 
+  presence(channel: string, pushes: readonly PresencePush[]): void {
+    this.#presence.write(channel, pushes);
+  }
+
+  joinPresence(channel: string, stream: FannedOut): void {
+    this.#presence.join(channel, stream);
+  }
+
+  leavePresence(channel: string, stream: FannedOut): void {
+    this.#presence.leave(channel, stream);
+  }
+
   /** Live on this channel, but not yet on all of its others. */
   addAlone(channel: string, stream: FannedOut): void {
     const alone = this.#aloneOn.get(channel);
@@ -127,6 +142,7 @@ export class EventFanout implements Fanout {
 
   remove(stream: FannedOut): void {
     this.#streams.delete(stream);
+    for (const channel of stream.channels) this.#presence.leave(channel, stream);
     this.detach(stream);
   }
 

@@ -178,6 +178,14 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     else for (const other of stillLive) this.#fanout.addAlone(other, this);
   }
 
+  joinPresence(channel: string): void {
+    this.#fanout.joinPresence(channel, this);
+  }
+
+  leavePresence(channel: string): void {
+    this.#fanout.leavePresence(channel, this);
+  }
+
   bufferedBytes(): number {
     const controller = this.#controller;
     if (controller === undefined) return this.#waiting?.reduce((sum, chunk) => sum + chunk.byteLength, 0) ?? 0;

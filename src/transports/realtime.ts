@@ -146,7 +146,10 @@ async function openEvents(
     );
     try {
       await admission.subscribe(session, channels.length);
-      await subscribing.subscribe(session, resumeRequests(channels, cursorOf(request, query, channels), stream));
+      const requests = resumeRequests(channels, cursorOf(request, query, channels), stream);
+      const entering =
+        query.get('presence') === '1' ? requests.map((each) => ({ ...each, presence: 'null' })) : requests;
+      await subscribing.subscribe(session, entering);
     } catch (error) {
       stream.end(closeCodes.policyViolation);
       throw error;

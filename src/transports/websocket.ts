@@ -3,7 +3,7 @@
 
 import type { ServerWebSocket } from 'bun';
 import type { Identity } from '../core/access.ts';
-import type { Fanout, Gap, Outlet } from '../core/outlet.ts';
+import type { Fanout, Gap, Outlet, PresencePush } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
 import type { Sessions } from '../core/sessions.ts';
@@ -131,6 +131,14 @@ export class WebSocketConnection implements Outlet {
     this.#socket?.unsubscribe(channel);
   }
 
+  joinPresence(channel: string): void {
+    this.#socket?.subscribe(presenceTopic(channel));
+  }
+
+  leavePresence(channel: string): void {
+    this.#socket?.unsubscribe(presenceTopic(channel));
+  }
+
   /** To all others of the channel. Answers whether this connection is one of the channel's. */
   publishToOthers(channel: string, frame: string): boolean {
     this.#socket?.publishText(channel, frame);
@@ -198,6 +206,11 @@ function closeCodeOf({ code }: RealtimeError): number {
   return laterCodes.includes(code) ? closeCodes.tryAgainLater : closeCodes.policyViolation;
 }
 
+/** No channel's name has a blank. */
+function presenceTopic(channel: string): string {
+  return `${channel} presence`;
+}
+
 /** What the fan-out needs of Bun's server. */
 export interface TopicPublisher {
   publish(topic: string, data: string): number;
@@ -226,5 +239,11 @@ export class WebSocketFanout implements Fanout {
 
   gap(gap: Gap): void {
     this.#server()?.publish(gap.channel, gapFrame(gap));
+  }
+
+  presence(channel: string, pushes: readonly PresencePush[]): void {
+    const topic = presenceTopic(channel);
+    const server = this.#server();
+    for (const { frame } of pushes) server?.publish(topic, frame);
   }
 }

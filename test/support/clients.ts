@@ -2,6 +2,7 @@
 // proper clients cannot (stop reading, send broken frames, be cut at any byte) and judge what they are sent strictly:
 // a masked frame, an unfinished event or a line outside the format is a failure of the server.
 
+import type { Member } from '../../src/protocol/frames.ts';
 import { TcpClient, wait } from './tcp-client.ts';
 
 /** A frame of the server, or an event's data: which members are there depends on its type. */
@@ -29,6 +30,12 @@ export interface Frame {
   readonly heartbeat?: number;
   readonly after?: number;
   readonly deadline?: number;
+  readonly direct?: boolean;
+  readonly count?: number;
+  readonly version?: number;
+  readonly member?: Member;
+  readonly members?: readonly Member[];
+  readonly left?: string;
 }
 
 /** What was received and not yet looked at, and who waits for what has not come yet. */

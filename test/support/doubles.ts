@@ -9,6 +9,7 @@ import { isServerChannel } from '../../src/protocol/channel.ts';
 export const openAccess: Access = {
   may: (_identity, action, channel) => action !== 'publish' || !isServerChannel(channel),
   subscribersMax: () => undefined,
+  membersMax: () => 0,
   generation: 0,
   renew: () => Promise.resolve(),
 };
@@ -38,6 +39,7 @@ export const silentObserver: HubObserver & SyncObserver = {
   received: nothing,
   published: nothing,
   delivered: nothing,
+  sent: nothing,
   broadcastFailed: nothing,
   lost: nothing,
   recovery: nothing,

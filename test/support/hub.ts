@@ -7,7 +7,7 @@ import type { Cluster } from '../../src/core/cluster.ts';
 import { createCore, type Core, type CoreOptions } from '../../src/core/core.ts';
 import type { Limits } from '../../src/core/limits.ts';
 import type { HubObserver } from '../../src/core/observer.ts';
-import type { Fanout, Gap, Outlet } from '../../src/core/outlet.ts';
+import type { Fanout, Gap, Outlet, PresencePush } from '../../src/core/outlet.ts';
 import type { Publication } from '../../src/core/publication.ts';
 import type { RuleConfig } from '../../src/rules/config.ts';
 import { Rules } from '../../src/rules/rules.ts';
@@ -15,8 +15,11 @@ import type { Session } from '../../src/core/session.ts';
 import type { Sessions } from '../../src/core/sessions.ts';
 import type { SyncAdapter } from '../../src/core/sync-adapter.ts';
 import type { CommandId, SubscriptionState } from '../../src/protocol/frames.ts';
+import { NodePresence } from '../../src/presence/presence.ts';
 import { MemoryAdapter } from '../../src/sync/memory/adapter.ts';
+import { MemoryMembers, MemoryPresence } from '../../src/sync/memory/presence.ts';
 import { openAccess, silentObserver, unlimited } from './doubles.ts';
+import { StagedStore } from './presence-store.ts';
 
 interface Sleeper {
   readonly at: number;
@@ -132,6 +135,14 @@ export class RecordingOutlet implements Outlet {
     this.#fanout.leave(channel, this);
   }
 
+  joinPresence(channel: string): void {
+    this.#fanout.join(`${channel} presence`, this);
+  }
+
+  leavePresence(channel: string): void {
+    this.#fanout.leave(`${channel} presence`, this);
+  }
+
   bufferedBytes(): number {
     return this.buffered;
   }
@@ -215,6 +226,12 @@ export class RecordingFanout implements Fanout {
   gap(gap: Gap): void {
     for (const outlet of [...(this.#joined.get(gap.channel) ?? [])]) outlet.gap(gap);
   }
+
+  presence(channel: string, pushes: readonly PresencePush[]): void {
+    for (const outlet of [...(this.#joined.get(`${channel} presence`) ?? [])]) {
+      for (const { type, frame } of pushes) outlet.send(type, frame);
+    }
+  }
 }
 
 export interface HubHarnessOptions {
@@ -230,6 +247,10 @@ export interface HubHarnessOptions {
   readonly authenticate?: Authenticate;
   readonly observer?: HubObserver;
   readonly limits?: Partial<CoreOptions>;
+  /** What several nodes share; without it, there is no presence. */
+  readonly members?: MemoryMembers;
+  /** Letters and digits, of its own where nodes share members. */
+  readonly incarnation?: string;
 }
 
 export interface HubHarness extends Core {
@@ -237,6 +258,9 @@ export interface HubHarness extends Core {
   readonly clock: HandClock;
   readonly adapter: SyncAdapter;
   readonly fanouts: readonly RecordingFanout[];
+  readonly presence: NodePresence;
+  /** Of its presence. */
+  readonly store: StagedStore;
   /** Messages of what the hub logged. */
   readonly logged: string[];
   connect(transport?: string, identity?: Identity): Connected;
@@ -263,6 +287,16 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
   const adapter = options.adapter ?? memoryAdapter(clock);
   const logged: string[] = [];
   const rules = new Rules({ rules: options.rules ?? defaultRules });
+  const store = new StagedStore(new MemoryPresence(options.members ?? new MemoryMembers(clock)));
+  const presence = new NodePresence({
+    store,
+    incarnation: options.incarnation ?? 'n1',
+    graceMs: 5_000,
+    dataBytesMax: 4_096,
+    clock,
+    sent: () => undefined,
+    log: (message) => logged.push(message),
+  });
   const core = createCore(
     {
       nodeId: 'n1',
@@ -277,6 +311,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
       adapter,
       rules,
       access: options.wholeAccess ?? { ...openAccess, ...options.access },
+      presence,
       limits: options.commandLimits ?? unlimited,
       authenticate: options.authenticate ?? everyoneAnonymous,
       observer: options.observer ?? silentObserver,
@@ -286,14 +321,21 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
     },
   );
   const fanouts = [new RecordingFanout('websocket'), new RecordingFanout('sse')];
-  for (const fanout of fanouts) core.hub.attach(fanout);
+  for (const fanout of fanouts) {
+    core.hub.attach(fanout);
+    presence.attach(fanout);
+  }
   void adapter.start(core.hub);
+  // Its signs of life never end, and some tests wait until nothing waits for the clock any more.
+  if (options.members !== undefined) presence.start();
   return {
     ...core,
     rules,
     clock,
     adapter,
     fanouts,
+    presence,
+    store,
     logged,
     connect: (transport, identity) => connect(core.sessions, fanouts, transport, identity),
   };

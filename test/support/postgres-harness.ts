@@ -4,8 +4,10 @@ import { connect } from '../../src/database/connect.ts';
 import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from './doubles.ts';
 import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
+import { PostgresPresence } from '../../src/sync/postgres/presence.ts';
+import type { PresenceHarness } from '../contract/presence-contract.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
-import { createDatabase } from './postgres.ts';
+import { createDatabase, startCluster } from './postgres.ts';
 
 export async function postgresHarness(): Promise<SyncHarness> {
   const database = await createDatabase({ migrated: true });
@@ -49,6 +51,53 @@ export async function postgresHarness(): Promise<SyncHarness> {
       await closeNodes();
       await admin.end({ timeout: 1 });
       await database.drop();
+    },
+  };
+}
+
+/** The presence store, on a PostgreSQL of its own, which crashes. */
+export async function postgresPresenceHarness(): Promise<PresenceHarness> {
+  const cluster = await startCluster();
+  const database = await cluster.createDatabase({ migrated: true });
+  const admin = connect(database.url, { applicationName: 'contract', max: 1 });
+  const closers: (() => Promise<void>)[] = [];
+  return {
+    createNode: async (events) => {
+      const nodeId = `node${closers.length + 1}`;
+      const applicationName = `contract ${nodeId}`;
+      const sql = connect(database.url, { applicationName, max: 3 });
+      const adapter = new PostgresAdapter({
+        sql,
+        connectDirect: () => connect(database.url, { applicationName, max: 1 }),
+        nodeId,
+        applicationName,
+        clock: systemClock,
+        observer: silentObserver,
+        log: () => undefined,
+      });
+      const store = new PostgresPresence({ sql, adapter });
+      await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+      store.start(events);
+      closers.push(async () => {
+        await store.close();
+        await adapter.close();
+        await sql.end({ timeout: 1 });
+      });
+      return store;
+    },
+    lose: async () => {
+      await cluster.kill9();
+      await cluster.startServer();
+    },
+    now: () => Date.now(),
+    // The database's clock cannot be turned, so the nodes grow older.
+    pass: async (milliseconds) => {
+      await admin`UPDATE realtime.presence_nodes SET dies_at = dies_at - ${milliseconds} * interval '1 millisecond'`;
+    },
+    close: async () => {
+      await Promise.all(closers.map((close) => close()));
+      await admin.end({ timeout: 1 });
+      await cluster.close();
     },
   };
 }

@@ -12,6 +12,7 @@ import type {
   SyncEvents,
   SyncHealth,
 } from '../../src/core/sync-adapter.ts';
+import { MemoryMembers, MemoryPresence } from '../../src/sync/memory/presence.ts';
 import { errorCodes, type ErrorCode } from '../../src/protocol/codes.ts';
 import type { Position } from '../../src/protocol/position.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
@@ -169,6 +170,8 @@ async function open(path: string, { clock }: EngineParts): Promise<OpenEngine> {
       take: (digest) => link.ask('takeTicket', digest),
     },
     limits: { count: (key, points, windowMs) => link.ask('count', key, points, windowMs) },
+    // Of each node alone: the layer knows nothing of members.
+    presence: new MemoryPresence(new MemoryMembers(clock)),
     destination: (ports) => new IntoAdapter(ports),
   };
 }

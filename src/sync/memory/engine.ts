@@ -3,6 +3,7 @@
 import { IntoAdapter } from '../../changes/into-adapter.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { MemoryAdapter } from './adapter.ts';
+import { MemoryMembers, MemoryPresence } from './presence.ts';
 import { MemoryTickets } from './tickets.ts';
 
 export interface MemorySettings {
@@ -20,6 +21,7 @@ export function openMemory({ historyBytesMax }: MemorySettings, parts: EnginePar
     adapter,
     tickets: new MemoryTickets(clock),
     limits: undefined,
+    presence: new MemoryPresence(new MemoryMembers(clock)),
     destination: (ports) => new IntoAdapter(ports),
   };
 }

@@ -48,6 +48,15 @@ export interface PostgresAdapterOptions {
   readonly log: (message: string, error: unknown) => void;
 }
 
+/** What hears of envelopes that are no publications. */
+export interface Beside {
+  message(text: string): void;
+  /** Notifications may have been missed, or the database may be another. */
+  interrupted(): void;
+}
+
+/** Begins their envelopes: a publication's begins with a brace. */
+const besideMark = '!';
 const answerTimeoutMs = 1_000;
 /** Nothing else notices that the appender's connection alone is half open. Until then no publication is accepted. */
 const appenderAnswerSeconds = 4;
@@ -64,6 +73,7 @@ export class PostgresAdapter implements SyncAdapter {
   #events: SyncEvents | undefined;
   #reader: PostgresReader | undefined;
   #logEpoch = '';
+  #beside: Beside | undefined;
   #connections = 0;
   #resuming = false;
   /** The listener reconnected again while this node was catching up. */
@@ -137,6 +147,11 @@ export class PostgresAdapter implements SyncAdapter {
     return inTime(readHistory(this.#options.sql, channel, rule, query, internal));
   }
 
+  /** What else travels by the notifications of this log. */
+  hearBeside(beside: Beside): void {
+    this.#beside = beside;
+  }
+
   health(): SyncHealth {
     return { up: this.#listener.up };
   }
@@ -183,6 +198,7 @@ export class PostgresAdapter implements SyncAdapter {
   /** One run at a time. A reconnect during a run repeats it. */
   #resume(): void {
     this.#resumeAgain = true;
+    this.#beside?.interrupted();
     if (!this.#resuming) void this.#keepResuming();
   }
 
@@ -256,6 +272,10 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   #takeEnvelope(payload: string): void {
+    if (payload.startsWith(besideMark)) {
+      this.#takeBeside(payload.slice(besideMark.length));
+      return;
+    }
     const line = payload.indexOf('\n');
     if (line === -1) return;
     let head: { channel: string; at: number; from?: { user: string | null; connection: string }; except?: string };
@@ -268,6 +288,14 @@ export class PostgresAdapter implements SyncAdapter {
     if (this.#reader?.interest.has(head.channel) !== true) return;
     this.#options.observer.message(this.name, 'in', 1);
     this.#events?.publication(new Publication({ ...head, offset: 0, epoch: '', data: payload.slice(line + 1) }));
+  }
+
+  #takeBeside(text: string): void {
+    try {
+      this.#beside?.message(text);
+    } catch (error) {
+      this.#failed('a notification of the database could not be read', error);
+    }
   }
 
   #requireReader(): PostgresReader {

@@ -6,6 +6,7 @@ import { connect } from '../../database/connect.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { PostgresAdapter } from './adapter.ts';
 import { PostgresLimits } from './limits.ts';
+import { PostgresPresence } from './presence.ts';
 import { PostgresTickets } from './tickets.ts';
 
 export function openPostgres({ incarnation, database, observer, clock, log, closing }: EngineParts): OpenEngine {
@@ -30,5 +31,6 @@ export function openPostgres({ incarnation, database, observer, clock, log, clos
     failed: (error) => log.debug({ err: error }, 'limits whose window has ended could not be deleted'),
   });
   closing.add('limit store', () => limits.close());
-  return { adapter, tickets, limits, destination: (ports) => new IntoLog(ports, adapter) };
+  const presence = new PostgresPresence({ sql, adapter });
+  return { adapter, tickets, limits, presence, destination: (ports) => new IntoLog(ports, adapter) };
 }

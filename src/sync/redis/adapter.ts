@@ -33,6 +33,13 @@ export interface RedisAdapterOptions extends RedisConnectionOptions {
   readonly log: (message: string, error: unknown) => void;
 }
 
+/** What hears of messages that are no publications, and travel over the same connections. */
+export interface Beside {
+  message(channel: string, message: string): void;
+  /** Messages may have been missed, or the server's data may not be what they were. */
+  interrupted(): void;
+}
+
 interface Subscribed {
   readonly channel: string;
   readonly rule: ChannelRule;
@@ -43,9 +50,11 @@ export class RedisAdapter implements SyncAdapter {
   readonly traits: SyncTraits = { shared: true, durable: true };
   readonly #options: RedisAdapterOptions;
   /** Begins the topics. Databases of one server share its Pub/Sub, so the number tells them apart. */
-  readonly #topicPrefix: string;
+  readonly #topicStart: string;
   /** By topic, since a message brings that and nothing else. */
   readonly #subscribed = new Map<string, Subscribed>();
+  readonly #channelsBeside = new Map<string, string>();
+  #beside: Beside | undefined;
   #connection: RedisConnection | undefined;
   #events: SyncEvents | undefined;
   #closed = false;
@@ -53,7 +62,7 @@ export class RedisAdapter implements SyncAdapter {
   constructor(options: RedisAdapterOptions) {
     this.#options = options;
     const { database } = options.target;
-    this.#topicPrefix = `${options.prefix}${database === 0 ? '' : `/${database}`}:c:{`;
+    this.#topicStart = `${options.prefix}${database === 0 ? '' : `/${database}`}`;
   }
 
   async start(events: SyncEvents): Promise<void> {
@@ -63,8 +72,12 @@ export class RedisAdapter implements SyncAdapter {
       loggedChannels: () => this.#loggedChannels(),
       readHead: (channel) => this.#readHead(channel),
       head: (channel, head) => this.#events?.head(channel, head),
-      reconnected: () => this.#options.observer.reconnected(this.name),
       upChanged: () => this.#tellHealth(),
+      reconnected: () => {
+        this.#options.observer.reconnected(this.name);
+        this.#beside?.interrupted();
+      },
+      dataChanged: () => this.#beside?.interrupted(),
       failed: (error) => this.#failed(error),
     });
     if (this.#closed) connection.close();
@@ -98,6 +111,34 @@ export class RedisAdapter implements SyncAdapter {
 
   async probe(timeoutMs: number): Promise<void> {
     await this.#live.probe(timeoutMs);
+  }
+
+  // What travels beside publications, over the same connections: changes of presence
+
+  hearBeside(beside: Beside): void {
+    this.#beside = beside;
+  }
+
+  /** Resolves when messages of the channel's second topic arrive. */
+  async listenBeside(channel: string): Promise<void> {
+    const topic = this.topicBeside(channel);
+    this.#channelsBeside.set(topic, channel);
+    await this.#available(Promise.resolve(this.#live.subscriptions.add(topic)));
+  }
+
+  leaveBeside(channel: string): void {
+    const topic = this.topicBeside(channel);
+    this.#channelsBeside.delete(topic);
+    this.#connection?.subscriptions.remove(topic);
+  }
+
+  topicBeside(channel: string): string {
+    return `${this.#topicStart}:p:{${channel}}`;
+  }
+
+  /** For scripts. Throws `unavailable` while there is no connection. */
+  get publishCommand(): 'PUBLISH' | 'SPUBLISH' {
+    return this.#live.commands.publishCommand;
   }
 
   close(): Promise<void> {
@@ -172,8 +213,21 @@ export class RedisAdapter implements SyncAdapter {
 
   #message(topic: string, message: string): boolean {
     const subscribed = this.#subscribed.get(topic);
-    if (subscribed !== undefined) this.#publication(subscribed, message);
-    return subscribed !== undefined;
+    if (subscribed !== undefined) {
+      this.#publication(subscribed, message);
+      return true;
+    }
+    const channel = this.#channelsBeside.get(topic);
+    if (channel !== undefined) this.#messageBeside(channel, message);
+    return channel !== undefined;
+  }
+
+  #messageBeside(channel: string, message: string): void {
+    try {
+      this.#beside?.message(channel, message);
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   #publication({ channel, rule }: Subscribed, message: string): void {
@@ -228,6 +282,6 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   #topicOf(channel: string): string {
-    return `${this.#topicPrefix}${channel}}`;
+    return `${this.#topicStart}:c:{${channel}}`;
   }
 }

@@ -37,6 +37,8 @@ export interface RedisConnectionEvents {
   reconnected(): void;
   /** `up` may have changed. */
   upChanged(): void;
+  /** The server's data may not be what they were. */
+  dataChanged(): void;
   failed(error: unknown): void;
 }
 
@@ -150,6 +152,7 @@ export class RedisConnection {
   async #learnAgain(): Promise<void> {
     await this.commands.learn();
     this.#heads.tellAll();
+    this.#events.dataChanged();
   }
 
   #beat(): void {

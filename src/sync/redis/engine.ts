@@ -7,6 +7,7 @@ import { redisTarget } from '../../redis/target.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { RedisAdapter } from './adapter.ts';
 import { redisLimits } from './limits.ts';
+import { RedisPresence } from './presence.ts';
 import { redisTickets } from './tickets.ts';
 
 export interface RedisSettings {
@@ -35,6 +36,7 @@ export async function openRedisEngine({ url, tlsCa, prefix }: RedisSettings, par
     adapter,
     tickets: redisTickets(client, prefix),
     limits: redisLimits(client, prefix),
+    presence: new RedisPresence({ client, adapter, prefix }),
     destination: (ports) => new IntoAdapter(ports),
   };
 }

@@ -42,6 +42,10 @@ class LateAccess implements Access {
     return generation === this.generation ? allowed : this.may(_identity, _action, channel);
   }
 
+  membersMax(): number {
+    return 0;
+  }
+
   subscribersMax(): undefined {
     return undefined;
   }

@@ -146,12 +146,6 @@ test('history answers frames as they were told, and an ephemeral channel keeps n
   expect(outlet.frames('history')[2]).toMatchObject({ id: 3, epoch: '', offset: 0, messages: [], complete: true });
 });
 
-test('presence is refused by name', async () => {
-  const { outlet, send } = createHub().connect();
-  await send({ type: 'presence', id: 1, channel: 'a' });
-  expect(outlet.frames('error')).toMatchObject([{ id: 1, channel: 'a', code: 'bad_request' }]);
-});
-
 describe('refresh', () => {
   const soon = Math.floor(new HandClock().now() / 1_000) + 60;
   /** Tokens are `<user> <end> <channel>...`. */
@@ -321,6 +315,7 @@ test('metrics hear what happened', async () => {
     received: note('received'),
     published: note('published'),
     delivered: note('delivered'),
+    sent: note('sent'),
     broadcastFailed: note('broadcastFailed'),
     lost: note('lost'),
     recovery: note('recovery'),

@@ -61,7 +61,33 @@ describe('accepted', () => {
     ],
     ['history', { type: 'history', channel: 'a' }, { type: 'history', channel: 'a', limit: 100 }],
     ['history limit', { type: 'history', channel: 'a', limit: 1_000 }, { type: 'history', channel: 'a', limit: 1_000 }],
-    ['presence', { type: 'presence', channel: 'a' }, { type: 'presence', channel: 'a' }],
+    ['presence', { type: 'presence', channel: 'a' }, { type: 'presence', channel: 'a', limit: 1_000 }],
+    [
+      'presence with data, whatever it is called',
+      { type: 'presence', channel: 'a', data: { ['__proto__']: 1, x: '\n' }, limit: 0 },
+      { type: 'presence', channel: 'a', data: '{"__proto__":1,"x":"\\n"}', limit: 0 },
+    ],
+    [
+      'subscribe with presence',
+      { type: 'subscribe', channel: 'a', presence: true },
+      { type: 'subscribe', channels: [{ channel: 'a', presence: 'null' }] },
+    ],
+    [
+      'subscribe with data for presence',
+      {
+        type: 'subscribe',
+        channels: [
+          { channel: 'a', presence: { x: 1 } },
+          { channel: 'b', presence: false },
+        ],
+      },
+      { type: 'subscribe', channels: [{ channel: 'a', presence: '{"x":1}' }, { channel: 'b' }] },
+    ],
+    [
+      'publish to one connection',
+      { type: 'publish', channel: 'a', data: 1, to: 'c1' },
+      { type: 'publish', channel: 'a', data: '1', echo: true, to: 'c1' },
+    ],
     ['refresh', { type: 'refresh', token: 't' }, { type: 'refresh', token: 't' }],
   ];
   test.each(accepted)('%s', (_title, frame, command) => {
@@ -90,7 +116,7 @@ test('of several channels each malformed one brings its own error, with its name
 describe('refused', () => {
   const channelText = 'A channel is 1 to 256 characters of A-Z a-z 0-9 _ . : - @ / and %XX';
   const sinceText = '"since" is {epoch: string, offset: whole number from 0}.';
-  const channelsText = '"channels" is a list of 1 to 1000 objects {channel, since?}.';
+  const channelsText = '"channels" is a list of 1 to 1000 objects {channel, since?, presence?}.';
   const limitText = '"limit" is a whole number from 1 to 1000.';
   const idText = '"id" is an integer, or a string of at most 64 characters.';
   const keyText = '"key" is a string of 1 to 64 characters.';
@@ -145,6 +171,10 @@ describe('refused', () => {
     ['a limit of 0', { type: 'history', channel: 'a', limit: 0 }, 'bad_request', limitText],
     ['a limit too high', { type: 'history', channel: 'a', limit: 1_001 }, 'bad_request', limitText],
     ['a limit as text', { type: 'history', channel: 'a', limit: '5' }, 'bad_request', limitText],
+    ['a limit of half', { type: 'presence', channel: 'a', limit: 0.5 }, 'bad_request', undefined],
+    ['a limit of more members', { type: 'presence', channel: 'a', limit: 10_001 }, 'bad_request', undefined],
+    ['a connection of no id', { type: 'publish', channel: 'a', data: 1, to: 'not one' }, 'bad_request', undefined],
+    ['a connection of a number', { type: 'publish', channel: 'a', data: 1, to: 5 }, 'bad_request', undefined],
     ['no token', { type: 'refresh' }, 'bad_request', '"token" is a non-empty string.'],
     ['an empty token', { type: 'refresh', token: '' }, 'bad_request', '"token" is a non-empty string.'],
   ];

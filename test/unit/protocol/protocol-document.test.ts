@@ -25,14 +25,21 @@ function objects(block: string): Readonly<Record<string, unknown>>[] {
   return block.split(/\n(?=\{)/).map((each) => JSON.parse(each) as Record<string, unknown>);
 }
 
+const both: readonly string[] = ['history', 'presence'];
+
 test('every example of a command is a command, and every command has an example', () => {
   const examples = blocks('json').flatMap(objects);
-  const commands = examples.filter(({ type }) => commandTypes.some((known) => known === type) && type !== 'history');
+  // These are replies too.
+  const commands = examples.filter(
+    ({ type }) => commandTypes.some((known) => known === type) && !both.includes(String(type)),
+  );
   const shown = new Set(commands.map(({ type }) => type));
-  expect(commandTypes.filter((type) => !shown.has(type))).toEqual(['history', 'presence']);
+  expect(commandTypes.filter((type) => !shown.has(type) && !both.includes(type))).toEqual([]);
   for (const command of commands) expect(isRefused(decodeCommand(JSON.stringify(command)))).toBe(false);
-  const [history] = examples.filter(({ type, limit }) => type === 'history' && limit !== undefined);
-  expect(isRefused(decodeCommand(JSON.stringify(history)))).toBe(false);
+  for (const type of both) {
+    const [example] = examples.filter((each) => each['type'] === type && each['limit'] !== undefined);
+    expect(isRefused(decodeCommand(JSON.stringify(example)))).toBe(false);
+  }
 });
 
 test('the table of errors is the table of the code', () => {

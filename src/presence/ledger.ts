@@ -1,0 +1,252 @@
+// The members of this node: what it wants the store to hold, and how the store comes to hold it.
+//
+// Each member that changed is dirty until the store has applied what is wanted of it by then. Dirty ones are applied in
+// batches, one batch at a time, so that what gathers meanwhile goes together. A store that is away changes nothing here:
+// the members stay dirty and are applied when it is back. Applying is repeatable, so nothing has to be known of how far
+// a batch got.
+
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { backoffMs } from '../time/backoff.ts';
+import type { Clock } from '../time/clock.ts';
+import type { Applied, Change } from './store.ts';
+
+interface Own {
+  readonly user: string | null;
+  data: string;
+  /** Its connection is gone; it leaves when its time is over. */
+  isParting: boolean;
+}
+
+interface Dirty {
+  readonly channel: string;
+  readonly connection: string;
+  /** Of a member that enters for the first time; 0 for one that was let in before. */
+  membersMax: number;
+  readonly waiting: { readonly resolve: (applied: Applied) => void; readonly reject: (error: unknown) => void }[];
+}
+
+export interface LedgerPorts {
+  /** In the order of the changes. Rejects with `unavailable`. */
+  readonly apply: (changes: readonly Change[]) => Promise<readonly Applied[]>;
+  readonly clock: Clock;
+  readonly log: (message: string, error: unknown) => void;
+}
+
+/** So that a batch is a matter of milliseconds also for a store that takes the members one by one. */
+const batchMax = 200;
+const retry = { firstMs: 100, maxMs: 2_000 };
+
+export class Ledger {
+  readonly #ports: LedgerPorts;
+  readonly #here = new Map<string, Map<string, Own>>();
+  readonly #dirty = new Map<string, Dirty>();
+  #applying: Promise<void> | undefined;
+  #members = 0;
+  /** The store did not answer lately, and is being tried. */
+  #isAway = false;
+  #closed = false;
+
+  constructor(ports: LedgerPorts) {
+    this.#ports = ports;
+  }
+
+  /** Members of this node that are connected. */
+  get members(): number {
+    return this.#members;
+  }
+
+  get isClean(): boolean {
+    return this.#dirty.size === 0;
+  }
+
+  /** Whether the connection is a member, and has not parted. */
+  has(channel: string, connection: string): boolean {
+    return this.#here.get(channel)?.get(connection)?.isParting === false;
+  }
+
+  isParting(channel: string, connection: string): boolean {
+    return this.#here.get(channel)?.get(connection)?.isParting === true;
+  }
+
+  /** Those in which anything of this node is, or on its way in or out. */
+  channels(): Set<string> {
+    const channels = new Set(this.#here.keys());
+    for (const { channel } of this.#dirty.values()) channels.add(channel);
+    return channels;
+  }
+
+  /** Members of this node in the channel, those that part among them. */
+  count(channel: string): number {
+    return this.#here.get(channel)?.size ?? 0;
+  }
+
+  /**
+   * Resolves with what the store says. Rejects with `unavailable` when it says nothing: then one that was no member is
+   * none, and one that was has the data that it had.
+   */
+  async enter(
+    channel: string,
+    connection: string,
+    { user, data, membersMax }: { readonly user: string | null; readonly data: string; readonly membersMax: number },
+  ): Promise<Applied> {
+    // What was not tried needs no undoing: an outage must not gather what came and went in it.
+    if (this.#isAway) throw new RealtimeError('unavailable');
+    const before = this.#here.get(channel)?.get(connection);
+    const earlier = before?.data;
+    if (before === undefined) this.#add(channel, connection, { user, data, isParting: false });
+    else this.#renew(before, data);
+    try {
+      const applied = await this.#wait(channel, connection, membersMax);
+      if (applied.isFull) this.#remove(channel, connection);
+      return applied;
+    } catch (error) {
+      const own = this.#here.get(channel)?.get(connection);
+      if (before === undefined) this.leave(channel, connection);
+      else if (own !== undefined && earlier !== undefined) own.data = earlier;
+      this.#touch(channel, connection);
+      throw error;
+    }
+  }
+
+  part(channel: string, connection: string): void {
+    const own = this.#here.get(channel)?.get(connection);
+    if (own === undefined || own.isParting) return;
+    own.isParting = true;
+    this.#members--;
+    this.#touch(channel, connection);
+  }
+
+  leave(channel: string, connection: string): void {
+    if (this.#remove(channel, connection)) this.#touch(channel, connection);
+  }
+
+  /**
+   * The store's list of the channel was read, in which these are members of this node. What differs from what is wanted
+   * is applied, unless it is on its way already.
+   */
+  compare(channel: string, listed: ReadonlySet<string>): void {
+    for (const [connection, own] of this.#here.get(channel) ?? []) {
+      if (!own.isParting && !listed.has(connection)) this.#touch(channel, connection);
+    }
+    for (const connection of listed) {
+      if (this.#here.get(channel)?.has(connection) !== true) this.#touch(channel, connection);
+    }
+  }
+
+  /** The store may know none of them. */
+  touchAll(): void {
+    for (const [channel, theirs] of this.#here)
+      for (const connection of theirs.keys()) this.#touch(channel, connection);
+  }
+
+  /** Resolves when the store has applied everything, or at the next failure. Never rejects. */
+  async settled(): Promise<void> {
+    await this.#applying;
+  }
+
+  /** What is left is given up. Resolves when nothing is under way any more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#applying;
+  }
+
+  #add(channel: string, connection: string, own: Own): void {
+    const theirs = this.#here.get(channel);
+    if (theirs === undefined) this.#here.set(channel, new Map([[connection, own]]));
+    else theirs.set(connection, own);
+    this.#members++;
+  }
+
+  #renew(own: Own, data: string): void {
+    if (own.isParting) this.#members++;
+    own.isParting = false;
+    own.data = data;
+  }
+
+  #remove(channel: string, connection: string): boolean {
+    const theirs = this.#here.get(channel);
+    const own = theirs?.get(connection);
+    if (theirs === undefined || own === undefined) return false;
+    if (!own.isParting) this.#members--;
+    theirs.delete(connection);
+    if (theirs.size === 0) this.#here.delete(channel);
+    return true;
+  }
+
+  // What is dirty
+
+  #wait(channel: string, connection: string, membersMax: number): Promise<Applied> {
+    return new Promise((resolve, reject) => {
+      const dirty = this.#touch(channel, connection);
+      dirty.membersMax = membersMax;
+      dirty.waiting.push({ resolve, reject });
+    });
+  }
+
+  #touch(channel: string, connection: string): Dirty {
+    const key = `${channel} ${connection}`;
+    let dirty = this.#dirty.get(key);
+    if (dirty === undefined) {
+      dirty = { channel, connection, membersMax: 0, waiting: [] };
+      this.#dirty.set(key, dirty);
+    }
+    if (!this.#closed) this.#applying ??= this.#applyAll();
+    return dirty;
+  }
+
+  async #applyAll(): Promise<void> {
+    const { clock, log } = this.#ports;
+    // What the same tick changes goes into the first batch.
+    await Promise.resolve();
+    for (let failures = 0; this.#dirty.size > 0 && !this.#closed;) {
+      try {
+        await this.#applySome();
+        failures = 0;
+        this.#isAway = false;
+      } catch (error) {
+        this.#isAway = true;
+        if (failures === 0) log('presence could not be stored yet', error);
+        await clock.sleep(backoffMs(failures++, retry, clock));
+      }
+    }
+    this.#applying = undefined;
+    const closed = new RealtimeError('shutting_down');
+    for (const { waiting } of this.#dirty.values()) for (const { reject } of waiting) reject(closed);
+  }
+
+  async #applySome(): Promise<void> {
+    const batch: Dirty[] = [];
+    for (const [key, dirty] of this.#dirty) {
+      if (batch.length === batchMax) break;
+      batch.push(dirty);
+      this.#dirty.delete(key);
+    }
+    let answers: readonly Applied[];
+    try {
+      answers = await this.#ports.apply(batch.map((dirty) => this.#changeOf(dirty)));
+    } catch (error) {
+      // Nobody waits for a store that is away; what is wanted is tried again all the same.
+      for (const { waiting } of batch) for (const { reject } of waiting) reject(error);
+      for (const { channel, connection } of batch)
+        this.#dirty.set(`${channel} ${connection}`, this.#kept(channel, connection));
+      throw error;
+    }
+    batch.forEach(({ waiting }, index) => {
+      const applied = answers[index];
+      if (applied === undefined) throw new Error('the store left a change unanswered');
+      for (const { resolve } of waiting) resolve(applied);
+    });
+  }
+
+  /** What waits for a member already, or a new entry for it. */
+  #kept(channel: string, connection: string): Dirty {
+    return this.#dirty.get(`${channel} ${connection}`) ?? { channel, connection, membersMax: 0, waiting: [] };
+  }
+
+  #changeOf({ channel, connection, membersMax }: Dirty): Change {
+    const own = this.#here.get(channel)?.get(connection);
+    if (own === undefined) return { kind: 'leave', channel, connection };
+    if (own.isParting) return { kind: 'part', channel, connection };
+    return { kind: 'enter', channel, connection, user: own.user, data: own.data, membersMax };
+  }
+}

@@ -1,0 +1,257 @@
+// The list of one channel on this node, which mirrors the store's: read once, then kept by the changes that are told.
+//
+//   reading   the store is being asked; changes that arrive already are held
+//   live      each change is the next one, and is told to this node's listeners in the step that puts it into the list
+//
+// A version that is missing, or another epoch, starts a reading. What is told after one that was live before is a fresh
+// list: listeners forget what they knew. So a list and the changes after it always fit together.
+//
+// To many listeners a change is one write per connection. So changes that come in quick succession wait for each other,
+// the longer the more listeners there are, and the list waits with them.
+
+import type { PresenceList } from '../protocol/frames.ts';
+import { backoffMs } from '../time/backoff.ts';
+import type { Clock } from '../time/clock.ts';
+import { sinceOf } from './member.ts';
+import type { PresenceStore, Snapshot, Told } from './store.ts';
+
+export interface RosterPorts {
+  readonly store: PresenceStore;
+  readonly clock: Clock;
+  /** Connections of this node that are told. */
+  readonly listeners: (channel: string) => number;
+  /** Changes of a live list, in order. */
+  readonly changed: (roster: Roster, told: readonly Told[]) => void;
+  /** It was read; `isAwaited` when listeners knew an earlier one, or wait for the first. */
+  readonly read: (roster: Roster, snapshot: Snapshot, isAwaited: boolean) => void;
+  readonly log: (message: string, error: unknown) => void;
+}
+
+interface Held {
+  readonly epoch: string;
+  readonly told: readonly Told[];
+}
+
+interface Waiting {
+  readonly epoch: string;
+  readonly version: number;
+  readonly wake: () => void;
+}
+
+/** Changes that are held while the list is read; past it the list is read once more. */
+const heldMax = 10_000;
+/** Before a list is read again that did not fit what was told meanwhile. */
+const pauseMs = 10;
+const retry = { firstMs: 100, maxMs: 2_000 };
+/** 5,000 listeners are told every 40 ms, 250 every 2 ms, fewer at once. */
+const listenersPerMs = 125;
+const windowMsMin = 2;
+const windowMsMax = 40;
+
+export class Roster {
+  readonly channel: string;
+  readonly #ports: RosterPorts;
+  /** Members as JSON text, by connection, in the order in which they came. */
+  #members = new Map<string, string>();
+  #epoch = '';
+  #version = 0;
+  #state: 'reading' | 'live' | 'closed' = 'reading';
+  #isAwaited = false;
+  /** What was told and is not in the list yet. */
+  #held: Held[] = [];
+  #heldOverflowed = false;
+  #changedAt = 0;
+  #isPacing = false;
+  #reading: Promise<void> | undefined;
+  #readAgain = false;
+  #waiting: Waiting[] = [];
+  /** The last list that was asked for, which many may ask for in one moment. */
+  #text: { readonly limit: number; readonly list: PresenceList } | undefined;
+
+  constructor(channel: string, ports: RosterPorts) {
+    this.channel = channel;
+    this.#ports = ports;
+  }
+
+  get isLive(): boolean {
+    return this.#state === 'live';
+  }
+
+  get epoch(): string {
+    return this.#epoch;
+  }
+
+  get version(): number {
+    return this.#version;
+  }
+
+  /** What the store told. */
+  take(epoch: string, told: readonly Told[]): void {
+    if (this.#held.length < heldMax) this.#held.push({ epoch, told });
+    else this.#heldOverflowed = true;
+    if (this.#state === 'live' && !this.#isPacing) this.#pace();
+  }
+
+  /** Nothing is told any more until it is read. */
+  suspend(): void {
+    if (this.#state !== 'live') return;
+    this.#state = 'reading';
+    this.#isAwaited = true;
+  }
+
+  /** A listener began to hear of a list that is not live, and is told it as soon as it is. */
+  expectList(): void {
+    this.#isAwaited ||= this.#state === 'reading';
+  }
+
+  /** Reads the list; if that is under way, once more after it. Resolves when it is live, or closed. Never rejects. */
+  read(): Promise<void> {
+    this.suspend();
+    this.#readAgain = true;
+    this.#reading ??= this.#readUntilLive();
+    return this.#reading;
+  }
+
+  /** Resolves when it is live; undefined if it is. */
+  whenLive(): Promise<void> | undefined {
+    return this.reached('', 0);
+  }
+
+  /** Resolves once this version is in the list, or the list is another one; undefined if it is so. */
+  reached(epoch: string, version: number): Promise<void> | undefined {
+    if (this.#isPast(epoch, version)) return undefined;
+    return new Promise((wake) => this.#waiting.push({ epoch, version, wake }));
+  }
+
+  list(limit: number): PresenceList {
+    const known = this.#text;
+    if (known?.limit === limit) return known.list;
+    const members: string[] = [];
+    for (const member of this.#members.values()) {
+      if (members.length === limit) break;
+      members.push(member);
+    }
+    const list = { count: this.#members.size, version: this.#version, members: `[${members.join(',')}]` };
+    this.#text = { limit, list };
+    return list;
+  }
+
+  close(): void {
+    this.#state = 'closed';
+    this.#held = [];
+    this.#members.clear();
+    this.#text = undefined;
+    for (const { wake } of this.#waiting.splice(0)) wake();
+  }
+
+  // Changes
+
+  #pace(): void {
+    const { clock, listeners } = this.#ports;
+    const windowMs = Math.min(windowMsMax, listeners(this.channel) / listenersPerMs);
+    const leftMs = windowMs < windowMsMin ? 0 : this.#changedAt + windowMs - clock.monotonic();
+    if (leftMs <= 0) {
+      this.#applyHeld();
+      return;
+    }
+    this.#isPacing = true;
+    void clock.sleep(leftMs).then(() => {
+      this.#isPacing = false;
+      if (this.#state === 'live') this.#applyHeld();
+    });
+  }
+
+  #applyHeld(): void {
+    const applied: Told[] = [];
+    let isWhole = !this.#heldOverflowed;
+    for (const { epoch, told } of this.#held.splice(0)) {
+      for (const change of told) if (isWhole) isWhole = this.#apply(epoch, change, applied);
+    }
+    this.#changedAt = this.#ports.clock.monotonic();
+    if (applied.length > 0) {
+      this.#text = undefined;
+      this.#ports.changed(this, applied);
+    }
+    this.#wakeReached();
+    if (!isWhole) void this.read();
+  }
+
+  /** False for one that does not follow on the list. */
+  #apply(epoch: string, change: Told, applied: Told[]): boolean {
+    const { kind, version, connection, member, left } = change;
+    const begins = this.#version === 0 && version === 1;
+    if (epoch !== this.#epoch && !begins) return false;
+    if (epoch === this.#epoch && version <= this.#version) return true;
+    if (version !== this.#version + 1) return false;
+    this.#epoch = epoch;
+    this.#version = version;
+    if (kind === 'leave') this.#members.delete(connection);
+    else this.#members.set(connection, member);
+    if (left !== undefined) this.#members.delete(left);
+    applied.push(change);
+    return true;
+  }
+
+  // Reading
+
+  async #readUntilLive(): Promise<void> {
+    const { store, clock, log } = this.#ports;
+    for (let failures = 0; this.#state === 'reading';) {
+      this.#readAgain = false;
+      // What was told before the reading began is in what it brings.
+      this.#held = [];
+      this.#heldOverflowed = false;
+      let snapshot: Snapshot;
+      try {
+        await store.watch(this.channel);
+        snapshot = await store.read(this.channel);
+      } catch (error) {
+        if (failures === 0) log('the members of a channel could not be read yet', error);
+        await clock.sleep(backoffMs(failures++, retry, clock));
+        continue;
+      }
+      if (this.#state !== 'reading') break;
+      if (!this.#readAgain && !this.#heldOverflowed && this.#fits(snapshot)) this.#begin(snapshot);
+      else await clock.sleep(pauseMs);
+    }
+    this.#reading = undefined;
+  }
+
+  /** Whether what is held follows on the snapshot. If not, one of the two is out of date, and the next will tell. */
+  #fits({ epoch, version }: Snapshot): boolean {
+    const [first] = this.#held;
+    if (first === undefined) return true;
+    const isOfOneEpoch = this.#held.every((each) => each.epoch === first.epoch);
+    const isOfThisEpoch = first.epoch === epoch || version === 0;
+    return isOfOneEpoch && isOfThisEpoch && (first.told[0]?.version ?? 0) <= version + 1;
+  }
+
+  #begin(snapshot: Snapshot): void {
+    const inOrder = snapshot.members.toSorted((one, other) => sinceOf(one.member) - sinceOf(other.member));
+    this.#members = new Map(inOrder.map(({ connection, member }) => [connection, member]));
+    this.#epoch = snapshot.epoch;
+    this.#version = snapshot.version;
+    this.#text = undefined;
+    this.#state = 'live';
+    this.#ports.read(this, snapshot, this.#isAwaited);
+    this.#isAwaited = false;
+    // May find a hole, and then the list is read again.
+    this.#applyHeld();
+  }
+
+  // Waiting
+
+  #isPast(epoch: string, version: number): boolean {
+    if (this.#state !== 'live') return this.#state === 'closed';
+    // A list without an epoch is of a channel in which nothing has changed yet.
+    return version <= this.#version || (epoch !== this.#epoch && this.#epoch !== '');
+  }
+
+  #wakeReached(): void {
+    if (this.#waiting.length === 0) return;
+    const reached = this.#waiting.filter(({ epoch, version }) => this.#isPast(epoch, version));
+    if (reached.length === 0) return;
+    this.#waiting = this.#waiting.filter((waiting) => !reached.includes(waiting));
+    for (const { wake } of reached) wake();
+  }
+}

@@ -1,0 +1,102 @@
+// The lists that this node keeps: of the channels in which it has members, and of those that were asked for lately.
+
+import { Roster, type RosterPorts } from './roster.ts';
+import type { Told } from './store.ts';
+
+/** A list that nobody needs is kept this long: whoever asked once often asks again. */
+const lingerMs = 10_000;
+/** Lists that are read at once. */
+const readAtOnce = 16;
+/** Lists that are compared with the store at each beat: what no signal told of is found all the same. */
+const checkedAtOnce = 20;
+/** What is told may be on its way. */
+const onItsWayMs = 1_000;
+
+interface Kept {
+  readonly roster: Roster;
+  usedAt: number;
+}
+
+export class Rosters {
+  readonly #ports: RosterPorts;
+  readonly #kept = new Map<string, Kept>();
+  #nextCheck = 0;
+
+  constructor(ports: RosterPorts) {
+    this.#ports = ports;
+  }
+
+  get size(): number {
+    return this.#kept.size;
+  }
+
+  /** Begins to read it if it is new here. */
+  get(channel: string): Roster {
+    const { clock } = this.#ports;
+    const known = this.#kept.get(channel);
+    if (known !== undefined) {
+      known.usedAt = clock.monotonic();
+      return known.roster;
+    }
+    const roster = new Roster(channel, this.#ports);
+    this.#kept.set(channel, { roster, usedAt: clock.monotonic() });
+    void roster.read();
+    return roster;
+  }
+
+  take(channel: string, epoch: string, told: readonly Told[]): void {
+    this.#kept.get(channel)?.roster.take(epoch, told);
+  }
+
+  suspend(): void {
+    for (const { roster } of this.#kept.values()) roster.suspend();
+  }
+
+  async readAll(): Promise<void> {
+    const rosters = this.#kept.values();
+    const readOn = async (): Promise<void> => {
+      for (const { roster } of rosters) await roster.read();
+    };
+    await Promise.all(Array.from({ length: readAtOnce }, readOn));
+  }
+
+  /** Forgets those that nobody needs. `needed`: those in which members of this node are. */
+  sweep(needed: ReadonlySet<string>): void {
+    const { store, clock } = this.#ports;
+    const now = clock.monotonic();
+    for (const [channel, { roster, usedAt }] of this.#kept) {
+      if (needed.has(channel) || now - usedAt < lingerMs) continue;
+      this.#kept.delete(channel);
+      roster.close();
+      store.unwatch(channel);
+    }
+  }
+
+  /** Compares the next few with the store, and reads those that lag behind it. */
+  async checkSome(): Promise<void> {
+    const { store, clock } = this.#ports;
+    const all = [...this.#kept.values()].map(({ roster }) => roster);
+    if (this.#nextCheck >= all.length) this.#nextCheck = 0;
+    const some = all.slice(this.#nextCheck, this.#nextCheck + checkedAtOnce).filter(({ isLive }) => isLive);
+    this.#nextCheck += checkedAtOnce;
+    if (some.length === 0) return;
+    try {
+      const positions = await store.positions(some.map(({ channel }) => channel));
+      await clock.sleep(onItsWayMs);
+      some.forEach((roster, index) => {
+        const position = positions[index];
+        if (position === undefined || !roster.isLive) return;
+        const isBehind = position.epoch === roster.epoch && position.version > roster.version;
+        const isElsewhere = position.epoch !== roster.epoch && position.version > 0 && roster.version > 0;
+        if (isBehind || isElsewhere) void roster.read();
+      });
+    } catch {
+      // The store is away, which is told by others; the next beat checks again.
+    }
+  }
+
+  close(): void {
+    for (const { roster } of this.#kept.values()) roster.close();
+    this.#kept.clear();
+  }
+}
