@@ -36,7 +36,7 @@ export const floors: Readonly<Record<string, number>> = {
 const alsoAllowed: Readonly<Record<string, readonly string[]>> = { client: ['protocol'], pages: ['client'] };
 
 /** Folders whose code also runs in a browser: nothing from Bun, Node or a package. */
-const bareFolders = new Set(['protocol', 'client']);
+const bareFolders = new Set(['protocol', 'time', 'client']);
 
 interface Import {
   readonly position: number;
