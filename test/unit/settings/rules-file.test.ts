@@ -100,7 +100,7 @@ test('a link that leads elsewhere now is followed', async () => {
   }
 });
 
-// Each read left a copy of the module in memory, for ever: 200 reloads of such a file kept 13 MB.
+// Each read left a copy of the module in memory, for ever: 2,000 reads of such a file kept 70 MiB.
 test('two hundred reads leave as much in memory as twenty', async () => {
   const { write, patterns } = rulesIn();
   const bulk = Array.from({ length: 1_000 }, (_, index) => `bulk line ${index} of the file`);
@@ -117,5 +117,5 @@ test('two hundred reads leave as much in memory as twenty', async () => {
   const before = await readAndMeasure(20);
   const after = await readAndMeasure(200);
   expect(after.modules - before.modules).toBeLessThan(10);
-  expect(after.bytes - before.bytes).toBeLessThan(2 << 20);
+  expect(after.bytes - before.bytes).toBeLessThan(256 << 10);
 });
