@@ -1,5 +1,5 @@
 // What the clients are tortured with: for one engine a database with a table that is written to, a server that is killed
-// and replaced, a network that cuts, stalls, halves, swallows and refuses, and where there is one a Redis that dies.
+// and replaced, a network that cuts, stalls, halves, swallows, reorders and refuses, and where there is one a Redis that dies.
 // Publishes numbered messages all the while, each until it is accepted.
 
 import postgres from 'postgres';
@@ -127,6 +127,12 @@ export class Tormentor {
         this.#proxy.delayMs = 100 + this.#random() * 900;
         await pause(1_000);
         this.#proxy.delayMs = 0;
+      },
+      reorder: async () => {
+        this.#proxy.connectDelayMs = 1_500;
+        this.#proxy.cut();
+        await pause(2_000);
+        this.#proxy.connectDelayMs = 0;
       },
       refuse: async () => {
         this.#proxy.mode = pick(['refuse', 'blackhole'], this.#random);

@@ -30,6 +30,7 @@ export class Proxy {
   #target: ProxyTarget;
   #mode: ProxyMode = 'forward';
   #delayMs = 0;
+  #connectDelayMs = 0;
   #accepted = 0;
 
   constructor(server: Server, target: ProxyTarget) {
@@ -73,6 +74,14 @@ export class Proxy {
   /** Milliseconds that everything needs more in each direction from now on. */
   set delayMs(milliseconds: number) {
     this.#delayMs = milliseconds;
+  }
+
+  /**
+   * Connections that come from now on are led on after a random time up to this many milliseconds: who came later may be
+   * there earlier.
+   */
+  set connectDelayMs(milliseconds: number) {
+    this.#connectDelayMs = milliseconds;
   }
 
   /** Resets every connection on both sides; answers how many there were. */
@@ -121,6 +130,17 @@ export class Proxy {
       client.resetAndDestroy();
       return;
     }
+    if (this.#connectDelayMs === 0) return this.#pair(client);
+    client.on('error', ignoreReset);
+    client.pause();
+    setTimeout(() => {
+      if (client.destroyed) return;
+      this.#pair(client);
+      client.resume();
+    }, Math.random() * this.#connectDelayMs);
+  }
+
+  #pair(client: Socket): void {
     const upstream = this.#mode === 'blackhole' ? undefined : connect({ host: '127.0.0.1', ...this.#target });
     const pair: Pair = { client, upstream, swallowed: upstream === undefined, bytesLeft: Infinity };
     this.#pairs.add(pair);
