@@ -177,6 +177,18 @@ test('a drain is followed at the time that was told', async () => {
   client.close();
 });
 
+test('a server that closes at the moment it told is left without a further pause', async () => {
+  const { world, server, client } = setUp();
+  client.channel('a').subscribe(() => undefined);
+  await world.pass(20_000);
+  last(server).say({ type: 'drain', after: 3_000, deadline: 0 });
+  await world.pass(2_990);
+  last(server).end(1001, 'shutting_down');
+  await world.pass(20);
+  expect(server.attempts).toHaveLength(2);
+  client.close();
+});
+
 test('a server that drains at once, again and again, is not asked in a circle', async () => {
   const { world, server, client } = setUp();
   server.onCommand = (socket, command) => {
@@ -298,4 +310,102 @@ test('who is here: a list, then what continues it, and one entry for each user',
   expect(seen).toEqual(['ann ?', 'ann ? bob', '? bob', '? bob']);
   leave();
   client.close();
+});
+
+describe('in a page', () => {
+  /** What the client looks for in a page, and hands to move it. */
+  function page(isWorkerAllowed: boolean) {
+    const listeners = new Map<string, Set<(event: { type: string }) => void>>();
+    const target = {
+      visibilityState: 'hidden',
+      addEventListener: (type: string, listener: (event: { type: string }) => void) =>
+        void listeners.set(type, (listeners.get(type) ?? new Set()).add(listener)),
+      removeEventListener: (type: string, listener: (event: { type: string }) => void) =>
+        void listeners.get(type)?.delete(listener),
+    };
+    const workers = new Set<{ onmessage: (() => void) | null }>();
+    class FakeWorker {
+      onmessage: (() => void) | null = null;
+      constructor() {
+        if (!isWorkerAllowed) throw new Error('the page allows no workers');
+        workers.add(this);
+      }
+      terminate(): void {
+        workers.delete(this);
+      }
+    }
+    const globals = globalThis as Record<string, unknown>;
+    const { addEventListener, removeEventListener } = target;
+    const before = { document: globals['document'], Worker: globals['Worker'] };
+    const own = { addEventListener: globals['addEventListener'], removeEventListener: globals['removeEventListener'] };
+    Object.assign(globals, { document: target, Worker: FakeWorker, addEventListener, removeEventListener });
+    return {
+      target,
+      workers,
+      say: (type: string) => listeners.get(type)?.forEach((listener) => listener({ type })),
+      [Symbol.dispose]: () => void Object.assign(globals, before, own),
+    };
+  }
+
+  test('that is hidden a dead link is found within 60 s, though its timers run once a minute', async () => {
+    using hidden = page(true);
+    const { world, server, client } = setUp({});
+    // As browsers do with pages that are hidden for a while.
+    const throttled = { ...world.platform(server) };
+    throttled.setTimeout = (run, ms) =>
+      world.setTimeout(run, Math.ceil((world.now + ms) / 60_000) * 60_000 - world.now);
+    const own = new Sobranie('http://server', { platform: throttled });
+    own.channel('a').subscribe(() => undefined);
+    await world.pass(61_000);
+    expect(own.status.state).toBe('connected');
+    last(server).isMute = true;
+    const mutedAt = world.now;
+    for (let tick = 0; tick < 12; tick++) {
+      await world.pass(5_000);
+      for (const worker of hidden.workers) worker.onmessage?.();
+    }
+    expect((server.attempts.at(-1) ?? 0) - mutedAt).toBeWithin(1, 60_000);
+    await world.pass(10);
+    expect(own.status.state).toBe('connected');
+    own.close();
+    await world.settle();
+    expect(hidden.workers.size).toBe(0);
+    client.close();
+  });
+
+  test('that allows no workers everything works as long as it is seen', async () => {
+    using seen = page(false);
+    const { world, server, client } = setUp();
+    client.channel('a').subscribe(() => undefined);
+    await world.pass(1_000);
+    last(server).isMute = true;
+    await world.pass(60_000);
+    expect(server.attempts).toHaveLength(2);
+    expect(seen.workers.size).toBe(0);
+    client.close();
+  });
+
+  test.each(['online', 'visibilitychange', 'pageshow', 'resume'])('%s: a dead link is found at once', async (event) => {
+    using shown = page(true);
+    shown.target.visibilityState = 'visible';
+    const { world, server, client } = setUp();
+    client.channel('a').subscribe(() => undefined);
+    await world.pass(1_000);
+    // One that lives is kept.
+    shown.say(event);
+    await world.pass(6_000);
+    expect(server.attempts).toHaveLength(1);
+    last(server).isMute = true;
+    shown.say(event);
+    await world.pass(6_000);
+    expect(server.attempts).toHaveLength(2);
+    // Who waits tries at once.
+    server.cutAll();
+    await world.pass(100);
+    const before = server.attempts.length;
+    shown.say(event);
+    await world.pass(5);
+    expect(server.attempts.length).toBe(before + 1);
+    client.close();
+  });
 });

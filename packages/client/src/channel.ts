@@ -345,7 +345,8 @@ export class Channel<Data = unknown> implements ChannelPort {
 
   #stored(): Position | undefined {
     const { storage, storageKey } = this.#host;
-    const [epoch, offset] = quietly(() => storage?.getItem(storageKey(this.name)))?.split(' ') ?? [];
+    const kept = quietly(() => storage?.getItem(storageKey(this.name))) ?? '';
+    const [, epoch, offset] = /^(\S+) (\d+)$/.exec(kept) ?? [];
     return positionOf(epoch, offset);
   }
 

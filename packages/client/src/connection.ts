@@ -56,6 +56,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   #hasWorked = false;
   #failedOpenings = 0;
   #isFallenBack = false;
+  /** The server is leaving, and has told when: its end needs no further pause. */
+  #isDraining = false;
   #checks = 0;
 
   constructor(options: ConnectionOptions) {
@@ -73,7 +75,7 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** Connects and stays so, though no channel is wanted. After a failure for good it begins anew. */
   connect(): void {
     this.#isKept = true;
-    if (this.#isClosed) this.#set({ state: 'idle' });
+    if (this.#isClosed) this.reconnect();
     this.#start();
   }
 
@@ -185,6 +187,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     let stop = clock.after(tokenMs, () => over({ code: 0, reason: 'token timeout' }));
     this.#cut = over;
     this.#refusal = this.#welcomedAt = undefined;
+    this.#isDraining = false;
     try {
       const token = await Promise.race([this.#token(), promise]);
       if (isOver || typeof token === 'object') return await promise;
@@ -240,8 +243,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     }
     this.#status = { ...this.#status, error };
     // At once, but never in a circle.
-    const isCircle = end.reason === 'drain' && livedMs < 1_000;
-    if (isSwitched || (end.again && !isCircle)) return;
+    const isCircle = this.#isDraining && livedMs < 1_000;
+    if (isSwitched || ((end.again || this.#isDraining) && !isCircle)) return;
     if (end.reason === 'token_expired' && this.#tries++ === 0) return;
     this.#set({ ...this.#status, state: 'waiting' });
     this.emit('error', error);
@@ -293,14 +296,17 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (online) this.#isFallenBack = false;
     if (this.#mayHurry) this.#resume?.();
     if (this.#status.state !== 'connected' || !link) return;
-    const isSse = link.transport === 'sse';
+    const cut = (): void => {
+      if (this.#link === link) this.#again('silent');
+    };
+    const silence = link.silence();
     // Streams cannot be asked; a new one is soon made.
-    const quietMs = !isSse ? probeMs : online ? 0 : streamQuietMs;
+    if (link.transport === 'sse') return online || silence > streamQuietMs ? cut() : undefined;
+    const { clock } = this.#options;
+    const askedAt = clock.now();
     link.send({ type: 'ping' });
-    this.#options.clock.after(isSse ? 0 : probeMs, () => {
-      // Not by a hair: timers are not as exact.
-      if (this.#link === link && link.silence() > quietMs - 100) this.#again('silent');
-    });
+    // Dead is who has said nothing since, but for the clock's own small errors.
+    clock.after(probeMs, () => clock.now() - link.silence() > askedAt - silence + 0.01 || cut());
   }
 
   // Frames
@@ -321,6 +327,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     else if (frame.type === 'welcome') this.#welcome(frame);
     else if (frame.type === 'drain') {
       const link = this.#link;
+      this.#isDraining = true;
       this.#options.clock.after(frame.after, () => {
         if (this.#link === link) this.#again('drain');
       });
