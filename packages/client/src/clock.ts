@@ -29,10 +29,11 @@ export class Clock {
     return this.#platform.random() * limit;
   }
 
-  after(ms: number, run: () => void): Stop {
+  /** `run` must not reject. */
+  after(ms: number, run: () => void | Promise<void>): Stop {
     const { setTimeout, clearTimeout } = this.#platform;
     const fire = (): void => {
-      if (this.#due.delete(fire)) run();
+      if (this.#due.delete(fire)) void run();
     };
     const timer = setTimeout(fire, ms);
     this.#due.set(fire, { at: this.now() + ms, timer });

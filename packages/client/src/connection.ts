@@ -4,7 +4,13 @@
 //
 // One loop does it all: token, link, end, verdict, pause, again.
 
-import type { ChannelPort, ConnectionEvents, ConnectionOptions, ConnectionStatus } from './connection-types.ts';
+import type {
+  ChannelPort,
+  ConnectionEvents,
+  ConnectionOptions,
+  ConnectionStatus,
+  LinkContext,
+} from './connection-types.ts';
 import { SobranieError } from './errors.ts';
 import { Emitter, type Stop } from './emitter.ts';
 import { canOpen } from './link-check.ts';
@@ -383,22 +389,14 @@ export class Connection extends Emitter<ConnectionEvents> {
     const { clock, openLink, transports } = this.#options;
     const [first = 'sse'] = transports;
     const link = this.#link;
-    clock.after((2_000 + clock.random(3_000)) * 2 ** Math.min(this.#checks++, 9), () => {
+    const open = (context: LinkContext): Promise<Link> => openLink(first, context);
+    clock.after((2_000 + clock.random(3_000)) * 2 ** Math.min(this.#checks++, 9), async () => {
       if (this.#link !== link) return;
-      const opens = canOpen(
-        (context) => openLink(first, context),
-        () => this.#token(),
-        clock,
-        openMs,
-      );
-      void opens.then((does) => this.#checked(link, does));
+      const opens = await canOpen(open, () => this.#token(), clock, openMs);
+      if (this.#link !== link) return;
+      if (!opens) return this.#checkFirst();
+      this.#isFallenBack = false;
+      this.#again('better transport');
     });
-  }
-
-  #checked(link: Link | undefined, opens: boolean): void {
-    if (this.#link !== link) return;
-    if (!opens) return this.#checkFirst();
-    this.#isFallenBack = false;
-    this.#again('better transport');
   }
 }
