@@ -136,7 +136,6 @@ export class Connection extends Emitter<ConnectionEvents> {
   get #isClosed(): boolean {
     return this.#status.state === 'closed';
   }
-
   get #isNeeded(): boolean {
     return this.#isKept || this.#requests.size > 0 || [...this.channels.values()].some((channel) => channel.entry());
   }
@@ -302,17 +301,16 @@ export class Connection extends Emitter<ConnectionEvents> {
     if (online) this.#isFallenBack = false;
     if (this.#mayHurry) this.#resume?.();
     if (this.#status.state !== 'connected' || !link) return;
-    const cut = (): void => {
-      if (this.#link === link) this.#again('silent');
-    };
     const silence = link.silence();
     // Streams cannot be asked; a new one is soon made.
-    if (link.transport === 'sse') return online || silence > streamQuietMs ? cut() : undefined;
+    if (link.transport === 'sse') return online || silence > streamQuietMs ? this.#again('silent') : undefined;
     const { clock } = this.#options;
     const askedAt = clock.now();
     link.send({ type: 'ping' });
     // Dead is who has said nothing since, but for the clock's own small errors.
-    clock.after(probeMs, () => clock.now() - link.silence() > askedAt - silence + 0.01 || cut());
+    clock.after(probeMs, () => {
+      if (this.#link === link && clock.now() - link.silence() <= askedAt - silence + 0.01) this.#again('silent');
+    });
   }
 
   // Frames
