@@ -14,6 +14,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
 import { readJsonBody } from '../http/body.ts';
 import { queryOf, requireChannel } from '../http/request.ts';
+import { namesOf } from './incomplete.ts';
 import type { ServerAccess } from './server-access.ts';
 
 export interface ApiOptions {
@@ -150,9 +151,6 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
 }
 
 /** Left out of a complete answer. */
-function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[] } {
-  return incomplete.length === 0 ? {} : { incomplete };
-}
 
 async function readPublication(request: Request, dataBytesMax: number): Promise<unknown> {
   const tooLarge = `The data is larger than ${dataBytesMax} bytes.`;

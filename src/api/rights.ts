@@ -4,6 +4,7 @@ import { Elysia } from 'elysia';
 import type { Cluster } from '../core/cluster.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
+import { namesOf } from './incomplete.ts';
 import type { ServerAccess } from './server-access.ts';
 
 /** `restart`: patterns of rules that change how history is kept, which takes effect only after a restart. */
@@ -67,6 +68,3 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
 }
 
 /** Left out of a complete answer. */
-function namesOf(incomplete: readonly string[]): { incomplete?: readonly string[] } {
-  return incomplete.length === 0 ? {} : { incomplete };
-}

@@ -12,6 +12,7 @@ import type { Sessions } from '../core/sessions.ts';
 import { createMetrics } from '../metrics/metrics.ts';
 import { NodePresence } from '../presence/presence.ts';
 import type { Nodes } from '../nodes/nodes.ts';
+import { connectionPrefixLength } from '../nodes/whole-cluster.ts';
 import { demoPages } from '../pages/demo.ts';
 import { EventFanout } from '../transports/event-fanout.ts';
 import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
@@ -79,9 +80,10 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
     sent: (type, channel, count) => metrics.sent(type, channel, count),
     log: (message, error) => log.warn({ err: error }, message),
   });
-  const { hub, sessions, subscribing, failures } = createCore(
+  const { hub, sessions, subscribing, users, failures } = createCore(
     {
       nodeId: settings.nodeId,
+      connectionPrefix: incarnation.slice(0, connectionPrefixLength),
       heartbeatSeconds: heartbeatInForce(settings.heartbeat),
       channelsPerConnectionMax: settings.maxChannelsPerConnection,
       messageBytesMax: settings.maxMessageBytes,
@@ -118,6 +120,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
     settings,
     hub,
     sessions,
+    users,
     limits,
     failures,
     adapter,

@@ -25,6 +25,7 @@ import { operationsRoutes } from '../api/operations.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
 import { rightsRoutes, type RulesTrial } from '../api/rights.ts';
 import { ServerAccess } from '../api/server-access.ts';
+import { userRoutes } from '../api/users.ts';
 import { swaggerRoutes } from '../api/swagger.ts';
 import { ticketRoutes, type TicketIssuer } from '../api/tickets.ts';
 import { readyChecks } from './health.ts';
@@ -169,8 +170,10 @@ export function createServer(parts: ServerParts): Elysia {
       tryRules: parts.tryRules,
     });
     const present = presenceRoutes({ presence: parts.presence, serverAccess });
+    const { maxMessageBytes: messageBytesMax } = settings;
+    const users = userRoutes({ hub, cluster: parts.cluster, serverAccess, messageBytesMax, clock });
     const calls = new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins));
-    app.use(calls.use(api).use(present).use(rights).use(ticketing)).use(swaggerRoutes(parts.version));
+    app.use(calls.use(api).use(present).use(users).use(rights).use(ticketing)).use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

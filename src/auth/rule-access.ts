@@ -70,6 +70,10 @@ export class RuleAccess implements Access {
     return this.#rules.access(channel).subscribersMax;
   }
 
+  joined(identity: Identity): readonly string[] {
+    return this.#rules.joined(claimsOf(identity));
+  }
+
   membersMax(channel: string): number {
     return this.#rules.access(channel).membersMax;
   }

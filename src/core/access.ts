@@ -33,6 +33,8 @@ export interface Access {
   may(identity: Identity, action: Action, channel: string): MaybePromise<boolean>;
   /** Connections that may be subscribed to the channel at once, on all nodes; undefined sets no limit. */
   subscribersMax(channel: string): number | undefined;
+  /** The channels to which the identity is subscribed by itself, if it may. */
+  joined(identity: Identity): readonly string[];
   /** Members that the channel's presence takes. */
   membersMax(channel: string): number;
   /** Another one after each renewal: an answer that was asked for under an earlier one says nothing any more. */

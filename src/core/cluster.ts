@@ -23,6 +23,17 @@ export interface ChannelCount {
   readonly subscribers: number;
 }
 
+/** One connection of a user. */
+export interface UserConnection {
+  readonly connection: string;
+  readonly node: string;
+  readonly transport: string;
+  /** When it opened, in Unix milliseconds. */
+  readonly since: number;
+  /** Those that it is subscribed to. */
+  readonly channels: readonly string[];
+}
+
 /** An answer of many nodes. Empty `incomplete`: all of them; else the nodes of which all or some is missing. */
 export interface Gathered<Value> {
   readonly value: Value;
@@ -47,4 +58,15 @@ export interface Cluster {
   connections(of: string): Promise<Gathered<number>>;
   /** Connections subscribed to the channel, on all nodes. Throws as `connections` does. */
   subscribers(channel: string): Promise<Gathered<number>>;
+  /** The user's connections on all nodes. Throws as `connections` does. */
+  userConnections(user: string): Promise<Gathered<readonly UserConnection[]>>;
+  /** Subscribes the user's WebSockets on every node, whatever rules say. Answers how many; throws as `disconnect` does. */
+  subscribe(user: string, channel: string): Promise<Gathered<number>>;
+  /** Ends the user's subscriptions to the channel on every node. Answers how many; throws as `disconnect` does. */
+  unsubscribe(user: string, channel: string): Promise<Gathered<number>>;
+  /**
+   * Gives a `message` frame to one connection, on whichever node it is. Answers false when there is no such connection,
+   * or when it is not subscribed to the channel, if one is named. Throws `unavailable` when its node does not answer.
+   */
+  send(connection: string, channel: string | undefined, frame: string): Promise<boolean>;
 }

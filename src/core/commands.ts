@@ -1,12 +1,14 @@
 // What each command of a connection does. One object serves all sessions, which hand it one command at a time.
 
 import { isRefused, type Command } from '../protocol/commands.ts';
-import { encodeFrame, historyFrame, presenceFrame, publishedFrame, withId } from '../protocol/frames.ts';
+import { directFrame, encodeFrame, historyFrame, presenceFrame, publishedFrame, withId } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Clock } from '../time/clock.ts';
 import { keyOf, type Access, type Authenticate, type Identity } from './access.ts';
+import type { Cluster } from './cluster.ts';
 import type { Connection } from './connection.ts';
+import type { Denials } from './denials.ts';
 import type { Hub } from './hub.ts';
 import { refusalError, type Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
@@ -24,11 +26,14 @@ const largeReply = 128 << 10;
 export interface CommandsOptions {
   readonly hub: Hub;
   readonly subscribing: Subscribing;
+  readonly denials: Denials;
   readonly access: Access;
   readonly presence: Presence;
   readonly limits: Limits;
   /** Checks the tokens of `refresh` commands. */
   readonly authenticate: Authenticate;
+  /** All nodes together, this one among them; undefined before it has joined them. */
+  readonly cluster: () => Cluster | undefined;
   readonly observer: HubObserver;
   readonly clock: Clock;
 }
@@ -63,7 +68,7 @@ export class Commands {
 
   #publish(connection: Connection, command: Of<'publish'>): Promise<void> | undefined {
     const { id, channel, data, echo, key, to } = command;
-    if (to !== undefined) throw new RealtimeError('bad_request', 'This server sends to no single connection yet.');
+    if (to !== undefined) return this.#send(connection, command, to);
     const { identity, outlet } = connection;
     const allowed = this.#options.access.may(identity, 'publish', channel);
     if (allowed === false) throw new RealtimeError('forbidden');
@@ -90,7 +95,24 @@ export class Commands {
     return undefined;
   }
 
-  #subscribe(connection: Connection, { id, channels }: Of<'subscribe'>): Promise<void> {
+  /** To one connection alone, in the order of the commands: what it is sent has no number that would tell it. */
+  async #send(connection: Connection, { id, channel, data }: Of<'publish'>, to: string): Promise<void> {
+    const { access, hub, cluster, observer, clock } = this.#options;
+    const { identity } = connection;
+    const allowed = access.may(identity, 'publish', channel);
+    if (!(allowed instanceof Promise ? await allowed : allowed)) throw new RealtimeError('forbidden');
+    if (connection.closed) return;
+    hub.requireSize(data);
+    const all = cluster();
+    if (all === undefined) throw new RealtimeError('unavailable');
+    const from = { user: identity.user, connection: connection.id };
+    observer.published('client', channel);
+    const isThere = await all.send(to, channel, directFrame({ channel, data, at: clock.now(), from }));
+    if (!isThere) throw new RealtimeError('not_subscribed', 'No such connection is subscribed to the channel.');
+    connection.outlet.send('published', publishedFrame(id, channel, undefined));
+  }
+
+  #subscribe(connection: Connection, { id, channels, isUnasked }: Of<'subscribe'>): Promise<void> {
     const requests = channels.map((request) =>
       isRefused(request)
         ? request
@@ -98,6 +120,7 @@ export class Commands {
             channel: request.channel,
             resume: request.since && (() => request.since),
             presence: request.presence,
+            isUnasked,
           },
     );
     return this.#options.subscribing.subscribeEach(connection, requests, id);
@@ -136,7 +159,7 @@ export class Commands {
     const { expiresAt } = identity;
     const expires = expiresAt === undefined ? {} : { expires: expiresAt };
     connection.outlet.send('refreshed', encodeFrame({ type: 'refreshed', ...withId(id), ...expires }));
-    await this.#options.subscribing.leaveDenied(connection);
+    await this.#options.denials.leaveDenied(connection);
   }
 
   async #history(connection: Connection, { id, channel, since, limit }: Of<'history'>): Promise<void> {

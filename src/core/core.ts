@@ -5,6 +5,7 @@ import type { Rules } from '../rules/rules.ts';
 import type { Access, Authenticate } from './access.ts';
 import type { Cluster } from './cluster.ts';
 import { Commands } from './commands.ts';
+import { Denials } from './denials.ts';
 import { Failures } from './failures.ts';
 import { Hub, type HubOptions } from './hub.ts';
 import type { Limits } from './limits.ts';
@@ -12,10 +13,14 @@ import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
 import { Sessions } from './sessions.ts';
 import { Subscribing } from './subscribing.ts';
+import type { Subscription } from './subscription.ts';
 import type { SyncAdapter } from './sync-adapter.ts';
+import { Users } from './users.ts';
 
 export interface CoreOptions extends HubOptions {
   readonly nodeId: string;
+  /** Begins the ids of this node's connections: other nodes find it by that. Letters and digits. */
+  readonly connectionPrefix: string;
   readonly heartbeatSeconds: number;
   readonly channelsPerConnectionMax: number;
 }
@@ -39,21 +44,36 @@ export interface Core {
   readonly hub: Hub;
   readonly sessions: Sessions;
   readonly subscribing: Subscribing;
+  readonly users: Users;
   readonly failures: Failures;
 }
 
 export function createCore(options: CoreOptions, ports: CorePorts): Core {
   const { access, presence, limits, authenticate, observer, clock, cluster, log } = ports;
-  const { nodeId, heartbeatSeconds, channelsPerConnectionMax } = options;
+  const { nodeId, connectionPrefix, heartbeatSeconds, channelsPerConnectionMax } = options;
   const failures = new Failures(observer, log);
   const hub = new Hub(options, ports);
   const subscribing = new Subscribing({ hub, access, presence, cluster, observer, failures, channelsPerConnectionMax });
-  const commands = new Commands({ hub, subscribing, access, presence, limits, authenticate, observer, clock });
+  const isExempt = (subscription: Subscription): boolean => subscribing.isByBackend(subscription);
+  const denials = new Denials({ hub, access, presence, failures, isExempt });
+  const commands = new Commands({
+    hub,
+    subscribing,
+    denials,
+    access,
+    presence,
+    limits,
+    authenticate,
+    cluster,
+    observer,
+    clock,
+  });
   const sessions = new Sessions({
     nodeId,
     heartbeatSeconds,
+    connectionPrefix,
     hub,
-    subscribing,
+    denials,
     commands,
     access,
     limits,
@@ -61,5 +81,6 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
     failures,
     clock,
   });
-  return { hub, sessions, subscribing, failures };
+  const users = new Users({ nodeId, sessions, hub, subscribing, observer, failures });
+  return { hub, sessions, subscribing, users, failures };
 }

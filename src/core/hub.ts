@@ -179,7 +179,8 @@ export class Hub implements SyncEvents {
   publish(request: PublishRequest): MaybePromise<Position | undefined> {
     const { channel, data, source, key, from, except } = request;
     const { adapter, observer, clock } = this.#ports;
-    this.#requireSize(data, source);
+    // A row is as large as it is: its writer has committed already and could not be told.
+    if (source !== 'database') this.requireSize(data);
     refuseControl(channel);
     const local = this.#channels.get(channel);
     const rule = this.#ruleOf(channel);
@@ -237,11 +238,11 @@ export class Hub implements SyncEvents {
     return this.#channels.get(channel)?.rule ?? this.#ports.rules.for(channel);
   }
 
-  #requireSize(data: string, source: PublicationSource): void {
+  /** Throws `too_large`. */
+  requireSize(data: string): void {
     const { messageBytesMax } = this.#options;
-    // A row is as large as it is: its writer has committed already and could not be told.
     // A character is at most three bytes of UTF-8, so only long texts need to be counted exactly.
-    if (source === 'database' || data.length * 3 <= messageBytesMax) return;
+    if (data.length * 3 <= messageBytesMax) return;
     if (new TextEncoder().encode(data).length <= messageBytesMax) return;
     throw new RealtimeError('too_large', `The data is larger than ${messageBytesMax} bytes.`);
   }

@@ -54,11 +54,14 @@ const queueMax = 10_000;
 
 export class Session extends Connection {
   readonly #ports: SessionPorts;
+  /** When it connected, in Unix milliseconds. */
+  readonly since: number;
   /** Set while a command has not been answered: an idle connection pays nothing for it. */
   #work: Work | undefined;
 
-  constructor(id: string, identity: Identity, outlet: Outlet, ports: SessionPorts) {
+  constructor(id: string, identity: Identity, outlet: Outlet, since: number, ports: SessionPorts) {
     super(id, identity, outlet);
+    this.since = since;
     this.#ports = ports;
   }
 

@@ -5,19 +5,21 @@ import { encodeFrame } from '../protocol/frames.ts';
 import { randomId, type Clock } from '../time/clock.ts';
 import type { Access, Identity } from './access.ts';
 import type { Commands } from './commands.ts';
+import type { Denials } from './denials.ts';
 import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
 import type { Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
 import type { Outlet } from './outlet.ts';
 import { Session, type SessionPorts } from './session.ts';
-import type { Subscribing } from './subscribing.ts';
 
 export interface SessionsOptions {
   readonly nodeId: string;
+  /** Begins the ids of connections. */
+  readonly connectionPrefix: string;
   readonly heartbeatSeconds: number;
   readonly hub: Hub;
-  readonly subscribing: Subscribing;
+  readonly denials: Denials;
   readonly commands: Commands;
   readonly access: Access;
   readonly limits: Limits;
@@ -35,6 +37,7 @@ export interface Drain {
   readonly closes: boolean;
 }
 
+const idLength = 16;
 /** Sessions that are asked about at once, some channels of each: what decides is not to be flooded. */
 const askedAtOnce = 16;
 
@@ -79,12 +82,18 @@ export class Sessions {
 
   /** A connection has opened. `address` is what the client is counted by; undefined while addresses are not limited. */
   connect(identity: Identity, outlet: Outlet, address?: string): Session {
-    const { clock, limits, observer } = this.#options;
-    const session = new Session(randomId(clock, 16), identity, outlet, this.#ports);
+    const { clock, limits, observer, connectionPrefix } = this.#options;
+    const id = connectionPrefix + randomId(clock, idLength - connectionPrefix.length);
+    const session = new Session(id, identity, outlet, clock.now(), this.#ports);
     this.#sessions.set(session.id, session);
     observer.connection(outlet.transport, 'accepted');
     limits.joined(session, address);
     return session;
+  }
+
+  /** The channels to which a connection of this identity is subscribed by itself, if it may. */
+  joined(identity: Identity): readonly string[] {
+    return this.#options.access.joined(identity);
   }
 
   /** Closes the connections whose tokens have ended; call it every second or so. */
@@ -95,7 +104,7 @@ export class Sessions {
 
   /** Closes the user's connections; answers how many there were. */
   disconnect(user: string): number {
-    const theirs = this.#of(user);
+    const theirs = this.of(user);
     for (const session of theirs) session.outlet.disconnect(closeCodes.policyViolation, 'disconnected');
     return theirs.length;
   }
@@ -106,13 +115,13 @@ export class Sessions {
    * ones cannot be read.
    */
   async reauthorize(user: string | undefined): Promise<number> {
-    const { access, subscribing } = this.#options;
+    const { access, denials } = this.#options;
     await access.renew(user);
-    const subscribed = this.#of(user).filter(({ subscriptionCount }) => subscriptionCount > 0);
+    const subscribed = this.of(user).filter(({ subscriptionCount }) => subscriptionCount > 0);
     let left = 0;
     for (let start = 0; start < subscribed.length; start += askedAtOnce) {
       const some = subscribed.slice(start, start + askedAtOnce);
-      for (const count of await Promise.all(some.map((session) => subscribing.leaveDenied(session)))) left += count;
+      for (const count of await Promise.all(some.map((session) => denials.leaveDenied(session)))) left += count;
     }
     return left;
   }
@@ -148,7 +157,8 @@ export class Sessions {
     }
   }
 
-  #of(user: string | undefined): Session[] {
+  /** Those of the user, or all. */
+  of(user: string | undefined): Session[] {
     const all = [...this.#sessions.values()];
     return user === undefined ? all : all.filter(({ identity }) => identity.user === user);
   }

@@ -6,15 +6,12 @@
 //   3. the first page of history of each is read, so that `recovered` is known before it is told; and presence is entered
 //   4. in one synchronous step: `subscribed` is sent, and every channel without a recovery goes live
 //   5. recoveries send what was missed and go live one by one
-//
-// And how it ends when the right to it has ended.
 
-import type { ErrorCode, GapReason } from '../protocol/codes.ts';
+import type { GapReason } from '../protocol/codes.ts';
 import type { RefusedCommand } from '../protocol/commands.ts';
-import { encodeFrame, type CommandId, type SubscriptionState } from '../protocol/frames.ts';
+import type { CommandId, SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import type { Action } from '../rules/config.ts';
 import type { Access } from './access.ts';
 import type { Channel } from './channel.ts';
 import type { Cluster } from './cluster.ts';
@@ -37,6 +34,10 @@ export interface SubscribeRequest {
   readonly resume?: Resume | undefined;
   /** Enters the channel's presence with this data, JSON text on one line. */
   readonly presence?: string | undefined;
+  /** A backend subscribes the connection: neither rules nor the end of a right matter to the subscription. */
+  readonly byBackend?: boolean | undefined;
+  /** The server does so by itself, and says nothing where the connection may not. */
+  readonly isUnasked?: boolean | undefined;
 }
 
 export interface SubscribingOptions {
@@ -62,13 +63,11 @@ interface Beginning {
   readonly again: boolean;
 }
 
-/** Channels that are asked about at once, when rights may have ended: what decides is not to be flooded. */
-const askedAtOnce = 16;
-
 export class Subscribing {
   readonly #options: SubscribingOptions;
   /** Channels whose subscribers on the other nodes are being counted. */
   readonly #counting = new Map<string, Promise<number>>();
+  readonly #byBackend = new WeakSet<Subscription>();
 
   constructor(options: SubscribingOptions) {
     this.#options = options;
@@ -94,6 +93,24 @@ export class Subscribing {
     for (const beginning of beginnings) this.#goLiveOrRecover(connection, beginning);
   }
 
+  /** The channels to which the connection is subscribed by itself, and may be. Never rejects. */
+  async joined({ identity }: Connection): Promise<readonly string[]> {
+    const { access, failures } = this.#options;
+    const names = access.joined(identity);
+    if (names.length === 0) return names;
+    const allowed = await Promise.all(
+      names.map(async (name) => {
+        try {
+          return await access.may(identity, 'subscribe', name);
+        } catch (error) {
+          failures.expected(error);
+          return false;
+        }
+      }),
+    );
+    return names.filter((_name, index) => allowed[index]);
+  }
+
   /**
    * Each by itself: one that fails gets its error, and the others go on. All are opened at once, so that many cost the
    * sync layer hardly more round trips than one. Never rejects.
@@ -117,22 +134,18 @@ export class Subscribing {
       const subscribing = earlier === undefined ? subscribe() : earlier.then(subscribe);
       answered.set(
         channel,
-        subscribing.catch((error: unknown) => failures.reply(connection.outlet, error, id, channel)),
+        subscribing.catch((error: unknown) => {
+          const isForbidden = error instanceof RealtimeError && error.code === 'forbidden';
+          if (request.isUnasked !== true || !isForbidden) failures.reply(connection.outlet, error, id, channel);
+        }),
       );
     }
     await Promise.all(answered.values());
   }
 
-  /** Ends the subscriptions that are no longer allowed; answers how many. */
-  async leaveDenied(connection: Connection): Promise<number> {
-    let left = 0;
-    const held = connection.subscriptions;
-    for (let start = 0; start < held.length; start += askedAtOnce) {
-      const some = held.slice(start, start + askedAtOnce);
-      const outcomes = await Promise.all(some.map((subscription) => this.#leaveIfDenied(connection, subscription)));
-      left += outcomes.filter(Boolean).length;
-    }
-    return left;
+  /** A backend began it, so no right can end it. */
+  isByBackend(subscription: Subscription): boolean {
+    return this.#byBackend.has(subscription);
   }
 
   // 1. Permission, and the sync layer
@@ -155,7 +168,7 @@ export class Subscribing {
         // Again, as other channels of the same command may have been added meanwhile.
         this.#requireRoom(connection, requests);
         this.#requireCapacity(connection, channels, elsewhere);
-        return requests.map((request, index) => begin(connection, request, channels[index]));
+        return requests.map((request, index) => this.#begin(connection, request, channels[index]));
       }
     } catch (error) {
       for (const channel of channels) hub.release(channel);
@@ -165,13 +178,21 @@ export class Subscribing {
     return [];
   }
 
+  #begin(connection: Connection, request: SubscribeRequest, channel: Channel | undefined): Beginning {
+    const beginning = begin(connection, request, channel);
+    if (request.byBackend === true) this.#byBackend.add(beginning.subscription);
+    return beginning;
+  }
+
   /** Answers how many are subscribed on the other nodes, where that matters. */
   async #permit(connection: Connection, requests: readonly SubscribeRequest[]): Promise<number[]> {
     const { access } = this.#options;
     this.#requireRoom(connection, requests);
     // At once: a stream of fifty channels waits as long as one of one.
     const allowed = await Promise.all(
-      requests.map(async ({ channel }) => access.may(connection.identity, 'subscribe', channel)),
+      requests.map(async ({ channel, byBackend }) => {
+        return byBackend === true || access.may(connection.identity, 'subscribe', channel);
+      }),
     );
     const forbidden = requests[allowed.indexOf(false)];
     if (forbidden !== undefined) {
@@ -302,50 +323,6 @@ export class Subscribing {
     this.#options.failures.reply(connection.outlet, error, undefined, channel.name);
     connection.outlet.terminate();
   }
-
-  // The right has ended
-
-  async #leaveIfDenied(connection: Connection, subscription: Subscription): Promise<boolean> {
-    const { channel } = subscription;
-    const reason = await this.#denial(connection, 'subscribe', channel);
-    // One that began meanwhile was asked about as it began.
-    if (connection.subscription(channel) !== subscription) return false;
-    if (reason === undefined) return this.#leavePresenceIfDenied(connection, subscription);
-    this.#end(connection, channel, reason);
-    return true;
-  }
-
-  #end(connection: Connection, channel: string, reason: string): void {
-    this.#options.hub.unsubscribe(connection, channel);
-    connection.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason }));
-  }
-
-  /** A WebSocket stays subscribed, and hears by an error of its own that it is no member any more. */
-  async #leavePresenceIfDenied(connection: Connection, { channel }: Subscription): Promise<boolean> {
-    const { presence, failures } = this.#options;
-    if (!presence.has(connection.id, channel)) return false;
-    const reason = await this.#denial(connection, 'presence', channel);
-    if (reason === undefined || !presence.has(connection.id, channel)) return false;
-    // An event stream asked for both, and has no other way to be told.
-    if (!connection.outlet.takesCommands) {
-      this.#end(connection, channel, reason);
-      return true;
-    }
-    presence.leave(connection, channel);
-    const error = new RealtimeError(reason, `This connection is no member of ${channel} any more.`);
-    failures.reply(connection.outlet, error, undefined, channel);
-    return false;
-  }
-
-  async #denial({ identity }: Connection, action: Action, channel: string): Promise<ErrorCode | undefined> {
-    const { access, failures } = this.#options;
-    try {
-      return (await access.may(identity, action, channel)) ? undefined : 'forbidden';
-    } catch (error) {
-      // Whoever decides cannot be asked: nobody may stay on a guess.
-      return failures.expected(error).code;
-    }
-  }
 }
 
 /** 2. In the step in which all channels are open and allowed. */
@@ -356,7 +333,12 @@ function begin(connection: Connection, request: SubscribeRequest, channel: Chann
   const resume = recoverable ? request.resume?.(channel.epoch) : undefined;
   const resumes = request.resume !== undefined && (resume !== undefined || !recoverable);
   const common = { channel, resumes, recovery: undefined };
-  if (before !== undefined) {
+  if (before !== undefined && canGoBack(before, channel, resume)) {
+    // The server began it by itself, and the client says only now where it stood.
+    connection.outlet.leave(channel.name);
+    connection.remove(before);
+    channel.members.remove(before);
+  } else if (before !== undefined) {
     const lost = resume === undefined ? undefined : uncovered(before, channel.epoch, resume);
     return { ...common, subscription: before, again: true, lost, recovered: recoverable && lost === undefined };
   }
@@ -367,6 +349,12 @@ function begin(connection: Connection, request: SubscribeRequest, channel: Chann
   // Even one that lacks nothing is held for: other channels of the request may take a while to read.
   const recovery = resume === undefined ? undefined : channel.members.holdFor(subscription);
   return { ...common, subscription, again: false, lost, recovered: false, recovery };
+}
+
+/** Whether the client has been sent nothing by a live subscription that begins after the position. */
+function canGoBack({ start, isLive }: Subscription, channel: Channel, resume: Position | 'lost' | undefined): boolean {
+  if (!isLive || resume === undefined || resume === 'lost' || resume.epoch !== channel.epoch) return false;
+  return start.epoch === channel.epoch && start.offset === channel.offset && resume.offset < start.offset;
 }
 
 /** Rights may have been taken away while history was read. */

@@ -5,19 +5,24 @@ import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Sessions } from '../core/sessions.ts';
+import type { Users } from '../core/users.ts';
 import type { Clock } from '../time/clock.ts';
-import { encodeControl, type Ask } from './control-message.ts';
+import { encodeControl, type Answer, type Ask, type ToldConnection } from './control-message.ts';
 import { answerMsMax } from './inquiry.ts';
 
 /** Names of 256 characters make a part of about 45 KB. */
 const channelsPerPart = 160;
 /** A node with more channels answers with those that have the most subscribers, and says so. */
 export const channelsAnsweredMax = 30_000;
+/** Characters of names in one part, and in all parts, of an answer about a user's connections. */
+const namesPerPart = 40_000;
+const namesAnsweredMax = 2_000_000;
 
 /** What a node knows of itself. */
 export interface Self {
   readonly hub: Hub;
   readonly sessions: Sessions;
+  readonly users: Users;
   readonly limits: Limits;
   readonly clock: Clock;
 }
@@ -33,8 +38,8 @@ export interface AnswerPorts {
  * undefined for a question that this node does not understand.
  */
 export function doHere(
-  { hub, sessions, limits }: Self,
-  { about, user, of, channel }: Omit<Ask, 'kind' | 'from' | 'id'>,
+  { hub, sessions, users, limits }: Self,
+  { about, user, of, channel, connection, frame }: Omit<Ask, 'kind' | 'from' | 'id'>,
 ): MaybePromise<number> | undefined {
   switch (about) {
     case 'disconnect':
@@ -45,28 +50,66 @@ export function doHere(
       return of === undefined ? undefined : limits.connectionsOf(of);
     case 'subscribers':
       return channel === undefined ? undefined : hub.subscribers(channel);
+    case 'subscribe':
+      return user === undefined || channel === undefined ? undefined : users.subscribe(user, channel);
+    case 'unsubscribe':
+      return user === undefined || channel === undefined ? undefined : users.unsubscribe(user, channel);
+    case 'send':
+      if (connection === undefined || frame === undefined) return undefined;
+      return users.deliver(connection, channel, frame) ? 1 : 0;
     case 'channels':
+    case 'user':
       return undefined;
   }
 }
 
 /** Rejects when the answer cannot be sent. */
 export async function answer(ask: Ask, { self, incarnation, tell }: AnswerPorts): Promise<void> {
-  const common = { kind: 'answer', to: ask.from, id: ask.id, incarnation } as const;
-  if (ask.about !== 'channels') {
-    const count = await doHere(self, ask);
-    if (count !== undefined) await tell(encodeControl({ ...common, part: 0, parts: 1, cut: false, count }));
-    return;
-  }
-  const { answered, cut } = mostSubscribed(self.hub.channelCounts());
-  const parts = Math.max(1, Math.ceil(answered.length / channelsPerPart));
+  const { parts, cut } = await partsOf(ask, self);
   const until = self.clock.monotonic() + answerMsMax;
-  // A later answer would not be read.
-  for (let part = 0; part < parts && self.clock.monotonic() < until; part++) {
-    const slice = answered.slice(part * channelsPerPart, (part + 1) * channelsPerPart);
-    const channels = slice.map(({ channel, subscribers }) => [channel, subscribers] as const);
-    await tell(encodeControl({ ...common, part, parts, cut, channels }));
+  for (const [part, content] of parts.entries()) {
+    // A later answer would not be read.
+    if (self.clock.monotonic() >= until) return;
+    const { from: to, id } = ask;
+    await tell(encodeControl({ kind: 'answer', to, id, incarnation, part, parts: parts.length, cut, ...content }));
   }
+}
+
+type Part = Pick<Answer, 'channels' | 'connections' | 'count'>;
+
+/** No part for a question that this node does not understand. */
+async function partsOf(ask: Ask, self: Self): Promise<{ parts: readonly Part[]; cut: boolean }> {
+  if (ask.about === 'channels') return channelParts(self.hub.channelCounts());
+  if (ask.about === 'user') return connectionParts(ask.user === undefined ? [] : self.users.connections(ask.user));
+  const count = await doHere(self, ask);
+  return { parts: count === undefined ? [] : [{ count }], cut: false };
+}
+
+function channelParts(counts: ChannelCount[]): { parts: readonly Part[]; cut: boolean } {
+  const { answered, cut } = mostSubscribed(counts);
+  const parts = Array.from({ length: Math.max(1, Math.ceil(answered.length / channelsPerPart)) }, (_, part) => {
+    const slice = answered.slice(part * channelsPerPart, (part + 1) * channelsPerPart);
+    return { channels: slice.map(({ channel, subscribers }) => [channel, subscribers] as const) };
+  });
+  return { parts, cut };
+}
+
+function connectionParts(all: readonly ToldConnection[]): { parts: readonly Part[]; cut: boolean } {
+  const parts: { connections: ToldConnection[] }[] = [{ connections: [] }];
+  let inPart = 0;
+  let inAll = 0;
+  for (const { connection, transport, since, channels } of all) {
+    const names = channels.reduce((sum, name) => sum + name.length, 0);
+    if (inAll + names > namesAnsweredMax) return { parts, cut: true };
+    if (inPart + names > namesPerPart) {
+      parts.push({ connections: [] });
+      inPart = 0;
+    }
+    parts.at(-1)?.connections.push({ connection, transport, since, channels });
+    inPart += names + connection.length;
+    inAll += names + connection.length;
+  }
+  return { parts, cut: false };
 }
 
 function mostSubscribed(counts: ChannelCount[]): { answered: readonly ChannelCount[]; cut: boolean } {

@@ -1,6 +1,8 @@
 // Messages between nodes on the control channel, as JSON. Another node may run another version of this program: unknown
 // kinds and members are ignored, and every known member is checked before use.
 
+import type { UserConnection } from '../core/cluster.ts';
+
 export interface Hello {
   readonly kind: 'hello';
   readonly node: string;
@@ -41,18 +43,32 @@ export type CountQuestion =
   | { readonly about: 'reauthorize'; readonly user?: string }
   /** How many connections count under a key of the limits, see core/limits.ts. */
   | { readonly about: 'connections'; readonly of: string }
-  | { readonly about: 'subscribers'; readonly channel: string };
+  | { readonly about: 'subscribers'; readonly channel: string }
+  /** Subscribe the user's WebSockets: how many are subscribed. */
+  | { readonly about: 'subscribe'; readonly user: string; readonly channel: string }
+  /** End the user's subscriptions to the channel: how many there were. */
+  | { readonly about: 'unsubscribe'; readonly user: string; readonly channel: string }
+  /** Give a frame to a connection, which is subscribed to the channel, if one is named: 1, or 0 when it is not there. */
+  | { readonly about: 'send'; readonly connection: string; readonly channel?: string; readonly frame: string };
 
-export type Question = { readonly about: 'channels' } | CountQuestion;
+export type Question =
+  | { readonly about: 'channels' }
+  /** The user's connections. */
+  | { readonly about: 'user'; readonly user: string }
+  | CountQuestion;
 
 export interface Ask {
   readonly kind: 'ask';
+  /** The only node that is asked; absent for a question to all. */
+  readonly to?: string;
   readonly from: string;
   readonly id: number;
   readonly about: Question['about'];
   readonly user?: string;
   readonly of?: string;
   readonly channel?: string;
+  readonly connection?: string;
+  readonly frame?: string;
 }
 
 /** One part of an answer. */
@@ -67,9 +83,14 @@ export interface Answer {
   readonly cut: boolean;
   /** Channels and their subscribers. */
   readonly channels?: readonly (readonly [string, number])[];
+  /** A user's connections. */
+  readonly connections?: readonly ToldConnection[];
   /** The answer to a `CountQuestion`. */
   readonly count?: number;
 }
+
+/** A connection of the answering node, whose name the asking node knows. */
+export type ToldConnection = Omit<UserConnection, 'node'>;
 
 export type ControlMessage = Hello | Beat | Bye | Doubt | Ask | Answer;
 
@@ -80,6 +101,17 @@ const count: Check = (value) => typeof value === 'number' && Number.isSafeIntege
 const truth: Check = (value) => typeof value === 'boolean';
 const counts: Check = (value) =>
   Array.isArray(value) && value.every((pair) => Array.isArray(pair) && text(pair[0]) && count(pair[1]));
+const long: Check = (value) => typeof value === 'string';
+const connections: Check = (value) =>
+  Array.isArray(value) &&
+  value.every(
+    (each: Partial<ToldConnection> | null) =>
+      text(each?.connection) &&
+      text(each?.transport) &&
+      count(each?.since) &&
+      Array.isArray(each?.channels) &&
+      each.channels.every(text),
+  );
 const maybe =
   (check: Check): Check =>
   (value) =>
@@ -90,7 +122,17 @@ const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<strin
   beat: { node: text, incarnation: text, term: count, since: count, connections: count },
   bye: { incarnation: text },
   doubt: { to: text, term: count },
-  ask: { from: text, id: count, about: text, user: maybe(text), of: maybe(text), channel: maybe(text) },
+  ask: {
+    to: maybe(text),
+    from: text,
+    id: count,
+    about: text,
+    user: maybe(text),
+    of: maybe(text),
+    channel: maybe(text),
+    connection: maybe(text),
+    frame: maybe(long),
+  },
   answer: {
     to: text,
     id: count,
@@ -99,6 +141,7 @@ const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<strin
     parts: count,
     cut: truth,
     channels: maybe(counts),
+    connections: maybe(connections),
     count: maybe(count),
   },
 };

@@ -35,8 +35,21 @@ export class Inquiries {
   }
 
   /** `take` is called once with each part of each answer. Rejects when the question could not be sent. */
-  async ask(question: Question, take: (answer: Answer) => void): Promise<Gathered<undefined>['incomplete']> {
-    const peers = this.#ports.peers();
+  ask(question: Question, take: (answer: Answer) => void): Promise<Gathered<undefined>['incomplete']> {
+    return this.#ask(question, take, this.#ports.peers());
+  }
+
+  /** As `ask`, of one node. The others do not read the question. */
+  askOne(peer: Peer, question: Question, take: (answer: Answer) => void): Promise<Gathered<undefined>['incomplete']> {
+    return this.#ask(question, take, [peer], peer.incarnation);
+  }
+
+  async #ask(
+    question: Question,
+    take: (answer: Answer) => void,
+    peers: readonly Peer[],
+    only?: string,
+  ): Promise<Gathered<undefined>['incomplete']> {
     if (peers.length === 0) return [];
     const id = ++this.#count;
     const { promise: finished, resolve: finish } = Promise.withResolvers<void>();
@@ -44,7 +57,9 @@ export class Inquiries {
     const open: Open = { awaited, cut: new Set(), parts: new Map(), take, finish };
     this.#open.set(id, open);
     try {
-      const sent = this.#ports.tell(encodeControl({ kind: 'ask', from: this.#ports.incarnation, id, ...question }));
+      const to = only === undefined ? {} : { to: only };
+      const ask = { kind: 'ask', ...to, from: this.#ports.incarnation, id, ...question } as const;
+      const sent = this.#ports.tell(encodeControl(ask));
       await isDoneWithin(Promise.all([sent, finished]), answerMsMax);
     } finally {
       this.#open.delete(id);

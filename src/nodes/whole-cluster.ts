@@ -1,11 +1,15 @@
 // Questions to all nodes together, including this one.
 
-import type { ChannelCount, Cluster, Gathered } from '../core/cluster.ts';
+import type { ChannelCount, Cluster, Gathered, UserConnection } from '../core/cluster.ts';
 import type { Failures } from '../core/failures.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import { doHere, type Self } from './answers.ts';
 import type { CountQuestion } from './control-message.ts';
 import type { Inquiries } from './inquiry.ts';
 import type { Peer } from './peers.ts';
+
+/** Characters of its node's incarnation with which a connection's id begins. */
+export const connectionPrefixLength = 4;
 
 type Counts = Gathered<readonly ChannelCount[]>;
 
@@ -49,6 +53,45 @@ export class WholeCluster implements Cluster {
 
   subscribers(channel: string): Promise<Gathered<number>> {
     return this.#sum({ about: 'subscribers', channel });
+  }
+
+  subscribe(user: string, channel: string): Promise<Gathered<number>> {
+    return this.#sum({ about: 'subscribe', user, channel });
+  }
+
+  unsubscribe(user: string, channel: string): Promise<Gathered<number>> {
+    return this.#sum({ about: 'unsubscribe', user, channel });
+  }
+
+  async userConnections(user: string): Promise<Gathered<readonly UserConnection[]>> {
+    const { self, inquiries, peers } = this.#ports;
+    const nodes = new Map(peers().map(({ incarnation, node }) => [incarnation, node]));
+    const found = self.users.connections(user);
+    const incomplete = await inquiries.ask({ about: 'user', user }, ({ incarnation, connections = [] }) => {
+      const node = nodes.get(incarnation) ?? '';
+      found.push(...connections.map((each) => ({ ...each, node })));
+    });
+    return { value: found, incomplete };
+  }
+
+  /** A connection's id begins as the incarnation of its node does: one node is asked, seldom two that begin alike. */
+  async send(connection: string, channel: string | undefined, frame: string): Promise<boolean> {
+    const { self, inquiries, peers } = this.#ports;
+    if (self.users.deliver(connection, channel, frame)) return true;
+    const prefix = connection.slice(0, connectionPrefixLength);
+    const candidates = peers().filter(({ incarnation }) => incarnation.startsWith(prefix));
+    const question: CountQuestion = {
+      about: 'send',
+      connection,
+      ...(channel === undefined ? {} : { channel }),
+      frame,
+    };
+    let delivered = 0;
+    const silent = await Promise.all(
+      candidates.map((peer) => inquiries.askOne(peer, question, ({ count = 0 }) => (delivered += count))),
+    );
+    if (delivered === 0 && silent.some(({ length }) => length > 0)) throw new RealtimeError('unavailable');
+    return delivered > 0;
   }
 
   /** This node does its part even if the others cannot be reached. */

@@ -22,6 +22,8 @@ export interface SubscribeCommand extends Identified {
   readonly type: 'subscribe';
   /** Each is answered by itself, also one that is malformed. */
   readonly channels: readonly (ChannelRequest | RefusedCommand)[];
+  /** The server subscribes the connection by itself: a channel that it may not have is left out in silence. */
+  readonly isUnasked?: true;
 }
 
 export interface UnsubscribeCommand extends Identified {
@@ -182,6 +184,11 @@ function readListed(id: CommandId | undefined, value: unknown, isDeep: boolean):
   const request = readChannelRequest(id, members, isDeep);
   if (!isRefused(request) || request.channel !== undefined || typeof members.channel !== 'string') return request;
   return { ...request, channel: members.channel };
+}
+
+/** Channels to which the server subscribes a connection by itself. */
+export function subscribeUnasked(names: readonly string[]): SubscribeCommand {
+  return { ...subscribeTo(names), isUnasked: true };
 }
 
 /** Channels that a connection names in its address. */

@@ -47,6 +47,11 @@ export interface RuleConfig {
   readonly subscribersMax?: number;
   /** Members of one channel's presence, on all nodes; one more is refused. Default: 10,000. */
   readonly membersMax?: number;
+  /**
+   * Connections are subscribed by themselves, on both transports: to the channel whose captures are their token's claims
+   * of those names, such as `user:{sub}`. A token that lacks one of them, or a right, leaves the channel out.
+   */
+  readonly join?: 'always';
 }
 
 export interface RealtimeConfig {

@@ -8,7 +8,16 @@ type Members = Readonly<Record<string, unknown>>;
 type Report = (fault: string) => void;
 
 const whos: readonly Who[] = ['everyone', 'users', 'owner', 'token', 'authorize', 'nobody'];
-const ruleMembers = ['channels', 'recoverable', 'history', 'allow', 'authorize', 'subscribersMax', 'membersMax'];
+const ruleMembers = [
+  'channels',
+  'recoverable',
+  'history',
+  'allow',
+  'authorize',
+  'subscribersMax',
+  'membersMax',
+  'join',
+];
 const rulesMax = 1_000;
 const historySizeMax = 1_000_000;
 const historySecondsMax = 365 * 24 * 3_600;
@@ -60,6 +69,11 @@ function checkRule(report: Report, where: string, rule: unknown): ChannelPattern
   checkRange(report, `${where}.history.seconds`, history?.['seconds'], 1, historySecondsMax);
   checkRange(report, `${where}.subscribersMax`, rule['subscribersMax'], 1, subscribersMaxMax);
   checkRange(report, `${where}.membersMax`, rule['membersMax'], 1, membersMaxMax);
+  const { join } = rule;
+  if (join !== undefined && join !== 'always') report(`${where}.join: ${shown(join)} is not 'always'`);
+  if (join !== undefined && pattern?.text.includes('*') === true) {
+    report(`${where}.join: 'always' needs one channel for each token, and * stands for many`);
+  }
   if (authorize !== undefined && typeof authorize !== 'function') report(`${where}.authorize: is not a function`);
   const allow = objectMember(report, `${where}.allow`, rule['allow'], actions);
   for (const action of actions) checkWho(report, where, action, allow?.[action], rule, pattern);

@@ -7,7 +7,7 @@
 // Captures decide who owns a channel, so a name must match in one way only: a capture is a whole part, and beside
 // captures there is at most one `*`. With `{a}-{b}` or `*:{a}:*`, whoever chooses a name could move the parts.
 
-import { channelLengthMax, partValue } from '../protocol/channel.ts';
+import { channelLengthMax, channelPart, isChannelName, partValue } from '../protocol/channel.ts';
 
 const characters = /^\$?(?:[A-Za-z0-9_.:\-@/*]|%[0-9A-Fa-f]{2})+$/;
 const capturePattern = /\{([^{}]*)\}/g;
@@ -75,6 +75,18 @@ export class ChannelPattern {
       const value = partValue(parts[index + 1] ?? '');
       return value !== undefined && holds(name, value);
     });
+  }
+
+  /** The name whose captures are these values; undefined where one is missing, or where there is no such name. */
+  fill(values: Readonly<Record<string, unknown>>): string | undefined {
+    let isWhole = true;
+    const name = this.text.replace(capturePattern, (_text, capture: string) => {
+      const value = Object.hasOwn(values, capture) ? values[capture] : undefined;
+      const isValue = (typeof value === 'string' && value !== '') || Number.isSafeInteger(value);
+      isWhole &&= isValue;
+      return isValue ? channelPart(String(value)) : '';
+    });
+    return isWhole && isChannelName(name) && this.matches(name) ? name : undefined;
   }
 
   /** Whether whatever the other one matches is surely matched by this one too. */

@@ -35,6 +35,7 @@ export const membersMaxDefault = 10_000;
 const cacheSecondsDefault = 5;
 /** A right that is withdrawn must end within a second, even if nobody answers. */
 const timeoutMsDefault = 800;
+const nothing: readonly string[] = [];
 /** How many channels' rules are remembered. */
 const rememberedMax = 1_000;
 
@@ -42,6 +43,8 @@ interface Rule {
   readonly pattern: ChannelPattern;
   readonly log: ChannelRule;
   readonly access: AccessRule;
+  /** Connections are subscribed by themselves. */
+  readonly isJoined: boolean;
 }
 
 function compileRule(config: RuleConfig): Rule {
@@ -49,6 +52,7 @@ function compileRule(config: RuleConfig): Rule {
   const recoverable = config.recoverable ?? true;
   return {
     pattern,
+    isJoined: config.join === 'always',
     log: {
       pattern: pattern.source,
       recoverable,
@@ -80,6 +84,7 @@ export class Rules {
   readonly all: readonly ChannelRule[];
   readonly authorize: { readonly cacheSeconds: number; readonly timeoutMs: number };
   readonly #rules: readonly Rule[];
+  readonly #joined: readonly Rule[];
   readonly #found = new Map<string, Rule>();
 
   constructor(config: RealtimeConfig) {
@@ -87,6 +92,7 @@ export class Rules {
     if (faults.length > 0) throw new Error(`realtime.config.ts: ${faults.join('; ')}`);
     // A channel that matches no rule keeps its history like any other: a forgotten rule must not lose data in silence.
     this.#rules = [...config.rules, { channels: '*' }].map(compileRule);
+    this.#joined = this.#rules.filter(({ isJoined }) => isJoined);
     this.all = this.#rules.map(({ log }) => log);
     const { cacheSeconds = cacheSecondsDefault, timeoutMs = timeoutMsDefault } = config.authorize ?? {};
     this.authorize = { cacheSeconds, timeoutMs };
@@ -98,6 +104,17 @@ export class Rules {
 
   access(channel: string): AccessRule {
     return this.#find(channel).access;
+  }
+
+  /** The channels to which a connection with these claims is subscribed by itself. */
+  joined(claims: Readonly<Record<string, unknown>>): readonly string[] {
+    if (this.#joined.length === 0) return nothing;
+    const names = this.#joined.flatMap((rule) => {
+      const name = rule.pattern.fill(claims);
+      // An earlier rule may decide about this name.
+      return name !== undefined && this.#find(name) === rule ? [name] : [];
+    });
+    return [...new Set(names)];
   }
 
   /**

@@ -140,16 +140,21 @@ async function openEvents(
   try {
     origins.check(request);
     const query = queryOf(request);
-    const channels = streamChannels(query);
+    const named = streamChannels(query);
     const { stream, session } = await admission.admit(request, query, (visitor) =>
-      connect(visitor, { channels, wantsPings: query.get('ping') === '1' }, options),
+      connect(visitor, { channels: named, wantsPings: query.get('ping') === '1' }, options),
     );
     try {
+      const joined = await subscribing.joined(session);
+      const channels = [...named, ...joined.filter((name) => !named.includes(name))];
+      stream.channels = channels;
       await admission.subscribe(session, channels.length);
       const requests = resumeRequests(channels, cursorOf(request, query, channels), stream);
-      const entering =
-        query.get('presence') === '1' ? requests.map((each) => ({ ...each, presence: 'null' })) : requests;
-      await subscribing.subscribe(session, entering);
+      const presence = query.get('presence') === '1' ? 'null' : undefined;
+      await subscribing.subscribe(
+        session,
+        requests.map((each, index) => (index < named.length ? { ...each, presence } : each)),
+      );
     } catch (error) {
       stream.end(closeCodes.policyViolation);
       throw error;

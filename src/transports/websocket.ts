@@ -8,7 +8,7 @@ import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
 import type { Sessions } from '../core/sessions.ts';
 import { closeCodes, type ErrorCode } from '../protocol/codes.ts';
-import { subscribeTo } from '../protocol/commands.ts';
+import { subscribeTo, subscribeUnasked } from '../protocol/commands.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import type { RealtimeError } from '../protocol/realtime-error.ts';
 import { gapFrame } from './gap-frame.ts';
@@ -72,7 +72,10 @@ export class WebSocketConnection implements Outlet {
     const session = start.sessions.connect(start.identity, this, start.address);
     this.#session = session;
     socket.sendText(encodeFrame(session.welcome()));
-    if (start.channels.length > 0) session.begin(subscribeTo(start.channels));
+    const joined = start.sessions.joined(start.identity);
+    if (joined.length > 0) session.begin(subscribeUnasked(joined));
+    const named = joined.length === 0 ? start.channels : start.channels.filter((name) => !joined.includes(name));
+    if (named.length > 0) session.begin(subscribeTo(named));
   }
 
   message(socket: Socket, message: string | Buffer): void {

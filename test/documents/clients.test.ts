@@ -23,7 +23,7 @@ let token: string;
 let browser: TestBrowser;
 
 beforeAll(async () => {
-  token = await tokenOf({ sub: '7', channels: { '*': ['subscribe'] } });
+  token = await tokenOf({ sub: '7', channels: { '*': ['subscribe', 'presence'] } });
   const settings = { SYNC: 'memory', API_KEY: apiKey, JWT_SECRET: secret };
   [server, browser] = await Promise.all([startServer(settings), launchBrowser()]);
 });

@@ -9,6 +9,7 @@ import { isServerChannel } from '../../src/protocol/channel.ts';
 export const openAccess: Access = {
   may: (_identity, action, channel) => action !== 'publish' || !isServerChannel(channel),
   subscribersMax: () => undefined,
+  joined: () => [],
   membersMax: () => 0,
   generation: 0,
   renew: () => Promise.resolve(),

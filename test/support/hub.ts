@@ -300,6 +300,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
   const core = createCore(
     {
       nodeId: 'n1',
+      connectionPrefix: (options.incarnation ?? '').slice(0, 4),
       heartbeatSeconds: 25,
       channelsPerConnectionMax: 100,
       messageBytesMax: 65_536,

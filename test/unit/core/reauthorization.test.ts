@@ -42,6 +42,10 @@ class LateAccess implements Access {
     return generation === this.generation ? allowed : this.may(_identity, _action, channel);
   }
 
+  joined(): readonly string[] {
+    return [];
+  }
+
   membersMax(): number {
     return 0;
   }

@@ -33,6 +33,36 @@ test('patterns match whole names, and only * is special', () => {
   expect(matches('*', '$nodes')).toBe(true);
 });
 
+describe('channels that connections join by themselves', () => {
+  const joined = (claims: Record<string, unknown>, ...more: RuleConfig[]): readonly string[] =>
+    new Rules({
+      rules: [
+        ...more,
+        { channels: 'user:{sub}', join: 'always' },
+        { channels: 'tenant:{tenant}:user:{sub}', join: 'always' },
+        { channels: 'news', join: 'always' },
+        { channels: 'other:{sub}' },
+      ],
+    }).joined(claims);
+
+  test('have the token’s claims in the place of the captures, each as one part of the name', () => {
+    expect(joined({ sub: 'ann', tenant: 7 })).toEqual(['user:ann', 'tenant:7:user:ann', 'news']);
+    expect(joined({ sub: 'a:b ü' })).toEqual(['user:a%3Ab%20%C3%BC', 'news']);
+  });
+
+  test('are left out where a claim is missing, no value, or inherited; and where the name would be too long', () => {
+    expect(joined({})).toEqual(['news']);
+    for (const sub of ['', null, true, 0.5, ['ann'], {}, 'x'.repeat(300)]) expect(joined({ sub })).toEqual(['news']);
+    expect(joined(Object.create({ sub: 'ann' }) as Record<string, unknown>)).toEqual(['news']);
+  });
+
+  test('are left out where an earlier rule decides about the name', () => {
+    expect(joined({ sub: 'ann' }, { channels: 'user:a*' })).toEqual(['news']);
+    expect(joined({ sub: 'ann' }, { channels: 'user:ann' })).toEqual(['news']);
+    expect(joined({ sub: 'bob' }, { channels: 'user:ann' })).toEqual(['user:bob', 'news']);
+  });
+});
+
 test('a pattern without * matches its own name alone', () => {
   const name = fc.stringMatching(/^\$?[A-Za-z0-9_.:\-@/]{1,20}$/);
   fc.assert(
@@ -92,6 +122,13 @@ describe('each fault is told with its rule and member', () => {
     ],
     ['publish to $', { rules: [{ channels: '$a', allow: { publish: 'users' } }] }, 'clients never publish to'],
     ['authorize that is no function', rule({ authorize: true }), 'rules[0].authorize: is not a function'],
+    ['no member at all', rule({ membersMax: 0 }), 'rules[0].membersMax: 0 is not a whole number'],
+    ['a join of no word', rule({ join: 'sometimes' }), `rules[0].join: "sometimes" is not 'always'`],
+    [
+      'a join of many channels',
+      { rules: [{ channels: 'a:*', join: 'always' }] },
+      "rules[0].join: 'always' needs one channel",
+    ],
     ['no subscriber at all', rule({ subscribersMax: 0 }), 'rules[0].subscribersMax: 0 is not a whole number'],
     ['authorize as a number', { authorize: 5, rules: [{ channels: '*' }] }, 'authorize: is not an object'],
     [
