@@ -135,7 +135,7 @@ describe('two servers on an engine of a test', () => {
   afterAll(async () => {
     await Promise.all(clients.map((client) => client.cut()));
     await Promise.all(nodes.map(({ shutdown }) => shutdown.signal('SIGTERM')));
-    expect(layer.connections).toBe(0);
+    await until(() => layer.connections === 0, 'the layer has no connection left', 5_000);
     await layer.goAway();
     await sql.end({ timeout: 1 });
     await database.drop();

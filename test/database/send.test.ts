@@ -1,12 +1,12 @@
 // What users call and attach themselves: realtime.send and public.notify_realtime_event, on a real PostgreSQL.
 
 import { beforeEach, expect, test } from 'bun:test';
-import { database, drained, relayed } from './support.ts';
+import { database, takenOver, relayed } from './support.ts';
 
 const { sql } = await database();
 
 beforeEach(async () => {
-  await drained(sql);
+  await takenOver(sql);
   await sql`drop table if exists item cascade`;
 });
 
@@ -25,7 +25,7 @@ test('send publishes when the transaction commits, and not otherwise', async () 
       throw new Error('roll back');
     }),
   );
-  expect(await drained(sql)).toEqual([{ channel: 'a', data: { x: 1 } }] as never);
+  expect(await takenOver(sql)).toEqual([{ channel: 'a', data: { x: 1 } }] as never);
 });
 
 test('send refuses what is no channel, no data, or no key', async () => {
@@ -37,13 +37,13 @@ test('send refuses what is no channel, no data, or no key', async () => {
   expect(await message(sql`select realtime.send('a', '1', '')`)).toContain('1 to 64');
   expect(await message(sql`select realtime.send('a', '1', ${'k'.repeat(65)})`)).toContain('1 to 64');
   await sql`select realtime.send('A-z_0.9:@/', 'null', ${'k'.repeat(64)})`;
-  expect(await drained(sql)).toEqual([{ channel: 'A-z_0.9:@/', data: null }] as never);
+  expect(await takenOver(sql)).toEqual([{ channel: 'A-z_0.9:@/', data: null }] as never);
 });
 
 test('a key is good once per channel, within a batch and between batches', async () => {
   for (const n of [1, 2]) await sql`select realtime.send('k1', ${String(n)}::text::jsonb, 'key')`;
   await sql`select realtime.send('k2', '3', 'key')`;
-  expect((await drained(sql)).map(({ channel, data }) => [channel, data] as unknown)).toEqual([
+  expect((await takenOver(sql)).map(({ channel, data }) => [channel, data] as unknown)).toEqual([
     ['k1', 1],
     ['k2', 3],
   ]);
@@ -57,7 +57,7 @@ test('a key is good once per channel, within a batch and between batches', async
 test('large data passes whole', async () => {
   const text = 'ü'.repeat(1_000_000);
   await sql`select realtime.send('a', ${JSON.stringify({ text })}::text::jsonb)`;
-  expect((await drained(sql))[0]!.data['text']).toBe(text);
+  expect((await takenOver(sql))[0]!.data['text']).toBe(text);
 });
 
 test('the row trigger tells inserts, updates and deletes to the channel of the table', async () => {
@@ -72,7 +72,7 @@ test('the row trigger tells inserts, updates and deletes to the channel of the t
   await sql`truncate item`;
   const row = { id: 1, title: 'a', doc: { x: 1 } };
   const common = { schema: 'public', table: 'item' };
-  expect(await drained(sql)).toEqual([
+  expect(await takenOver(sql)).toEqual([
     { channel: 'item', data: { ...common, action: 'INSERT', data: row, old: null } },
     {
       channel: 'item',
@@ -88,7 +88,7 @@ test('the row trigger tells a partition by the name of its table, also when writ
   await sql`create table item_a partition of item for values in ('a')`;
   await sql`create trigger own after insert on item for each row execute function notify_realtime_event()`;
   await sql`insert into item_a values (1, 'a')`;
-  expect((await drained(sql)).map(({ channel, data }) => [channel, data['table']])).toEqual([['item', 'item']]);
+  expect((await takenOver(sql)).map(({ channel, data }) => [channel, data['table']])).toEqual([['item', 'item']]);
 });
 
 test('the row trigger refuses to be attached in a way that loses rows', async () => {

@@ -55,7 +55,7 @@ export interface Seen {
 }
 
 /** Moves what is in the outbox into the log by hand, and answers it, in order. */
-export async function drained(sql: postgres.Sql): Promise<Seen[]> {
+export async function takenOver(sql: postgres.Sql): Promise<Seen[]> {
   const rows = await relayed(sql);
   return rows.rows.map(({ channel, data }) => ({ channel, data: JSON.parse(data) as Record<string, unknown> }));
 }

@@ -2,12 +2,12 @@
 
 import { beforeEach, describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
-import { database, drained, relayed } from './support.ts';
+import { database, takenOver, relayed } from './support.ts';
 
 const { sql, superuser, version, url } = await database();
 
 beforeEach(async () => {
-  await drained(sql);
+  await takenOver(sql);
   await sql.unsafe('drop table if exists item cascade; drop schema if exists "Odd Place" cascade').simple();
 });
 
@@ -31,7 +31,7 @@ describe('what is published', () => {
     await sql`insert into item values (1, 'a', 5), (2, 'b', 6)`;
     await sql`update item set title = 'c' where id = 1`;
     await sql`delete from item where id = 2`;
-    expect(await drained(sql)).toEqual([
+    expect(await takenOver(sql)).toEqual([
       { channel: 'item', data: change('INSERT', { id: 1, title: 'a', n: 5 }, null) },
       { channel: 'item', data: change('INSERT', { id: 2, title: 'b', n: 6 }, null) },
       { channel: 'item', data: change('UPDATE', { id: 1, title: 'c', n: 5 }, { id: 1, title: 'a' }) },
@@ -43,7 +43,7 @@ describe('what is published', () => {
     await sql`create table item (id int primary key, author text, room text)`;
     await sql`select realtime.watch('item', array['items', 'item:{id}', 'u:{author}/{room}'])`;
     await sql`insert into item values (1, 'ann', 'x'), (2, null, 'x')`;
-    expect((await drained(sql)).map(({ channel }) => channel)).toEqual([
+    expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual([
       'items',
       'item:1',
       'u:ann/x',
@@ -56,9 +56,9 @@ describe('what is published', () => {
     await sql`create table item (id int primary key, a text, b text)`;
     await sql`select realtime.watch('item', array['all', 'u:{a}', 'u:{b}', '{b}'])`;
     await sql`insert into item values (1, 'x', 'x'), (2, 'x', 'all')`;
-    expect((await drained(sql)).map(({ channel }) => channel)).toEqual(['all', 'u:x', 'x', 'all', 'u:x', 'u:all']);
+    expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['all', 'u:x', 'x', 'all', 'u:x', 'u:all']);
     await sql`update item set a = 'all', b = 'x' where id = 2`;
-    const moves = (await drained(sql)).map(({ channel, data }) => [channel, data['action'], data['moved'] ?? false]);
+    const moves = (await takenOver(sql)).map(({ channel, data }) => [channel, data['action'], data['moved'] ?? false]);
     expect(moves.map((move) => move.join(' ')).toSorted()).toEqual([
       'all UPDATE false',
       'u:all UPDATE false',
@@ -71,25 +71,25 @@ describe('what is published', () => {
     await sql`create table item (id int primary key, room text, body text)`;
     await sql`select realtime.watch('item', array['items', 'room:{room}'])`;
     await sql`insert into item values (1, 'a', 'x'), (2, null, 'y')`;
-    await drained(sql);
+    await takenOver(sql);
     await sql`update item set room = 'b' where id = 1`;
-    expect(await drained(sql)).toEqual([
+    expect(await takenOver(sql)).toEqual([
       { channel: 'items', data: change('UPDATE', { id: 1, room: 'b', body: 'x' }, { id: 1, room: 'a' }) },
       { channel: 'room:a', data: { ...change('DELETE', null, { id: 1, room: 'a', body: 'x' }), moved: true } },
       { channel: 'room:b', data: { ...change('INSERT', { id: 1, room: 'b', body: 'x' }, null), moved: true } },
     ] as never);
     await sql`update item set room = 'c' where id = 2`;
-    expect((await drained(sql)).map(({ channel, data }) => [channel, data['action']])).toEqual([
+    expect((await takenOver(sql)).map(({ channel, data }) => [channel, data['action']])).toEqual([
       ['items', 'UPDATE'],
       ['room:c', 'INSERT'],
     ]);
     await sql`update item set room = null where id = 1`;
-    expect((await drained(sql)).map(({ channel, data }) => [channel, data['action']])).toEqual([
+    expect((await takenOver(sql)).map(({ channel, data }) => [channel, data['action']])).toEqual([
       ['items', 'UPDATE'],
       ['room:b', 'DELETE'],
     ]);
     await sql`update item set body = 'z' where id = 2`;
-    expect((await drained(sql)).map(({ channel, data }) => [channel, data['action']])).toEqual([
+    expect((await takenOver(sql)).map(({ channel, data }) => [channel, data['action']])).toEqual([
       ['items', 'UPDATE'],
       ['room:c', 'UPDATE'],
     ]);
@@ -100,7 +100,7 @@ describe('what is published', () => {
     await sql`insert into item select g, g * 10 from generate_series(1, 5000) g`;
     await sql`select realtime.watch('item')`;
     await sql`update item set id = id + 100000`;
-    const seen = await drained(sql);
+    const seen = await takenOver(sql);
     expect(seen).toHaveLength(5000);
     for (const { data } of seen) {
       const [after, before] = [data['data'] as { id: number; n: number }, data['old'] as { id: number }];
@@ -116,7 +116,7 @@ describe('what is published', () => {
     await sql`update item set title = 'b'`;
     await sql`update item set secret = 't'`;
     await sql`delete from item`;
-    expect(await drained(sql)).toEqual([
+    expect(await takenOver(sql)).toEqual([
       { channel: 'item:s', data: change('INSERT', { title: 'a', id: 1 }, null) },
       { channel: 'item:s', data: change('UPDATE', { title: 'b', id: 1 }, { title: 'a', id: 1 }) },
       { channel: 'item:s', data: { ...change('DELETE', null, { title: 'b', id: 1 }), moved: true } },
@@ -129,9 +129,9 @@ describe('what is published', () => {
     await sql`create table item (a int, b text)`;
     await sql`select realtime.watch('item')`;
     await sql`insert into item values (1, 'x'), (1, 'x')`;
-    await drained(sql);
+    await takenOver(sql);
     await sql`update item set b = 'y'`;
-    expect((await drained(sql)).map(({ data }) => data['old'])).toEqual([
+    expect((await takenOver(sql)).map(({ data }) => data['old'])).toEqual([
       { a: 1, b: 'x' },
       { a: 1, b: 'x' },
     ]);
@@ -141,11 +141,11 @@ describe('what is published', () => {
     await sql`create table item (id int primary key)`;
     await sql`select realtime.watch('item', array['items', 'item.{id}/x'])`;
     await sql`insert into item values (1), (2)`;
-    await drained(sql);
+    await takenOver(sql);
     await sql`select realtime.send('item-1/x', '1')`;
     await sql`insert into item values (3)`;
     await sql`truncate item`;
-    const seen = (await drained(sql)).filter(({ data }) => data['action'] === 'TRUNCATE');
+    const seen = (await takenOver(sql)).filter(({ data }) => data['action'] === 'TRUNCATE');
     expect(seen.map(({ channel }) => channel).sort()).toEqual(['item.1/x', 'item.2/x', 'item.3/x', 'items']);
     expect(seen[0]!.data).toEqual(change('TRUNCATE', null, null) as never);
   });
@@ -166,11 +166,11 @@ describe('what is published', () => {
     await sql`create table item (id int primary key, j json, p point, x numeric)`;
     await sql`select realtime.watch('item')`;
     await sql`insert into item values (1, '{"a":1}', '(1,2)', 1.0)`;
-    await drained(sql);
+    await takenOver(sql);
     await sql`update item set j = '{"a":2}'`;
     await sql`update item set p = '(1,3)'`;
     await sql`update item set x = 1.00`;
-    expect((await drained(sql)).map(({ data }) => Object.keys(data['old'] as object))).toEqual([
+    expect((await takenOver(sql)).map(({ data }) => Object.keys(data['old'] as object))).toEqual([
       ['id', 'j'],
       ['id', 'p'],
       ['id', 'x'],
@@ -190,7 +190,7 @@ describe('statements of every kind', () => {
       copy.on('finish', resolve).on('error', reject);
       copy.end('3\t3\n4\t4\n');
     });
-    const seen = (await drained(sql)).map(({ channel, data }) => `${channel} ${String(data['action'])}`);
+    const seen = (await takenOver(sql)).map(({ channel, data }) => `${channel} ${String(data['action'])}`);
     expect(seen.sort()).toEqual(['item:1 INSERT', 'item:1 UPDATE', 'item:2 INSERT', 'item:3 INSERT', 'item:4 INSERT']);
   });
 
@@ -199,11 +199,11 @@ describe('statements of every kind', () => {
       await sql`create table item (id int primary key, n int)`;
       await sql`select realtime.watch('item')`;
       await sql`insert into item values (1, 1), (2, 2)`;
-      await drained(sql);
+      await takenOver(sql);
       await sql.unsafe(`merge into item i using (values (1), (2), (3)) v(id) on i.id = v.id
         when matched and v.id = 1 then delete when matched then update set n = 9
         when not matched then insert values (v.id, 7)`);
-      const actions = (await drained(sql)).map(({ data }) => String(data['action']));
+      const actions = (await takenOver(sql)).map(({ data }) => String(data['action']));
       expect(actions.toSorted()).toEqual(['DELETE', 'INSERT', 'UPDATE']);
     });
   }
@@ -214,9 +214,9 @@ describe('statements of every kind', () => {
     await sql`select realtime.watch('part', array['part:{id}'])`;
     await sql`insert into item values (1), (2)`;
     await sql`insert into part values (1, 1), (2, 1), (3, 2)`;
-    await drained(sql);
+    await takenOver(sql);
     await sql`delete from item`;
-    expect((await drained(sql)).map(({ channel }) => channel).sort()).toEqual(['part:1', 'part:2', 'part:3']);
+    expect((await takenOver(sql)).map(({ channel }) => channel).sort()).toEqual(['part:1', 'part:2', 'part:3']);
     await sql`drop table part`;
   });
 
@@ -228,7 +228,7 @@ describe('statements of every kind', () => {
     await sql`insert into item values (1, 'a', 1), (2, 'b', 2)`;
     await sql`update item set region = 'b', n = 3 where id = 1`;
     await sql`delete from item where id = 2`;
-    expect(await drained(sql)).toEqual([
+    expect(await takenOver(sql)).toEqual([
       { channel: 'item', data: change('INSERT', { id: 1, region: 'a', n: 1 }, null) },
       { channel: 'item', data: change('INSERT', { id: 2, region: 'b', n: 2 }, null) },
       { channel: 'item', data: change('UPDATE', { id: 1, region: 'b', n: 3 }, { id: 1, region: 'a', n: 1 }) },
@@ -260,7 +260,7 @@ describe('transactions', () => {
       );
       await tx`insert into item values (4)`;
     });
-    expect((await drained(sql)).map(({ data }) => data['data'])).toEqual([{ id: 2 }, { id: 4 }]);
+    expect((await takenOver(sql)).map(({ data }) => data['data'])).toEqual([{ id: 2 }, { id: 4 }]);
   });
 });
 
@@ -279,13 +279,13 @@ describe('names', () => {
     await sql.unsafe(`update ${name} set n = 2`);
     await sql.unsafe(`delete from ${name}`);
     const row = { 'I d': 1, 'per%s cent': 'x', n: 1, data: 'd', channel: 'c' };
-    const seen = await drained(sql);
+    const seen = await takenOver(sql);
     expect(seen.map(({ channel }) => channel)).toEqual(['odd', 'odd:1:x', 'odd', 'odd:1:x', 'odd', 'odd:1:x']);
     expect(seen[0]!.data).toEqual(change('INSERT', row, null, `Ta'b"le %s $$`, 'Odd Place') as never);
     expect(seen[2]!.data['old']).toEqual({ 'I d': 1, n: 1 });
     await sql.unsafe(`select realtime.watch('${name.replaceAll("'", "''")}', array['odd'])`);
     await sql.unsafe(`insert into ${name} values (1, 'x', 1, 2, 3, 'd', 'c', 4)`);
-    expect(await drained(sql)).toHaveLength(1);
+    expect(await takenOver(sql)).toHaveLength(1);
   });
 
   test('a date in a channel does not depend on how the writer prints dates', async () => {
@@ -295,7 +295,7 @@ describe('names', () => {
       await tx`set local datestyle = 'german'`;
       await tx`insert into item values ('2026-11-21')`;
     });
-    expect((await drained(sql))[0]!.channel).toBe('day:2026-11-21');
+    expect((await takenOver(sql))[0]!.channel).toBe('day:2026-11-21');
   });
 
   test('values that make no channel are dropped and counted, and the writer does not notice', async () => {
@@ -356,7 +356,7 @@ describe('rights', () => {
     const writer = postgres(url.replace(/\/\/[^@]*@/, '//writer@'), { max: 1 });
     try {
       await writer`insert into item values (1)`;
-      expect(await drained(sql)).toHaveLength(1);
+      expect(await takenOver(sql)).toHaveLength(1);
       expect((await rejection(writer`select realtime.watch('item')`)).code).toBe('42501');
       expect((await rejection(writer`select realtime.send('a', '1')`)).code).toBe('42501');
       await sql`grant usage on schema realtime to writer`;
@@ -371,7 +371,7 @@ describe('rights', () => {
     } finally {
       await writer.end();
     }
-    await drained(sql);
+    await takenOver(sql);
   });
 
   test('a role watches its own table once it was granted that', async () => {
@@ -385,10 +385,10 @@ describe('rights', () => {
       await tenant`create table tenant.thing (id int)`;
       await tenant`select realtime.watch('tenant.thing', array['thing:{id}'])`;
       await tenant`insert into tenant.thing values (7)`;
-      expect((await drained(sql)).map(({ channel }) => channel)).toEqual(['thing:7']);
+      expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['thing:7']);
       await tenant`select realtime.unwatch('tenant.thing')`;
       await tenant`insert into tenant.thing values (8)`;
-      expect(await drained(sql)).toEqual([]);
+      expect(await takenOver(sql)).toEqual([]);
     } finally {
       await tenant.end();
     }
@@ -410,11 +410,11 @@ describe('the table changes', () => {
     await sql`insert into item values (1)`;
     await sql`select realtime.watch('item', array['two'])`;
     await sql`insert into item values (2)`;
-    expect((await drained(sql)).map(({ channel }) => channel)).toEqual(['one', 'two']);
+    expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['one', 'two']);
     expect(await captures()).toBe(before + 1);
     await sql`select realtime.unwatch('item')`;
     await sql`insert into item values (3)`;
-    expect(await drained(sql)).toEqual([]);
+    expect(await takenOver(sql)).toEqual([]);
     expect(await captures()).toBe(before);
     await sql`select realtime.watch('item')`;
     await sql`drop table item`;
@@ -432,7 +432,7 @@ describe('the table changes', () => {
       }),
     );
     await sql`insert into item values (1)`;
-    expect(await drained(sql)).toEqual([]);
+    expect(await takenOver(sql)).toEqual([]);
   });
 
   test('columns come, go and change their names, in sessions that wrote before', async () => {
@@ -451,12 +451,12 @@ describe('the table changes', () => {
       await sql`alter table item rename column title to headline`;
       await insert(3);
       await touch();
-      const rows = (await drained(sql)).map(({ data }) => data['data']);
+      const rows = (await takenOver(sql)).map(({ data }) => data['data']);
       expect(rows[2]).toEqual({ id: 2, title: null, gone: null, fresh: 7 });
       expect(rows[4]).toEqual({ id: 3, headline: null, fresh: 7 });
       await sql`alter table item drop constraint item_pkey`;
       await writer.unsafe('update item set fresh = 8 where id = 1').simple();
-      expect((await drained(sql))[0]!.data['old']).toEqual({ id: 1, headline: null, fresh: 7 });
+      expect((await takenOver(sql))[0]!.data['old']).toEqual({ id: 1, headline: null, fresh: 7 });
     } finally {
       writer.release();
     }
@@ -477,7 +477,7 @@ describe('the table changes', () => {
     }
     await sql`select realtime.watch('item', array['room:{place}'])`;
     await sql`insert into item values (2, 'b')`;
-    expect((await drained(sql)).map(({ channel }) => channel)).toEqual(['room:a', 'room:b']);
+    expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['room:a', 'room:b']);
   });
 
   test('a renamed table goes on under its new name, in the channels that were given', async () => {
@@ -486,7 +486,7 @@ describe('the table changes', () => {
     await sql`insert into item values (1)`;
     await sql`alter table item rename to thing`;
     await sql`insert into thing values (2)`;
-    const [, second] = await drained(sql);
+    const [, second] = await takenOver(sql);
     expect(second).toEqual({ channel: 'item', data: change('INSERT', { id: 2 }, null, 'thing') } as never);
     await sql`drop table thing`;
   });
@@ -496,5 +496,5 @@ test('the demo tables are there and watched', async () => {
   await sql`insert into posts (title) values ('x')`;
   await sql`insert into notifications (user_id, title) values ('ann', 'x')`;
   await sql`insert into messages (room, body) values ('lobby', 'x')`;
-  expect((await drained(sql)).map(({ channel }) => channel)).toEqual(['posts', 'posts:1', 'user:ann', 'chat:lobby']);
+  expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['posts', 'posts:1', 'user:ann', 'chat:lobby']);
 });

@@ -7,7 +7,7 @@ import postgres, { type Sql } from 'postgres';
 import { objectsOf, readDocument, readDocuments, tableAfter, type CodeBlock } from '../support/documents.ts';
 import { createDatabase, sharedCluster, type TestDatabase } from '../support/postgres.ts';
 import { spawnScript } from '../support/process.ts';
-import { drained, type Seen } from '../database/support.ts';
+import { takenOver, type Seen } from '../database/support.ts';
 
 const quiet = { max: 1, onnotice: () => undefined };
 /** Roles that the documents speak of. The database's owner, who is no superuser, is the one without a name. */
@@ -58,7 +58,7 @@ async function execute(url: string, text: string): Promise<void> {
 async function publishedIn(database: TestDatabase): Promise<Seen[]> {
   const sql = postgres(database.url, quiet);
   try {
-    return await drained(sql);
+    return await takenOver(sql);
   } finally {
     await sql.end({ timeout: 1 });
   }

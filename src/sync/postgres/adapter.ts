@@ -7,6 +7,7 @@
 //   reconnect    notifications were lost meanwhile, so the log is read and the hub gets the heads of all channels
 //   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
 
+import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
 import { within } from '../../time/within.ts';
 import type { SyncObserver } from '../../core/observer.ts';
@@ -61,7 +62,7 @@ const answerTimeoutMs = 1_000;
 /** Nothing else notices that the appender's connection alone is half open. Until then no publication is accepted. */
 const appenderAnswerSeconds = 4;
 const safetyReadEveryMs = 5_000;
-const resumeRetryMs = 500;
+const resumeBackoff = { firstMs: 250, maxMs: 1_000 };
 
 export class PostgresAdapter implements SyncAdapter {
   readonly name = 'postgres';
@@ -206,14 +207,16 @@ export class PostgresAdapter implements SyncAdapter {
   async #keepResuming(): Promise<void> {
     const { clock } = this.#options;
     this.#resuming = true;
+    let failures = 0;
     while (this.#resumeAgain && this.#events !== undefined) {
       this.#resumeAgain = false;
       try {
         await this.#catchUpAll();
+        failures = 0;
       } catch (error) {
         this.#failed('could not catch up after a reconnect; trying again', error);
         this.#resumeAgain = true;
-        await clock.sleep(resumeRetryMs * (0.5 + clock.random()));
+        await clock.sleep(backoffMs(failures++, resumeBackoff, clock));
       }
     }
     this.#resuming = false;

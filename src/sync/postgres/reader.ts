@@ -6,6 +6,7 @@
 // `seq`. Numbers are given out behind a fence, so a lower one never appears later. Between two batches the reader waits
 // for the sockets.
 
+import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
 import type { SyncObserver } from '../../core/observer.ts';
 import type { SyncEvents } from '../../core/sync-adapter.ts';
@@ -27,7 +28,7 @@ const backlogHigh = 4_000;
 const backlogMax = 40_000;
 /** With more channels of interest than this, all rows are read: the list would cost more than it spares. */
 const filterChannelsMax = 500;
-const retryMs = 250;
+const backoff = { firstMs: 250, maxMs: 1_000 };
 
 export class PostgresReader {
   readonly #options: ReaderOptions;
@@ -41,6 +42,8 @@ export class PostgresReader {
   #handed: (readonly LogRow[])[] = [];
   #backlog = 0;
   #behind = false;
+  /** Reads in a row that failed. */
+  #failures = 0;
   #running: Promise<void> | undefined;
   #closed = false;
   #waiting: (() => void)[] = [];
@@ -174,6 +177,7 @@ export class PostgresReader {
     const filter = this.#interest.size <= filterChannelsMax ? [...this.#interest] : undefined;
     try {
       const page = await readLog(this.#options.sql, this.#last, filter, pageRows);
+      this.#failures = 0;
       if (this.#closed) return;
       const outdated = filter !== undefined && version !== this.#interestVersion;
       if (outdated || restarts !== this.#restarts) this.#behind = true;
@@ -181,7 +185,7 @@ export class PostgresReader {
     } catch (error) {
       this.#options.log('the log could not be read; trying again', error);
       this.#options.observer.failed(this.#options.name);
-      await this.#options.clock.sleep(retryMs * (0.5 + this.#options.clock.random()));
+      await this.#options.clock.sleep(backoffMs(this.#failures++, backoff, this.#options.clock));
       this.#behind = true;
     }
     await this.#events.settled();
