@@ -255,6 +255,53 @@ export const cases: Readonly<Record<string, Case>> = {
     equal(got, [1, 2]);
   },
 
+  async 'who is here is seen by all who are'(stage) {
+    const proxy = await stage.proxy();
+    const [ann, bob] = ['ann', 'bob'].map((user) => {
+      const sub = `${stage.name}-${user}`;
+      return stage.client(proxy, { token: () => stage.token({ sub }) }).channel(`room:${stage.name}`);
+    });
+    if (ann === undefined || bob === undefined) throw new Error('nobody');
+    const names = (channel: typeof ann): string =>
+      channel.presence.members
+        .map(({ user, data }) =>
+          `${user?.slice(stage.name.length + 1)} ${(data as { mood?: string } | null)?.mood ?? ''}`.trim(),
+        )
+        .toSorted()
+        .join(', ');
+    ann.presence.subscribe(() => undefined);
+    ann.presence.enter({ mood: 'calm' });
+    // A stream can say no more than that it is there.
+    const [calm, busy] = stage.transport === 'sse' ? ['', ''] : [' calm', ' busy'];
+    await until(() => names(ann) === `ann${calm}`, 'ann sees herself');
+    bob.presence.subscribe(() => undefined);
+    const leave = bob.presence.enter({ mood: 'calm' });
+    for (const each of [ann, bob]) await until(() => names(each) === `ann${calm}, bob${calm}`, 'both see both');
+    if (busy !== '') {
+      ann.presence.enter({ mood: 'busy' });
+      for (const each of [ann, bob]) await until(() => names(each) === `ann${busy}, bob${calm}`, 'both see the change');
+    }
+    const got: unknown[] = [];
+    bob.subscribe(({ data }) => got.push(data));
+    leave();
+    await until(() => names(ann) === `ann${busy}`, 'bob has left');
+    await stage.publish(ann.name, '1');
+    await until(() => got.length === 1, 'and goes on listening');
+  },
+
+  async 'where presence is forbidden the channel is not'(stage) {
+    const channels = { 'room:*': ['subscribe'] };
+    const client = stage.client(await stage.proxy(), { token: () => stage.token({ sub: stage.name, channels }) });
+    const channel = client.channel(`room:${stage.name}`);
+    const got: unknown[] = [];
+    channel.subscribe(({ data }) => got.push(data));
+    channel.presence.enter();
+    await until(() => channel.state === 'live', 'live');
+    await stage.publish(channel.name, '1');
+    await until(() => got.length === 1, 'it works');
+    equal(channel.presence.members, []);
+  },
+
   async 'an operator ends a client for good'(stage) {
     if (stage.transport === 'sse') return;
     const client = stage.client(await stage.proxy());

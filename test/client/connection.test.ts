@@ -77,6 +77,18 @@ test('after a reconnect one frame asks for all channels, each at its position', 
   client.close();
 });
 
+test('more channels than a frame may hold go in several', async () => {
+  const { world, server, client } = setUp();
+  const names = Array.from({ length: 2_500 }, (_, index) => `${'x'.repeat(100)}:${index}`);
+  for (const name of names) client.channel(name).subscribe(() => undefined);
+  await world.pass(100);
+  const frames = sent(server, 'subscribe');
+  const asked = frames.flatMap((frame) => frame['channels'] as { channel: string }[]);
+  expect(asked.map(({ channel }) => channel)).toEqual(names);
+  expect(Math.max(...frames.map((frame) => JSON.stringify(frame).length))).toBeLessThan(65_536);
+  client.close();
+});
+
 test('a silent link is found within 60 s, and a wake finds it at once', async () => {
   const { world, server, client } = setUp();
   client.channel('a').subscribe(() => undefined);

@@ -133,7 +133,7 @@ describe.each(Object.keys(frameworks) as (keyof typeof frameworks)[])('%s', (nam
     await page.getByText('customer 2').waitFor({ state: 'detached' });
     expect(await page.getByRole('listitem').allTextContents()).toEqual(['customer 1: sent', 'customer 3: new']);
     if (name === 'React') {
-      await page.getByText('live live connected true').waitFor();
+      await page.getByText('live live connected 1').waitFor();
       await publish('news', 'one');
       await page.getByText('one').waitFor();
       await publish('news', 'two');

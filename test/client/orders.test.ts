@@ -1,5 +1,5 @@
-// The example of orders in React, in a real browser, through a life: login, rows that others write, a write of its own, a
-// deploy, tokens that end, a frozen page whose connection is gone, a network that goes and comes.
+// The example of orders in React, in a real browser, through a life: login, rows that others write, a write of its own,
+// who else is there, a deploy, tokens that end, a frozen page whose connection is gone, a network that goes and comes.
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import postgres from 'postgres';
@@ -15,6 +15,7 @@ import {
   type RunningServer,
 } from '../support/process.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
+import { until } from '../support/tcp-client.ts';
 import { secret } from '../support/tokens.ts';
 
 patient();
@@ -83,7 +84,17 @@ test('orders stay true through a life', async () => {
 
   await page.getByText('live: new').click();
   await shows(page, 'live: sent');
-  expect(await sql`select status from orders where customer = 'live'`).toMatchObject([{ status: 'sent' }]);
+  const isStored = async (): Promise<boolean> =>
+    (await sql`select from orders where customer = 'live' and status = 'sent'`).length === 1;
+  await until(isStored, 'the backend has stored it');
+
+  const other = await login('bob');
+  await shows(page, 'here: ann, bob');
+  await shows(other, 'here: ann, bob');
+  await shows(other, 'live: sent');
+  await other.close();
+  await page.getByText('here: ann, bob').waitFor({ state: 'detached', timeout: 30_000 });
+  await shows(page, 'here: ann');
 
   // A deploy: another server takes over, the old one leaves in order.
   const next = await startServer(settings);

@@ -22,7 +22,7 @@ function Orders({ channel }: { readonly channel: 'news' }): React.ReactNode {
   const { state } = useConnection(client);
   return (
     <>
-      <p>{`${status} ${heard} ${state} ${here.length >= 0}`}</p>
+      <p>{`${status} ${heard} ${state} ${here.length}`}</p>
       <p id="news">{news.join(' ')}</p>
       <ul>
         {rows.map(({ id, customer, status: now }) => (

@@ -13,6 +13,8 @@ import type { Orders, Thing } from './torture-client.ts';
 
 export type Engine = 'memory' | 'postgres' | 'redis';
 
+/** Under so much load a start takes its time. */
+const startMs = 120_000;
 const apiKey = 'the-key-of-the-backend-0123456789';
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -160,10 +162,10 @@ export class Tormentor {
   async #replace(end: () => Promise<unknown>): Promise<void> {
     if (this.engine === 'memory') {
       await end();
-      this.#server = await startServer(this.#settings);
+      this.#server = await startServer(this.#settings, startMs);
       this.#proxy.retarget({ port: this.#server.port });
     } else {
-      const next = await startServer(this.#settings);
+      const next = await startServer(this.#settings, startMs);
       this.#proxy.retarget({ port: next.port });
       await end();
       this.#server = next;

@@ -60,7 +60,7 @@ export class Channel<Data = unknown> implements ChannelPort {
   constructor(name: string, host: ChannelHost) {
     this.name = name;
     this.#host = host;
-    this.presence = new Presence(this, host.connection);
+    this.presence = new Presence(this, host.connection, host.clock);
   }
 
   get state(): ChannelState {
@@ -208,9 +208,11 @@ export class Channel<Data = unknown> implements ChannelPort {
     if (this.#state !== 'idle') this.#join();
   }
 
-  /** Subscribes once more, as presence has changed. */
-  renew(): void {
-    if (this.#listeners > 0) this.#join();
+  renew(leaves: boolean): void {
+    if (this.#listeners === 0) return;
+    // To leave is to unsubscribe; the position stays.
+    if (leaves) this.#host.connection.leave(this.name);
+    this.#join();
   }
 
   entry(): SubscribeEntry | undefined {
@@ -275,6 +277,7 @@ export class Channel<Data = unknown> implements ChannelPort {
       this.#retry = this.#host.clock.after(waitMs, () => this.#join());
       return;
     }
+    if (error.code === 'forbidden' && this.presence.refuse()) return this.#join();
     this.#setState('failed');
     this.#events.emit('failed', error);
   }

@@ -16,6 +16,7 @@ import { Emitter, type Stop } from './emitter.ts';
 import { canOpen } from './link-check.ts';
 import { subscribeId, type Link, type LinkEnd, type TransportName } from './link.ts';
 import { Requests, type RequestOptions } from './requests.ts';
+import { inFrames } from './subscribe-frames.ts';
 import { verdictOf } from './verdict.ts';
 import type { Command, ErrorFrame, ServerFrame, Welcome } from './protocol.ts';
 
@@ -30,7 +31,6 @@ const streamQuietMs = 21_000;
 const provenMs = 10_000;
 /** Who leaves a page for another one needs the connection again at once. */
 const idleMs = 5_000;
-const channelsMax = 1_000;
 
 export class Connection extends Emitter<ConnectionEvents> {
   /** Those that are in use. */
@@ -318,10 +318,8 @@ export class Connection extends Emitter<ConnectionEvents> {
   #subscribe(channels: Iterable<ChannelPort>): void {
     if (!this.#isReady) return;
     const entries = Array.from(channels, (channel) => channel.entry()).filter((entry) => !!entry);
+    for (const part of inFrames(entries)) this.#link?.send({ type: 'subscribe', id: subscribeId, channels: part });
     this.#joining.clear();
-    while (entries.length > 0) {
-      this.#link?.send({ type: 'subscribe', id: subscribeId, channels: entries.splice(0, channelsMax) });
-    }
   }
 
   #receive(frame: ServerFrame): void {
@@ -358,7 +356,7 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   #refused(frame: ErrorFrame, channel: ChannelPort | undefined): void {
     const error = new SobranieError(frame.code, frame);
-    if (channel) channel.refused(error);
+    if (channel && frame.id === subscribeId) channel.refused(error);
     else if (frame.expires) void this.#refresh();
     else {
       this.#refusal = frame;

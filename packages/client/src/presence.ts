@@ -1,6 +1,9 @@
 // Who is in a channel, as one client sees it: a list from the server, and the joins, leaves and updates that continue
 // it. One entry for each user, however many connections the user has; each anonymous connection counts as one.
+//
+// The server tells those alone who are in the channel themselves. Whoever only looks has the list of the moment.
 
+import type { Clock } from './clock.ts';
 import type { Connection } from './connection.ts';
 import { Emitter, type Listener, type Stop } from './emitter.ts';
 import type { Member, PresenceList } from './protocol.ts';
@@ -11,34 +14,42 @@ export interface PresentChannel {
   readonly name: string;
   readonly state: string;
   hold(): Stop;
-  renew(): void;
+  /** Subscribes once more, after leaving if this client is to be in the channel no more. */
+  renew(leaves: boolean): void;
 }
+
+/** A component that is mounted again at once is in the channel all the while. */
+const lingerMs = 250;
 
 /** Who is in a channel: `channel.presence`. */
 export class Presence {
   readonly #channel: PresentChannel;
   readonly #connection: Connection;
+  readonly #clock: Clock;
   readonly #events = new Emitter<{ change: readonly Member[] }>();
   readonly #byUser = new Map<string, Member>();
   #members: readonly Member[] = [];
   #listeners = 0;
   /** What this client is in the channel with; undefined while it only looks. */
   #entered: unknown;
+  #leaving: Stop | undefined;
+  #isRefused = false;
 
   /** Made by its channel. */
-  constructor(channel: PresentChannel, connection: Connection) {
+  constructor(channel: PresentChannel, connection: Connection, clock: Clock) {
     this.#channel = channel;
     this.#connection = connection;
+    this.#clock = clock;
   }
 
-  /** One for each user. Replaced by a new array with every change; kept up while somebody listens. */
+  /** One for each user. Replaced by a new array with every change; kept up while somebody listens and this client is in. */
   get members(): readonly Member[] {
     return this.#members;
   }
 
   /** What goes with the subscription. */
   get entry(): unknown {
-    return this.#entered;
+    return this.#isRefused ? undefined : this.#entered;
   }
 
   /**
@@ -65,14 +76,20 @@ export class Presence {
    */
   enter(data: Readonly<Record<string, unknown>> | true = true): Stop {
     const stop = this.#channel.hold();
-    const wasIn = this.#entered;
+    const before = this.#entered;
+    this.#leaving?.();
     this.#entered = data;
-    // Refused or not, the next subscription carries the data.
-    if (wasIn) this.#ask({ data }).catch(() => undefined);
-    else this.#channel.renew();
+    this.#isRefused = false;
+    if (before === undefined) this.#channel.renew(false);
+    // The next subscription carries the data too, should this not arrive.
+    else if (JSON.stringify(before) !== JSON.stringify(data)) this.#ask({ data }).then(this.replace, () => undefined);
     return () => {
-      if (this.#entered === data) this.#entered = undefined;
       stop();
+      if (this.#entered !== data) return;
+      this.#leaving = this.#clock.after(lingerMs, () => {
+        this.#entered = undefined;
+        this.#channel.renew(true);
+      });
     };
   }
 
@@ -88,9 +105,17 @@ export class Presence {
   // For the channel
 
   refresh(): void {
-    if (this.#listeners === 0) return;
+    // A stream brings the list by itself.
+    if (this.#listeners === 0 || (this.entry && this.#connection.status.transport === 'sse')) return;
     // Where presence is forbidden the list stays empty.
     this.list().then(this.replace, () => undefined);
+  }
+
+  /** The channel may be subscribed and presence not be had: true if it is worth asking for the channel alone. */
+  refuse(): boolean {
+    const mayTry = this.entry !== undefined;
+    this.#isRefused = true;
+    return mayTry;
   }
 
   readonly replace = ({ members }: PresenceList): void => {

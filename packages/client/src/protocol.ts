@@ -60,8 +60,9 @@ export interface Gap extends Position {
 export interface Member<Data = unknown> {
   readonly user: string | null;
   readonly connection: string;
-  readonly data?: Data;
-  readonly since?: number;
+  /** Null where none was given. */
+  readonly data: Data;
+  readonly since: number;
 }
 
 /** What a watched table publishes for each changed row. */
@@ -118,6 +119,7 @@ export interface History<Data = unknown> extends Reply, Position {
 
 export interface PresenceList<Data = unknown> extends Reply {
   readonly type: 'presence';
+  /** Of members, which are connections. */
   readonly count: number;
   readonly members: readonly Member<Data>[];
 }

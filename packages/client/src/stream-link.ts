@@ -184,18 +184,22 @@ export class StreamLink implements Link {
 
   /** All channels of a stream are refused with any of them, so each is asked for alone, to learn which. */
   async #refused(query: string, channels: string[], error: Omit<ErrorFrame, 'type'>): Promise<void> {
+    const way = query.slice(0, query.indexOf('&channels='));
+    let found = 0;
     for (const channel of channels) {
       const abort = new AbortController();
-      const path = `/realtime/events?channels=${encodeURIComponent(channel)}`;
+      const path = `/realtime/events${way}&channels=${encodeURIComponent(channel)}`;
       const { status } = await this.#call(path, { signal: abort.signal });
       abort.abort();
       if (this.#ended) return;
       if (!refusals.includes(status)) continue;
+      found++;
       this.#wanted.delete(channel);
       this.#options.onFrame({ ...error, type: 'error', id: subscribeId, channel });
     }
     this.#streams.delete(query);
-    this.#plan();
+    if (found > 0) this.#plan();
+    else this.#end({ code: 1006, reason: error.code });
   }
 
   async #request(command: Command, type: string, path: string, body?: unknown): Promise<void> {

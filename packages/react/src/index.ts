@@ -89,7 +89,8 @@ export function useChannel<Channels extends object, Name extends ChannelName<Cha
 const nobody: readonly Member[] = [];
 
 /**
- * Who is in the channel, one entry for each user. With `data` this user is in it too, for the others to see.
+ * Who is in the channel, one entry for each user. This client is in it too while the component is mounted, with `data`
+ * for the others to see: the server tells those alone who are there.
  *
  * @example
  * const here = usePresence(client, 'orders', { name: 'Ann' });
@@ -97,15 +98,12 @@ const nobody: readonly Member[] = [];
 export function usePresence<Channels extends object, Name extends ChannelName<Channels>>(
   client: Sobranie<Channels>,
   name: Name,
-  data?: Readonly<Record<string, unknown>> | true,
+  data: Readonly<Record<string, unknown>> | true = true,
 ): readonly Member[] {
   const { presence } = client.channel(name);
   // Equal data of two renderings is the same data.
   const text = JSON.stringify(data);
-  useEffect(
-    () => (text === undefined ? undefined : presence.enter(JSON.parse(text) as Record<string, unknown> | true)),
-    [presence, text],
-  );
+  useEffect(() => presence.enter(JSON.parse(text) as Record<string, unknown> | true), [presence, text]);
   const subscribe = useCallback((changed: () => void) => presence.subscribe(changed), [presence]);
   return useSyncExternalStore(
     subscribe,
