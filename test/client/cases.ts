@@ -302,6 +302,27 @@ export const cases: Readonly<Record<string, Case>> = {
     equal(channel.presence.members, []);
   },
 
+  async 'a channel that the server joins by itself loses nothing either'(stage) {
+    const proxy = await stage.proxy();
+    const channel = stage.client(proxy).channel(`user:${stage.name}`);
+    const got: (Message | Gap)[] = [];
+    channel.subscribe((message) => got.push(message), { onGap: (gap) => got.push(gap) });
+    await until(() => channel.state === 'live', 'live');
+    await stage.publish(channel.name, '1');
+    await until(() => got.length === 1, 'the first has come');
+    await stage.refuse(proxy, true);
+    await stage.cut(proxy);
+    await stage.publish(channel.name, '2');
+    await stage.refuse(proxy, false);
+    await until(() => channel.state === 'live' && got.length >= 2, 'the missed has come');
+    await stage.publish(channel.name, '3');
+    await until(() => got.length >= 3, 'the last has come');
+    equal(
+      got.map((event) => (event.type === 'gap' ? 'gap' : event.data)),
+      [1, 2, 3],
+    );
+  },
+
   async 'an operator ends a client for good'(stage) {
     if (stage.transport === 'sse') return;
     const client = stage.client(await stage.proxy());

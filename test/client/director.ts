@@ -19,7 +19,7 @@ export interface RunningDirector {
 
 export async function startDirector(): Promise<RunningDirector> {
   const rules = new TestRules(
-    `{ channels: 'small:*', recoverable: true, history: { size: 5, seconds: 60 } }, { channels: '*', recoverable: true }`,
+    `{ channels: 'user:{sub}', join: 'always' }, { channels: 'small:*', recoverable: true, history: { size: 5, seconds: 60 } }, { channels: '*', recoverable: true }`,
   );
   const server = await startServer({
     SYNC: 'memory',

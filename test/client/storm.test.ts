@@ -31,8 +31,8 @@ const outagesMs = process.env['LONG'] === '1' ? [0, 1_000, 2_000, 5_000, 10_000,
 test.each(outagesMs)(`a server that is away for %d ms, seed ${seed}`, async (outageMs) => {
   const world = new World(seed);
   const server = new FakeServer();
-  server.onCommand = (socket, { type, channel }) => {
-    if (type === 'subscribe') socket.say({ type: 'subscribed', channel, recoverable: true, epoch: 'e', offset: 0 });
+  server.onCommand = (socket, { type, id, channel }) => {
+    if (type === 'subscribe') socket.say({ type: 'subscribed', id, channel, recoverable: true, epoch: 'e', offset: 0 });
     if (type === 'ping') socket.say({ type: 'pong' });
   };
   const platform = world.platform(server);

@@ -307,8 +307,10 @@ export class Channel<Data = unknown> implements ChannelPort {
     quietly(() => this.#host.storage?.removeItem(this.#host.storageKey(this.name)));
   }
 
-  #subscribed(frame: SubscriptionState): void {
-    const { epoch, offset, recovered } = frame;
+  #subscribed(frame: SubscriptionState & { readonly id?: unknown }): void {
+    const { id, epoch, offset, recovered } = frame;
+    // The server may subscribe a connection by itself, from now on. This client has asked for more: what it missed.
+    if (id === undefined) return;
     this.#retries = 0;
     this.#newest = 0;
     // With a position sent, what it promises has yet to come, and moves the position itself.

@@ -3,6 +3,7 @@
 
 import type { ChannelPort } from './connection-types.ts';
 import type { SobranieError } from './errors.ts';
+import { subscribeId } from './link.ts';
 import type { Message, Position, ServerFrame, SubscribeEntry, SubscriptionState } from './protocol.ts';
 
 /** A tab by its id. */
@@ -61,6 +62,7 @@ export class SharedChannel implements ChannelPort {
   receive(frame: ServerFrame): void {
     switch (frame.type) {
       case 'subscribed':
+        if (frame.id === undefined) return;
         this.#state = frame;
         if (frame.recovered === undefined) this.#move(frame);
         for (const tab of this.#waiting) this.#answer(tab, frame);
@@ -128,7 +130,8 @@ export class SharedChannel implements ChannelPort {
   #answer(tab: string, state: SubscriptionState): void {
     const since = this.#tabs.get(tab)?.since;
     const { position, name } = this;
-    const head = { type: 'subscribed', channel: name, recoverable: state.recoverable, ...position } as const;
+    const { recoverable } = state;
+    const head = { type: 'subscribed', id: subscribeId, channel: name, recoverable, ...position } as const;
     if (since === undefined || position === undefined) return this.#tell(tab, head);
     const isSame = since.epoch === position.epoch;
     const recent = this.#recent.filter(({ offset = 0 }) => offset > since.offset);

@@ -179,7 +179,7 @@ export class StreamLink implements Link {
   #take(frame: ServerFrame): void {
     if (frame.type !== 'welcome') return this.#options.onFrame(frame);
     this.#welcome(frame);
-    for (const state of frame.channels ?? []) this.#options.onFrame({ type: 'subscribed', ...state });
+    for (const state of frame.channels ?? []) this.#options.onFrame({ type: 'subscribed', id: subscribeId, ...state });
   }
 
   /** All channels of a stream are refused with any of them, so each is asked for alone, to learn which. */
