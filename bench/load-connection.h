@@ -21,6 +21,7 @@ typedef struct {
   int fd;
   enum { CONNECTING, HEAD, OPEN, CLOSED } state;
   bool events, chunked, ready, publisher;
+  const char *path, *hello;
   uint32_t next;
   Chunks chunks;
   char *kept;
@@ -110,7 +111,7 @@ static size_t takeHead(Connection *c, char *data, size_t n) {
     return (size_t)(end + 4 - data);
   }
   if (!*want.ready) c->ready = true, readyCount++;
-  if (!c->events && *want.hello) sendText(c, want.hello);
+  if (!c->events && *c->hello) sendText(c, c->hello);
   return (size_t)(end + 4 - data);
 }
 
@@ -159,7 +160,8 @@ static int portFor(int index, bool isPublisher) {
 
 static void dial(Connection *c, int index, bool events, bool isPublisher) {
   int on = 1;
-  *c = (Connection){.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), .events = events, .publisher = isPublisher};
+  *c = (Connection){.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), .events = events, .publisher = isPublisher,
+                    .path = isPublisher ? want.publishPath : want.path, .hello = want.hello};
   if (c->fd < 0) fail("socket");
   setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
@@ -176,7 +178,7 @@ static void dial(Connection *c, int index, bool events, bool isPublisher) {
 
 static void onConnected(Connection *c) {
   char head[4096];
-  size_t n = requestHead(head, sizeof head, c->publisher ? want.publishPath : want.path, want.port, c->events);
+  size_t n = requestHead(head, sizeof head, c->path, want.port, c->events);
   if (!n) fail("the path is too long");
   c->state = HEAD;
   struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};

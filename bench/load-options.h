@@ -15,6 +15,9 @@ static struct {
   bool events;
   long pid, peerPid;
   double seconds, rate, settleSeconds, deadlineSeconds;
+  // Of a storm: a file with one connection a line, and how many messages each lacks.
+  const char *plan;
+  int expect;
   const char *path, *hello, *ready, *publishPath, *publishHello, *publish;
 } want = {.connections = 100, .window = 1, .settleSeconds = 0.2, .deadlineSeconds = 15,
           .path = "/", .hello = "", .ready = "", .publishPath = "/", .publishHello = "", .publish = ""};
@@ -31,6 +34,7 @@ static void readOptions(int argc, char **argv) {
       {"settle", 1, 0, 't'}, {"deadline", 1, 0, 'd'}, {"path", 1, 0, 'a'}, {"hello", 1, 0, 'h'},
       {"ready", 1, 0, 'y'}, {"publish-path", 1, 0, 'b'}, {"publish", 1, 0, 'u'},
       {"peer-port", 1, 0, 'P'}, {"peer-pid", 1, 0, 'I'}, {"publish-port", 1, 0, 'B'}, {"publish-hello", 1, 0, 'H'},
+      {"plan", 1, 0, 'n'}, {"expect", 1, 0, 'x'},
       {0, 0, 0, 0}};
   for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (o) {
     case 'p': want.port = atoi(optarg); break;
@@ -52,6 +56,8 @@ static void readOptions(int argc, char **argv) {
     case 'I': want.peerPid = atol(optarg); break;
     case 'B': want.publishPort = atoi(optarg); break;
     case 'H': want.publishHello = optarg; break;
+    case 'n': want.plan = optarg; break;
+    case 'x': want.expect = atoi(optarg); break;
     default: exit(1);
   }
   if (!want.port || want.connections < 1 || want.window < 1 || want.window > WINDOW_MAX || want.warm < 0 ||

@@ -9,6 +9,7 @@ import { BenchError } from './server-process.ts';
 import { sse } from './sse.ts';
 import { sync, syncPostgres, syncRedis } from './sync.ts';
 import type { BenchOptions } from './options.ts';
+import { storm } from './storm.ts';
 import { machineFacts } from './table.ts';
 import { writers } from './writers.ts';
 
@@ -23,6 +24,7 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   sync,
   'sync-redis': syncRedis,
   'sync-postgres': syncPostgres,
+  storm,
 };
 
 async function main(args: readonly string[]): Promise<number> {

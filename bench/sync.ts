@@ -8,7 +8,7 @@ import { raceDelay } from './sync-delay.ts';
 import { startNodes, startRedis, stopNodes, type BenchRedis, type Nodes } from './sync-nodes.ts';
 import { raceScript } from './sync-script.ts';
 import { raceSend } from './sync-send.ts';
-import { printTable, ratio } from './table.ts';
+import { printBars } from './table.ts';
 
 export async function sync(options: BenchOptions): Promise<void> {
   printBars([...(await overRedis(options)), ...(await overPostgres(options))]);
@@ -61,17 +61,4 @@ async function overPostgres(options: BenchOptions): Promise<Bar[]> {
     if (nodes) await stopNodes(nodes);
     await database.close();
   }
-}
-
-function printBars(bars: readonly Bar[]): void {
-  if (bars.length === 0) return;
-  printTable(
-    'Against the bars',
-    ['', 'measured', 'bar', ''],
-    bars.map(({ name, measured, atMost, atLeast }) => {
-      const limit = atMost === undefined ? `>= ${ratio(atLeast ?? 0)}` : `<= ${ratio(atMost)}`;
-      const cleared = atMost === undefined ? measured >= (atLeast ?? 0) : measured <= atMost;
-      return [name, ratio(measured), limit, cleared ? 'cleared' : 'missed'];
-    }),
-  );
 }

@@ -1,5 +1,6 @@
 // Figures as text: the machine's facts, medians, and tables whose columns line up in a terminal and in a README alike.
 import { cpus, release, totalmem } from 'node:os';
+import type { Bar } from './options.ts';
 
 export type Cell = string | number;
 
@@ -44,5 +45,18 @@ export function machineFacts(): string {
   return (
     `${processors.length} cores (${processors[0]?.model.trim() ?? 'unknown'}), ${memory} GiB, ` +
     `${process.platform} ${release()}, bun ${Bun.version}`
+  );
+}
+
+export function printBars(bars: readonly Bar[]): void {
+  if (bars.length === 0) return;
+  printTable(
+    'Against the bars',
+    ['', 'measured', 'bar', ''],
+    bars.map(({ name, measured, atMost, atLeast }) => {
+      const limit = atMost === undefined ? `>= ${ratio(atLeast ?? 0)}` : `<= ${ratio(atMost)}`;
+      const cleared = atMost === undefined ? measured >= (atLeast ?? 0) : measured <= atMost;
+      return [name, ratio(measured), limit, cleared ? 'cleared' : 'missed'];
+    }),
   );
 }

@@ -1,0 +1,234 @@
+// A crowd that comes back at once, as after a deploy: 10,000 clients, each 50 messages behind, first as WebSockets and
+// then as event streams, all on one channel and spread over 1,000. Over PostgreSQL and Redis the node was started a
+// moment before, so it has seen nothing of what they lack; in memory that would be the end of the history.
+//
+// While it lasts, somebody else publishes to a channel of their own, and readiness is asked for: both are held against
+// bars as well. A storm in which a client is refused, told of a gap or left waiting is no measurement.
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CursorWriter } from '../src/protocol/cursor.ts';
+import { startOurs } from './contenders.ts';
+import { buildLoadClient } from './load-client.ts';
+import type { BenchOptions } from './options.ts';
+import { startDatabase } from './postgres.ts';
+import { BenchError, endWithBench, freePort, type ServerProcess } from './server-process.ts';
+import { startRedis } from './sync-nodes.ts';
+import { apiKey, asBackend, StormWitness, type Witnessed } from './storm-witness.ts';
+import { printBars, printTable, ratio } from './table.ts';
+
+const behind = 50;
+const data = { text: 'x'.repeat(100) };
+const channelsPerPublish = 100;
+const ratioMax = 2.5;
+const readsPerChannelMax = 2;
+const publishP99MsMax = 100;
+const coldSecondsMax = 4;
+
+type Layer = 'memory' | 'postgres' | 'redis';
+type Transport = 'websocket' | 'events';
+
+interface Stormed {
+  readonly done: number;
+  readonly refused: number;
+  readonly closed: number;
+  readonly gaps: number;
+  readonly errors: number;
+  readonly repeated: number;
+  readonly missed: number;
+  readonly connectSeconds: number;
+  readonly seconds: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly rssKb: number;
+}
+
+interface Outcome extends Stormed, Witnessed {
+  readonly layer: Layer;
+  readonly transport: Transport;
+  readonly channels: number;
+  readonly readsPerChannel: number;
+}
+
+export async function storm(options: BenchOptions): Promise<void> {
+  if (options.baselinesOnly) return;
+  const clients = options.quick ? 2_000 : 10_000;
+  const outcomes: Outcome[] = [];
+  await overLayers(async (layer, start) => {
+    for (const transport of ['websocket', 'events'] as const) {
+      for (const channels of [1, options.quick ? 200 : 1_000]) {
+        outcomes.push(await stormOnce({ layer, transport, channels, clients, start }));
+      }
+    }
+  });
+  printTable(
+    `${clients.toLocaleString('en')} clients come back at once, each ${behind} messages behind`,
+    ['', 'channels', 'last, s', 'p50, s', 'reads of the log', 'publish p99, ms', 'node, MiB'],
+    outcomes.map((outcome) => [
+      `${outcome.transport === 'events' ? 'event streams' : 'WebSockets'}, ${outcome.layer}`,
+      outcome.channels.toLocaleString('en'),
+      ratio(outcome.seconds),
+      ratio(outcome.p50Ms / 1_000),
+      ratio(outcome.readsPerChannel * outcome.channels),
+      outcome.publishP99Ms.toFixed(1),
+      Math.round(outcome.rssKb / 1_024),
+    ]),
+  );
+  printBars(outcomes.flatMap((outcome) => barsOf(outcome, outcomes)));
+}
+
+async function overLayers(
+  run: (layer: Layer, start: () => Promise<ServerProcess>) => Promise<void>,
+): Promise<void> {
+  const database = await startDatabase();
+  const redis = await startRedis().catch(async (error: unknown) => {
+    await database.close();
+    throw error;
+  });
+  try {
+    const common = { DATABASE_URL: database.url, API_KEY: apiKey };
+    await run('memory', () => startOurs({ ...common, SYNC: 'memory', ROLE: 'ws,sse,api' }));
+    await run('postgres', () => startOurs({ ...common, SYNC: 'postgres' }));
+    await run('redis', () => startOurs({ ...common, SYNC: 'redis', REDIS_URL: redis.url }));
+  } finally {
+    await redis.close();
+    await database.close();
+  }
+}
+
+interface StormPlan {
+  readonly layer: Layer;
+  readonly transport: Transport;
+  readonly channels: number;
+  readonly clients: number;
+  readonly start: () => Promise<ServerProcess>;
+}
+
+async function stormOnce({ layer, transport, channels, clients, start }: StormPlan): Promise<Outcome> {
+  const run = `${transport}-${channels}-${Date.now().toString(36)}`;
+  const names = Array.from({ length: channels }, (_, index) => `storm:${run}-${index}`);
+  let server = await start();
+  try {
+    const positions = await publishBehind(server, names);
+    if (layer !== 'memory') {
+      await server.stop();
+      server = await start();
+    }
+    // What a process pays once for the first clients it sees is not what a crowd costs.
+    await warmUp(server, transport, `storm:warm-${run}`);
+    const lines = names.map((name, index) => lineOf(transport, name, positions[index] ?? { epoch: '', offset: 0 }));
+    const witness = new StormWitness(server);
+    await witness.start(`victim:${run}`);
+    const before = await logReads(server);
+    const stormed = await runStorm(server, transport, lines, clients);
+    const reads = (await logReads(server)) - before;
+    const witnessed = await witness.stop();
+    requireWhole(layer, transport, clients, stormed);
+    return { ...stormed, ...witnessed, layer, transport, channels, readsPerChannel: reads / channels };
+  } finally {
+    await server.stop();
+  }
+}
+
+interface Position {
+  readonly epoch: string;
+  readonly offset: number;
+}
+
+/** Answers where each channel stood before the messages that the clients will lack. */
+async function publishBehind(server: ServerProcess, names: readonly string[]): Promise<Position[]> {
+  const first = await publishEach(server, names);
+  for (let count = 0; count < behind; count++) await publishEach(server, names);
+  return first;
+}
+
+async function publishEach(server: ServerProcess, names: readonly string[]): Promise<Position[]> {
+  const positions: Position[] = [];
+  for (let at = 0; at < names.length; at += channelsPerPublish) {
+    const response = await fetch(`http://127.0.0.1:${server.port}/realtime/publish`, {
+      method: 'POST',
+      headers: asBackend,
+      body: JSON.stringify({ channels: names.slice(at, at + channelsPerPublish), data }),
+    });
+    if (!response.ok) throw new BenchError(`publishing answered ${response.status}: ${await response.text()}`);
+    positions.push(...((await response.json()) as Position[]));
+  }
+  return positions;
+}
+
+/** A line of the client's plan: the path, the first frame of a WebSocket, the first offset that is missing. */
+function lineOf(transport: Transport, channel: string, since: Position): string {
+  if (transport === 'websocket') {
+    const hello = JSON.stringify({ type: 'subscribe', channel, since: { epoch: since.epoch, offset: since.offset } });
+    return `/realtime/ws\t${hello}\t${since.offset + 1}`;
+  }
+  const cursor = new CursorWriter([channel]);
+  cursor.set(channel, since);
+  return `/realtime/events?channels=${channel}&since=${cursor.text()}\t\t${since.offset + 1}`;
+}
+
+async function warmUp(server: ServerProcess, transport: Transport, channel: string): Promise<void> {
+  const [first] = await publishBehind(server, [channel]);
+  if (first !== undefined) await runStorm(server, transport, [lineOf(transport, channel, first)], 300);
+}
+
+async function runStorm(
+  server: ServerProcess,
+  transport: Transport,
+  lines: readonly string[],
+  clients: number,
+): Promise<Stormed> {
+  const program = await buildLoadClient('storm');
+  const plan = join(program, `../plan-${await freePort()}`);
+  await Bun.write(plan, lines.map((line) => `${line}\n`).join(''));
+  try {
+    const args = ['--port', server.port, '--pid', server.pid, '--connections', clients, '--expect', behind];
+    const child = Bun.spawn(
+      [
+        ...[program, ...args.map(String), '--plan', plan, '--deadline', '60'],
+        ...(transport === 'events' ? ['--events'] : []),
+      ],
+      { stdout: 'pipe', stderr: 'pipe' },
+    );
+    endWithBench(child);
+    const [text, complaint, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    if (code !== 0) throw new BenchError(`the storm's client ended with ${code}: ${complaint.trim()}`);
+    if (complaint !== '') console.error(complaint.trim());
+    return JSON.parse(text) as Stormed;
+  } finally {
+    await rm(plan, { force: true });
+  }
+}
+
+function requireWhole(layer: Layer, transport: Transport, clients: number, stormed: Stormed): void {
+  const { done, refused, closed, gaps, errors, repeated, missed } = stormed;
+  if (done === clients && refused + closed + gaps + errors + repeated + missed === 0) return;
+  throw new BenchError(
+    `${transport} over ${layer}: ${done} of ${clients} were sent everything; refused ${refused}, closed ${closed}, ` +
+      `gaps ${gaps}, errors ${errors}, repeated ${repeated}, missed ${missed}`,
+  );
+}
+
+async function logReads(server: ServerProcess): Promise<number> {
+  const response = await fetch(`http://127.0.0.1:${server.port}/metrics`);
+  const sample = /^sobranie_history_reads_total\{source="log"\} (\d+)$/m.exec(await response.text());
+  return Number(sample?.[1] ?? Number.NaN);
+}
+
+function barsOf(outcome: Outcome, all: readonly Outcome[]) {
+  const { layer, transport, channels, seconds } = outcome;
+  const name = `${transport}, ${channels}, ${layer}`;
+  const reference = all.find((other) => {
+    return other.layer === 'memory' && other.transport === transport && other.channels === channels;
+  });
+  const bars = [
+    { name: `${name}: publish p99, ms`, measured: outcome.publishP99Ms, atMost: publishP99MsMax },
+    { name: `${name}: looks that were not ready`, measured: outcome.unready, atMost: 0 },
+  ];
+  if (layer === 'memory') return bars;
+  bars.push(
+    { name: `${name}: last one, beside memory`, measured: seconds / (reference?.seconds ?? Number.NaN), atMost: ratioMax },
+    { name: `${name}: reads of the log per channel`, measured: outcome.readsPerChannel, atMost: readsPerChannelMax },
+  );
+  if (channels > 1) bars.push({ name: `${name}: last one, s`, measured: seconds, atMost: coldSecondsMax });
+  return bars;
+}
