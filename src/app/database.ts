@@ -19,7 +19,7 @@ export interface NodeDatabase {
   readonly applicationName: string;
 }
 
-const poolSize = 6;
+const poolSize = 4;
 
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
   const { url, directUrl, psql } = await locate(settings, log, closing);

@@ -18,6 +18,8 @@ export interface EngineParts {
   readonly database: {
     /** A pool; may lead through a pooler. */
     readonly sql: Database;
+    /** As `sql`: for a pool of the engine's own. */
+    readonly url: string;
     /** For sessions of their own: LISTEN and locks. */
     readonly directUrl: string;
     /** Of the connections of this process, its relay's among them. */

@@ -39,7 +39,7 @@ async function harness(): Promise<SyncHarness> {
   const sql = connect('postgres://nobody@127.0.0.1:1/none', { applicationName: 'none' });
   const parts: EngineParts = {
     incarnation: 'contract',
-    database: { sql, directUrl: '', applicationName: 'none' },
+    database: { sql, url: '', directUrl: '', applicationName: 'none' },
     observer: silentObserver,
     clock,
     log: { error: () => undefined, debug: () => undefined },

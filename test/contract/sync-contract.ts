@@ -421,6 +421,53 @@ export function syncContract(name: string, { traits, open }: SyncUnderTest): voi
         expect([offsetsOf(behind), behind.gap]).toEqual([[3], 'trimmed']);
       });
 
+      // What was past its age filled the first page, and all that came after it was skipped as if it were gone too.
+      test('a page begins with the oldest that the rule keeps, however much is stored before it', async () => {
+        const { channel } = fresh('age');
+        const [first] = await sendMany(channel, 30);
+        await harness.clock.advance(ageSeconds * 1_000 + 1_000);
+        await sendMany(channel, 20);
+        const epoch = first?.epoch ?? '';
+        const page = await history(channel, 5, { epoch, offset: 3 });
+        expect([offsetsOf(page), page.gap]).toEqual([range(31, 35), 'trimmed']);
+        const newest = await history(channel, 25);
+        expect([offsetsOf(newest), newest.complete]).toEqual([range(31, 50), true]);
+        const edge = await history(channel, 3, { epoch, offset: 30 });
+        expect([offsetsOf(edge), edge.gap]).toEqual([[31, 32, 33], undefined]);
+      });
+
+      // 100 reads of a thousand large publications each, 6.5 KB in all, stopped Redis for half a minute.
+      test('a page holds about as many bytes as asked at most, and one publication in any case', async () => {
+        const { channel, rule } = fresh();
+        const text = JSON.stringify('x'.repeat(9_998));
+        for (let sent = 0; sent < 40; sent++) await send(channel, text);
+        const [head] = [(await history(channel, 1)).head];
+        const read = (bytesMax: number, offset?: number) => {
+          const since = offset === undefined ? undefined : { epoch: head.epoch, offset };
+          return node.adapter.history(channel, rule, { limit: 30, since, bytesMax });
+        };
+        const after = await read(100_000, 5);
+        expect([offsetsOf(after), after.complete, after.gap]).toEqual([range(6, 15), false, undefined]);
+        const newest = await read(100_000);
+        expect([offsetsOf(newest), newest.complete]).toEqual([range(31, 40), false]);
+        for (const offset of [12, undefined]) {
+          const one = await read(1, offset);
+          expect([offsetsOf(one), one.complete]).toEqual([[offset === undefined ? 40 : 13], false]);
+        }
+        expect(offsetsOf(await read(1 << 20, 5))).toEqual(range(6, 35));
+        const last = await read(1, 39);
+        expect([offsetsOf(last), last.complete]).toEqual([[40], true]);
+      });
+
+      test('a page holds no more than a mebibyte or so unless it is asked for', async () => {
+        const { channel } = fresh();
+        const text = JSON.stringify('x'.repeat(65_534));
+        for (let sent = 0; sent < 20; sent++) await send(channel, text);
+        const page = await history(channel, 20);
+        expect(page.publications.length).toBeWithin(12, 17);
+        expect(page.complete).toBe(false);
+      });
+
       test('this node’s own reads get at least what the rule keeps, without holes', async () => {
         const { channel, rule } = fresh('size');
         const [first] = await sendMany(channel, 6);

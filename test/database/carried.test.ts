@@ -209,6 +209,7 @@ describe('a node', () => {
     const [told, heads, faults]: [Publication[], Position[], string[]] = [[], [], []];
     const adapter = new PostgresAdapter({
       sql: pool,
+      reads: connect(url, { applicationName, max: 1 }),
       connectDirect: () => connect(url, { applicationName, max: 1 }),
       nodeId: `node${names}`,
       applicationName,

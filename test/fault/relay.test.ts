@@ -165,6 +165,7 @@ describe(`The relay (SEED=${seed})`, () => {
       const pool = connect(database.url, { applicationName: 'jumping', max: 3 });
       const adapter = new PostgresAdapter({
         sql: pool,
+        reads: connect(database.url, { applicationName: 'jumping', max: 1 }),
         connectDirect: () => connect(database.url, { applicationName: 'jumping', max: 1 }),
         nodeId: 'jumping',
         applicationName: 'jumping',

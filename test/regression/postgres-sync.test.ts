@@ -59,6 +59,7 @@ describe('The sync layer over PostgreSQL', () => {
     const heads: TestNode['heads'] = [];
     const adapter = new PostgresAdapter({
       sql: client(url, name),
+      reads: client(url, name),
       connectDirect: () => connect(url, { applicationName: `${name} listener`, max: 1 }),
       nodeId: `node-${nodes}`,
       applicationName: name,

@@ -25,6 +25,7 @@ export async function postgresHarness(): Promise<SyncHarness> {
       const sql = connect(database.url, { applicationName, max: 3 });
       const adapter = new PostgresAdapter({
         sql,
+        reads: connect(database.url, { applicationName, max: 1 }),
         connectDirect: () => connect(database.url, { applicationName, max: 1 }),
         nodeId,
         applicationName,
@@ -68,6 +69,7 @@ export async function postgresPresenceHarness(): Promise<PresenceHarness> {
       const sql = connect(database.url, { applicationName, max: 3 });
       const adapter = new PostgresAdapter({
         sql,
+        reads: connect(database.url, { applicationName, max: 1 }),
         connectDirect: () => connect(database.url, { applicationName, max: 1 }),
         nodeId,
         applicationName,

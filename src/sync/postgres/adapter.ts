@@ -37,6 +37,11 @@ export interface PostgresAdapterOptions {
   /** For queries; may lead through a pooler. */
   readonly sql: Database;
   /**
+   * As `sql`, for heads and histories alone, which may be many and long: nothing else waits for them. The adapter ends
+   * it.
+   */
+  readonly reads: Database;
+  /**
    * A new client of a single connection, for LISTEN and for appending; it must not lead through a pooler. Without an
    * answer for `answerSeconds` its connection is given up.
    */
@@ -95,8 +100,8 @@ export class PostgresAdapter implements SyncAdapter {
         this.#reader?.catchUp();
       },
     );
-    const { connectDirect: connect, sql, nodeId, clock } = options;
-    this.#heads = new PostgresHeads(sql, (error) => this.#failed('heads could not be read', error));
+    const { connectDirect: connect, sql, reads, nodeId, clock } = options;
+    this.#heads = new PostgresHeads(reads, (error) => this.#failed('heads could not be read', error));
     this.#listener = new PostgresListener(
       { connect, sql, nodeId, clock },
       {
@@ -145,7 +150,7 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
-    return inTime(readHistory(this.#options.sql, channel, rule, query, internal));
+    return inTime(readHistory(this.#options.reads, channel, rule, query, internal));
   }
 
   /** What else travels by the notifications of this log. */
@@ -167,6 +172,7 @@ export class PostgresAdapter implements SyncAdapter {
     this.#events = undefined;
     await this.#listener.close();
     await this.#reader?.close();
+    await this.#options.reads.end({ timeout: 1 });
     this.#options.observer.up(this.name, false);
   }
 
@@ -249,7 +255,7 @@ export class PostgresAdapter implements SyncAdapter {
 
   async #tellHeads(channels: readonly string[]): Promise<void> {
     for (let start = 0; start < channels.length; start += headsAtOnceMax) {
-      const heads = await readHeads(this.#options.sql, channels.slice(start, start + headsAtOnceMax));
+      const heads = await readHeads(this.#options.reads, channels.slice(start, start + headsAtOnceMax));
       for (const [channel, head] of heads) this.#events?.head(channel, head);
     }
   }

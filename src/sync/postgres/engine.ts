@@ -9,10 +9,13 @@ import { PostgresLimits } from './limits.ts';
 import { PostgresPresence } from './presence.ts';
 import { PostgresTickets } from './tickets.ts';
 
+const readConnections = 2;
+
 export function openPostgres({ incarnation, database, observer, clock, log, closing }: EngineParts): OpenEngine {
-  const { sql, directUrl, applicationName } = database;
+  const { sql, url, directUrl, applicationName } = database;
   const adapter = new PostgresAdapter({
     sql,
+    reads: connect(url, { applicationName, max: readConnections }),
     connectDirect: (answerSeconds) =>
       connect(directUrl, { applicationName, max: 1, ...(answerSeconds === undefined ? {} : { answerSeconds }) }),
     nodeId: incarnation,

@@ -2,15 +2,15 @@
 // the adapter contains SQL, but for the append.
 
 import { Publication } from '../../core/publication.ts';
-import type { HistoryPage, HistoryQuery } from '../../core/sync-adapter.ts';
+import { pageBytesMax, type HistoryPage, type HistoryQuery } from '../../core/sync-adapter.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { singleLine } from '../../protocol/json-text.ts';
 import type { Position } from '../../protocol/position.ts';
 import { textArray, type Database } from '../../database/connect.ts';
 import type { LogRow } from '../../database/log-row.ts';
 
-/** Text that one read brings at most, so that a log of large rows does not fill the memory. */
-const pageBytesMax = 4 << 20;
+/** Text that one read of the whole log brings at most, so that large rows do not fill the memory. */
+const logPageBytesMax = 4 << 20;
 
 /** More publications, or milliseconds, than any log holds. */
 const unbounded = 1e15;
@@ -99,14 +99,14 @@ export async function readLog(
     SELECT top.seq AS top, page.seq, page.channel, c.epoch, page."offset", page.data, page.at,
       page.from_user, page.from_connection, page.except_connection
     FROM top
-    LEFT JOIN page ON page.before < ${pageBytesMax}
+    LEFT JOIN page ON page.before < ${logPageBytesMax}
     LEFT JOIN realtime.channels c ON c.channel = page.channel
     ORDER BY page.seq`;
   const read = rows.filter((row) => row.seq !== null).map(toLogRow);
   const top = rows[0]?.top ?? seq;
   const last = read.at(-1)?.seq;
   // A page cut short by its number of rows or bytes says nothing about what follows it.
-  const whole = read.length < limit && read.reduce((sum, { data }) => sum + data.length, 0) < pageBytesMax / 4;
+  const whole = read.length < limit && read.reduce((sum, { data }) => sum + data.length, 0) < logPageBytesMax / 4;
   return { rows: read, seq: Math.max(seq, whole ? Math.max(top, last ?? 0) : (last ?? seq)) };
 }
 
@@ -115,7 +115,7 @@ export async function readHistory(
   sql: Database,
   channel: string,
   rule: ChannelRule,
-  { since, limit }: HistoryQuery,
+  { since, limit, bytesMax = pageBytesMax }: HistoryQuery,
   internal: boolean,
 ): Promise<HistoryPage> {
   const from = since?.offset ?? 0;
@@ -123,13 +123,14 @@ export async function readHistory(
   const ageMs = internal ? unbounded : rule.historySeconds * 1_000;
   const order = since === undefined ? sql`DESC` : sql`ASC`;
   // One row more than asked tells whether there is more; one statement sees one state of head and log.
-  const rows = await sql<(RawRow & { head: number; head_epoch: string })[]>`
+  const rows = await sql<(RawRow & { head: number; head_epoch: string; total: number })[]>`
     WITH head AS (
       SELECT coalesce(c.epoch, log.epoch) AS epoch, coalesce(c."offset", 0) AS "offset"
       FROM realtime.log LEFT JOIN realtime.channels c ON c.channel = ${channel}
     ),
     page AS (
-      SELECT p.*, sum(octet_length(p.data)) OVER (ORDER BY p."offset" ${order}) - octet_length(p.data) AS before
+      SELECT p.*, count(*) OVER () AS total,
+        sum(octet_length(p.data)) OVER (ORDER BY p."offset" ${order}) - octet_length(p.data) AS before
       FROM (
         SELECT p.* FROM realtime.publications p, head
         WHERE p.channel = ${channel} AND p."offset" > ${from} AND p."offset" > head."offset" - ${size}::bigint
@@ -138,8 +139,8 @@ export async function readHistory(
       ) p
     )
     SELECT head."offset" AS head, head.epoch AS head_epoch, page.seq, page.channel, head.epoch, page."offset",
-      page.data, page.at, page.from_user, page.from_connection, page.except_connection
-    FROM head LEFT JOIN page ON page.before < ${pageBytesMax}
+      page.data, page.at, page.from_user, page.from_connection, page.except_connection, coalesce(page.total, 0) AS total
+    FROM head LEFT JOIN page ON page.before < ${bytesMax}
     ORDER BY page."offset" ${order}`;
   const first = rows[0];
   if (first === undefined) throw new Error('the table realtime.log is empty');
@@ -148,7 +149,7 @@ export async function readHistory(
   const read = found.slice(0, limit).map((row) => toPublication(toLogRow(row)));
   if (since === undefined) {
     const publications = afterLastHole(read.reverse());
-    return { head, publications, complete: found.length <= limit && publications[0]?.offset !== head.offset + 1 };
+    return { head, publications, complete: read.length === first.total };
   }
   return pageSince(since, head, read);
 }

@@ -10,14 +10,15 @@
 
 import type { SyncObserver } from '../../core/observer.ts';
 import { Publication } from '../../core/publication.ts';
-import type {
-  HistoryPage,
-  HistoryQuery,
-  Outgoing,
-  SyncAdapter,
-  SyncEvents,
-  SyncHealth,
-  SyncTraits,
+import {
+  pageBytesMax,
+  type HistoryPage,
+  type HistoryQuery,
+  type Outgoing,
+  type SyncAdapter,
+  type SyncEvents,
+  type SyncHealth,
+  type SyncTraits,
 } from '../../core/sync-adapter.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
@@ -180,23 +181,20 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   async #readHead(channel: string): Promise<Position> {
-    const [epoch, offset] = await this.#read(channel, undefined, 0);
+    const [epoch, offset] = await this.#read(channel, '', 0, 0, 0, 0);
     return { epoch, offset: Number(offset) };
   }
 
-  async #history(
-    channel: string,
-    rule: ChannelRule,
-    { since, limit }: HistoryQuery,
-    internal: boolean,
-  ): Promise<HistoryPage> {
-    // One more than asked tells whether there is more.
-    const reply = await this.#read(channel, since?.offset, limit + 1, internal ? 0 : rule.historySize);
-    return readPage(channel, reply, internal ? undefined : rule, { since, limit });
+  async #history(channel: string, rule: ChannelRule, query: HistoryQuery, internal: boolean): Promise<HistoryPage> {
+    const { since, limit, bytesMax = pageBytesMax } = query;
+    const within = internal ? [0, 0] : [rule.historySize, rule.historySeconds * 1_000];
+    const count = since === undefined ? limit + 1 : limit;
+    const reply = await this.#read(channel, since?.offset ?? '', count, bytesMax, ...within);
+    return readPage(channel, reply, query);
   }
 
-  #read(channel: string, after: number | undefined, count: number, size = 0): Promise<ReadReply> {
-    return this.#live.commands.read(this.#key('m', channel), this.#key('s', channel), after ?? '', count, size);
+  #read(channel: string, ...range: (string | number)[]): Promise<ReadReply> {
+    return this.#live.reads.read(this.#key('m', channel), this.#key('s', channel), ...range);
   }
 
   /** Whatever the driver rejects with becomes `unavailable`. */

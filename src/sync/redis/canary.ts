@@ -146,7 +146,7 @@ export class RedisCanary {
     const { prefix, commands } = this.#options;
     const mark = `${prefix}:l:{${lane.tag}}`;
     // Its log is always empty: only the epoch counts.
-    const [epoch] = await commands.readAsking(mark, `${mark}:s`, '', 0, 0);
+    const [epoch] = await commands.readAsking(mark, `${mark}:s`, '', 0, 0, 0, 0);
     lane.epoch = epoch;
   }
 

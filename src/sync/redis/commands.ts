@@ -51,7 +51,6 @@ export class RedisCommands {
   readonly #client: (Redis | Cluster) & Scripted;
   /** The one of the URL's hosts through which the connection was opened. */
   readonly #host: RedisHost;
-  /** Address of the server that it is connected to, or was at last. */
   #peer: string;
   #underWay = 0;
   /** What the scripts need to know of the server; undefined while the present connection has not learned it. */
@@ -78,6 +77,11 @@ export class RedisCommands {
     const opened = await openRedis(options);
     const { client } = opened;
     return new RedisCommands(opened, options, client instanceof Redis ? await learnFacts(client, options.target) : '');
+  }
+
+  /** Address of the server that it is connected to, or was at last; nothing in a cluster. */
+  get peer(): string {
+    return this.#peer;
   }
 
   get ready(): boolean {

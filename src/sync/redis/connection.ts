@@ -1,6 +1,7 @@
-// What the adapter holds between start and close: five parts, and how they wake each other.
+// What the adapter holds between start and close: six parts, and how they wake each other.
 //
 //   commands        one client (`commands.ts`), which fails at once while Redis is away
+//   reads           another, for heads and histories: what publishes and what proves that Redis is well waits for none
 //   listeners       one, or one to each master of a cluster (`listeners.ts`)
 //   subscriptions   which topics this node wants to hear (`subscriptions.ts`)
 //   heads           where the logs of its channels stand (`heads.ts`)
@@ -9,6 +10,7 @@
 // Lifecycle: `open`, then anything, then `close`.
 
 import type { Position } from '../../protocol/position.ts';
+import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { RedisTarget } from '../../redis/target.ts';
 import type { Clock } from '../../time/clock.ts';
 import { RedisCanary } from './canary.ts';
@@ -48,19 +50,28 @@ export class RedisConnection {
   readonly #heads: RedisHeads;
   readonly #canary: RedisCanary;
   readonly commands: RedisCommands;
+  readonly #reads: RedisCommands;
+  readonly #followsSentinels: boolean;
   readonly subscriptions: RedisSubscriptions;
 
   /** Resolves when messages arrive. Rejects when Redis cannot be reached; nothing stays open then. */
   static async open(options: RedisConnectionOptions, events: RedisConnectionEvents): Promise<RedisConnection> {
     let connection: RedisConnection | undefined = undefined;
-    const commands = await RedisCommands.open({
+    const common = {
       target: options.target,
       clock: options.clock,
-      failed: (error) => events.failed(error),
+      failed: (error: unknown) => events.failed(error),
       changed: () => events.upChanged(),
-      moved: () => void connection?.follow(),
-    });
-    connection = new RedisConnection(commands, options, events);
+    };
+    const commands = await RedisCommands.open({ ...common, moved: () => void connection?.follow() });
+    let reads: RedisCommands;
+    try {
+      reads = await RedisCommands.open({ ...common, moved: () => undefined });
+    } catch (error) {
+      commands.close();
+      throw error;
+    }
+    connection = new RedisConnection(commands, reads, options, events);
     try {
       await connection.#listeners.start();
       await connection.#canary.start();
@@ -71,10 +82,17 @@ export class RedisConnection {
     return connection;
   }
 
-  private constructor(commands: RedisCommands, options: RedisConnectionOptions, events: RedisConnectionEvents) {
+  private constructor(
+    commands: RedisCommands,
+    reads: RedisCommands,
+    options: RedisConnectionOptions,
+    events: RedisConnectionEvents,
+  ) {
     const { prefix, nodeId, clock } = options;
     this.#events = events;
     this.commands = commands;
+    this.#reads = reads;
+    this.#followsSentinels = options.target.kind === 'sentinel';
     this.#heads = new RedisHeads({
       clock,
       channels: () => events.loggedChannels(),
@@ -105,7 +123,14 @@ export class RedisConnection {
 
   /** Redis can be reached, and messages arrive. */
   get up(): boolean {
-    return this.commands.ready && this.#listeners.up && this.#canary.hears;
+    return this.commands.ready && this.#reads.ready && this.#listeners.up && this.#canary.hears;
+  }
+
+  /** Sentinels name another master in time, and not to everyone at once: throws `unavailable` until both are the same. */
+  get reads(): RedisCommands {
+    if (!this.#followsSentinels || this.#reads.peer === this.commands.peer) return this.#reads;
+    this.#reads.rebuild();
+    throw new RealtimeError('unavailable');
   }
 
   async probe(timeoutMs: number): Promise<void> {
@@ -118,6 +143,7 @@ export class RedisConnection {
     this.subscriptions.close();
     this.#listeners.close();
     this.commands.close();
+    this.#reads.close();
   }
 
   /** Commands go to another master: it has to be listened to as well. */
@@ -150,7 +176,7 @@ export class RedisConnection {
   }
 
   async #learnAgain(): Promise<void> {
-    await this.commands.learn();
+    await Promise.all([this.commands.learn(), this.#reads.learn()]);
     this.#heads.tellAll();
     this.#events.dataChanged();
   }

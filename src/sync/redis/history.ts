@@ -1,34 +1,30 @@
-// Turns what the read script answers into a page of history, within the channel's rule.
+// Turns what the read script answers into a page of history.
 
 import { Publication } from '../../core/publication.ts';
-import type { ChannelRule } from '../../rules/rules.ts';
 import type { HistoryPage, HistoryQuery } from '../../core/sync-adapter.ts';
 import { decodeSender } from './scripts.ts';
 
 type StreamEntry = [id: string, fields: string[]];
-export type ReadReply = [epoch: string, offset: string, now: string, entries: StreamEntry[]];
+export type ReadReply = [epoch: string, offset: string, entries: StreamEntry[], cut: number];
 
-/** Without a rule everything that is stored counts. */
+/** The script has read within the rule. Without a position, one entry more than `limit` tells that there is more. */
 export function readPage(
   channel: string,
-  [epoch, headOffset, now, entries]: ReadReply,
-  rule: ChannelRule | undefined,
+  [epoch, headOffset, entries, cut]: ReadReply,
   { since, limit }: HistoryQuery,
 ): HistoryPage {
   const head = { epoch, offset: Number(headOffset) };
-  const oldestAt = rule === undefined ? 0 : Number(now) - rule.historySeconds * 1_000;
-  const after = rule === undefined ? 0 : head.offset - rule.historySize;
   const found = entries
     .map((entry) => toPublication(channel, epoch, entry))
-    .filter(({ offset, at }) => offset > after && offset <= head.offset && at > oldestAt);
+    .filter(({ offset }) => offset <= head.offset);
   if (since === undefined) {
     const publications = found.slice(0, limit).reverse();
-    return { head, publications, complete: found.length <= limit };
+    return { head, publications, complete: found.length <= limit && cut === 0 };
   }
   if (since.epoch !== epoch || since.offset > head.offset) {
     return { head, publications: [], complete: false, gap: 'epoch_changed' };
   }
-  const publications = found.slice(0, limit);
+  const publications = found;
   const first = publications[0]?.offset ?? head.offset + 1;
   if (first > since.offset + 1) return { head, publications, complete: false, gap: 'trimmed' };
   return { head, publications, complete: (publications.at(-1)?.offset ?? since.offset) === head.offset };

@@ -90,29 +90,64 @@ return {epoch, offset}
 export const emptyHeadKeptMs = 15 * 60_000;
 
 /**
- * The head, and a stretch of the stream: after an offset (but not past the rule's size), or the newest. Answers
- * {epoch, offset, now, entries}. A channel without a head gets one, since subscribers need an epoch that still holds at
- * the first publication.
+ * The head, and a stretch of the stream: after an offset, or the newest; within the rule, and within a number of bytes
+ * but for the first entry. Answers {epoch, offset, entries, cut}: `cut` is 1 when bytes ended it. A channel without a
+ * head gets one, since subscribers need an epoch that still holds at the first publication.
+ *
+ * The stream is read in pieces: one call for a thousand entries of the largest size would build 64 MB, and all who
+ * publish would wait for it. Entries are in the order of time, so where the rule's age begins is found by halving.
  *
  * KEYS  head, stream
- * ARGV  the offset or nothing, how many, the rule's size or 0, facts
+ * ARGV  the offset or nothing, how many, bytes, the rule's size and milliseconds or 0 for all that is stored, facts
  */
 export const readScript = `
-${readFacts(4)}
+${readFacts(6)}
 ${openLog}
 if offset == '0' then redis.call('PEXPIRE', KEYS[1], ${emptyHeadKeptMs}) end
-local entries = {}
-if ARGV[2] ~= '0' then
-  if ARGV[1] == '' then
-    entries = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', ARGV[2])
-  else
-    local from = ARGV[1] + 1
-    if ARGV[3] ~= '0' then from = math.max(from, offset - ARGV[3] + 1) end
-    entries = redis.call('XRANGE', KEYS[2], string.format('%.0f', from) .. '-0', '+', 'COUNT', ARGV[2])
+local want, bytesMax = tonumber(ARGV[2]), tonumber(ARGV[3])
+local entries, bytes, cut = {}, 0, 0
+if want > 0 then
+  local oldest = 0
+  if ARGV[5] ~= '0' then
+    local time = redis.call('TIME')
+    oldest = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[5]
+  end
+  local function id(number) return string.format('%.0f-0', number) end
+  local newest = ARGV[1] == ''
+  local from = 1
+  if not newest then from = ARGV[1] + 1 end
+  if ARGV[4] ~= '0' then from = math.max(from, offset - ARGV[4] + 1) end
+  local function isYoung(number)
+    local found = redis.call('XRANGE', KEYS[2], id(number), '+', 'COUNT', 1)[1]
+    return not found or tonumber(found[2][6]) > oldest
+  end
+  if not newest and oldest > 0 and not isYoung(from) then
+    local low, high = from + 1, tonumber(offset) + 1
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if isYoung(middle) then high = middle else low = middle + 1 end
+    end
+    from = low
+  end
+  local start, count = newest and '+' or id(from), 8
+  while #entries < want do
+    count = math.min(count, want - #entries)
+    local piece
+    if newest then piece = redis.call('XREVRANGE', KEYS[2], start, id(from), 'COUNT', count)
+    else piece = redis.call('XRANGE', KEYS[2], start, '+', 'COUNT', count) end
+    local ended = #piece < count
+    for _, entry in ipairs(piece) do
+      if newest and tonumber(entry[2][6]) <= oldest then ended = true break end
+      bytes = bytes + #entry[2][2]
+      if #entries > 0 and bytes > bytesMax then ended, cut = true, 1 break end
+      entries[#entries + 1] = entry
+    end
+    if ended then break end
+    start = '(' .. entries[#entries][1]
+    count = math.max(1, math.min(256, math.floor((bytesMax - bytes) * #entries / math.max(bytes, 1))))
   end
 end
-local time = redis.call('TIME')
-return {epoch, offset, string.format('%d%03d', time[1], math.floor(time[2] / 1000)), entries}
+return {epoch, offset, entries, cut}
 `;
 
 export interface SenderFields {
