@@ -76,9 +76,7 @@ export async function storm(options: BenchOptions): Promise<void> {
   printBars(outcomes.flatMap((outcome) => barsOf(outcome, outcomes)));
 }
 
-async function overLayers(
-  run: (layer: Layer, start: () => Promise<ServerProcess>) => Promise<void>,
-): Promise<void> {
+async function overLayers(run: (layer: Layer, start: () => Promise<ServerProcess>) => Promise<void>): Promise<void> {
   const database = await startDatabase();
   const redis = await startRedis().catch(async (error: unknown) => {
     await database.close();
@@ -226,7 +224,11 @@ function barsOf(outcome: Outcome, all: readonly Outcome[]) {
   ];
   if (layer === 'memory') return bars;
   bars.push(
-    { name: `${name}: last one, beside memory`, measured: seconds / (reference?.seconds ?? Number.NaN), atMost: ratioMax },
+    {
+      name: `${name}: last one, beside memory`,
+      measured: seconds / (reference?.seconds ?? Number.NaN),
+      atMost: ratioMax,
+    },
     { name: `${name}: reads of the log per channel`, measured: outcome.readsPerChannel, atMost: readsPerChannelMax },
   );
   if (channels > 1) bars.push({ name: `${name}: last one, s`, measured: seconds, atMost: coldSecondsMax });

@@ -4,6 +4,7 @@
 import { Elysia, t } from 'elysia';
 import { keyOf } from '../core/access.ts';
 import type { Cluster } from '../core/cluster.ts';
+import { backendReader } from '../core/history-reads.ts';
 import type { Hub } from '../core/hub.ts';
 import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
 import { historyFrame } from '../protocol/frames.ts';
@@ -131,9 +132,10 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
       '/channels/:channel/history',
       async ({ request, params }) => {
         const channel = requireChannel(params.channel);
-        await serverAccess.require(request, 'history', [channel]);
+        const user = await serverAccess.require(request, 'history', [channel]);
         const query = queryOf(request);
-        const page = await hub.history(channel, { since: sinceOf(query), limit: limitOf(query) });
+        const range = { since: sinceOf(query), limit: limitOf(query) };
+        const page = await hub.history(channel, range, user?.user ?? backendReader);
         const messages = page.publications.map((publication) => publication.frame);
         return new Response(historyFrame(undefined, channel, page.head, messages, page.complete), {
           headers: { 'content-type': 'application/json; charset=utf-8' },

@@ -33,6 +33,8 @@ import { SettingsError, type Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
 import { listeningUrl } from './banner.ts';
 
+const keptSweepEveryMs = 5_000;
+
 export interface Node {
   readonly url: string;
   readonly hub: Hub;
@@ -88,7 +90,14 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
       channelsPerConnectionMax: settings.maxChannelsPerConnection,
       messageBytesMax: settings.maxMessageBytes,
       holdMax: settings.holdMax,
-      recovery: { holdMax: settings.holdMax, holdBytesMax: 8 << 20, pageSize: 200, timeoutMs: 300_000 },
+      keptBytesMax: settings.keptBytesMax,
+      recovery: {
+        holdMax: settings.holdMax,
+        holdBytesMax: 1 << 20,
+        pageSize: 200,
+        pageBytesMax: 512 << 10,
+        timeoutMs: 300_000,
+      },
     },
     {
       adapter,
@@ -145,6 +154,7 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
     subscriptions: () => hub.subscriptionCount,
     channels: () => hub.channelCount,
     presenceMembers: () => presence.members,
+    keptBytes: () => hub.keptBytes,
     shutdownSeconds: () => shutdown.seconds,
     ...relaySources,
   });
@@ -187,6 +197,8 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
   });
   const expiry = setInterval(() => sessions.expire(), 1_000);
   closing.add('token expiry', () => clearInterval(expiry));
+  const sweep = setInterval(() => hub.sweep(), keptSweepEveryMs);
+  closing.add('kept history', () => clearInterval(sweep));
   const budget = new BufferBudget({
     sessions,
     bytesMax: settings.maxBufferedBytesTotal ?? totalmem() / 4,

@@ -12,7 +12,7 @@ import type { Clock } from '../time/clock.ts';
 import { DeadlineError, within } from '../time/within.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { Turns, type TurnLimits } from './turns.ts';
+import { Turns, type TurnLimits } from '../core/turns.ts';
 
 /** `null`: undecided, others decide. */
 export type Decision = boolean | null;

@@ -10,16 +10,20 @@ import type { Position } from '../protocol/position.ts';
 import type { ChannelRule } from '../rules/rules.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { MaybePromise } from './maybe-promise.ts';
+import { nodeReader, type HistoryReads } from './history-reads.ts';
+import type { Kept } from './kept.ts';
 import { Members, type Home, type MembersPorts } from './members.ts';
 import type { Publication } from './publication.ts';
-import type { HistoryPage, HistoryQuery } from './sync-adapter.ts';
+import { SharedRead } from './shared-read.ts';
+import type { HistoryPage } from './sync-adapter.ts';
 
 /** What all channels of a node share. */
 export interface ChannelPorts extends MembersPorts {
   /** Publications held while a hole is filled, or while the sync layer is asked for the channel. */
   readonly holdMax: number;
-  /** Reads the log; `internal` reads past the rule's limits what is still stored. */
-  history(channel: string, rule: ChannelRule, query: HistoryQuery, internal: boolean): MaybePromise<HistoryPage>;
+  readonly reads: HistoryReads;
+  /** What this node has seen of the log; none where the log is in this process's memory anyway. */
+  readonly kept: Kept | undefined;
 }
 
 /** Publications read at once to fill a hole. */
@@ -39,6 +43,8 @@ export class Channel implements Home {
   /** No log goes back to an epoch that it left: what still arrives of this one is late, and history knows. */
   #leftEpoch: string | undefined;
   #closed = false;
+  /** Once somebody lacked what this node has not seen. */
+  #sharedRead: SharedRead | undefined;
   readonly #ports: ChannelPorts;
 
   constructor(name: string, rule: ChannelRule, ports: ChannelPorts) {
@@ -66,6 +72,7 @@ export class Channel implements Home {
     this.opening = undefined;
     if (head === undefined) return;
     this.#position = head;
+    this.#ports.kept?.opened(this.name, head);
     const behind = this.#behind;
     this.#releaseHeld();
     if (behind) this.#catchUp();
@@ -75,6 +82,7 @@ export class Channel implements Home {
   close(): void {
     this.#closed = true;
     this.#held = undefined;
+    this.#ports.kept?.closed(this.name);
   }
 
   /** A publication from the sync layer. */
@@ -117,14 +125,53 @@ export class Channel implements Home {
     if (head.epoch !== this.epoch || head.offset !== this.offset) this.#catchUp();
   }
 
-  async read(since: Position, limit: number): Promise<HistoryPage> {
+  /** What follows a subscriber's position: from what this node has seen, or from the log, once for all who lack it. */
+  read(since: Position, reader: string): MaybePromise<HistoryPage> {
+    const { kept, observer, clock, recovery } = this.#ports;
+    const { rule, position: head } = this;
+    const { pageSize: limit, pageBytesMax: bytesMax } = recovery;
+    const follow = (page: HistoryPage): HistoryPage => this.#followReader(since, page);
+    if (kept === undefined) {
+      const page = this.#readLog(since, reader);
+      return page instanceof Promise ? page.then(follow) : follow(page);
+    }
+    const page = kept.of(this.name)?.page({ since, limit, bytesMax, head, rule, now: clock.now() });
+    if (page !== undefined) {
+      observer.historyRead('kept');
+      return page;
+    }
+    this.#sharedRead ??= new SharedRead(async (from, by) => this.#readLog(from, by), limit);
+    const shared = this.#sharedRead.page(since, reader);
+    // Such a position is known to the log alone.
+    return since.offset <= this.offset ? shared : shared.then(follow);
+  }
+
+  #readLog(since: Position, reader: string): MaybePromise<HistoryPage> {
+    const { reads, recovery } = this.#ports;
     const { epoch } = this;
-    const page = await this.#ports.history(this.name, this.rule, { since, limit }, false);
-    // History may know of a new epoch before this node was told; an answer from before the change is ignored.
-    const changed = page.head.epoch !== epoch && this.epoch === epoch;
+    const took = (page: HistoryPage): HistoryPage => {
+      this.#keep(page);
+      // History may know of a new epoch before this node was told; an answer from before the change is ignored.
+      if (page.head.epoch !== epoch && this.epoch === epoch) this.reachHead(page.head);
+      return page;
+    };
+    const query = { since, limit: recovery.pageSize, bytesMax: recovery.pageBytesMax };
+    const page = reads.read(this.name, this.rule, query, reader);
+    return page instanceof Promise ? page.then(took) : took(page);
+  }
+
+  /** A subscriber has seen more than this node has. */
+  #followReader(since: Position, page: HistoryPage): HistoryPage {
     const isAhead = page.head.epoch === this.epoch && since.offset > this.offset && page.gap === undefined;
-    if (changed || isAhead) this.reachHead(page.head);
+    if (isAhead) this.reachHead(page.head);
     return page;
+  }
+
+  #keep({ head, publications, gap }: HistoryPage): void {
+    const { kept } = this.#ports;
+    if (kept === undefined || this.#closed || head.epoch !== this.epoch) return;
+    for (const publication of publications) kept.add(this.name, publication, this.rule.historySize);
+    if (gap === 'trimmed') kept.trimmed(this.name, head.epoch, (publications[0]?.offset ?? head.offset + 1) - 1);
   }
 
   /** Reads what this node lacks; if it is being read already, once more after that. */
@@ -143,6 +190,7 @@ export class Channel implements Home {
       this.#held = this.#held?.filter((publication) => publication.epoch === position.epoch);
     }
     this.#position = position;
+    this.#ports.kept?.begin(this.name, position);
     this.members.jump(reason);
   }
 
@@ -182,7 +230,7 @@ export class Channel implements Home {
       const since = this.#position;
       let page: HistoryPage;
       try {
-        page = await this.#ports.history(this.name, this.rule, { since, limit: fillPageSize }, true);
+        page = await this.#ports.reads.read(this.name, this.rule, { since, limit: fillPageSize }, nodeReader, true);
       } catch (error) {
         // The sync layer is away. It tells heads when it is back, but the hole must be filled even if it does not.
         this.#ports.log('a hole in a channel could not be filled yet', error);
@@ -216,6 +264,7 @@ export class Channel implements Home {
   /** The publication is the next one. */
   #advance(publication: Publication): void {
     this.#position = { epoch: publication.epoch, offset: publication.offset };
+    this.#ports.kept?.add(this.name, publication, this.rule.historySize);
     this.members.publication(publication);
   }
 

@@ -168,7 +168,7 @@ export class Commands {
     // After the wait, which may be long: the right may have ended in it.
     if (!(await this.#options.access.may(connection.identity, 'history', channel)))
       throw new RealtimeError('forbidden');
-    const page = await this.#options.hub.history(channel, { since, limit });
+    const page = await this.#options.hub.history(channel, { since, limit }, connection.reader);
     const messages = page.publications.map((publication) => publication.frame);
     const frame = historyFrame(id, channel, page.head, messages, page.complete);
     connection.outlet.send('history', frame);

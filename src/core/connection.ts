@@ -20,6 +20,10 @@ export class Connection implements Subscriber {
     this.outlet = outlet;
   }
 
+  get reader(): string {
+    return this.identity.user ?? this.id;
+  }
+
   subscription(channel: string): Subscription | undefined {
     const held = this.#subscriptions;
     if (held instanceof Subscription) return held.channel === channel ? held : undefined;

@@ -8,14 +8,18 @@ import type { Clock } from '../time/clock.ts';
 import { Channel, type ChannelPorts } from './channel.ts';
 import { controlChannel, controlRule, refuseControl, type ChannelCount } from './cluster.ts';
 import type { Connection } from './connection.ts';
+import { HistoryReads } from './history-reads.ts';
+import { Kept } from './kept.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { Members } from './members.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Fanout } from './outlet.ts';
 import { paceLimits, waitForPace } from './pace.ts';
 import type { Presence } from './presence.ts';
+import { PageBudget } from './page-budget.ts';
 import { Publication, type Sender } from './publication.ts';
 import type { RecoveryLimits } from './recovery.ts';
+import { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
 import type { HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
 
@@ -24,6 +28,8 @@ export interface HubOptions {
   readonly recovery: RecoveryLimits;
   /** Publications held per channel while a hole is filled. */
   readonly holdMax: number;
+  /** Bytes of what this node has seen that it keeps for those who come back; 0 keeps nothing. */
+  readonly keptBytesMax: number;
 }
 
 export interface HubPorts {
@@ -46,8 +52,12 @@ export interface PublishRequest {
   readonly except?: string | undefined;
 }
 
-/** Bytes of publications in one reply of history: a thousand of the largest size would be one frame of 64 MB. */
-export const historyReplyBytesMax = 1 << 20;
+/** Bytes of pages that may wait for the sockets of those who recover. */
+const waitingPagesBytesMax = 32 << 20;
+/** Publications that recoveries send in one turn of the event loop: a few milliseconds. */
+const recoverySlice = 1_000;
+/** Clients of a deploy come back within about this long. */
+const keptLingerMs = 15_000;
 
 export class Hub implements SyncEvents {
   readonly #options: HubOptions;
@@ -56,12 +66,18 @@ export class Hub implements SyncEvents {
   readonly #fanouts: Fanout[] = [];
   readonly #channelPorts: ChannelPorts;
   readonly #unsettled = new Set<Members>();
+  readonly #reads: HistoryReads;
+  /** None where the log is in this process's memory anyway. */
+  readonly #kept: Kept | undefined;
   #heardNode: ((data: string) => void) | undefined;
 
   constructor(options: HubOptions, ports: HubPorts) {
     this.#options = options;
     this.#ports = ports;
     const { adapter, observer, clock, log } = ports;
+    this.#reads = new HistoryReads({ adapter, observer });
+    const { keptBytesMax: bytesMax } = options;
+    this.#kept = adapter.traits.shared ? new Kept({ bytesMax, lingerMs: keptLingerMs }, clock) : undefined;
     this.#channelPorts = {
       fanouts: this.#fanouts,
       observer,
@@ -69,7 +85,10 @@ export class Hub implements SyncEvents {
       log,
       recovery: options.recovery,
       holdMax: options.holdMax,
-      history: (channel, rule, query, internal) => adapter.history(channel, rule, query, internal),
+      reads: this.#reads,
+      kept: this.#kept,
+      pages: new PageBudget(waitingPagesBytesMax),
+      slices: new Slices(recoverySlice),
       unsettled: (members) => void this.#unsettled.add(members),
     };
   }
@@ -191,13 +210,23 @@ export class Hub implements SyncEvents {
     return toOthers(adapter.publish({ channel, rule, data, at, from, except, key }));
   }
 
-  history(channel: string, query: HistoryQuery): MaybePromise<HistoryPage> {
+  /** Reads the log for `reader`, whose reads count together. */
+  history(channel: string, query: HistoryQuery, reader: string): MaybePromise<HistoryPage> {
     refuseControl(channel);
     const rule = this.#ruleOf(channel);
     // An ephemeral channel keeps nothing, and that is all of it.
     if (!rule.recoverable) return { head: { epoch: '', offset: 0 }, publications: [], complete: true };
-    const page = this.#ports.adapter.history(channel, rule, query);
-    return page instanceof Promise ? page.then((read) => boundPage(read, query)) : boundPage(page, query);
+    return this.#reads.read(channel, rule, query, reader);
+  }
+
+  /** Bytes of what this node has seen and keeps. */
+  get keptBytes(): number {
+    return this.#kept?.bytes ?? 0;
+  }
+
+  /** Forgets what is kept of channels that were left a while ago; to be called every few seconds. */
+  sweep(): void {
+    this.#kept?.sweep();
   }
 
   // Called by the sync layer
@@ -258,20 +287,4 @@ function toOthers(sent: MaybePromise<Position | undefined>): MaybePromise<Positi
     if (error instanceof RealtimeError && error.code === 'unavailable') return undefined;
     throw error;
   });
-}
-
-/** The page as it is, or the part of it that fits, at least one publication; what is cut off can be asked for again. */
-export function boundPage(page: HistoryPage, { since }: HistoryQuery, bytesMax = historyReplyBytesMax): HistoryPage {
-  const { publications } = page;
-  let bytes = 0;
-  let count = 0;
-  // After a position the first ones are kept, otherwise the newest.
-  for (const publication of since === undefined ? publications.toReversed() : publications) {
-    bytes += publication.data.length;
-    if (count > 0 && bytes > bytesMax) break;
-    count++;
-  }
-  if (count === publications.length) return page;
-  const kept = since === undefined ? publications.slice(-count) : publications.slice(0, count);
-  return { ...page, publications: kept, complete: false };
 }

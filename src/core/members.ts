@@ -11,9 +11,11 @@ import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { HubObserver } from './observer.ts';
 import type { Fanout } from './outlet.ts';
+import type { PageBudget } from './page-budget.ts';
 import { isLagging, recoveryPaceLimits, waitForPace, type Paced, type PaceLimits } from './pace.ts';
 import type { Publication } from './publication.ts';
 import { Recovery, type RecoveryLimits, type RecoveryPorts } from './recovery.ts';
+import type { Slices } from './slices.ts';
 import { Subscription, type Subscriber } from './subscription.ts';
 import type { HistoryPage } from './sync-adapter.ts';
 
@@ -23,8 +25,8 @@ export interface Home {
   readonly epoch: string;
   readonly offset: number;
   readonly position: Position;
-  /** Reads what a subscriber missed. The page may tell that this node lags behind the log. */
-  read(since: Position, limit: number): MaybePromise<HistoryPage>;
+  /** Reads what a subscriber missed, for `reader`. The page may tell that this node lags behind the log. */
+  read(since: Position, reader: string): MaybePromise<HistoryPage>;
 }
 
 /** What all channels of a node share. */
@@ -34,6 +36,10 @@ export interface MembersPorts {
   readonly observer: HubObserver;
   readonly clock: Clock;
   readonly recovery: RecoveryLimits;
+  /** What waits for sockets, of all recoveries. */
+  readonly pages: PageBudget;
+  /** In which recoveries send, by the number of publications. */
+  readonly slices: Slices;
   /** So much was fanned out to each member that its socket is to be looked at before more follows. */
   readonly unsettled: (members: Members) => void;
   readonly log: (message: string, error: unknown) => void;
@@ -187,7 +193,7 @@ export class Members {
 
   #recoveryPorts(subscription: Subscription): RecoveryPorts {
     const { subscriber } = subscription;
-    const { clock } = this.#ports;
+    const { clock, pages, slices } = this.#ports;
     return {
       connection: subscriber.id,
       head: () => this.#home.position,
@@ -195,7 +201,9 @@ export class Members {
       goLive: () => this.goLive(subscription),
       monotonic: () => clock.monotonic(),
       pause: () => clock.sleep(pauseMs),
-      read: (since, limit) => this.#home.read(since, limit),
+      read: (since) => this.#home.read(since, subscriber.reader),
+      slice: (publications) => slices.take(publications),
+      pages,
       room: (outlet) => {
         if (subscriber.closed) return false;
         // Judged by itself: the pace of live publications, by which the subscriber may be slow already, is stricter.

@@ -8,6 +8,7 @@ export type PublicationSource = 'client' | 'api' | 'database' | 'server';
 /** How an attempt to connect ended. */
 export type ConnectOutcome = 'accepted' | 'refused' | 'limit' | 'shutting_down';
 export type RecoveryOutcome = 'recovered' | 'gap';
+export type HistorySource = 'kept' | 'log';
 
 export interface HubObserver {
   connection(transport: string, outcome: ConnectOutcome): void;
@@ -25,6 +26,8 @@ export interface HubObserver {
   /** `count` subscribers were told of a gap. */
   lost(reason: GapReason, count: number): void;
   recovery(outcome: RecoveryOutcome): void;
+  /** A stretch of a channel was read: from what this node has seen, or from the log. */
+  historyRead(source: HistorySource): void;
   error(code: ErrorCode): void;
   /** Something was refused by a limit; `kind` is one of a few fixed words. */
   rateLimited(kind: string): void;

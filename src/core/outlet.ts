@@ -32,8 +32,8 @@ export interface Outlet {
   send(type: string, frame: string): void;
   /** Subscriptions of one request begin, in the order asked; `id` repeats the command's. */
   subscribed(states: readonly SubscriptionState[], id: number | string | undefined): void;
-  /** A publication for this connection alone: it recovers, and has not joined the channel yet. */
-  deliver(publication: Publication): void;
+  /** Publications of one channel for this connection alone: it recovers, and has not joined the channel yet. */
+  deliver(publications: readonly Publication[]): void;
   /** A gap for this connection alone. */
   gap(gap: Gap): void;
   /** From now on the transport's `Fanout` reaches this connection on the channel. */

@@ -21,6 +21,9 @@ export const paceLimits: PaceLimits = { highWaterBytes: 1 << 20, fairBytes: 64 <
 export const recoveryPaceLimits: PaceLimits = { highWaterBytes: 256 << 10, fairBytes: 64 << 10, fairMs: 10_000 };
 
 const pollMs = 2;
+/** Looks grow rarer up to this many in the time that a fair reader has: thousands may be waited for, each by itself. */
+const looksMin = 25;
+const pollMsMax = 50;
 
 /** What is waited for: a session, or anything else with an outlet. */
 export interface Paced {
@@ -53,8 +56,9 @@ export async function waitForPace(
   let lagging: Lagging[] = candidates
     .filter((paced) => !paced.slow)
     .map((paced) => ({ paced, bytes: paced.outlet.bufferedBytes(), since: now }));
-  while (lagging.length > 0) {
-    await clock.sleep(everyMs);
+  const pauseMsMax = Math.max(everyMs, Math.min(pollMsMax, limits.fairMs / looksMin));
+  for (let pauseMs = everyMs; lagging.length > 0; pauseMs = Math.min(pauseMs * 1.5, pauseMsMax)) {
+    await clock.sleep(pauseMs);
     lagging = lagging.filter((entry) => stillWorthWaiting(entry, clock, limits));
   }
 }

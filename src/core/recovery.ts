@@ -1,7 +1,8 @@
 // One subscriber catching up: pages of history until it meets what is live, and then, in one step, into the live flow.
 //
 //   1. from its creation on, live publications of the channel are held back for it (bounded)
-//   2. history after the subscriber's position is read and sent, page by page, each page waiting for its socket
+//   2. history after the subscriber's position is read and sent, page by page, each page waiting for its socket, and all
+//      of them in slices, so that a thousand that recover at once hold up nobody else
 //   3. when a page reached the head, what is held with a higher offset follows, and the subscriber joins the channel
 //
 // If the hold overflows it is thrown away and step 2 goes on: history has the same publications. A gap is told only
@@ -12,6 +13,7 @@ import type { Position } from '../protocol/position.ts';
 import type { Outlet } from './outlet.ts';
 import type { Publication } from './publication.ts';
 import type { MaybePromise } from './maybe-promise.ts';
+import { dataBytes, type PageBudget } from './page-budget.ts';
 import type { HistoryPage } from './sync-adapter.ts';
 
 export interface RecoveryLimits {
@@ -19,8 +21,10 @@ export interface RecoveryLimits {
   readonly holdMax: number;
   /** Bytes held back per recovering subscription. */
   readonly holdBytesMax: number;
-  /** Publications read at once. */
+  /** Publications read at once... */
   readonly pageSize: number;
+  /** ...and bytes of them, but one in any case. */
+  readonly pageBytesMax: number;
   /** Milliseconds after which a subscriber that still lags is given a gap and put live. */
   readonly timeoutMs: number;
 }
@@ -28,7 +32,11 @@ export interface RecoveryLimits {
 export interface RecoveryPorts {
   /** The subscriber's connection, which does not hear what it asked not to hear. */
   readonly connection: string;
-  read(since: Position, limit: number): MaybePromise<HistoryPage>;
+  read(since: Position): MaybePromise<HistoryPage>;
+  /** Undefined when so many publications may be sent now, else resolves when they may. */
+  slice(publications: number): Promise<void> | undefined;
+  /** What waits for sockets, of all recoveries of this node. */
+  readonly pages: PageBudget;
   /** Resolves when the outlet has room again; false when it is too slow to wait for. */
   room(outlet: Outlet): MaybePromise<boolean>;
   /** Where the channel stands on this node now. */
@@ -44,6 +52,8 @@ export interface RecoveryPorts {
 
 /** The socket is looked at each time it was given this much: a page of large publications is larger than its buffer. */
 const roomEveryBytes = 128 << 10;
+/** Publications sent without looking whether others wait. */
+const sliceSize = 100;
 
 export class Recovery {
   readonly #ports: RecoveryPorts;
@@ -56,7 +66,9 @@ export class Recovery {
   #cancelled = false;
   /** A gap that was found and not yet told; the position is already past it. */
   #gap: GapReason | undefined;
+  /** The first page, if there was room to keep it until the subscriber is told that it is subscribed. */
   #first: HistoryPage | undefined;
+  #firstBytes = 0;
 
   constructor(position: Position, ports: RecoveryPorts, limits: RecoveryLimits) {
     this.#position = position;
@@ -79,12 +91,13 @@ export class Recovery {
   jump(reason: GapReason, position: Position): void {
     this.#gap = reason;
     this.#position = position;
-    this.#first = undefined;
+    this.#takeFirst();
     this.#release(false);
   }
 
   cancel(): void {
     this.#cancelled = true;
+    this.#takeFirst();
     this.#release(false);
   }
 
@@ -92,9 +105,10 @@ export class Recovery {
   async prepare(): Promise<boolean> {
     const { offset } = this.#position;
     if (offset === this.#ports.head().offset) return true;
-    const page = await this.#ports.read(this.#position, this.#limits.pageSize);
-    if (this.#gap === undefined) this.#first = page;
-    return this.#gap === undefined && page.gap === undefined;
+    const page = await this.#ports.read(this.#position);
+    if (this.#gap !== undefined) return false;
+    if (!this.#cancelled) this.#keepFirst(page);
+    return page.gap === undefined;
   }
 
   /** Sends what was missed and what was held, then goes live. Resolves false when it was cancelled or is too slow. */
@@ -117,8 +131,7 @@ export class Recovery {
         await this.#ports.pause();
         continue;
       }
-      const page = this.#first ?? (await this.#nextPage());
-      this.#first = undefined;
+      const page = this.#takeFirst() ?? (await this.#nextPage());
       if (this.#cancelled) break;
       // A jump while the page was read made it void.
       if (this.#gap !== undefined) continue;
@@ -133,7 +146,24 @@ export class Recovery {
   #nextPage(): MaybePromise<HistoryPage> {
     // Emptied before the read, so that what arrives during it is held again and nothing falls between the two.
     if (this.#overflowed) this.#release(false);
-    return this.#ports.read(this.#position, this.#limits.pageSize);
+    return this.#ports.read(this.#position);
+  }
+
+  #keepFirst(page: HistoryPage): void {
+    const bytes = dataBytes(page.publications);
+    const fits = this.#ports.pages.take(bytes);
+    this.#firstBytes = fits ? bytes : 0;
+    if (fits) this.#first = page;
+    // Where a gap ends is what the subscriber is about to be told.
+    else if (page.gap !== undefined) this.#first = { ...page, publications: page.publications.slice(0, 1) };
+  }
+
+  #takeFirst(): HistoryPage | undefined {
+    const first = this.#first;
+    if (first === undefined) return undefined;
+    this.#first = undefined;
+    this.#ports.pages.give(this.#firstBytes);
+    return first;
   }
 
   /** False when the subscriber is too slow. */
@@ -147,18 +177,51 @@ export class Recovery {
       this.#position = { epoch: page.head.epoch, offset: Math.min(offset, head.offset) };
       this.#tellGap();
     }
-    let bytes = 0;
-    for (const publication of page.publications) {
+    let rest = page.publications;
+    while (rest.length > 0) {
+      const turn = this.#ports.slice(Math.min(rest.length, sliceSize));
+      if (turn !== undefined) await turn;
       if (this.#cancelled || this.#gap !== undefined) break;
-      // The log may be ahead of this node; what it has not sent on yet will be held, so it would come twice.
-      if (publication.offset > this.#ports.head().offset) break;
-      this.#deliver(publication, outlet);
-      bytes += publication.data.length;
-      if (bytes < roomEveryBytes) continue;
-      bytes = 0;
-      if (!(await this.#ports.room(outlet))) return false;
+      const count = this.#sendSome(rest, outlet);
+      rest = rest.slice(count);
+      const room = this.#ports.room(outlet);
+      if (room instanceof Promise) {
+        const isKept = await this.#waitWith(rest, room);
+        if (isKept === undefined) return false;
+        if (!isKept) break;
+      } else if (!room) {
+        return false;
+      }
+      if (count === 0) break;
     }
-    return this.#ports.room(outlet);
+    return true;
+  }
+
+  /** Undefined when the subscriber is too slow; otherwise whether the rest of the page was kept while its socket took in. */
+  async #waitWith(rest: readonly Publication[], room: Promise<boolean>): Promise<boolean | undefined> {
+    const { pages } = this.#ports;
+    const bytes = dataBytes(rest);
+    const isKept = pages.take(bytes);
+    try {
+      return (await room) ? isKept : undefined;
+    } finally {
+      if (isKept) pages.give(bytes);
+    }
+  }
+
+  /** Sends as many as go without looking at the socket; answers how many those were. */
+  #sendSome(publications: readonly Publication[], outlet: Outlet): number {
+    const head = this.#ports.head();
+    let bytes = 0;
+    let count = 0;
+    for (const { offset, data } of publications) {
+      // The log may be ahead of this node; what it has not sent on yet will be held, so it would come twice.
+      if (count === sliceSize || bytes > roomEveryBytes || offset > head.offset) break;
+      bytes += data.length;
+      count++;
+    }
+    this.#deliver(publications.slice(0, count), outlet);
+    return count;
   }
 
   /** Whether what is held, or the live flow if nothing is, begins right after the position. */
@@ -175,14 +238,20 @@ export class Recovery {
   }
 
   #flush(outlet: Outlet): void {
-    for (const publication of this.#held) this.#deliver(publication, outlet);
+    this.#deliver(this.#held, outlet);
     this.#release(false);
   }
 
-  #deliver(publication: Publication, outlet: Outlet): void {
-    if (publication.epoch !== this.#position.epoch || publication.offset <= this.#position.offset) return;
-    this.#position = { epoch: publication.epoch, offset: publication.offset };
-    if (publication.except !== this.#ports.connection) outlet.deliver(publication);
+  /** In ascending order; leaves out what the subscriber has, and what it asked not to hear. */
+  #deliver(publications: readonly Publication[], outlet: Outlet): void {
+    const { connection } = this.#ports;
+    const fresh: Publication[] = [];
+    for (const publication of publications) {
+      if (publication.epoch !== this.#position.epoch || publication.offset <= this.#position.offset) continue;
+      this.#position = { epoch: publication.epoch, offset: publication.offset };
+      if (publication.except !== connection) fresh.push(publication);
+    }
+    if (fresh.length > 0) outlet.deliver(fresh);
   }
 
   #tellGap(): void {

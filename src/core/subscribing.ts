@@ -5,7 +5,7 @@
 //   2. those that say where they stood get a recovery, which holds back what is published from now on
 //   3. the first page of history of each is read, so that `recovered` is known before it is told; and presence is entered
 //   4. in one synchronous step: `subscribed` is sent, and every channel without a recovery goes live
-//   5. recoveries send what was missed and go live one by one
+//   5. recoveries send what was missed and go live, those of one connection one after another
 
 import type { GapReason } from '../protocol/codes.ts';
 import type { RefusedCommand } from '../protocol/commands.ts';
@@ -20,6 +20,7 @@ import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
 import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
+import { Recoveries } from './recoveries.ts';
 import type { Recovery } from './recovery.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -68,9 +69,11 @@ export class Subscribing {
   /** Channels whose subscribers on the other nodes are being counted. */
   readonly #counting = new Map<string, Promise<number>>();
   readonly #byBackend = new WeakSet<Subscription>();
+  readonly #recoveries: Recoveries;
 
   constructor(options: SubscribingOptions) {
     this.#options = options;
+    this.#recoveries = new Recoveries(options.failures);
   }
 
   /** Throws when one of the channels is not allowed or cannot be opened; then none of them was subscribed. */
@@ -306,22 +309,7 @@ export class Subscribing {
       return;
     }
     this.#options.observer.recovery(recovered ? 'recovered' : 'gap');
-    recovery.run(connection.outlet).then(
-      (caughtUp) => {
-        // Too slow to take in what it missed: it comes back and goes on from the position that it reached.
-        if (!caughtUp && !connection.closed && subscription.recovery === recovery) connection.outlet.terminate();
-      },
-      (error: unknown) => this.#abandon(connection, beginning, error),
-    );
-  }
-
-  /** History could not be read. The client was promised everything, so the promise is taken back. */
-  #abandon(connection: Connection, { subscription, channel, recovery }: Beginning, error: unknown): void {
-    // Ended meanwhile, by an unsubscribe or with the connection.
-    if (connection.closed || subscription.recovery !== recovery) return;
-    channel.members.endRecovery(subscription);
-    this.#options.failures.reply(connection.outlet, error, undefined, channel.name);
-    connection.outlet.terminate();
+    this.#recoveries.begin(connection, { subscription, channel, recovery });
   }
 }
 

@@ -43,7 +43,12 @@ export interface HistoryQuery {
   readonly since?: Position | undefined;
   /** 1 or more. */
   readonly limit: number;
+  /** Bytes of data that the page holds at most, about, but one publication in any case. Default: `pageBytesMax`. */
+  readonly bytesMax?: number | undefined;
 }
+
+/** A thousand publications of the largest size would be 64 MB. */
+export const pageBytesMax = 1 << 20;
 
 /** A stretch of a channel's log. */
 export interface HistoryPage {

@@ -63,6 +63,13 @@ export function hubMetrics(registry: Registry, node: string): HubObserver {
     ['outcome'],
   );
   const recoveriesOf = new Children((outcome) => fromZero(recoveries.labels(outcome)), ['recovered', 'gap']);
+  const reads = counter(
+    registry,
+    'sobranie_history_reads_total',
+    'Stretches of history that were read: from what this node has `kept`, or from the `log`',
+    ['source'],
+  );
+  const readsOf = new Children((source) => fromZero(reads.labels(source)), ['kept', 'log']);
   const limited = counter(
     registry,
     'sobranie_rate_limited_total',
@@ -93,6 +100,7 @@ export function hubMetrics(registry: Registry, node: string): HubObserver {
     sent: (type, channel, count) => sentOf.of(type).of(namespaces.of(channel)).inc(count),
     broadcastFailed: () => failures.inc(),
     lost: (reason, count) => lostOf.of(reason).inc(count),
+    historyRead: (source) => readsOf.of(source).inc(),
     recovery: (outcome) => recoveriesOf.of(outcome).inc(),
     rateLimited: (kind) => limitedOf.of(kind).inc(),
     error: (code) => errorsOf.of(code).inc(),

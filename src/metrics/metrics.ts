@@ -20,6 +20,8 @@ export interface MetricSources {
   readonly channels?: () => number;
   /** Of this node, once per channel. */
   readonly presenceMembers?: () => number;
+  /** Bytes of what this node has seen of its channels' logs and keeps. */
+  readonly keptBytes?: () => number;
   /** Rows that wait in the outbox. */
   readonly outboxPending?: () => number;
   /** Age in seconds of the oldest row that waits. */
@@ -67,6 +69,7 @@ const gauges: { readonly [Source in keyof MetricSources]-?: readonly [name: stri
     'sobranie_presence_members',
     'Members of channels whose connections are on this node: a connection counts once per channel',
   ],
+  keptBytes: ['sobranie_kept_bytes', 'Bytes of publications that this node keeps for those who come back'],
   outboxPending: ['sobranie_outbox_pending', 'Changes that wait in the outbox, on the node that relays'],
   outboxLagSeconds: [
     'sobranie_outbox_lag_seconds',

@@ -187,6 +187,13 @@ const furtherSettings = {
     '1000',
     'Live publications held back per subscription while it recovers. More are read from history again.',
   ),
+  keptBytesMax: defaulted(
+    'KEPT_BYTES_MAX',
+    wholeNumber(0, 1_024 * 1_024 * mebibyte),
+    String(64 * mebibyte),
+    'Bytes of publications that this process keeps of channels with subscribers here. Clients who come back are served' +
+      ' from them. The channels that were used longest ago go first. `0` keeps nothing.',
+  ),
   requestTimeout: defaulted(
     'REQUEST_TIMEOUT',
     // The runtime counts in steps of four seconds, up to 255.

@@ -24,7 +24,7 @@ export interface FannedOut {
   /** One chunk may be shared by many streams. */
   write(chunk: Uint8Array): void;
   /** While it is not yet live on all of its channels. */
-  deliver(publication: Publication): void;
+  deliver(publications: readonly Publication[]): void;
   gap(gap: Gap): void;
 }
 
@@ -88,7 +88,7 @@ export class EventFanout implements Fanout {
       if (publication.epoch !== '') group.cursor.set(channel, publication);
       this.#append(group, sseEvent({ event: 'message', data: publication.frame, id: group.cursor.text() }));
     }
-    for (const stream of this.#aloneOn.get(channel) ?? []) stream.deliver(publication);
+    for (const stream of this.#aloneOn.get(channel) ?? []) stream.deliver([publication]);
     // A stream publishes nothing, so none is excepted.
     return 0;
   }

@@ -75,7 +75,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     this.#controller = controller;
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
-    for (const chunk of waiting) this.write(chunk);
+    for (const chunk of waiting) controller.enqueue(chunk);
     if (this.#ended) controller.close();
   }
 
@@ -101,17 +101,21 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
       this.#waiting?.push(chunk);
       return;
     }
+    // Looked at before, as a WebSocket's is: one event may be larger than all that may wait.
+    if (this.#unseenBytes >= lookEveryBytes) {
+      this.#unseenBytes = 0;
+      if (this.bufferedBytes() > this.#fanout.bufferedBytesMax) {
+        this.terminate();
+        return;
+      }
+    }
+    this.#unseenBytes += chunk.byteLength;
     try {
       controller.enqueue(chunk);
     } catch {
       // The runtime has closed the stream and has not told it yet.
       this.end(1006);
-      return;
     }
-    this.#unseenBytes += chunk.byteLength;
-    if (this.#unseenBytes < lookEveryBytes) return;
-    this.#unseenBytes = 0;
-    if (this.bufferedBytes() > this.#fanout.bufferedBytesMax) this.terminate();
   }
 
   // Called by the hub
@@ -139,9 +143,13 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     (this.#resumed ??= new Map()).set(channel, position);
   }
 
-  deliver(publication: Publication): void {
-    this.position(publication.channel, publication);
-    this.#writeText(sseEvent({ event: 'message', data: publication.frame, id: this.#cursor?.text() }));
+  deliver(publications: readonly Publication[]): void {
+    let text = '';
+    for (const publication of publications) {
+      this.position(publication.channel, publication);
+      text += sseEvent({ event: 'message', data: publication.frame, id: this.#cursor?.text() });
+    }
+    this.#writeText(text);
   }
 
   gap(gap: Gap): void {

@@ -116,9 +116,12 @@ export class WebSocketConnection implements Outlet {
     }
   }
 
-  deliver(publication: Publication): void {
+  deliver(publications: readonly Publication[]): void {
     this.#flush();
-    this.#socket?.sendText(publication.frame);
+    const socket = this.#socket;
+    socket?.cork(() => {
+      for (const publication of publications) socket.sendText(publication.frame);
+    });
   }
 
   gap(gap: Gap): void {

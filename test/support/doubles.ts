@@ -44,6 +44,7 @@ export const silentObserver: HubObserver & SyncObserver = {
   broadcastFailed: nothing,
   lost: nothing,
   recovery: nothing,
+  historyRead: nothing,
   error: nothing,
   rateLimited: nothing,
   up: nothing,

@@ -117,8 +117,8 @@ export class RecordingOutlet implements Outlet {
     this.tell({ kind: 'subscribed', states, id });
   }
 
-  deliver(publication: Publication): void {
-    this.tell({ kind: 'message', publication });
+  deliver(publications: readonly Publication[]): void {
+    for (const publication of publications) this.tell({ kind: 'message', publication });
   }
 
   gap(gap: Gap): void {
@@ -218,7 +218,7 @@ export class RecordingFanout implements Fanout {
     let excepted = 0;
     for (const outlet of [...(this.#joined.get(publication.channel) ?? [])]) {
       if (outlet.session?.id === publication.except) excepted++;
-      else outlet.deliver(publication);
+      else outlet.deliver([publication]);
     }
     return excepted;
   }
@@ -305,7 +305,8 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
       channelsPerConnectionMax: 100,
       messageBytesMax: 65_536,
       holdMax: 1_000,
-      recovery: { holdMax: 1_000, holdBytesMax: 8 << 20, pageSize: 200, timeoutMs: 300_000 },
+      keptBytesMax: 64 << 20,
+      recovery: { holdMax: 1_000, holdBytesMax: 1 << 20, pageSize: 200, pageBytesMax: 512 << 10, timeoutMs: 300_000 },
       ...options.limits,
     },
     {

@@ -15,6 +15,7 @@ import type {
 } from '../../core/sync-adapter.ts';
 import type { SyncObserver } from '../../core/observer.ts';
 import type { Position } from '../../protocol/position.ts';
+import { boundPage } from '../bound-page.ts';
 import { MemoryLog } from './log.ts';
 
 /** What an empty log costs. */
@@ -90,7 +91,7 @@ export class MemoryAdapter implements SyncAdapter {
     const log = this.#find(channel);
     if (log === undefined) return emptyPage(head, query);
     this.#bytes -= log.expire(this.#clock.now());
-    return log.read(query);
+    return boundPage(log.read(query), query);
   }
 
   health(): SyncHealth {

@@ -1,5 +1,6 @@
 // Law 1 over random histories: clients on two nodes subscribe, leave, are cut and come back with their positions,
-// while publications go through links that delay, drop, repeat and fail, the log is trimmed and sometimes lost.
+// while publications go through links that delay, drop, repeat and fail, the log is trimmed and sometimes lost. Nodes
+// serve them from what they keep, which is sometimes a lot, sometimes little, and swept in between.
 //
 //  - each subscriber sees each channel in ascending offset, without repeats
 //  - any hole is preceded by a `gap` for exactly that channel; data is that of the log
@@ -32,7 +33,7 @@ type Step =
   | { readonly do: 'cut'; readonly client: number }
   | { readonly do: 'connect'; readonly client: number; readonly node: number }
   | { readonly do: 'move'; readonly node: number; readonly picks: readonly number[] }
-  | { readonly do: 'drop' | 'reconnect'; readonly node: number }
+  | { readonly do: 'drop' | 'reconnect' | 'sweep' | 'rush'; readonly node: number }
   | { readonly do: 'repeat' | 'fail'; readonly node: number; readonly pick: number }
   | { readonly do: 'stall' | 'flow'; readonly client: number }
   | { readonly do: 'advance'; readonly milliseconds: number }
@@ -72,9 +73,13 @@ const benign: fc.WeightedArbitrary<Step>[] = [
     arbitrary: fc.record({ do: fc.constantFrom('repeat' as const, 'fail' as const), node, pick: fc.nat(6) }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('stall' as const, 'flow' as const), client }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('sweep' as const, 'rush' as const), node }) },
   {
     weight: 2,
-    arbitrary: fc.record({ do: fc.constant('advance' as const), milliseconds: fc.constantFrom(5, 100, 12_000) }),
+    arbitrary: fc.record({
+      do: fc.constant('advance' as const),
+      milliseconds: fc.constantFrom(5, 100, 12_000, 20_000),
+    }),
   },
 ];
 const cruel: fc.WeightedArbitrary<Step>[] = [
@@ -176,6 +181,19 @@ class Client {
   }
 }
 
+interface NodeLimits {
+  readonly holdMax: number;
+  readonly keptBytesMax: number;
+  readonly pageBytesMax: number;
+}
+
+/** Data are numbers of up to three digits; one kept publication costs about 300 bytes, and at most a sixteenth of all. */
+const nodeLimits: fc.Arbitrary<NodeLimits> = fc.record({
+  holdMax: fc.constantFrom(1, 4, 1_000),
+  keptBytesMax: fc.constantFrom(0, 6_000, 64 << 20),
+  pageBytesMax: fc.constantFrom(1, 4, 1 << 20),
+});
+
 class World {
   readonly clock: HandClock;
   readonly log: RoughLog;
@@ -185,14 +203,14 @@ class World {
   readonly names: readonly string[];
   #data = 0;
 
-  constructor(seed: number, historySize: number, holdMax: number) {
+  constructor(seed: number, historySize: number, { holdMax, keptBytesMax, pageBytesMax }: NodeLimits) {
     const rules: RuleConfig[] = [{ channels: '*', history: { size: historySize } }];
     this.clock = new HandClock(seed);
     this.log = new RoughLog(this.clock);
     this.links = Array.from({ length: nodeCount }, () => this.log.link());
-    const recovery = { holdMax, holdBytesMax: 1 << 20, pageSize: 3, timeoutMs: 300_000 };
+    const recovery = { holdMax, holdBytesMax: 1 << 20, pageSize: 3, pageBytesMax, timeoutMs: 300_000 };
     this.nodes = this.links.map((adapter) =>
-      createHub({ adapter, clock: this.clock, rules, limits: { holdMax, recovery } }),
+      createHub({ adapter, clock: this.clock, rules, limits: { holdMax, keptBytesMax, recovery } }),
     );
     this.clients = Array.from({ length: clientCount }, (_, index) => new Client(index, this));
     this.names = ['a', 'b'];
@@ -233,6 +251,15 @@ class World {
         return;
       case 'reconnect':
         this.links[step.node]!.reconnect();
+        return;
+      case 'rush':
+        for (const each of this.clients) {
+          each.cut();
+          each.connect(this.nodes[step.node]!);
+        }
+        return;
+      case 'sweep':
+        this.nodes[step.node]!.hub.sweep();
         return;
       case 'repeat':
         this.links[step.node]!.repeat(step.pick);
@@ -321,6 +348,9 @@ class World {
       expect(hub.subscriptionCount).toBe(0);
       expect(fanouts.map((fanout) => fanout.channels)).toEqual([0, 0]);
       expect([...this.links[index]!.subscribed.keys()]).toEqual([]);
+      this.clock.advance(20_000);
+      hub.sweep();
+      expect(hub.keptBytes).toBe(0);
     }
   }
 }
@@ -338,10 +368,10 @@ test('loss is never silent, whatever the sync layer does', async () => {
   const property = fc.asyncProperty(
     fc.integer(),
     fc.constantFrom(2, 5, 1_000),
-    fc.constantFrom(1, 4, 1_000),
+    nodeLimits,
     fc.array(fc.oneof(...cruel), { minLength: 5, maxLength: 120, size: 'max' }),
-    async (seed, historySize, holdMax, steps) => {
-      const world = new World(seed, historySize, holdMax);
+    async (seed, historySize, limits, steps) => {
+      const world = new World(seed, historySize, limits);
       await hold(world, steps);
       await world.checkCleaned();
     },
@@ -352,10 +382,10 @@ test('loss is never silent, whatever the sync layer does', async () => {
 test('without trimming or a lost log nobody is told of a gap', async () => {
   const property = fc.asyncProperty(
     fc.integer(),
-    fc.constantFrom(1, 4, 1_000),
+    nodeLimits,
     fc.array(fc.oneof(...benign), { minLength: 5, maxLength: 120, size: 'max' }),
-    async (seed, holdMax, steps) => {
-      const world = new World(seed, 10_000, holdMax);
+    async (seed, limits, steps) => {
+      const world = new World(seed, 10_000, limits);
       await hold(world, steps);
       // `trimmed` is told to one who is subscribed already and then claims an older position, and to nobody else here.
       const gaps = world.clients.flatMap((each) => each.gaps.filter((reason) => reason !== 'trimmed'));

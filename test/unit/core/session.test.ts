@@ -27,7 +27,7 @@ test('published tells the position, ephemeral channels have none', async () => {
   await send({ type: 'publish', id: 1, channel: 'a', data: 1 });
   await send({ type: 'publish', id: 2, channel: 'a', data: 2 });
   await send({ type: 'publish', id: 3, channel: 'ephemeral:a', data: 3 });
-  const { epoch } = (await hub.history('a', { limit: 1 })).head;
+  const { epoch } = (await hub.history('a', { limit: 1 }, 'test')).head;
   expect(outlet.frames('published')).toEqual([
     { type: 'published', id: 1, channel: 'a', epoch, offset: 1 },
     { type: 'published', id: 2, channel: 'a', epoch, offset: 2 },
@@ -86,7 +86,7 @@ test('one subscribe for several channels: each is answered by itself, and one th
   const { connect, hub } = createHub({ access });
   const publisher = connect();
   for (const data of [1, 2, 3]) await publisher.send({ type: 'publish', channel: 'b', data });
-  const { epoch } = (await hub.history('b', { limit: 1 })).head;
+  const { epoch } = (await hub.history('b', { limit: 1 }, 'test')).head;
   const { outlet, send } = connect();
   const channels = [
     { channel: 'a' },
@@ -319,6 +319,7 @@ test('metrics hear what happened', async () => {
     broadcastFailed: note('broadcastFailed'),
     lost: note('lost'),
     recovery: note('recovery'),
+    historyRead: note('historyRead'),
     error: note('error'),
     rateLimited: note('rateLimited'),
   };

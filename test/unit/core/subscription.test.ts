@@ -19,7 +19,7 @@ async function publish({ hub }: HubHarness, channel: string, count: number, data
 }
 
 async function epochOf({ hub }: HubHarness, channel: string): Promise<string> {
-  return (await hub.history(channel, { limit: 1 })).head.epoch;
+  return (await hub.history(channel, { limit: 1 }, 'test')).head.epoch;
 }
 
 interface LinkHarness extends HubHarness {
@@ -300,7 +300,9 @@ test('a client that comes from a faster node waits for this one and hears nothin
 
 test('a hold that overflows is read again from history', async () => {
   const harness = createHub({
-    limits: { recovery: { holdMax: 2, holdBytesMax: 1 << 20, pageSize: 2, timeoutMs: 300_000 } },
+    limits: {
+      recovery: { holdMax: 2, holdBytesMax: 1 << 20, pageSize: 2, pageBytesMax: 512 << 10, timeoutMs: 300_000 },
+    },
   });
   await publish(harness, 'a', 6);
   const { outlet, session } = harness.connect();
@@ -318,7 +320,9 @@ test('a hold that overflows is read again from history', async () => {
 
 test('a subscriber that catches up too slowly is given a gap and put live', async () => {
   const harness = createHub({
-    limits: { recovery: { holdMax: 10, holdBytesMax: 1 << 20, pageSize: 2, timeoutMs: 1_000 } },
+    limits: {
+      recovery: { holdMax: 10, holdBytesMax: 1 << 20, pageSize: 2, pageBytesMax: 512 << 10, timeoutMs: 1_000 },
+    },
   });
   await publish(harness, 'a', 6);
   const { outlet, session } = harness.connect();
@@ -424,7 +428,9 @@ test('a recovering sender does not hear what it asked not to hear', async () => 
 
 test('history that cannot be read takes the promise back: an error, and the connection is cut', async () => {
   const { connect, link, log, hub, rules, append } = onLink({
-    limits: { recovery: { holdMax: 10, holdBytesMax: 1 << 20, pageSize: 2, timeoutMs: 300_000 } },
+    limits: {
+      recovery: { holdMax: 10, holdBytesMax: 1 << 20, pageSize: 2, pageBytesMax: 512 << 10, timeoutMs: 300_000 },
+    },
   });
   const rule = rules.for('a');
   append(6);

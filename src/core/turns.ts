@@ -1,6 +1,6 @@
 // Turns at something that serves a limited number at once. Each user has a share of them, so that a user who asks for
 // much, or for what takes long, holds up nobody else. Users are served in rotation, and the turns of one user in order.
-// Nothing is kept of a user who is neither served nor waiting.
+// Nothing is kept of a user who is neither served nor waiting. A connection without a user counts as a user of its own.
 
 type User = string | null;
 

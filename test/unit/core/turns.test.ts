@@ -1,7 +1,7 @@
 // Turns: never more at once than the limits say, users one after another, and nothing left when all have gone.
 
 import { describe, expect, test } from 'bun:test';
-import { Turns } from '../../../src/auth/turns.ts';
+import { Turns } from '../../../src/core/turns.ts';
 
 /** Takes turns, and says in which order they came. */
 function taker(turns: Turns) {

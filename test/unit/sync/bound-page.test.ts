@@ -1,7 +1,7 @@
-// A reply of history is bounded in bytes, and says so.
+// A page of history is bounded in bytes, and says so.
 
 import { expect, test } from 'bun:test';
-import { boundPage } from '../../../src/core/hub.ts';
+import { boundPage } from '../../../src/sync/bound-page.ts';
 import { Publication } from '../../../src/core/publication.ts';
 
 const publications = [1, 2, 3, 4].map(
@@ -9,13 +9,13 @@ const publications = [1, 2, 3, 4].map(
 );
 const page = { head: { epoch: 'e', offset: 4 }, publications, complete: true };
 const offsets = (bytesMax: number, offset?: number) => {
-  const query = { limit: 10, since: offset === undefined ? undefined : { epoch: 'e', offset } };
-  const bounded = boundPage(page, query, bytesMax);
+  const since = offset === undefined ? undefined : { epoch: 'e', offset };
+  const bounded = boundPage(page, { limit: 10, since, bytesMax });
   return [bounded.publications.map((publication) => publication.offset), bounded.complete];
 };
 
 test('what fits is left as it is', () => {
-  expect(boundPage(page, { limit: 10 }, 40)).toBe(page);
+  expect(boundPage(page, { limit: 10, bytesMax: 40 })).toBe(page);
 });
 
 test('after a position the first ones are kept, otherwise the newest, and at least one', () => {

@@ -1,0 +1,103 @@
+// Reads the log of one channel for all who lack a part of it: one read at a time, and each takes from its page what it
+// lacks. A read begins where the one who has waited longest stands, or below, if somebody stands a little lower.
+//
+// Whoever came while the read was under way may take from its page as well: what the log held does not change. Only a
+// position past the page's head says nothing then, since the log may have grown meanwhile.
+
+import type { Position } from '../protocol/position.ts';
+import type { HistoryPage } from './sync-adapter.ts';
+
+/** Reads after the position; `reader` is on whose account. */
+export type ReadLog = (since: Position, reader: string) => Promise<HistoryPage>;
+
+interface Waiting {
+  readonly since: Position;
+  readonly reader: string;
+  readonly resolve: (page: HistoryPage) => void;
+  readonly reject: (error: unknown) => void;
+  /** A read was under way for it, and brought nothing of what it lacks. */
+  passedOver: boolean;
+}
+
+export class SharedRead {
+  readonly #read: ReadLog;
+  /** Publications in a page. */
+  readonly #pageSize: number;
+  /** In the order in which they came. */
+  #waiting: Waiting[] = [];
+  #running = false;
+
+  constructor(read: ReadLog, pageSize: number) {
+    this.#read = read;
+    this.#pageSize = pageSize;
+  }
+
+  /** A page as the log answers it, for this position. */
+  page(since: Position, reader: string): Promise<HistoryPage> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ since, reader, resolve, reject, passedOver: false });
+      if (this.#running) return;
+      this.#running = true;
+      void this.#run();
+    });
+  }
+
+  async #run(): Promise<void> {
+    // Those that ask in the same step are read for together.
+    await Promise.resolve();
+    for (let [longest] = this.#waiting; longest !== undefined; [longest] = this.#waiting) {
+      const since = longest.passedOver ? longest.since : this.#lowestNear(longest.since);
+      const readers = new Set(this.#waiting);
+      try {
+        const page = await this.#read(since, longest.reader);
+        this.#handOut(page, since, readers);
+      } catch (error) {
+        this.#waiting = this.#waiting.filter((waiting) => !readers.has(waiting));
+        for (const { reject } of readers) reject(error);
+      }
+    }
+    this.#running = false;
+  }
+
+  /** So low that a page from there still holds what follows the position. */
+  #lowestNear({ epoch, offset }: Position): Position {
+    let lowest = offset;
+    for (const { since } of this.#waiting) {
+      if (since.epoch === epoch && since.offset < lowest && since.offset > offset - this.#pageSize) {
+        lowest = since.offset;
+      }
+    }
+    return { epoch, offset: lowest };
+  }
+
+  #handOut(page: HistoryPage, from: Position, readers: ReadonlySet<Waiting>): void {
+    this.#waiting = this.#waiting.filter((waiting) => {
+      const hasWaited = readers.has(waiting);
+      const part = partOf(page, from, waiting.since, hasWaited);
+      if (part === undefined) {
+        waiting.passedOver ||= hasWaited;
+        return true;
+      }
+      waiting.resolve(part);
+      return false;
+    });
+  }
+}
+
+/** What the page of a read after `from` says to whoever stands at `since`; undefined if nothing. */
+function partOf(page: HistoryPage, from: Position, since: Position, isFresh: boolean): HistoryPage | undefined {
+  if (since.epoch !== from.epoch) return undefined;
+  const { head, publications, gap } = page;
+  // It was read for exactly this position, or the log is another one than all of them stand in.
+  if ((isFresh && since.offset === from.offset) || head.epoch !== from.epoch) return page;
+  if (since.offset > head.offset) {
+    return isFresh ? { head, publications: [], complete: false, gap: 'epoch_changed' } : undefined;
+  }
+  const first = publications[0]?.offset ?? head.offset + 1;
+  if (gap === 'trimmed' && since.offset < first - 1) return page;
+  if (since.offset < from.offset) return undefined;
+  const rest = publications.slice(since.offset + 1 - first);
+  const last = rest.at(-1)?.offset;
+  if (last === undefined && since.offset < head.offset) return undefined;
+  return { head, publications: rest, complete: (last ?? since.offset) === head.offset };
+}
