@@ -35,7 +35,8 @@ export interface SobranieOptions {
   readonly numbers?: ExactNumbers;
   /**
    * Upper bounds of the random pauses before the attempts to reconnect, in milliseconds; the last one is that of all
-   * further attempts. 4,000, 6,000 and 8,000 unless given, which spreads a crowd that lost its server at once.
+   * further attempts. Unless given it is 4,500 for the first, 100 more for each next, and 10,000 in the end: no second
+   * of an outage sees much more of a crowd than another one, which steps that double would bring about.
    */
   readonly backoffMs?: readonly number[];
   /** Gets each line of the debug log, which `localStorage.sobranie = 'debug'` writes to the console. */
@@ -90,7 +91,7 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
       log,
       transports:
         transport === 'auto' ? (WebSocket ? (fetch ? ['websocket', 'sse'] : ['websocket']) : ['sse']) : [transport],
-      backoffMs: options.backoffMs ?? [4_000, 6_000, 8_000],
+      backoffMs: options.backoffMs ?? Array.from({ length: 56 }, (_, attempt) => 4_500 + 100 * attempt),
       openLink: async (name, context) => {
         if (name === 'websocket' && WebSocket) return new WebSocketLink(WebSocket, { ...common, ...context });
         if (name !== 'sse' || !fetch) throw new SobranieError('no_transport', { message: `no ${name} here` });
