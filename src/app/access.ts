@@ -27,10 +27,17 @@ export interface AccessParts {
 
 /**
  * Connections for the database's function, opened when needed. A call that hangs holds one until its deadline, so no
- * user has more than half of them.
+ * user has more than half of them, and connections without a user have no more than half together.
  */
 const connectionsMax = 6;
-const turns = { rules: { total: 500, each: 50 }, database: { total: connectionsMax, each: connectionsMax / 2 } };
+const turns = {
+  rules: { total: 500, each: 50, strangers: { total: 250, each: 5 } },
+  database: {
+    total: connectionsMax,
+    each: connectionsMax / 2,
+    strangers: { total: connectionsMax / 2, each: 1 },
+  },
+};
 
 export interface NodeAccess {
   readonly access: RuleAccess;

@@ -2,7 +2,7 @@
 //
 //   - each is remembered for a short time, and asked for once however many callers wait for it
 //   - each has a deadline; after a failure its callers get `unavailable`, and nobody else is affected
-//   - users take turns, so that a user whose decisions take long holds up nobody else
+//   - users, and connections without one, take turns, so that whoever's decisions take long holds up nobody else
 //   - a renewal forgets what was remembered, and what was asked for before it
 
 import { createHash } from 'node:crypto';
@@ -35,6 +35,13 @@ export interface Question {
   readonly identity: Identity;
   readonly action: Action;
   readonly channel: string;
+  /** Whose turn the decision takes: see `core/turns.ts`. */
+  readonly account: string;
+}
+
+/** Whom a caller counts for that has no connection: the user, or all callers without one together. */
+export function accountOf({ user }: Identity): string {
+  return user ?? '\u0000nobody';
 }
 
 interface Entry {
@@ -71,7 +78,7 @@ export class Decisions {
     const known = this.#entries.get(key);
     if (known !== undefined && this.#ports.clock.monotonic() < known.until) return known.answer;
     this.#entries.delete(key);
-    const answer = this.#inTurn(question.identity.user, decide);
+    const answer = this.#inTurn(question, decide);
     if (!(answer instanceof Promise)) return this.#remember(key, question, answer).answer;
     const entry = this.#remember(key, question, answer);
     entry.until = Number.POSITIVE_INFINITY;
@@ -94,33 +101,33 @@ export class Decisions {
     else for (const [key, entry] of this.#entries) if (entry.user === user) this.#entries.delete(key);
   }
 
-  #inTurn(user: string | null, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
+  #inTurn({ identity, account }: Question, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
     let turn: Promise<void> | undefined;
     try {
-      turn = this.#turns.take(user);
+      turn = this.#turns.take(account, identity.user === null);
     } catch (error) {
       throw this.#failure(error);
     }
-    if (turn === undefined) return this.#decide(user, decide);
+    if (turn === undefined) return this.#decide(account, decide);
     return turn.then(
-      () => this.#decide(user, decide),
+      () => this.#decide(account, decide),
       (error: unknown) => {
         throw this.#failure(error);
       },
     );
   }
 
-  #decide(user: string | null, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
+  #decide(account: string, decide: (signal: AbortSignal) => unknown): MaybePromise<Decision> {
     const late = new AbortController();
     let answer: unknown;
     try {
       answer = decide(late.signal);
     } catch (error) {
-      this.#turns.give(user);
+      this.#turns.give(account);
       throw this.#failure(error);
     }
-    if (isThenable(answer)) return this.#await(answer, late).finally(() => this.#turns.give(user));
-    this.#turns.give(user);
+    if (isThenable(answer)) return this.#await(answer, late).finally(() => this.#turns.give(account));
+    this.#turns.give(account);
     return this.#read(answer);
   }
 

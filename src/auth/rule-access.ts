@@ -15,7 +15,7 @@ import type { AccessRule, Rules } from '../rules/rules.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { isServerChannel, partValue } from '../protocol/channel.ts';
 import type { DatabaseAuthorizer } from './database-authorizer.ts';
-import { claimsOf, type Decisions } from './decisions.ts';
+import { accountOf, claimsOf, type Decisions, type Question } from './decisions.ts';
 
 export interface RuleAccessPorts {
   /** No token key is set. */
@@ -48,22 +48,26 @@ export class RuleAccess implements Access {
     return this.#rules;
   }
 
-  may(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {
-    const decision = this.#decide(identity, action, channel);
+  may(identity: Identity, action: Action, channel: string, account = accountOf(identity)): MaybePromise<boolean> {
+    const question = { identity, action, channel, account };
+    const decision = this.#decide(question);
     if (!(decision instanceof Promise)) return decision;
     const { generation } = this;
     // A renewal came in between: the answer may be one that it was meant to end.
-    return decision.then((yes) => (generation === this.generation ? yes : this.may(identity, action, channel)));
+    return decision.then((yes) =>
+      generation === this.generation ? yes : this.may(identity, action, channel, account),
+    );
   }
 
-  #decide(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {
+  #decide(question: Question): MaybePromise<boolean> {
+    const { action, channel } = question;
     if (action === 'publish' && isServerChannel(channel)) return false;
     const { database } = this.#ports;
-    if (database === undefined) return this.#byRules(identity, action, channel);
-    const decision = database.ask({ identity, action, channel });
-    if (decision === null) return this.#byRules(identity, action, channel);
+    if (database === undefined) return this.#byRules(question);
+    const decision = database.ask(question);
+    if (decision === null) return this.#byRules(question);
     if (typeof decision === 'boolean') return decision;
-    return decision.then((decided) => decided ?? this.#byRules(identity, action, channel));
+    return decision.then((decided) => decided ?? this.#byRules(question));
   }
 
   subscribersMax(channel: string): number | undefined {
@@ -98,7 +102,8 @@ export class RuleAccess implements Access {
     if (reading > this.#inForce) [this.#rules, this.#inForce] = [rules, reading];
   }
 
-  #byRules(identity: Identity, action: Action, channel: string): MaybePromise<boolean> {
+  #byRules(question: Question): MaybePromise<boolean> {
+    const { identity, action, channel } = question;
     const rule = this.#rules.access(channel);
     const who = this.#whoMay(rule, action, channel);
     if (who.has('everyone')) return true;
@@ -110,7 +115,7 @@ export class RuleAccess implements Access {
     if (who.has('users') && identity.user !== null) return true;
     if (who.has('token') && isGranted(identity, action, channel)) return true;
     if (who.has('owner') && isOwner(identity, rule, channel)) return true;
-    return who.has('authorize') && this.#authorize(identity, action, channel, rule);
+    return who.has('authorize') && this.#authorize(question, rule);
   }
 
   #whoMay(rule: AccessRule, action: Action, channel: string): ReadonlySet<Who> {
@@ -123,10 +128,11 @@ export class RuleAccess implements Access {
     return isServers ? byToken : byOwner;
   }
 
-  #authorize(identity: Identity, action: Action, channel: string, rule: AccessRule): MaybePromise<boolean> {
+  #authorize(question: Question, rule: AccessRule): MaybePromise<boolean> {
+    const { identity, action, channel } = question;
     const { authorize, pattern } = rule;
     if (authorize === undefined) return false;
-    const decision = this.#ports.decisions.ask({ identity, action, channel }, () => {
+    const decision = this.#ports.decisions.ask(question, () => {
       const { user } = identity;
       return authorize({ user, claims: claimsOf(identity), channel, action, captures: pattern.capture(channel) });
     });

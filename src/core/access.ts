@@ -28,9 +28,9 @@ export interface Grant {
 export interface Access {
   /**
    * Whether the identity may. Throws, or rejects with, a RealtimeError when whoever decides cannot be asked: that is a
-   * no as well, but worth a retry.
+   * no as well, but worth a retry. `account`: whose turn it takes where an answer takes long; by default the user's.
    */
-  may(identity: Identity, action: Action, channel: string): MaybePromise<boolean>;
+  may(identity: Identity, action: Action, channel: string, account?: string): MaybePromise<boolean>;
   /** Connections that may be subscribed to the channel at once, on all nodes; undefined sets no limit. */
   subscribersMax(channel: string): number | undefined;
   /** The channels to which the identity is subscribed by itself, if it may. */

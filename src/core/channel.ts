@@ -126,13 +126,13 @@ export class Channel implements Home {
   }
 
   /** What follows a subscriber's position: from what this node has seen, or from the log, once for all who lack it. */
-  read(since: Position, reader: string): MaybePromise<HistoryPage> {
+  read(since: Position, account: string): MaybePromise<HistoryPage> {
     const { kept, observer, clock, recovery } = this.#ports;
     const { rule, position: head } = this;
     const { pageSize: limit, pageBytesMax: bytesMax } = recovery;
     const follow = (page: HistoryPage): HistoryPage => this.#followReader(since, page);
     if (kept === undefined) {
-      const page = this.#readLog(since, reader);
+      const page = this.#readLog(since, account);
       return page instanceof Promise ? page.then(follow) : follow(page);
     }
     const page = kept.of(this.name)?.page({ since, limit, bytesMax, head, rule, now: clock.now() });
@@ -141,12 +141,12 @@ export class Channel implements Home {
       return page;
     }
     this.#sharedRead ??= new SharedRead(async (from, by) => this.#readLog(from, by), limit);
-    const shared = this.#sharedRead.page(since, reader);
+    const shared = this.#sharedRead.page(since, account);
     // Such a position is known to the log alone.
     return since.offset <= this.offset ? shared : shared.then(follow);
   }
 
-  #readLog(since: Position, reader: string): MaybePromise<HistoryPage> {
+  #readLog(since: Position, account: string): MaybePromise<HistoryPage> {
     const { reads, recovery } = this.#ports;
     const { epoch } = this;
     const took = (page: HistoryPage): HistoryPage => {
@@ -156,7 +156,7 @@ export class Channel implements Home {
       return page;
     };
     const query = { since, limit: recovery.pageSize, bytesMax: recovery.pageBytesMax };
-    const page = reads.read(this.name, this.rule, query, reader);
+    const page = reads.read(this.name, this.rule, query, account);
     return page instanceof Promise ? page.then(took) : took(page);
   }
 

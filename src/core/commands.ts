@@ -70,7 +70,7 @@ export class Commands {
     const { id, channel, data, echo, key, to } = command;
     if (to !== undefined) return this.#send(connection, command, to);
     const { identity, outlet } = connection;
-    const allowed = this.#options.access.may(identity, 'publish', channel);
+    const allowed = this.#options.access.may(identity, 'publish', channel, connection.account);
     if (allowed === false) throw new RealtimeError('forbidden');
     const publish = () =>
       this.#options.hub.publish({
@@ -99,7 +99,7 @@ export class Commands {
   async #send(connection: Connection, { id, channel, data }: Of<'publish'>, to: string): Promise<void> {
     const { access, hub, cluster, observer, clock } = this.#options;
     const { identity } = connection;
-    const allowed = access.may(identity, 'publish', channel);
+    const allowed = access.may(identity, 'publish', channel, connection.account);
     if (!(allowed instanceof Promise ? await allowed : allowed)) throw new RealtimeError('forbidden');
     if (connection.closed) return;
     hub.requireSize(data);
@@ -166,9 +166,9 @@ export class Commands {
     await this.#untilRead(connection);
     if (connection.closed) return;
     // After the wait, which may be long: the right may have ended in it.
-    if (!(await this.#options.access.may(connection.identity, 'history', channel)))
+    if (!(await this.#options.access.may(connection.identity, 'history', channel, connection.account)))
       throw new RealtimeError('forbidden');
-    const page = await this.#options.hub.history(channel, { since, limit }, connection.reader);
+    const page = await this.#options.hub.history(channel, { since, limit }, connection.account);
     const messages = page.publications.map((publication) => publication.frame);
     const frame = historyFrame(id, channel, page.head, messages, page.complete);
     connection.outlet.send('history', frame);
@@ -180,7 +180,8 @@ export class Commands {
     const { access, presence, clock } = this.#options;
     await this.#untilRead(connection);
     if (connection.closed) return;
-    if (!(await access.may(connection.identity, 'presence', channel))) throw new RealtimeError('forbidden');
+    if (!(await access.may(connection.identity, 'presence', channel, connection.account)))
+      throw new RealtimeError('forbidden');
     if (data !== undefined) {
       if (!presence.has(connection.id, channel)) {
         throw new RealtimeError('not_subscribed', 'This connection is no member: subscribe with presence first.');

@@ -20,7 +20,7 @@ export class Connection implements Subscriber {
     this.outlet = outlet;
   }
 
-  get reader(): string {
+  get account(): string {
     return this.identity.user ?? this.id;
   }
 

@@ -75,10 +75,10 @@ export class Denials {
     return false;
   }
 
-  async #denial({ identity }: Connection, action: Action, channel: string): Promise<ErrorCode | undefined> {
+  async #denial({ identity, account }: Connection, action: Action, channel: string): Promise<ErrorCode | undefined> {
     const { access, failures } = this.#options;
     try {
-      return (await access.may(identity, action, channel)) ? undefined : 'forbidden';
+      return (await access.may(identity, action, channel, account)) ? undefined : 'forbidden';
     } catch (error) {
       // Whoever decides cannot be asked: nobody may stay on a guess.
       return failures.expected(error).code;

@@ -33,14 +33,14 @@ export class HistoryReads {
   }
 
   /**
-   * Reads a stretch of the log for `reader`, a user or a connection without one. Rejects with `unavailable` when the log
+   * Reads a stretch of the log on an account, see `turns.ts`. Rejects with `unavailable` when the log
    * cannot be reached, or its turn does not come in time. `internal`: see the adapter.
    */
   read(
     channel: string,
     rule: ChannelRule,
     query: HistoryQuery,
-    reader: string,
+    account: string,
     internal = false,
   ): MaybePromise<HistoryPage> {
     const { adapter, observer } = this.#ports;
@@ -53,29 +53,29 @@ export class HistoryReads {
     const key = [channel, internal, since?.epoch, since?.offset, limit, bytesMax].join(' ');
     const waiting = this.#waiting.get(key);
     if (waiting !== undefined) return waiting;
-    const turn = this.#takeTurn(reader);
-    if (turn === undefined) return this.#inTurn(reader, begin);
-    const read = turn.finally(() => this.#waiting.delete(key)).then(() => this.#inTurn(reader, begin));
+    const turn = this.#takeTurn(account);
+    if (turn === undefined) return this.#inTurn(account, begin);
+    const read = turn.finally(() => this.#waiting.delete(key)).then(() => this.#inTurn(account, begin));
     this.#waiting.set(key, read);
     return read;
   }
 
-  #takeTurn(reader: string): Promise<void> | undefined {
+  #takeTurn(account: string): Promise<void> | undefined {
     const late = (cause: unknown): never => {
       throw new RealtimeError('unavailable', 'Too much of the history is being read; retry.', { cause });
     };
     try {
-      return this.#turns.take(reader)?.catch(late);
+      return this.#turns.take(account)?.catch(late);
     } catch (error) {
       return late(error);
     }
   }
 
-  async #inTurn(reader: string, begin: () => MaybePromise<HistoryPage>): Promise<HistoryPage> {
+  async #inTurn(account: string, begin: () => MaybePromise<HistoryPage>): Promise<HistoryPage> {
     try {
       return await begin();
     } finally {
-      this.#turns.give(reader);
+      this.#turns.give(account);
     }
   }
 }

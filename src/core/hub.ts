@@ -210,13 +210,13 @@ export class Hub implements SyncEvents {
     return toOthers(adapter.publish({ channel, rule, data, at, from, except, key }));
   }
 
-  /** Reads the log for `reader`, whose reads count together. */
-  history(channel: string, query: HistoryQuery, reader: string): MaybePromise<HistoryPage> {
+  /** Reads the log on an account, whose reads count together. */
+  history(channel: string, query: HistoryQuery, account: string): MaybePromise<HistoryPage> {
     refuseControl(channel);
     const rule = this.#ruleOf(channel);
     // An ephemeral channel keeps nothing, and that is all of it.
     if (!rule.recoverable) return { head: { epoch: '', offset: 0 }, publications: [], complete: true };
-    return this.#reads.read(channel, rule, query, reader);
+    return this.#reads.read(channel, rule, query, account);
   }
 
   /** Bytes of what this node has seen and keeps. */

@@ -25,8 +25,8 @@ export interface Home {
   readonly epoch: string;
   readonly offset: number;
   readonly position: Position;
-  /** Reads what a subscriber missed, for `reader`. The page may tell that this node lags behind the log. */
-  read(since: Position, reader: string): MaybePromise<HistoryPage>;
+  /** Reads what a subscriber missed, on an account. The page may tell that this node lags behind the log. */
+  read(since: Position, account: string): MaybePromise<HistoryPage>;
 }
 
 /** What all channels of a node share. */
@@ -201,7 +201,7 @@ export class Members {
       goLive: () => this.goLive(subscription),
       monotonic: () => clock.monotonic(),
       pause: () => clock.sleep(pauseMs),
-      read: (since) => this.#home.read(since, subscriber.reader),
+      read: (since) => this.#home.read(since, subscriber.account),
       slice: (publications) => slices.take(publications),
       pages,
       room: (outlet) => {

@@ -7,12 +7,12 @@
 import type { Position } from '../protocol/position.ts';
 import type { HistoryPage } from './sync-adapter.ts';
 
-/** Reads after the position; `reader` is on whose account. */
-export type ReadLog = (since: Position, reader: string) => Promise<HistoryPage>;
+/** Reads after the position, on an account. */
+export type ReadLog = (since: Position, account: string) => Promise<HistoryPage>;
 
 interface Waiting {
   readonly since: Position;
-  readonly reader: string;
+  readonly account: string;
   readonly resolve: (page: HistoryPage) => void;
   readonly reject: (error: unknown) => void;
   /** A read was under way for it, and brought nothing of what it lacks. */
@@ -33,9 +33,9 @@ export class SharedRead {
   }
 
   /** A page as the log answers it, for this position. */
-  page(since: Position, reader: string): Promise<HistoryPage> {
+  page(since: Position, account: string): Promise<HistoryPage> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ since, reader, resolve, reject, passedOver: false });
+      this.#waiting.push({ since, account, resolve, reject, passedOver: false });
       if (this.#running) return;
       this.#running = true;
       void this.#run();
@@ -49,7 +49,7 @@ export class SharedRead {
       const since = longest.passedOver ? longest.since : this.#lowestNear(longest.since);
       const readers = new Set(this.#waiting);
       try {
-        const page = await this.#read(since, longest.reader);
+        const page = await this.#read(since, longest.account);
         this.#handOut(page, since, readers);
       } catch (error) {
         this.#waiting = this.#waiting.filter((waiting) => !readers.has(waiting));

@@ -97,14 +97,14 @@ export class Subscribing {
   }
 
   /** The channels to which the connection is subscribed by itself, and may be. Never rejects. */
-  async joined({ identity }: Connection): Promise<readonly string[]> {
+  async joined({ identity, account }: Connection): Promise<readonly string[]> {
     const { access, failures } = this.#options;
     const names = access.joined(identity);
     if (names.length === 0) return names;
     const allowed = await Promise.all(
       names.map(async (name) => {
         try {
-          return await access.may(identity, 'subscribe', name);
+          return await access.may(identity, 'subscribe', name, account);
         } catch (error) {
           failures.expected(error);
           return false;
@@ -194,7 +194,7 @@ export class Subscribing {
     // At once: a stream of fifty channels waits as long as one of one.
     const allowed = await Promise.all(
       requests.map(async ({ channel, byBackend }) => {
-        return byBackend === true || access.may(connection.identity, 'subscribe', channel);
+        return byBackend === true || access.may(connection.identity, 'subscribe', channel, connection.account);
       }),
     );
     const forbidden = requests[allowed.indexOf(false)];
@@ -205,9 +205,9 @@ export class Subscribing {
     return Promise.all(requests.map(async ({ channel }) => this.#subscribersElsewhere(channel)));
   }
 
-  async #permitPresence({ identity }: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
+  async #permitPresence({ identity, account }: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
     for (const { channel, presence } of requests) {
-      if (presence === undefined || (await this.#options.access.may(identity, 'presence', channel))) continue;
+      if (presence === undefined || (await this.#options.access.may(identity, 'presence', channel, account))) continue;
       throw new RealtimeError('forbidden', `No rule allows to enter the presence of ${channel}.`);
     }
   }

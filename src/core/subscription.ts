@@ -8,8 +8,8 @@ import { Recovery } from './recovery.ts';
 export interface Subscriber extends Paced {
   /** The connection's id, by which publications name their sender. */
   readonly id: string;
-  /** On whose account history is read for it: its user, or the connection itself. */
-  readonly reader: string;
+  /** Whom it counts for where turns are taken: its user, or the connection itself. */
+  readonly account: string;
 }
 
 /** There are many and most are idle, so it has no more fields than it must. */

@@ -1,17 +1,21 @@
-// Turns at something that serves a limited number at once. Each user has a share of them, so that a user who asks for
-// much, or for what takes long, holds up nobody else. Users are served in rotation, and the turns of one user in order.
-// Nothing is kept of a user who is neither served nor waiting. A connection without a user counts as a user of its own.
-
-type User = string | null;
+// Turns at something that serves a limited number at once. Each account has a share of them, so that whoever asks for
+// much, or for what takes long, holds up nobody else. Accounts are served in rotation, and the turns of one in order.
+// Nothing is kept of an account that is neither served nor waiting.
+//
+// An account is a user, or a connection without one. Anybody can open connections, so a smaller share is theirs, and
+// together they leave some turns to users.
 
 export interface TurnLimits {
   /** Served at once. */
   readonly total: number;
-  /** Served at once for one user. */
+  /** Served at once for one account. */
   readonly each: number;
+  /** The same for accounts without a user; by default they are as others. */
+  readonly strangers?: { readonly total: number; readonly each: number };
 }
 
 interface Queue {
+  readonly isStranger: boolean;
   running: number;
   /** In order; each call begins the turn of one who waits. */
   readonly waiting: Set<() => void>;
@@ -24,8 +28,9 @@ export class Turns {
   readonly #limits: TurnLimits;
   readonly #waitMsMax: number;
   /** In the order of the rotation. */
-  readonly #queues = new Map<User, Queue>();
+  readonly #queues = new Map<string, Queue>();
   #running = 0;
+  #runningStrangers = 0;
   #waiting = 0;
 
   /** `waitMs`: how long a turn is waited for; tests wait less. */
@@ -34,36 +39,37 @@ export class Turns {
     this.#waitMsMax = waitMs;
   }
 
-  /** Users of whom something is kept. */
+  /** Accounts of which something is kept. */
   get size(): number {
     return this.#queues.size;
   }
 
   /** Undefined when the turn begins at once. Rejects when it does not begin in time; throws if too many wait. */
-  take(user: User): Promise<void> | undefined {
-    const queue = this.#queues.get(user) ?? { running: 0, waiting: new Set() };
+  take(account: string, isStranger = false): Promise<void> | undefined {
+    const queue = this.#queues.get(account) ?? { isStranger, running: 0, waiting: new Set() };
     if (this.#isFree(queue)) {
-      this.#queues.set(user, queue);
+      this.#queues.set(account, queue);
       this.#start(queue);
       return undefined;
     }
-    // Before anything is kept: otherwise made-up users would fill the memory.
+    // Before anything is kept: otherwise made-up accounts would fill the memory.
     if (this.#waiting >= waitingMax) throw new Error('too many wait for their turn');
-    this.#queues.set(user, queue);
-    return this.#wait(user, queue);
+    this.#queues.set(account, queue);
+    return this.#wait(account, queue);
   }
 
   /** Ends a turn that was taken; the next one begins. */
-  give(user: User): void {
-    const queue = this.#queues.get(user);
+  give(account: string): void {
+    const queue = this.#queues.get(account);
     if (queue === undefined) throw new Error('a turn was given back that nobody took');
     queue.running--;
     this.#running--;
+    if (queue.isStranger) this.#runningStrangers--;
     this.#next();
-    this.#forget(user, queue);
+    this.#forget(account, queue);
   }
 
-  #wait(user: User, queue: Queue): Promise<void> {
+  #wait(account: string, queue: Queue): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const leave = (): void => {
       clearTimeout(timer);
@@ -77,7 +83,7 @@ export class Turns {
     };
     const timer = setTimeout(() => {
       leave();
-      this.#forget(user, queue);
+      this.#forget(account, queue);
       reject(new Error(`no turn within ${this.#waitMsMax} ms`));
     }, this.#waitMsMax);
     this.#waiting++;
@@ -86,12 +92,12 @@ export class Turns {
   }
 
   #next(): void {
-    for (const [user, queue] of this.#queues) {
+    for (const [account, queue] of this.#queues) {
       const [begin] = queue.waiting;
       if (begin === undefined || !this.#isFree(queue)) continue;
       // To the end of the rotation.
-      this.#queues.delete(user);
-      this.#queues.set(user, queue);
+      this.#queues.delete(account);
+      this.#queues.set(account, queue);
       begin();
       return;
     }
@@ -100,13 +106,17 @@ export class Turns {
   #start(queue: Queue): void {
     queue.running++;
     this.#running++;
+    if (queue.isStranger) this.#runningStrangers++;
   }
 
   #isFree(queue: Queue): boolean {
-    return this.#running < this.#limits.total && queue.running < this.#limits.each;
+    const { total, each, strangers } = this.#limits;
+    if (this.#running >= total) return false;
+    if (!queue.isStranger || strangers === undefined) return queue.running < each;
+    return queue.running < strangers.each && this.#runningStrangers < strangers.total;
   }
 
-  #forget(user: User, queue: Queue): void {
-    if (queue.running === 0 && queue.waiting.size === 0) this.#queues.delete(user);
+  #forget(account: string, queue: Queue): void {
+    if (queue.running === 0 && queue.waiting.size === 0) this.#queues.delete(account);
   }
 }

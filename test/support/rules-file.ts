@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { temporaryFolder } from './janitor.ts';
 
-/** What the functions of the rules do when they are asked, by user; `*` is everyone else. */
+/** What the functions of the rules do when they are asked, by user; `*` is everyone else. A channel may say it: {answer}. */
 export type Told = Readonly<Record<string, 'yes' | 'no' | 'later' | 'throws' | 'hangs' | 'odd'>>;
 
 const folderOf = (path: string): string => join(path, '..');
@@ -22,8 +22,8 @@ export class TestRules {
   write(rules: string, options = ''): void {
     this.writeText(`import { readFileSync } from 'node:fs';
 const told = () => JSON.parse(readFileSync(${JSON.stringify(join(folderOf(this.path), 'told.json'))}, 'utf8'));
-const asked = async ({ user }) => {
-  const answer = told()[user ?? 'nobody'] ?? told()['*'] ?? 'no';
+const asked = async ({ user, captures }) => {
+  const answer = captures.answer ?? told()[user ?? 'nobody'] ?? told()['*'] ?? 'no';
   if (answer === 'hangs') return new Promise(() => undefined);
   if (answer === 'throws') throw new Error('the application is broken');
   if (answer === 'later') await new Promise((resolve) => setTimeout(resolve, 300));

@@ -83,6 +83,7 @@ describe('The file', () => {
 describe('Functions of the application', () => {
   const rules = new TestRules(
     `{ channels: 'app:{room}', authorize: asked },
+     { channels: 'open:{answer}:{room}', authorize: asked },
      { channels: 'full:*', allow: { subscribe: 'users' }, subscribersMax: 3 },
      { channels: 'news', allow: { subscribe: 'everyone', history: 'users', publish: 'nobody' } }`,
     {},
@@ -121,6 +122,22 @@ describe('Functions of the application', () => {
     }
     expect(performance.now() - startedAt).toBeLessThan(3_000);
     expect(new Set(await Promise.all(waiting))).toEqual(new Set(['unavailable']));
+  });
+
+  // All who had no token took turns as one: 30 streams whose functions hung held up every other one of them.
+  test('streams without a token whose functions hang hold up no other without one', async () => {
+    const server = await started();
+    const channels = (answer: string, count: number, number = 0) =>
+      Array.from({ length: count }, (_, index) => `open:${answer}:${number}-${index}`).join(',');
+    const open = (query: string) => wire.stream(server, { query: `channels=${query}` });
+    const stuck = Array.from({ length: 30 }, (_, number) => open(channels('hangs', 50, number)));
+    let ended = 0;
+    for (const stream of stuck) void stream.catch(() => ended++);
+    for (let index = 0; index < 3; index++) await open(channels('yes', 5, index));
+    // Before the first of them had its deadline, after which it makes room for others.
+    expect(ended).toBe(0);
+    const outcomes = await Promise.allSettled(stuck);
+    expect(new Set(outcomes.map(({ status }) => status))).toEqual(new Set(['rejected']));
   });
 
   test('the same answer holds over every transport', async () => {

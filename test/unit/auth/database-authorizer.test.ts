@@ -20,7 +20,8 @@ function harness() {
     decisions: { ask: () => 'asked' } as unknown as Decisions,
     log: (message) => lines.push(message),
   });
-  const ask = (): unknown => authorizer.ask({ identity: { user: 'ann' }, action: 'subscribe', channel: 'posts' });
+  const ask = (): unknown =>
+    authorizer.ask({ identity: { user: 'ann' }, account: 'ann', action: 'subscribe', channel: 'posts' });
   const answer = (index: number, exists: boolean): void => looks[index]?.resolve([{ exists }]);
   return { authorizer, looks, lines, ask, answer };
 }

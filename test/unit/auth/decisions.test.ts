@@ -21,7 +21,7 @@ function harness(limits = { cacheSeconds: 5, timeoutMs: 50 }) {
 }
 
 const question = (user: string, channel = 'a') =>
-  ({ identity: { user, claims: { sub: user } }, action: 'subscribe', channel }) as const;
+  ({ identity: { user, claims: { sub: user } }, account: user, action: 'subscribe', channel }) as const;
 const unavailable = expect.objectContaining({ code: 'unavailable', retryable: true }) as unknown;
 
 test('an answer is remembered for its time, by what the token says', async () => {

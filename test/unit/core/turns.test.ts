@@ -137,3 +137,17 @@ test('more than may wait are refused', () => {
   expect(() => turns.take('c')).toThrow('too many');
   for (const turn of waiting) turn?.catch(() => undefined);
 });
+
+test('those without a user have a share of their own, each and together, and leave the rest to users', () => {
+  const turns = new Turns({ total: 10, each: 4, strangers: { total: 5, each: 2 } });
+  const begins = (account: string, isStranger: boolean) => {
+    const turn = turns.take(account, isStranger);
+    turn?.catch(() => undefined);
+    return turn === undefined;
+  };
+  expect([1, 2, 3].map(() => begins('a', true))).toEqual([true, true, false]);
+  expect([1, 2].map(() => begins('b', true))).toEqual([true, true]);
+  expect([1, 2].map(() => begins('c', true))).toEqual([true, false]);
+  expect([1, 2, 3, 4, 5].map(() => begins('ann', false))).toEqual([true, true, true, true, false]);
+  expect([1, 2].map(() => begins('bob', false))).toEqual([true, false]);
+});
