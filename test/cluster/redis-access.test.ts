@@ -90,6 +90,21 @@ describe('a user of Redis', () => {
     ...['+get', '+set', '+hmget', '+hset', '+hincrby', '+xadd', '+xrange', '+xrevrange'],
     // For limits and tickets.
     ...['+incrby', '+pttl', '+getdel'],
+    // For presence.
+    ...[
+      '+exists',
+      '+persist',
+      '+hget',
+      '+hdel',
+      '+hlen',
+      '+hscan',
+      '+sadd',
+      '+srem',
+      '+scard',
+      '+spop',
+      '+srandmember',
+    ],
+    ...['+zadd', '+zrem', '+zscore', '+zrangebyscore'],
   ];
   const urlOf = (user: string, secret: string): string =>
     redis.url.replace('//', `//${user}:${encodeURIComponent(secret)}@`);
@@ -110,6 +125,11 @@ describe('a user of Redis', () => {
     await redis.admin.call('CLIENT', 'KILL', 'USER', 'app');
     await load.arrives(20);
     await load.finish();
+    const member = await WebSocketClient.open(stage.nodes[0]?.url ?? '');
+    const listed = await member.request({ type: 'subscribe', channel: 'posts', presence: { with: 'data' } });
+    expect(listed.type).toBe('subscribed');
+    await member.request({ type: 'unsubscribe', channel: 'posts' });
+    await member.close();
     // What is asked once, to know more, may be refused.
     const denied = JSON.stringify(await redis.admin.call('ACL', 'LOG'));
     const objects = [...denied.matchAll(/"object","([^"]+)"/g)].map(([, object]) => object);
