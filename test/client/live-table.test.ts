@@ -141,6 +141,23 @@ describe('rows of the server', () => {
     expect([shown(table), table.status]).toEqual(['1in the rows 2after', 'live']);
   });
 
+  // A server without a rule for them said nothing, and the table waited for ever.
+  test('that never come are asked for again, and the table says so', async () => {
+    const own = globalThis.setTimeout;
+    globalThis.setTimeout = ((run: () => void, ms: number) => own(run, ms === 20_000 ? 1 : ms)) as typeof setTimeout;
+    try {
+      const { table, asked, snapshot, world } = await setUp();
+      await until(() => table.state.error !== undefined, 'the table has an error');
+      expect(table.state.error).toMatchObject({ code: 'timeout' });
+      await world.pass(10);
+      expect([asked() > 1, table.status]).toEqual([true, 'loading']);
+      snapshot([{ id: 1, value: 'a' }]);
+      expect([shown(table), table.status, table.state.error]).toEqual(['1a', 'live', undefined]);
+    } finally {
+      globalThis.setTimeout = own;
+    }
+  });
+
   test('are asked for again after a gap', async () => {
     const { table, gap, snapshot, asked, world } = await setUp();
     snapshot([{ id: 1, value: 'a' }]);

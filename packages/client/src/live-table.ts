@@ -8,6 +8,7 @@
 
 import type { Channel } from './channel.ts';
 import { call, type Listener, type Stop } from './emitter.ts';
+import { SobranieError } from './errors.ts';
 import type { ChannelName, DataOf } from './names.ts';
 import type { Change, Message } from './protocol.ts';
 import type { Sobranie } from './sobranie.ts';
@@ -57,6 +58,8 @@ interface Draft<Row> {
 
 /** A write that is through is shown for so long at most, should the server never publish it. */
 const draftMs = 10_000;
+/** The server sends rows within this time. */
+const rowsMs = 20_000;
 /** Listeners are called at most this often, however fast changes come. */
 const notifyMs = 16;
 
@@ -221,8 +224,21 @@ export class LiveTable<Row extends object> {
     this.#loading = new AbortController();
     this.#setStatus();
     const { load } = this.#options;
-    if (load === undefined) this.channel.askForRows();
-    else void this.#loadOwn(load, this.#loading.signal);
+    const { signal } = this.#loading;
+    if (load !== undefined) return void this.#loadOwn(load, signal);
+    this.channel.askForRows();
+    void this.#expectRows(signal);
+  }
+
+  /** A server without a rule for the rows would keep the table waiting for ever, and nobody would know why. */
+  async #expectRows(signal: AbortSignal): Promise<void> {
+    await this.#untilLive(signal);
+    const timer = setTimeout(() => {
+      if (this.#changes === undefined) return;
+      this.#set({ error: new SobranieError('timeout', { message: 'the server sent no rows: give "load"' }) });
+      this.#load();
+    }, rowsMs);
+    signal.addEventListener('abort', () => clearTimeout(timer));
   }
 
   async #loadOwn(load: NonNullable<LiveTableOptions<Row>['load']>, signal: AbortSignal): Promise<void> {
@@ -256,6 +272,7 @@ export class LiveTable<Row extends object> {
     this.#rows = new Map(isCleared ? [] : rows.map((row) => [this.#keyOf(row), row]));
     this.#changes = undefined;
     for (const [key, last] of changes) if (last.offset > offset) this.#put(key, last.row);
+    this.#loading?.abort();
     this.#hasRows = true;
     this.#failures = 0;
     this.#state = { ...this.#state, error: undefined };
