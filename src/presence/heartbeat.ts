@@ -45,9 +45,9 @@ export class Heartbeat {
     void this.#beat();
   }
 
-  /** Resolves when the store knows for long enough that this node lives. Rejects when it cannot be told. */
-  async ensure(): Promise<void> {
-    if (this.#livesUntil - this.#ports.clock.monotonic() < marginMs) await this.give();
+  /** Whether the store knows for long enough that this node lives, under its present name. */
+  get isSure(): boolean {
+    return this.#livesUntil - this.#ports.clock.monotonic() >= marginMs;
   }
 
   /** A sign of life. Rejects when the store cannot be reached. */
@@ -56,6 +56,12 @@ export class Heartbeat {
       this.#giving = undefined;
     });
     return this.#giving;
+  }
+
+  /** As `give`, but one that is under way does not count: its answer may be older than what made this necessary. */
+  async giveAgain(): Promise<void> {
+    await this.#giving?.catch(() => undefined);
+    await this.give();
   }
 
   close(): void {

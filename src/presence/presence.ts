@@ -24,7 +24,7 @@ import { isDoneWithin } from '../time/within.ts';
 import { Announcer } from './announcer.ts';
 import { Departures } from './departures.ts';
 import { Fidgeting } from './fidgeting.ts';
-import { Heartbeat } from './heartbeat.ts';
+import { Heartbeat, lifeMs } from './heartbeat.ts';
 import { Ledger } from './ledger.ts';
 import { Rosters } from './rosters.ts';
 import type { PresenceStore, Snapshot } from './store.ts';
@@ -69,7 +69,8 @@ export class NodePresence implements Presence {
     this.#announcer = new Announcer({ listeners, sent, log });
     this.#ledger = new Ledger({
       apply: async (changes) => {
-        await this.#heartbeat.ensure();
+        // In one step with the look: under a name that the store does not know, a member would have nobody to remove it.
+        while (!this.#heartbeat.isSure) await this.#heartbeat.give();
         return store.apply(this.#node, changes);
       },
       clock,
@@ -227,7 +228,7 @@ export class NodePresence implements Presence {
     while (this.#interrupted && !this.#closed) {
       this.#interrupted = false;
       try {
-        await this.#heartbeat.give();
+        await this.#heartbeat.giveAgain();
       } catch {
         // Away, which the regular signs of life report.
         this.#interrupted = true;
@@ -255,9 +256,15 @@ export class NodePresence implements Presence {
   }
 
   #compare(channel: string, { members }: Snapshot): void {
-    const own = `${this.#options.incarnation}.`;
-    const listed = members.filter(({ node }) => node.startsWith(own)).map(({ connection }) => connection);
-    this.#ledger.compare(channel, new Set(listed));
+    const { incarnation, store, log } = this.#options;
+    const [own, others] = [new Set<string>(), new Set<string>()];
+    for (const { node, connection } of members) {
+      if (node.startsWith(`${incarnation}.`)) own.add(connection);
+      else others.add(node);
+    }
+    this.#ledger.compare(channel, own);
+    if (others.size === 0) return;
+    store.suspect(channel, [...others], lifeMs).catch((error: unknown) => log('nodes could not be looked at', error));
   }
 }
 

@@ -86,9 +86,7 @@ export class Rosters {
       some.forEach((roster, index) => {
         const position = positions[index];
         if (position === undefined || !roster.isLive) return;
-        const isBehind = position.epoch === roster.epoch && position.version > roster.version;
-        const isElsewhere = position.epoch !== roster.epoch && position.version > 0 && roster.version > 0;
-        if (isBehind || isElsewhere) void roster.read();
+        if (position.epoch !== roster.epoch || position.version > roster.version) void roster.read();
       });
     } catch {
       // The store is away, which is told by others; the next beat checks again.

@@ -117,6 +117,11 @@ export interface PresenceStore {
   /** The node ends: it counts as dead after `milliseconds`, unless it gives another sign. */
   end(node: string, milliseconds: number): Promise<void>;
   /**
+   * Members of these nodes are in the channel's list. One that the store does not know, since it lost some of its memory,
+   * counts as dead after `milliseconds`, unless it gives a sign of life.
+   */
+  suspect(channel: string, nodes: readonly string[], milliseconds: number): Promise<void>;
+  /**
    * Removes some hundred members of a dead node. Resolves true when nothing is left of it. Each member is removed by one
    * call, however many nodes call at once; one that has entered again by another node is not.
    */

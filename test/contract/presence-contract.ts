@@ -10,6 +10,8 @@ export interface PresenceHarness {
   createNode(events: PresenceEvents): Promise<PresenceStore>;
   /** The store loses everything, as in a crash that keeps nothing. Resolves when it answers again. */
   lose(): Promise<void>;
+  /** The store loses the signs of life of all nodes, and nothing else. */
+  forgetNodes(): Promise<void> | void;
   /** Unix milliseconds, by the clock of the store. */
   now(): number;
   /** Time passes, as the store counts it. */
@@ -430,6 +432,21 @@ export function presenceContract(name: string, open: () => Promise<PresenceHarne
       expect(here.story(one).filter((text) => text.includes('leave'))).toHaveLength(450);
       expect(await here.store.live(dead.name, 1)).toMatchObject({ isKnown: false });
     }, 30_000);
+
+    test('a node that the store does not know is buried, once its members were seen', async () => {
+      const channel = await watched();
+      const lost = await createNode();
+      await lost.enter(channel, 'c1', 'ann');
+      // As where the nodes are kept apart from the members, and were lost alone.
+      await harness.forgetNodes();
+      await here.store.suspect(channel, [lost.name, there.name], 1_000);
+      expect(await there.store.live(there.name, 60_000)).toMatchObject({ isKnown: true });
+      expect((await here.store.live(here.name, 60_000)).dead).not.toContain(lost.name);
+      await harness.pass(1_100);
+      expect((await here.store.live(here.name, 60_000)).dead).toContain(lost.name);
+      expect((await here.store.bury(lost.name)).told.map((each) => shortly(each.told))).toEqual(['2 leave c1']);
+      expect(await connections(channel)).toEqual([]);
+    });
 
     test('after the store has lost its memory the epoch is another, nodes are told, and are not known any more', async () => {
       const channel = await watched();

@@ -40,6 +40,7 @@ export function memoryPresenceHarness(): Promise<PresenceHarness> {
       for (const tell of interrupted) tell();
       return Promise.resolve();
     },
+    forgetNodes: () => members.nodes.clear(),
     now: () => clock.now(),
     pass: (milliseconds) => clock.advance(milliseconds),
     close: async () => {

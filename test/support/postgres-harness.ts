@@ -91,6 +91,9 @@ export async function postgresPresenceHarness(): Promise<PresenceHarness> {
       await cluster.kill9();
       await cluster.startServer();
     },
+    forgetNodes: async () => {
+      await admin`DELETE FROM realtime.presence_nodes`;
+    },
     now: () => Date.now(),
     // The database's clock cannot be turned, so the nodes grow older.
     pass: async (milliseconds) => {

@@ -8,6 +8,8 @@ export class StagedStore implements PresenceStore {
   #events: PresenceEvents | undefined;
   /** `away`: nothing is answered or told. `killed`: the node's process is no more. */
   state: 'works' | 'away' | 'killed' = 'works';
+  /** What is told is lost, and nobody notices. */
+  isDeaf = false;
 
   constructor(store: PresenceStore) {
     this.#store = store;
@@ -22,7 +24,7 @@ export class StagedStore implements PresenceStore {
   }
 
   tell(channel: string, epoch: string, told: readonly Told[]): void {
-    if (this.state === 'works') this.#events?.changed(channel, epoch, told);
+    if (this.state === 'works' && !this.isDeaf) this.#events?.changed(channel, epoch, told);
   }
 
   /** The store is back, and says that it was away. */
@@ -57,6 +59,10 @@ export class StagedStore implements PresenceStore {
 
   end(node: string, milliseconds: number): Promise<void> {
     return this.#ask(() => this.#store.end(node, milliseconds));
+  }
+
+  suspect(channel: string, nodes: readonly string[], milliseconds: number): Promise<void> {
+    return this.#ask(() => this.#store.suspect(channel, nodes, milliseconds));
   }
 
   bury(node: string): ReturnType<PresenceStore['bury']> {

@@ -65,6 +65,9 @@ function harnessOf(
       return store;
     },
     lose,
+    forgetNodes: async () => {
+      for (const port of ports) await asAdmin(port, (admin) => admin.del(`${prefix}:presence:nodes`));
+    },
     now: () => Date.now(),
     pass: async (milliseconds) => {
       for (const port of ports) {

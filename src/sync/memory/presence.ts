@@ -119,6 +119,12 @@ export class MemoryPresence implements PresenceStore {
     return Promise.resolve();
   }
 
+  suspect(_channel: string, nodes: readonly string[], milliseconds: number): Promise<void> {
+    const { nodes: known, clock } = this.#shared;
+    for (const node of nodes) if (!known.has(node)) known.set(node, clock.monotonic() + milliseconds);
+    return Promise.resolve();
+  }
+
   bury(node: string): Promise<{ isDone: boolean; told: readonly BuriedMember[] }> {
     const theirs: { channel: string; connection: string }[] = [];
     for (const [channel, { members }] of this.#shared.channels) {

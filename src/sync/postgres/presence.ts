@@ -110,6 +110,15 @@ export class PostgresPresence implements PresenceStore {
     await inTime(sql`SELECT FROM realtime.presence_live(${node}, ${milliseconds})`);
   }
 
+  async suspect(_channel: string, nodes: readonly string[], milliseconds: number): Promise<void> {
+    const { sql } = this.#options;
+    await inTime(sql`
+      INSERT INTO realtime.presence_nodes (node, dies_at)
+      SELECT node, clock_timestamp() + ${milliseconds}::integer * interval '1 millisecond'
+      FROM unnest(${textArray(nodes)}::text[]) AS node
+      ON CONFLICT DO NOTHING`);
+  }
+
   async bury(node: string): Promise<{ isDone: boolean; told: readonly BuriedMember[] }> {
     const { sql } = this.#options;
     const rows = await inTime(sql<{ is_done: boolean; channel: string | null; told: string }[]>`

@@ -216,6 +216,22 @@ end
 return {known and 1 or 0, next, dead}
 `;
 
+/**
+ * Nodes that are not known yet die after so long.
+ *
+ * KEYS  the set of nodes
+ * ARGV  milliseconds, nodes
+ */
+export const suspectScript = `
+local time = redis.call('TIME')
+local dies = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
+local added = {}
+for at = 2, #ARGV do
+  if redis.call('ZADD', KEYS[1], 'NX', dies, ARGV[at]) == 1 then added[#added + 1] = ARGV[at] end
+end
+return added
+`;
+
 /** As `live`, without an answer. */
 export const endScript = `
 local time = redis.call('TIME')

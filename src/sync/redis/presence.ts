@@ -24,7 +24,7 @@ import { withoutArguments } from '../../redis/error.ts';
 import { answerTimeoutMs } from '../../redis/target.ts';
 import { within } from '../../time/within.ts';
 import type { RedisAdapter } from './adapter.ts';
-import { applyScript, buryScript, endScript, liveScript, readScript } from './presence-scripts.ts';
+import { applyScript, buryScript, endScript, liveScript, readScript, suspectScript } from './presence-scripts.ts';
 
 interface Scripted {
   presenceApply(...args: (string | number)[]): Promise<[epoch: string, version: string, answers: string[]]>;
@@ -32,6 +32,7 @@ interface Scripted {
   presenceRead(...args: (string | number)[]): Promise<[epoch: string, version: string, cursor: string, page: string[]]>;
   presenceLive(...args: (string | number)[]): Promise<[known: number, nextMs: number, dead: string[]]>;
   presenceEnd(...args: (string | number)[]): Promise<number>;
+  presenceSuspect(...args: (string | number)[]): Promise<string[]>;
 }
 
 export interface RedisPresenceOptions {
@@ -62,6 +63,7 @@ export class RedisPresence implements PresenceStore {
     client.defineCommand('presenceRead', { numberOfKeys: 2, lua: readScript });
     client.defineCommand('presenceLive', { numberOfKeys: 1, lua: liveScript });
     client.defineCommand('presenceEnd', { numberOfKeys: 1, lua: endScript });
+    client.defineCommand('presenceSuspect', { numberOfKeys: 1, lua: suspectScript });
     this.#client = client as (Redis | Cluster) & Scripted;
     this.#adapter = adapter;
     this.#prefix = prefix;
@@ -135,6 +137,11 @@ export class RedisPresence implements PresenceStore {
 
   async end(node: string, milliseconds: number): Promise<void> {
     await this.#available(this.#client.presenceEnd(this.#nodes, node, milliseconds));
+  }
+
+  async suspect(channel: string, nodes: readonly string[], milliseconds: number): Promise<void> {
+    const unknown = await this.#available(this.#client.presenceSuspect(this.#nodes, milliseconds, ...nodes));
+    await Promise.all(unknown.map((node) => this.#available(this.#client.sadd(this.#channelsOf(node), channel))));
   }
 
   async bury(node: string): Promise<{ isDone: boolean; told: readonly BuriedMember[] }> {
