@@ -150,7 +150,7 @@ describe.each(syncs)('nginx before two nodes, SYNC=%s', (sync) => {
       expect((await stream.next('message')).frame).toMatchObject({ offset: 6, data: large });
       expect((await fetch(`${nginx.url}/health/ready`)).status).toBe(200);
       expect((await fetch(`${nginx.url}/metrics`)).status).toBe(404);
-      socket.sendText('x'.repeat(65_537));
+      socket.sendText('x'.repeat(72 * 1_024 + 1));
       expect((await socket.closed).code).toBe(1009);
       // Tokens stand in queries.
       expect(nginx.accesses()).not.toContain('channels=');
