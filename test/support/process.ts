@@ -1,6 +1,7 @@
 // The server as its users run it: a process of its own, spoken to by environment, signals, output and network. Ends
 // only processes that it started, and ends them all with the test process, however that ends.
 
+import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 
@@ -59,16 +60,22 @@ export function spawnShell(line: string, environment: Environment = {}): Running
   return spawn(['bash', '-c', line], { PATH: path, ...environment });
 }
 
+/**
+ * What the process prints goes into files. A pipe has two faults: its reader was seen to stop while the process went on
+ * writing, and it stays open for as long as a program that the process started.
+ */
 function spawn(command: string[], environment: Environment): RunningProcess {
+  const folder = temporaryFolder('output');
+  const output = { stdout: join(folder, 'stdout'), stderr: join(folder, 'stderr') };
   const child = Bun.spawn(command, {
     cwd: projectFolder,
     env: environmentOf(environment),
     stdin: 'ignore',
-    stdout: 'pipe',
-    stderr: 'pipe',
+    stdout: Bun.file(output.stdout),
+    stderr: Bun.file(output.stderr),
   });
   endAfterTests(child);
-  return handleOf(child);
+  return handleOf(child, output);
 }
 
 function environmentOf(given: Environment): Record<string, string> {
@@ -81,41 +88,27 @@ function environmentOf(given: Environment): Record<string, string> {
   );
 }
 
-function handleOf(child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>): RunningProcess {
-  const texts = { stdout: '', stderr: '' };
-  const listeners = new Set<() => void>();
-  const read = async (name: 'stdout' | 'stderr'): Promise<void> => {
-    const decoder = new TextDecoder();
-    for await (const chunk of child[name]) {
-      texts[name] += decoder.decode(chunk, { stream: true });
-      for (const listener of listeners) listener();
-    }
-  };
-  const ended = Promise.all([child.exited, read('stdout'), read('stderr')]);
-  const printed = (): string => `--- stdout\n${texts.stdout}--- stderr\n${texts.stderr}`;
+function handleOf(child: Bun.Subprocess, output: { readonly stdout: string; readonly stderr: string }): RunningProcess {
+  const stdout = (): string => readFileSync(output.stdout, 'utf8');
+  const stderr = (): string => readFileSync(output.stderr, 'utf8');
+  const printed = (): string => `--- stdout\n${stdout()}--- stderr\n${stderr()}`;
 
   const waitForOutput = async (pattern: RegExp, timeoutMs = 10_000): Promise<RegExpExecArray> => {
-    const { promise, resolve: settle, reject } = Promise.withResolvers<RegExpExecArray>();
-    const look = (): void => {
-      const match = pattern.exec(texts.stdout) ?? pattern.exec(texts.stderr);
-      if (match !== null) settle(match);
-    };
-    const timer = setTimeout(() => reject(new Error(`no ${pattern} within ${timeoutMs} ms:\n${printed()}`)), timeoutMs);
-    listeners.add(look);
-    look();
-    void ended.then(() => reject(new Error(`ended with ${exitCodeOf(child)} before ${pattern}:\n${printed()}`)));
-    try {
-      return await promise;
-    } finally {
-      clearTimeout(timer);
-      listeners.delete(look);
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
+      const hasEnded = child.exitCode !== null || child.signalCode !== null;
+      const match = pattern.exec(stdout()) ?? pattern.exec(stderr());
+      if (match !== null) return match;
+      if (hasEnded) throw new Error(`ended with ${exitCodeOf(child)} before ${pattern}:\n${printed()}`);
+      if (performance.now() > deadline) throw new Error(`no ${pattern} within ${timeoutMs} ms:\n${printed()}`);
+      await Bun.sleep(10);
     }
   };
 
   const waitForExit = async (timeoutMs = 30_000): Promise<number> => {
     const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
     const startedAt = performance.now();
-    await ended;
+    await child.exited;
     clearTimeout(timer);
     if (performance.now() - startedAt >= timeoutMs) throw new Error(`did not end in ${timeoutMs} ms:\n${printed()}`);
     return exitCodeOf(child);
@@ -123,8 +116,8 @@ function handleOf(child: Bun.Subprocess<'ignore', 'pipe', 'pipe'>): RunningProce
 
   return {
     pid: child.pid,
-    stdout: () => texts.stdout,
-    stderr: () => texts.stderr,
+    stdout,
+    stderr,
     waitForOutput,
     waitForExit,
     stop(signal = 'SIGTERM', timeoutMs) {
