@@ -2,10 +2,9 @@
 
 import { Elysia } from 'elysia';
 import type { Presence } from '../core/presence.ts';
-import { queryOf, requireChannel } from '../http/request.ts';
-import { isPresenceLimit, presenceLimitDefault, presenceLimitMax } from '../protocol/commands.ts';
+import { limitOf, queryOf, requireChannel } from '../http/request.ts';
+import { presenceLimitDefault, presenceLimitMax } from '../protocol/commands.ts';
 import { presenceFrame } from '../protocol/frames.ts';
-import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { ServerAccess } from './server-access.ts';
 
 export interface PresenceRoutesOptions {
@@ -13,13 +12,15 @@ export interface PresenceRoutesOptions {
   readonly serverAccess: ServerAccess;
 }
 
+const limits = { min: 0, max: presenceLimitMax, standard: presenceLimitDefault };
+
 export function presenceRoutes({ presence, serverAccess }: PresenceRoutesOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-presence', prefix: '/realtime' }).get(
     '/channels/:channel/presence',
     async ({ request, params }) => {
       const channel = requireChannel(params.channel);
       await serverAccess.require(request, 'presence', [channel]);
-      const list = await presence.list(channel, limitOf(queryOf(request)));
+      const list = await presence.list(channel, limitOf(queryOf(request), limits));
       return new Response(presenceFrame(undefined, channel, list), {
         headers: { 'content-type': 'application/json; charset=utf-8' },
       });
@@ -33,12 +34,4 @@ export function presenceRoutes({ presence, serverAccess }: PresenceRoutesOptions
     },
   );
   return app as unknown as Elysia;
-}
-
-function limitOf(query: URLSearchParams): number {
-  const text = query.get('limit');
-  if (text === null || text === '') return presenceLimitDefault;
-  const limit = Number(text);
-  if (isPresenceLimit(limit)) return limit;
-  throw new RealtimeError('bad_request', `"limit" is a whole number from 0 to ${presenceLimitMax}.`);
 }

@@ -14,7 +14,7 @@ import { channelPart, isServerChannel } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
 import { readJsonBody } from '../http/body.ts';
-import { queryOf, requireChannel } from '../http/request.ts';
+import { limitOf, queryOf, requireChannel, wholeNumberOf } from '../http/request.ts';
 import { namesOf } from './incomplete.ts';
 import type { ServerAccess } from './server-access.ts';
 
@@ -28,6 +28,7 @@ export interface ApiOptions {
 }
 
 export const publishChannelsMax = 100;
+const historyLimits = { min: 1, max: historyLimitMax, standard: historyLimitDefault };
 /** Bytes for what stands around the data: names, keys, punctuation. */
 const envelopeBytes = 32 << 10;
 
@@ -134,7 +135,7 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
         const channel = requireChannel(params.channel);
         const user = await serverAccess.require(request, 'history', [channel]);
         const query = queryOf(request);
-        const range = { since: sinceOf(query), limit: limitOf(query) };
+        const range = { since: sinceOf(query), limit: limitOf(query, historyLimits) };
         const page = await hub.history(channel, range, user?.user ?? backendReader);
         const messages = page.publications.map((publication) => publication.frame);
         return new Response(historyFrame(undefined, channel, page.head, messages, page.complete), {
@@ -204,21 +205,11 @@ function idempotencyKey(request: Request, key: string | undefined): string | und
   return given;
 }
 
-function limitOf(query: URLSearchParams): number {
-  const text = query.get('limit');
-  if (text === null || text === '') return historyLimitDefault;
-  const limit = Number(text);
-  if (!Number.isInteger(limit) || limit < 1 || limit > historyLimitMax) {
-    throw new RealtimeError('bad_request', `"limit" is a whole number from 1 to ${historyLimitMax}.`);
-  }
-  return limit;
-}
-
 function sinceOf(query: URLSearchParams): Position | undefined {
   const epoch = query.get('epoch');
   const offset = query.get('offset');
   if (epoch === null && offset === null) return undefined;
-  const since = { epoch, offset: offset === null || offset === '' ? undefined : Number(offset) };
+  const since = { epoch, offset: offset === null ? undefined : wholeNumberOf(offset) };
   if (!isPosition(since)) throw new RealtimeError('bad_request', '"epoch" and "offset" are given together.');
   return since;
 }

@@ -7,7 +7,7 @@ import { answerHeaders } from './answer-headers.ts';
 
 export const subprotocol = 'sobranie';
 export const bearerProtocol = 'bearer.';
-const tokenCookie = 'sobranie_token';
+const tokenCookies = ['__Host-sobranie_token', 'sobranie_token'];
 
 const none: readonly string[] = [];
 const emptyQuery = new URLSearchParams();
@@ -49,18 +49,48 @@ function subprotocolToken(request: Request): string | undefined {
   return nonEmpty(offer?.slice(bearerProtocol.length));
 }
 
+/**
+ * Any page of a sibling domain can set a cookie for this host too, and browsers send both without telling them apart. So
+ * two that differ are refused. No other host can set the one with the prefix, so it counts before the other.
+ */
 function cookieToken(request: Request): string | undefined {
   const header = request.headers.get('cookie');
   if (header === null) return undefined;
-  for (const pair of header.split(';')) {
-    const [name, ...value] = pair.split('=');
-    if (name?.trim() === tokenCookie) return nonEmpty(value.join('=').trim());
+  const pairs = header.split(';').map((pair) => pair.split('='));
+  for (const wanted of tokenCookies) {
+    const found = pairs.filter(([name]) => name?.trim() === wanted).map(([, ...value]) => value.join('=').trim());
+    const [token, ...others] = new Set(found.filter((value) => value !== ''));
+    if (others.length > 0) {
+      throw new RealtimeError('unauthorized', `The request has several cookies ${wanted}, and they differ.`);
+    }
+    if (token !== undefined) return token;
   }
   return undefined;
 }
 
 function nonEmpty(text: string | null | undefined): string | undefined {
   return text === null || text === '' ? undefined : text;
+}
+
+/** A whole number in decimal digits, as a query gives it; `1e2` and `0x10` are none. */
+export function wholeNumberOf(text: string): number | undefined {
+  return /^\d{1,16}$/.test(text) ? Number(text) : undefined;
+}
+
+export interface LimitRange {
+  readonly min: number;
+  readonly max: number;
+  /** Where the query says nothing. */
+  readonly standard: number;
+}
+
+/** The `limit` of a query. Throws `bad_request`. */
+export function limitOf(query: URLSearchParams, { min, max, standard }: LimitRange): number {
+  const text = query.get('limit');
+  if (text === null || text === '') return standard;
+  const limit = wholeNumberOf(text);
+  if (limit !== undefined && limit >= min && limit <= max) return limit;
+  throw new RealtimeError('bad_request', `"limit" is a whole number from ${min} to ${max}.`);
 }
 
 /** The comma-separated `channels` of a query, each once, in order. Names are not checked yet. */

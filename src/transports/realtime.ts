@@ -114,14 +114,16 @@ function openWebSocket(
 function upgrade(request: Request, server: UpgradingServer | null, start: ConnectionStart): Response | undefined {
   const data = new WebSocketConnection(start);
   const offered = offeredProtocols(request);
-  // The runtime would echo what was offered first: a token must not stand in an answer.
-  const answersProtocol = offered.includes(subprotocol) || offered.some((name) => name.startsWith(bearerProtocol));
-  const upgraded = server?.upgrade(request, answersProtocol ? { data, headers: protocolHeaders } : { data });
+  // By itself the runtime answers what was offered first. That may be a token, or a protocol that is not spoken here.
+  const isOurs = offered.includes(subprotocol) || offered.some((name) => name.startsWith(bearerProtocol));
+  const headers = isOurs ? protocolHeaders : noProtocolHeaders;
+  const upgraded = server?.upgrade(request, offered.length === 0 ? { data } : { data, headers });
   if (upgraded === true) return undefined;
   return errorResponse(new RealtimeError('bad_request', 'The WebSocket handshake is malformed.'));
 }
 
 const protocolHeaders = { 'sec-websocket-protocol': subprotocol };
+const noProtocolHeaders = { 'sec-websocket-protocol': '' };
 
 /**
  * A page cannot see why a handshake failed, so the connection is opened and closed with a code. A proxy that can try

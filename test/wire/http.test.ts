@@ -183,7 +183,11 @@ describeWire('HTTP', (wire) => {
       const { id: _id, ...reply } = await socket.request({ type: 'history', channel, ...command });
       expect(answer.body).toEqual(reply);
     }
-    for (const query of ['?limit=0', '?limit=x', '?limit=1001', '?offset=3', `?epoch=${epoch}`, '?epoch=x&offset=-1']) {
+    // Numbers are decimal digits: each of these was read as one.
+    const odd = ['1e2', '0x10', '0b1', '+5', '%205', '5.0', '1_0', '\u0665'].map((text) => `?limit=${text}`);
+    const offsets = ['1e0', '0x1', '', '-0', '1.0'].map((text) => `?epoch=${epoch}&offset=${text}`);
+    const plain = ['?limit=0', '?limit=x', '?limit=1001', '?offset=3', `?epoch=${epoch}`, '?epoch=x&offset=-1'];
+    for (const query of [...plain, ...odd, ...offsets]) {
       const answer = await read(query);
       expect([query, answer.status, errorOf(answer.text).code]).toEqual([query, 400, 'bad_request']);
     }

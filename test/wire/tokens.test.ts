@@ -68,6 +68,47 @@ describeWire('Tokens', (wire) => {
     }
   });
 
+  // A sibling domain can set a cookie of its own for this host: the first one counted, so it chose who was meant.
+  test('two cookies that differ are no token; the one that only this host can set counts first', async () => {
+    const server = await tokens();
+    const [ann, bob] = [await tokenOf({ sub: 'ann' }), await tokenOf({ sub: 'bob' })];
+    const userOf = async (cookie: string): Promise<unknown> => {
+      const socket = await wire.socket(server, { headers: { Cookie: cookie } });
+      const { user, code, message } = await socket.nextAny();
+      return user ?? `${code}: ${message}`;
+    };
+    expect(await userOf(`__Host-sobranie_token=${ann}`)).toBe('ann');
+    expect(await userOf(`sobranie_token=${bob}; __Host-sobranie_token=${ann}`)).toBe('ann');
+    expect(await userOf(`sobranie_token=${bob}; sobranie_token=${bob}`)).toBe('bob');
+    expect(await userOf(`sobranie_token=; sobranie_token=${bob}`)).toBe('bob');
+    const several = 'unauthorized: The request has several cookies sobranie_token, and they differ.';
+    expect(await userOf(`sobranie_token=${ann}; x=1; sobranie_token=${bob}`)).toBe(several);
+    const both = { headers: { Cookie: `sobranie_token=${ann}; sobranie_token=${bob}` } };
+    const stream = await EventClient.open(server.url, { query: 'channels=a', ...both }).catch(
+      (error: unknown) => error,
+    );
+    expect((stream as Refused).status).toBe(401);
+    const ticket = await call(server, '/realtime/ticket', { method: 'POST', headers: { cookie: both.headers.Cookie } });
+    expect([ticket.status, errorOf(ticket.text).code]).toEqual([401, 'unauthorized']);
+  });
+
+  test('only the protocol sobranie is ever answered, whatever is offered', async () => {
+    const server = await tokens();
+    const token = await tokenOf({ sub: 'ann' });
+    for (const [offered, answered] of [
+      ['sobranie', 'sobranie'],
+      [`graphql-ws, sobranie`, 'sobranie'],
+      [`bearer.${token}`, 'sobranie'],
+      // By itself the runtime answers what was offered first, though nobody here speaks it.
+      ['graphql-ws, mqtt', undefined],
+    ] as const) {
+      const query = `token=${token}`;
+      const socket = await wire.socket(server, { headers: { 'Sec-WebSocket-Protocol': offered }, query });
+      expect([offered, socket.subprotocol]).toEqual([offered, answered]);
+      expect((await socket.next('welcome')).user).toBe('ann');
+    }
+  });
+
   // A WebSocket closed with a bare 1008: neither the page's developer nor the operator learned which check failed.
   test('a token that is missing, bad or expired closes with 1008, or is 401, and its fault is told', async () => {
     const server = await tokens();
