@@ -1,8 +1,9 @@
 // What pages of other origins may do with the API and the event streams: the answer to a browser that asks before it
 // sends a request (the preflight), and the headers by which a page may read what the API answers.
 
-import { Elysia } from 'elysia';
+import { Elysia, NotFoundError } from 'elysia';
 import { answerHeaders } from '../http/answer-headers.ts';
+import { isExact } from '../http/exact-paths.ts';
 import type { Origins } from '../http/origins.ts';
 
 const streamPath = '/realtime/events';
@@ -35,9 +36,13 @@ const noStore = { 'cache-control': 'no-store' };
  * For the API's routes: refuses pages of other origins before anything is done, and lets allowed ones read the answer.
  */
 export function apiOrigins(origins: Origins): Elysia {
-  const app = new Elysia({ name: 'sobranie-api-origins' }).onBeforeHandle({ as: 'scoped' }, ({ request, set }) => {
-    origins.checkCaller(request);
-    Object.assign(set.headers, answerHeaders, noStore, origins.apiHeaders(request));
-  });
+  const app = new Elysia({ name: 'sobranie-api-origins' }).onBeforeHandle(
+    { as: 'scoped' },
+    ({ request, path, route, set }) => {
+      if (!isExact(path, route)) throw new NotFoundError();
+      origins.checkCaller(request);
+      Object.assign(set.headers, answerHeaders, noStore, origins.apiHeaders(request));
+    },
+  );
   return app;
 }

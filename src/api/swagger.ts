@@ -46,11 +46,8 @@ export function swaggerRoutes(version: string): Elysia {
     .get('/swagger/assets/start.js', () => textResponse(startScript, 'text/javascript; charset=utf-8'), {
       detail: { hide: true },
     })
-    // The plugin's own page would load its assets from another host: this answers first.
-    .onBeforeHandle(({ path, set }) => {
-      if (path === '/swagger') return textResponse(page, 'text/html; charset=utf-8');
+    .onBeforeHandle(({ set }) => {
       Object.assign(set.headers, answerHeaders);
-      return undefined;
     })
     .use(
       swagger({
@@ -66,7 +63,9 @@ export function swaggerRoutes(version: string): Elysia {
           components: { securitySchemes: { apiKey: { type: 'http', scheme: 'bearer' } } },
         },
       }),
-    );
+    )
+    // In place of the plugin's own page, which loads its assets from another host.
+    .get('/swagger', () => textResponse(page, 'text/html; charset=utf-8'), { detail: { hide: true } });
   return app;
 }
 

@@ -19,9 +19,12 @@ import { apiRoutes } from '../api/publish.ts';
 import { apiOrigins, preflightRoutes } from '../api/cross-origin.ts';
 import type { EventFanout } from '../transports/event-fanout.ts';
 import { addressReader } from '../http/client-address.ts';
-import { httpErrors } from '../http/errors.ts';
+import { httpErrors, notFoundResponse } from '../http/errors.ts';
+import { ExactPaths } from '../http/exact-paths.ts';
+import { OwnMachine } from '../http/own-machine.ts';
 import { Origins } from '../http/origins.ts';
 import { operationsRoutes } from '../api/operations.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
 import { rightsRoutes, type RulesTrial } from '../api/rights.ts';
 import { ServerAccess } from '../api/server-access.ts';
@@ -78,7 +81,8 @@ export function createServer(parts: ServerParts): Elysia {
   const { settings, hub, sessions, subscribing, failures, limits, access, clock, metrics, shutdown } = parts;
   const isShuttingDown = () => shutdown.started;
   const origins = new Origins(settings.allowedOrigins);
-  const app = new Elysia({
+  const app = new ExactPaths({
+    notFound: (request) => notFoundResponse(origins.apiHeaders(request)),
     // A slash at the end makes another path: otherwise a proxy's rule for one path would not hold for the other.
     strictPath: true,
     // Host names of one to three letters, as in containers, break the router's shortcut.
@@ -106,6 +110,15 @@ export function createServer(parts: ServerParts): Elysia {
   const peerOf = (request: Request) => app.server?.requestIP(request)?.address;
   const anyAddressOf = addressReader(peerOf, settings.trustedProxies);
   const addressOf = limitsAddresses(settings) ? anyAddressOf : undefined;
+  const refusals = new RefusalLog({
+    write: (fields, message) => parts.log.info(fields, message),
+    addressOf: anyAddressOf,
+    clock,
+  });
+  const takesTokens = parts.tokens !== undefined;
+  if (!settings.production && (!takesTokens || settings.apiKey === undefined)) {
+    app.use(ownMachineOnly(settings, takesTokens, refusals));
+  }
   // Before the general error answers: those of the demo say more.
   app.use(parts.pages);
   app.use(
@@ -130,11 +143,7 @@ export function createServer(parts: ServerParts): Elysia {
         connectionsMax: settings.maxConnections,
         isShuttingDown,
         addressOf,
-        refusals: new RefusalLog({
-          write: (fields, message) => parts.log.info(fields, message),
-          addressOf: anyAddressOf,
-          clock,
-        }),
+        refusals,
       }),
       origins,
       retryMs: settings.sseRetry,
@@ -153,7 +162,7 @@ export function createServer(parts: ServerParts): Elysia {
       openWithoutAdminKey: !settings.production && settings.apiKey === undefined,
       authenticate: parts.authenticate,
       access,
-      takesTokens: parts.tokens !== undefined,
+      takesTokens,
     });
     const { tickets, tokens } = parts;
     const ticketing = ticketRoutes({ tickets, serverAccess, origins, tokens, isClosed: isShuttingDown });
@@ -183,4 +192,18 @@ export function createServer(parts: ServerParts): Elysia {
     }),
   );
   return app;
+}
+
+/** Before every route alike. */
+function ownMachineOnly(settings: Settings, takesTokens: boolean, refusals: RefusalLog): Elysia {
+  const { host: listeningHost, allowedOrigins } = settings;
+  const ownMachine = new OwnMachine({ listeningHost, allowedOrigins, takesTokens });
+  return new Elysia({ name: 'sobranie-own-machine' }).onRequest(({ request }) => {
+    try {
+      ownMachine.check(request);
+    } catch (error) {
+      if (error instanceof RealtimeError) refusals.note('http', request, error);
+      throw error;
+    }
+  });
 }

@@ -15,7 +15,7 @@ export interface HttpErrorsOptions {
 export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
     const answer = (failure: RealtimeError, status?: number) => errorResponse(failure, status, headers(request));
-    if (code === 'NOT_FOUND') return answer(new RealtimeError('bad_request', 'There is nothing at this address.'), 404);
+    if (code === 'NOT_FOUND') return notFoundResponse(headers(request));
     // The sender is gone and reads no answer. That is no failure of this server.
     if (isBrokenOff(error)) return answer(new RealtimeError('bad_request', 'The request broke off.'));
     // What our own parsers throw arrives wrapped.
@@ -39,4 +39,8 @@ function validationError(request: Request): RealtimeError {
     return new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
   }
   return new RealtimeError('bad_request', 'A field of the request is missing or malformed; see /swagger.');
+}
+
+export function notFoundResponse(headers: Readonly<Record<string, string>>): Response {
+  return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404, headers);
 }

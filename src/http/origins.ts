@@ -63,7 +63,7 @@ export class Origins {
   }
 }
 
-function originOf(request: Request): string | undefined {
+export function originOf(request: Request): string | undefined {
   return request.headers.get('origin')?.toLowerCase();
 }
 
@@ -71,7 +71,7 @@ function originOf(request: Request): string | undefined {
  * Compares hosts and not schemes: a proxy in front may speak TLS. A proxy may also add the scheme's standard port,
  * which browsers leave out.
  */
-function isOwn(request: Request, origin: string): boolean {
+export function isOwn(request: Request, origin: string): boolean {
   const host = request.headers.get('host')?.toLowerCase();
   if (host === undefined) return false;
   return origin === `http://${host.replace(/:80$/, '')}` || origin === `https://${host.replace(/:443$/, '')}`;

@@ -98,7 +98,7 @@ const furtherSettings = {
   allowedOrigins: optional(
     'ALLOWED_ORIGINS',
     origins,
-    'any origin',
+    'any origin; without keys, pages of this machine',
     'Origins whose pages may connect, beside this server’s own. Programs send no origin and may always connect. A token' +
       ' cookie counts only from pages of own and listed origins.',
   ),

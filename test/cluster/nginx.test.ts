@@ -9,7 +9,7 @@ import { createDatabase, freePort } from '../support/postgres.ts';
 import { startServer, type RunningServer } from '../support/process.ts';
 import { seed } from '../support/random.ts';
 import { startRedis } from '../support/redis.ts';
-import { until } from '../support/tcp-client.ts';
+import { TcpClient, until } from '../support/tcp-client.ts';
 import { sample } from '../wire/wire.ts';
 import { patient } from '../support/patience.ts';
 
@@ -263,6 +263,33 @@ describe.each(syncs)('nginx before two nodes, SYNC=%s', (sync) => {
       expect((await stream.next('message')).frame).toMatchObject({ data: 'still here' });
     }, 200_000);
   }
+
+  // `/x\..\metrics` showed the metrics, and `/realtime\ws` opened a WebSocket past every limit of connects.
+  test('addresses that programs read in different ways are refused, and a health check without a host is not', async () => {
+    const nginx = await pair.startProxy();
+    const statusOf = async (head: string): Promise<number> => {
+      const tcp = await TcpClient.connect(nginx.url);
+      clients.add(tcp);
+      tcp.write(`${head}\r\n\r\n`);
+      return (await tcp.readHead()).status;
+    };
+    const host = 'HTTP/1.1\r\nHost: localhost';
+    const upgrade =
+      'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n' +
+      'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==';
+    for (const target of [
+      ...['/x\\..\\metrics', '/x%5c..%5Cmetrics', '/a/../metrics', '/a/%2e%2E/metrics', '/./metrics', '/a/..'],
+      ...['/realtime\\ws', '/realtime%5cws', '/realtime/./ws', '/realtime/x/../ws', '/realtime/users/../ws'],
+    ]) {
+      expect([target, await statusOf(`GET ${target} ${host}\r\n${upgrade}`)]).toEqual([target, 400]);
+    }
+    for (const target of ['/metrics', '//metrics', '/metrics/', '/%6detrics']) {
+      expect([target, await statusOf(`GET ${target} ${host}`)]).toEqual([target, 404]);
+    }
+    expect(await statusOf(`POST /realtime/users/CORP%5Cann/disconnect ${host}\r\nContent-Length: 0`)).toBe(200);
+    expect(await statusOf(`GET /realtime/channels?x=\\..%5c ${host}`)).toBe(200);
+    expect(await statusOf('GET /health/live HTTP/1.0')).toBe(200);
+  });
 
   test('nodes that all refuse are asked again at once, and their refusals reach the client', async () => {
     const nginx = await pair.startProxy();

@@ -2,9 +2,12 @@
 // since nothing here reaches the sync layer.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { networkInterfaces } from 'node:os';
 import { launchBrowser } from '../support/browser.ts';
+import { WebSocketClient } from '../support/clients.ts';
 import { startServer, type RunningServer } from '../support/process.ts';
 import { TcpClient, until } from '../support/tcp-client.ts';
+import { secret, tokenOf } from '../support/tokens.ts';
 import { call, errorOf, post, sample } from '../wire/wire.ts';
 import { patient } from '../support/patience.ts';
 
@@ -22,13 +25,18 @@ const listed = 'https://app.example';
 
 let open: RunningServer;
 let listing: RunningServer;
+let keyed: RunningServer;
 
 beforeAll(async () => {
-  [open, listing] = await Promise.all([startServer(settings), startServer({ ...settings, ALLOWED_ORIGINS: listed })]);
+  [open, listing, keyed] = await Promise.all([
+    startServer({ ...settings, LOG_FORMAT: 'json' }),
+    startServer({ ...settings, ALLOWED_ORIGINS: listed }),
+    startServer({ ...settings, JWT_SECRET: secret, API_KEY: 'the-key-of-the-backend-0123456789' }),
+  ]);
 }, 60_000);
 
 afterAll(async () => {
-  for (const server of [open, listing]) {
+  for (const server of [open, listing, keyed]) {
     await server?.stop();
     expect(server?.stdout()).not.toMatch(/not handled|not caught|failed unexpectedly/);
   }
@@ -199,6 +207,47 @@ describe('methods and hosts', () => {
     }
   });
 
+  // A gateway that keeps /metrics inside, or limits /realtime/ws, let these pass: it took them for other addresses.
+  test('an address is matched as it was sent: no backslash, encoding or dot segment leads to a route', async () => {
+    const upgrade =
+      'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n';
+    const targets = [
+      ...[
+        '/x\\..\\metrics',
+        '/.\\metrics',
+        '/a/../metrics',
+        '/./metrics',
+        '/%2e/metrics',
+        '/x/%2E%2e/metrics',
+        '/%6detrics',
+      ],
+      ...['/x%5c..%5cmetrics', '/realtime\\ws', '/realtime%5cws', '/realtime/./ws', '/realtime\\events?channels=a'],
+      ...[
+        '/realtime\\channels',
+        '/a/../realtime/channels',
+        '/realtime/x/../channels',
+        '/health\\live',
+        '/swagger\\json',
+      ],
+      ...['/realtime/channels/..\\..\\channels', '//metrics', '/metrics/', '/demo\\posts', '/a/../'],
+    ];
+    for (const target of targets) {
+      const tcp = await TcpClient.connect(open.url);
+      tcp.write(`GET ${target} HTTP/1.1\r\nHost: localhost\r\n${target.includes('ws') ? upgrade : ''}\r\n`);
+      expect([target, (await tcp.readHead()).status]).toEqual([target, 404]);
+      tcp.cut();
+    }
+    for (const target of ['/realtime/users/a\\b/disconnect', '/realtime/users/../disconnect']) {
+      const tcp = await TcpClient.connect(open.url);
+      tcp.write(`POST ${target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n`);
+      expect([target, (await tcp.readHead()).status]).toEqual([target, 404]);
+      tcp.cut();
+    }
+    // A user's id may hold a backslash.
+    const named = await post(open, '/realtime/users/CORP%5Cann/disconnect', '');
+    expect(named.body).toMatchObject({ user: 'CORP\\ann' });
+  });
+
   test('a method that HTTP does not know ends the connection', async () => {
     for (const line of ['FOO / HTTP/1.1', 'get / HTTP/1.1', 'G\u0000T / HTTP/1.1']) {
       const tcp = await TcpClient.connect(open.url);
@@ -224,12 +273,77 @@ describe('methods and hosts', () => {
     expect(await sample(open, 'sobranie_subscriptions_active')).toBe(0);
   });
 
+  // A page of any site could point a name of its own at a developer's server, and was then no foreign page to it.
+  test('without keys only names of this machine are taken as host, on every route alike', async () => {
+    const [address = ''] = Object.values(networkInterfaces()).flatMap((all) => all?.map((each) => each.address) ?? []);
+    const shown = address.includes(':') ? `[${address}]` : address;
+    const own = [
+      'localhost',
+      'LOCALHOST.',
+      'app.localhost:80',
+      '127.0.0.1:3000',
+      '127.9.9.9',
+      '[::1]:3000',
+      'container',
+    ];
+    const others = [
+      'evil.example',
+      'localhost.evil.example',
+      '127.0.0.1.evil.example',
+      '192.0.2.7',
+      '[2001:db8::7]:80',
+    ];
+    const statusOf = async (server: RunningServer, path: string, host: string): Promise<number> => {
+      const tcp = await TcpClient.connect(server.url);
+      tcp.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+      const { status } = await tcp.readHead();
+      tcp.cut();
+      return status;
+    };
+    for (const host of [...own, shown]) expect([host, await statusOf(open, '/health/live', host)]).toEqual([host, 200]);
+    const paths = [...pagePaths, ...answerPaths, '/realtime/events?channels=a'];
+    for (const host of others) {
+      for (const path of paths.filter((each) => each !== '/nowhere')) {
+        expect([host, path, await statusOf(open, path, host)]).toEqual([host, path, 403]);
+      }
+      const refused = WebSocketClient.open(open.url, { headers: { Host: host } });
+      await expect(refused).rejects.toMatchObject({ status: 403 });
+    }
+    // Named as an origin, a host is one of this server's names.
+    expect(await statusOf(listing, '/health/live', 'app.example')).toBe(200);
+    expect(await statusOf(listing, '/health/live', 'evil.example')).toBe(403);
+    expect(await statusOf(keyed, '/health/live', 'evil.example')).toBe(200);
+  });
+
+  // The WebSocket and the event stream let pages of anywhere in, and publish.
+  test('without keys pages of other machines are refused on every route alike', async () => {
+    for (const origin of [foreign, 'null', 'http://localhost.evil.example', 'http://192.0.2.7:3000']) {
+      for (const path of ['/', '/health/live', '/metrics', '/realtime/channels', '/realtime/events?channels=a']) {
+        const answer = await call(open, path, { headers: { origin } });
+        expect([origin, path, answer.status, errorOf(answer.text).code]).toEqual([origin, path, 403, 'forbidden']);
+      }
+      const socket = WebSocketClient.open(open.url, { headers: { origin } });
+      await expect(socket).rejects.toMatchObject({ status: 403 });
+    }
+    for (const origin of ['http://localhost:5173', 'http://127.0.0.1:9', 'http://[::1]:5173', open.url]) {
+      const socket = await WebSocketClient.open(open.url, { headers: { origin } });
+      expect((await socket.next('welcome')).type).toBe('welcome');
+      await socket.cut();
+    }
+    // Where tokens are checked, a page of any origin may connect with one.
+    const token = await tokenOf({ sub: 'ann' });
+    const socket = await WebSocketClient.open(keyed.url, { headers: { origin: foreign }, query: `token=${token}` });
+    expect((await socket.next('welcome')).user).toBe('ann');
+    await socket.cut();
+    await until(() => open.stdout().includes('a connection was refused'), 'the log tells');
+  });
+
   test('odd host headers change nothing', async () => {
     for (const host of ['', 'a', 'a b/<>:99999', '[::1', 'x'.repeat(5_000), '../../etc']) {
       const tcp = await TcpClient.connect(open.url);
       tcp.write(`GET /realtime/channels HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
       const head = await tcp.readHead();
-      expect([host.slice(0, 20), [200, 400].includes(head.status)]).toEqual([host.slice(0, 20), true]);
+      expect([host.slice(0, 20), [200, 400, 403].includes(head.status)]).toEqual([host.slice(0, 20), true]);
       tcp.cut();
     }
   });

@@ -54,7 +54,12 @@ describeWire('Origins', (wire) => {
   });
 
   testOnce('nothing that merely looks like a listed origin is one', async () => {
-    const server = await wire.start({ ALLOWED_ORIGINS: 'https://app.example,http://localhost:5173' });
+    const server = await wire.start({
+      ALLOWED_ORIGINS: 'https://app.example,http://localhost:5173',
+      API_KEY: 'the-key-of-the-backend-0123456789',
+      JWT_SECRET: secret,
+      ALLOW_ANONYMOUS: 'true',
+    });
     const host = `127.0.0.1:${server.port}`;
     const refused = [
       'null',
