@@ -61,7 +61,7 @@ export async function startOurs(env: Record<string, string>): Promise<ServerProc
   };
 }
 
-const oursInMemory: ServerSource = {
+export const oursInMemory: ServerSource = {
   name: 'sobranie',
   start: () => startOurs({ SYNC: 'memory', ROLE: 'ws,sse,api' }),
 };

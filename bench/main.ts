@@ -3,6 +3,7 @@
 import { connect } from './connect.ts';
 import { fanout } from './fanout.ts';
 import { memory } from './memory.ts';
+import { presence } from './presence.ts';
 import { rows } from './rows.ts';
 import { rules } from './rules.ts';
 import { BenchError } from './server-process.ts';
@@ -21,6 +22,7 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   rules,
   rows,
   writers,
+  presence,
   sync,
   'sync-redis': syncRedis,
   'sync-postgres': syncPostgres,

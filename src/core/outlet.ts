@@ -39,9 +39,9 @@ export interface Outlet {
   /** From now on the transport's `Fanout` reaches this connection on the channel. */
   join(channel: string): void;
   leave(channel: string): void;
-  /** As `join`, for what changes in the channel's presence. */
-  joinPresence(channel: string): void;
-  leavePresence(channel: string): void;
+  /** As `join`, for what changes in the channel's presence. Connections are told by shards, a few small numbers. */
+  joinPresence(channel: string, shard: number): void;
+  leavePresence(channel: string, shard: number): void;
   /** Bytes that were handed over and not yet taken in by the peer. */
   bufferedBytes(): number;
   /** Stops and resumes reading from the peer, so that commands cannot pile up. */
@@ -59,6 +59,6 @@ export interface Fanout {
   /** Answers how many of the connections that joined do not get it: the one that `except` names, if it is among them. */
   publication(publication: Publication): number;
   gap(gap: Gap): void;
-  /** To all that joined the channel's presence, in order. */
-  presence(channel: string, pushes: readonly PresencePush[]): void;
+  /** To all that joined this shard of the channel's presence, in order. */
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void;
 }

@@ -1,20 +1,37 @@
 // Tells this node's listeners what changed in a channel: one frame per change, encoded once for all of them.
+//
+// A write to a socket costs some microseconds, however little is in it. Where there are many listeners, each is written to
+// once in a while, with all that came meanwhile. They are dealt into shards, which take turns: all at once would hold up
+// the process for as long as all of their writes take, and the last of them would hear that much later.
 
 import type { Fanout, PresencePush } from '../core/outlet.ts';
 import { presenceChangeFrame, presenceFrame, type PresenceList } from '../protocol/frames.ts';
+import type { Clock } from '../time/clock.ts';
 import type { Told } from './store.ts';
 
 export interface AnnouncerPorts {
   /** Connections of this node that are told. */
   readonly listeners: (channel: string) => number;
+  readonly clock: Clock;
   /** `count` connections got a frame of the type. */
   readonly sent: (type: string, channel: string, count: number) => void;
   readonly log: (message: string, error: unknown) => void;
 }
 
+/** Where a channel has as many listeners on this node, they are told in turns. */
+export const manyListeners = 1_000;
+const shards = 4;
+/** 5,000 listeners are written to every 60 ms each. */
+const listenersPerMs = 80;
+const roundMsMax = 80;
+
+/** What waits for its turn, by shard. */
+type Waiting = (PresencePush[] | undefined)[];
+
 export class Announcer {
   readonly #ports: AnnouncerPorts;
   readonly #fanouts: Fanout[] = [];
+  readonly #waiting = new Map<string, Waiting>();
 
   constructor(ports: AnnouncerPorts) {
     this.#ports = ports;
@@ -30,24 +47,64 @@ export class Announcer {
       type: change.kind,
       frame: presenceChangeFrame(change.kind, channel, change),
     }));
-    this.#write(channel, pushes);
+    this.#tell(channel, pushes);
   }
 
   /** Whoever listens forgets what it knew. */
   fresh(channel: string, list: PresenceList): void {
     if (this.#ports.listeners(channel) === 0) return;
-    this.#write(channel, [{ type: 'presence', frame: presenceFrame(undefined, channel, list) }]);
+    this.#tell(channel, [{ type: 'presence', frame: presenceFrame(undefined, channel, list) }]);
   }
 
-  #write(channel: string, pushes: readonly PresencePush[]): void {
+  #tell(channel: string, pushes: readonly PresencePush[]): void {
+    const listeners = this.#ports.listeners(channel);
+    for (const { type } of pushes) this.#ports.sent(type, channel, listeners);
+    const waiting = this.#waiting.get(channel);
+    const isMany = listeners >= manyListeners;
+    for (let shard = 0; shard < shards; shard++) {
+      const line = waiting?.[shard];
+      // What waits goes first, also where there are fewer listeners by now.
+      if (line !== undefined) line.push(...pushes);
+      else if (isMany) this.#wait(channel, shard, listeners, [...pushes]);
+      else this.#write(channel, shard, pushes);
+    }
+  }
+
+  #wait(channel: string, shard: number, listeners: number, pushes: PresencePush[]): void {
+    const { clock } = this.#ports;
+    let waiting = this.#waiting.get(channel);
+    if (waiting === undefined) {
+      waiting = [];
+      this.#waiting.set(channel, waiting);
+    }
+    waiting[shard] = pushes;
+    const roundMs = Math.min(roundMsMax, listeners / listenersPerMs);
+    // Of each round the shards have a moment each.
+    const phaseMs = (clock.monotonic() + roundMs - (shard * roundMs) / shards) % roundMs;
+    void clock.sleep(roundMs - phaseMs).then(() => this.#turn(channel, shard));
+  }
+
+  #turn(channel: string, shard: number): void {
+    const waiting = this.#waiting.get(channel);
+    const pushes = waiting?.[shard];
+    if (waiting === undefined || pushes === undefined) return;
+    waiting[shard] = undefined;
+    if (waiting.every((line) => line === undefined)) this.#waiting.delete(channel);
+    this.#write(channel, shard, pushes);
+  }
+
+  #write(channel: string, shard: number, pushes: readonly PresencePush[]): void {
     for (const fanout of this.#fanouts) {
       try {
-        fanout.presence(channel, pushes);
+        fanout.presence(channel, shard, pushes);
       } catch (error) {
         this.#ports.log('a change of presence could not be fanned out', error);
       }
     }
-    const count = this.#ports.listeners(channel);
-    for (const { type } of pushes) this.#ports.sent(type, channel, count);
   }
+}
+
+/** That of a connection: ids are random letters and digits. */
+export function shardOf(connection: string): number {
+  return connection.charCodeAt(connection.length - 1) % shards;
 }

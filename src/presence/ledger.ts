@@ -8,6 +8,7 @@
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
+import { SmallMap } from './small-map.ts';
 import type { Applied, Change } from './store.ts';
 
 interface Own {
@@ -38,7 +39,7 @@ const retry = { firstMs: 100, maxMs: 2_000 };
 
 export class Ledger {
   readonly #ports: LedgerPorts;
-  readonly #here = new Map<string, Map<string, Own>>();
+  readonly #here = new Map<string, SmallMap<string, Own>>();
   readonly #dirty = new Map<string, Dirty>();
   #applying: Promise<void> | undefined;
   #members = 0;
@@ -125,7 +126,7 @@ export class Ledger {
    * is applied, unless it is on its way already.
    */
   compare(channel: string, listed: ReadonlySet<string>): void {
-    for (const [connection, own] of this.#here.get(channel) ?? []) {
+    for (const [connection, own] of this.#here.get(channel)?.entries() ?? []) {
       if (!own.isParting && !listed.has(connection)) this.#touch(channel, connection);
     }
     for (const connection of listed) {
@@ -151,9 +152,12 @@ export class Ledger {
   }
 
   #add(channel: string, connection: string, own: Own): void {
-    const theirs = this.#here.get(channel);
-    if (theirs === undefined) this.#here.set(channel, new Map([[connection, own]]));
-    else theirs.set(connection, own);
+    let theirs = this.#here.get(channel);
+    if (theirs === undefined) {
+      theirs = new SmallMap();
+      this.#here.set(channel, theirs);
+    }
+    theirs.set(connection, own);
     this.#members++;
   }
 
@@ -210,8 +214,9 @@ export class Ledger {
       }
     }
     this.#applying = undefined;
-    const closed = new RealtimeError('shutting_down');
-    for (const { waiting } of this.#dirty.values()) for (const { reject } of waiting) reject(closed);
+    for (const { waiting } of this.#dirty.values()) {
+      for (const { reject } of waiting) reject(new RealtimeError('shutting_down'));
+    }
   }
 
   async #applySome(): Promise<void> {

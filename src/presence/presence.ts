@@ -21,7 +21,7 @@ import type { Fanout } from '../core/outlet.ts';
 import type { Entrant, Presence } from '../core/presence.ts';
 import type { Clock } from '../time/clock.ts';
 import { isDoneWithin } from '../time/within.ts';
-import { Announcer } from './announcer.ts';
+import { Announcer, shardOf } from './announcer.ts';
 import { Departures } from './departures.ts';
 import { Fidgeting } from './fidgeting.ts';
 import { Heartbeat, lifeMs } from './heartbeat.ts';
@@ -66,7 +66,7 @@ export class NodePresence implements Presence {
     this.#options = options;
     const { store, graceMs, clock, sent, log } = options;
     const listeners = (channel: string): number => this.#ledger.count(channel);
-    this.#announcer = new Announcer({ listeners, sent, log });
+    this.#announcer = new Announcer({ listeners, clock, sent, log });
     this.#ledger = new Ledger({
       apply: async (changes) => {
         // In one step with the look: under a name that the store does not know, a member would have nobody to remove it.
@@ -165,7 +165,7 @@ export class NodePresence implements Presence {
 
   hear({ id, outlet }: Entrant, channel: string): void {
     if (!this.#ledger.has(channel, id)) return;
-    outlet.joinPresence(channel);
+    outlet.joinPresence(channel, shardOf(id));
     const roster = this.#rosters.get(channel);
     roster.expectList();
     if (outlet.takesCommands || !roster.isLive) return;
@@ -179,7 +179,7 @@ export class NodePresence implements Presence {
   leave(entrant: Entrant, channel: string): void {
     const { id, identity, outlet } = entrant;
     if (!this.#ledger.has(channel, id)) return;
-    outlet.leavePresence(channel);
+    outlet.leavePresence(channel, shardOf(id));
     if (this.#fidgeting.isEndless(identity.user ?? id, channel)) this.#part(id, channel);
     else this.#ledger.leave(channel, id);
   }

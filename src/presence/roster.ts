@@ -6,13 +6,16 @@
 // A version that is missing, or another epoch, starts a reading. What is told after one that was live before is a fresh
 // list: listeners forget what they knew. So a list and the changes after it always fit together.
 //
-// To many listeners a change is one write per connection. So changes that come in quick succession wait for each other,
-// the longer the more listeners there are, and the list waits with them.
+// To several listeners a change is one write per connection. So changes that come in quick succession wait for each other,
+// the longer the more listeners there are, and the list waits with them. Where there are many, the announcer paces, and a
+// listener may hear what its list has already: it goes by the version.
 
 import type { PresenceList } from '../protocol/frames.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
+import { manyListeners } from './announcer.ts';
 import { sinceOf } from './member.ts';
+import { SmallMap } from './small-map.ts';
 import type { PresenceStore, Snapshot, Told } from './store.ts';
 
 export interface RosterPorts {
@@ -43,34 +46,36 @@ const heldMax = 10_000;
 /** Before a list is read again that did not fit what was told meanwhile. */
 const pauseMs = 10;
 const retry = { firstMs: 100, maxMs: 2_000 };
-/** 5,000 listeners are told every 40 ms, 250 every 2 ms, fewer at once. */
-const listenersPerMs = 125;
+/** 900 listeners are told every 9 ms, 200 every 2 ms, fewer at once: a write to a socket costs some 5 µs. */
+const listenersPerMs = 100;
 const windowMsMin = 2;
-const windowMsMax = 40;
 
 export class Roster {
   readonly channel: string;
+  /** When somebody needed it, by the monotonic clock. */
+  usedAt: number;
   readonly #ports: RosterPorts;
   /** Members as JSON text, by connection, in the order in which they came. */
-  #members = new Map<string, string>();
+  #members = new SmallMap<string, string>();
   #epoch = '';
   #version = 0;
   #state: 'reading' | 'live' | 'closed' = 'reading';
   #isAwaited = false;
   /** What was told and is not in the list yet. */
-  #held: Held[] = [];
+  #held: Held[] | undefined;
   #heldOverflowed = false;
   #changedAt = 0;
   #isPacing = false;
   #reading: Promise<void> | undefined;
   #readAgain = false;
-  #waiting: Waiting[] = [];
+  #waiting: Waiting[] | undefined;
   /** The last list that was asked for, which many may ask for in one moment. */
   #text: { readonly limit: number; readonly list: PresenceList } | undefined;
 
   constructor(channel: string, ports: RosterPorts) {
     this.channel = channel;
     this.#ports = ports;
+    this.usedAt = ports.clock.monotonic();
   }
 
   get isLive(): boolean {
@@ -87,6 +92,7 @@ export class Roster {
 
   /** What the store told. */
   take(epoch: string, told: readonly Told[]): void {
+    this.#held ??= [];
     if (this.#held.length < heldMax) this.#held.push({ epoch, told });
     else this.#heldOverflowed = true;
     if (this.#state === 'live' && !this.#isPacing) this.#pace();
@@ -120,7 +126,7 @@ export class Roster {
   /** Resolves once this version is in the list, or the list is another one; undefined if it is so. */
   reached(epoch: string, version: number): Promise<void> | undefined {
     if (this.#isPast(epoch, version)) return undefined;
-    return new Promise((wake) => this.#waiting.push({ epoch, version, wake }));
+    return new Promise((wake) => (this.#waiting ??= []).push({ epoch, version, wake }));
   }
 
   list(limit: number): PresenceList {
@@ -138,17 +144,20 @@ export class Roster {
 
   close(): void {
     this.#state = 'closed';
-    this.#held = [];
-    this.#members.clear();
+    this.#held = undefined;
+    this.#members = new SmallMap();
     this.#text = undefined;
-    for (const { wake } of this.#waiting.splice(0)) wake();
+    const waiting = this.#waiting ?? [];
+    this.#waiting = undefined;
+    for (const { wake } of waiting) wake();
   }
 
   // Changes
 
   #pace(): void {
     const { clock, listeners } = this.#ports;
-    const windowMs = Math.min(windowMsMax, listeners(this.channel) / listenersPerMs);
+    const count = listeners(this.channel);
+    const windowMs = count >= manyListeners ? 0 : count / listenersPerMs;
     const leftMs = windowMs < windowMsMin ? 0 : this.#changedAt + windowMs - clock.monotonic();
     if (leftMs <= 0) {
       this.#applyHeld();
@@ -164,7 +173,9 @@ export class Roster {
   #applyHeld(): void {
     const applied: Told[] = [];
     let isWhole = !this.#heldOverflowed;
-    for (const { epoch, told } of this.#held.splice(0)) {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const { epoch, told } of held) {
       for (const change of told) if (isWhole) isWhole = this.#apply(epoch, change, applied);
     }
     this.#changedAt = this.#ports.clock.monotonic();
@@ -199,7 +210,7 @@ export class Roster {
     for (let failures = 0; this.#state === 'reading';) {
       this.#readAgain = false;
       // What was told before the reading began is in what it brings.
-      this.#held = [];
+      this.#held = undefined;
       this.#heldOverflowed = false;
       let snapshot: Snapshot;
       try {
@@ -219,16 +230,18 @@ export class Roster {
 
   /** Whether what is held follows on the snapshot. If not, one of the two is out of date, and the next will tell. */
   #fits({ epoch, version }: Snapshot): boolean {
-    const [first] = this.#held;
+    const held = this.#held ?? [];
+    const [first] = held;
     if (first === undefined) return true;
-    const isOfOneEpoch = this.#held.every((each) => each.epoch === first.epoch);
+    const isOfOneEpoch = held.every((each) => each.epoch === first.epoch);
     const isOfThisEpoch = first.epoch === epoch || version === 0;
     return isOfOneEpoch && isOfThisEpoch && (first.told[0]?.version ?? 0) <= version + 1;
   }
 
   #begin(snapshot: Snapshot): void {
     const inOrder = snapshot.members.toSorted((one, other) => sinceOf(one.member) - sinceOf(other.member));
-    this.#members = new Map(inOrder.map(({ connection, member }) => [connection, member]));
+    this.#members = new SmallMap();
+    for (const { connection, member } of inOrder) this.#members.set(connection, member);
     this.#epoch = snapshot.epoch;
     this.#version = snapshot.version;
     this.#text = undefined;
@@ -248,10 +261,11 @@ export class Roster {
   }
 
   #wakeReached(): void {
-    if (this.#waiting.length === 0) return;
-    const reached = this.#waiting.filter(({ epoch, version }) => this.#isPast(epoch, version));
-    if (reached.length === 0) return;
-    this.#waiting = this.#waiting.filter((waiting) => !reached.includes(waiting));
-    for (const { wake } of reached) wake();
+    const waiting = this.#waiting;
+    if (waiting === undefined) return;
+    const isPast = ({ epoch, version }: Waiting): boolean => this.#isPast(epoch, version);
+    const left = waiting.filter((each) => !isPast(each));
+    this.#waiting = left.length === 0 ? undefined : left;
+    for (const each of waiting) if (!left.includes(each)) each.wake();
   }
 }

@@ -12,14 +12,9 @@ const checkedAtOnce = 20;
 /** What is told may be on its way. */
 const onItsWayMs = 1_000;
 
-interface Kept {
-  readonly roster: Roster;
-  usedAt: number;
-}
-
 export class Rosters {
   readonly #ports: RosterPorts;
-  readonly #kept = new Map<string, Kept>();
+  readonly #kept = new Map<string, Roster>();
   #nextCheck = 0;
 
   constructor(ports: RosterPorts) {
@@ -32,30 +27,29 @@ export class Rosters {
 
   /** Begins to read it if it is new here. */
   get(channel: string): Roster {
-    const { clock } = this.#ports;
     const known = this.#kept.get(channel);
     if (known !== undefined) {
-      known.usedAt = clock.monotonic();
-      return known.roster;
+      known.usedAt = this.#ports.clock.monotonic();
+      return known;
     }
     const roster = new Roster(channel, this.#ports);
-    this.#kept.set(channel, { roster, usedAt: clock.monotonic() });
+    this.#kept.set(channel, roster);
     void roster.read();
     return roster;
   }
 
   take(channel: string, epoch: string, told: readonly Told[]): void {
-    this.#kept.get(channel)?.roster.take(epoch, told);
+    this.#kept.get(channel)?.take(epoch, told);
   }
 
   suspend(): void {
-    for (const { roster } of this.#kept.values()) roster.suspend();
+    for (const roster of this.#kept.values()) roster.suspend();
   }
 
   async readAll(): Promise<void> {
     const rosters = this.#kept.values();
     const readOn = async (): Promise<void> => {
-      for (const { roster } of rosters) await roster.read();
+      for (const roster of rosters) await roster.read();
     };
     await Promise.all(Array.from({ length: readAtOnce }, readOn));
   }
@@ -64,8 +58,8 @@ export class Rosters {
   sweep(needed: ReadonlySet<string>): void {
     const { store, clock } = this.#ports;
     const now = clock.monotonic();
-    for (const [channel, { roster, usedAt }] of this.#kept) {
-      if (needed.has(channel) || now - usedAt < lingerMs) continue;
+    for (const [channel, roster] of this.#kept) {
+      if (needed.has(channel) || now - roster.usedAt < lingerMs) continue;
       this.#kept.delete(channel);
       roster.close();
       store.unwatch(channel);
@@ -75,7 +69,7 @@ export class Rosters {
   /** Compares the next few with the store, and reads those that lag behind it. */
   async checkSome(): Promise<void> {
     const { store, clock } = this.#ports;
-    const all = [...this.#kept.values()].map(({ roster }) => roster);
+    const all = [...this.#kept.values()];
     if (this.#nextCheck >= all.length) this.#nextCheck = 0;
     const some = all.slice(this.#nextCheck, this.#nextCheck + checkedAtOnce).filter(({ isLive }) => isLive);
     this.#nextCheck += checkedAtOnce;
@@ -94,7 +88,7 @@ export class Rosters {
   }
 
   close(): void {
-    for (const { roster } of this.#kept.values()) roster.close();
+    for (const roster of this.#kept.values()) roster.close();
     this.#kept.clear();
   }
 }

@@ -19,6 +19,8 @@ export const sse = 'sse';
 export interface FannedOut {
   /** Those that it hears, in the order asked. */
   readonly channels: readonly string[];
+  /** Of which channels it hears who is there. */
+  readonly presences: readonly { readonly channel: string; readonly shard: number }[];
   /** Its keep-alive is an event, which a page can see. */
   readonly wantsPings: boolean;
   /** One chunk may be shared by many streams. */
@@ -101,16 +103,16 @@ export class EventFanout implements Fanout {
     for (const stream of this.#aloneOn.get(gap.channel) ?? []) stream.gap(gap);
   }
 
-  presence(channel: string, pushes: readonly PresencePush[]): void {
-    this.#presence.write(channel, pushes);
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void {
+    this.#presence.write(channel, shard, pushes);
   }
 
-  joinPresence(channel: string, stream: FannedOut): void {
-    this.#presence.join(channel, stream);
+  joinPresence(channel: string, shard: number, stream: FannedOut): void {
+    this.#presence.join(channel, shard, stream);
   }
 
-  leavePresence(channel: string, stream: FannedOut): void {
-    this.#presence.leave(channel, stream);
+  leavePresence(channel: string, shard: number, stream: FannedOut): void {
+    this.#presence.leave(channel, shard, stream);
   }
 
   /** Live on this channel, but not yet on all of its others. */
@@ -142,7 +144,7 @@ export class EventFanout implements Fanout {
 
   remove(stream: FannedOut): void {
     this.#streams.delete(stream);
-    for (const channel of stream.channels) this.#presence.leave(channel, stream);
+    for (const { channel, shard } of stream.presences) this.#presence.leave(channel, shard, stream);
     this.detach(stream);
   }
 

@@ -16,6 +16,8 @@ import { gapFrame } from './gap-frame.ts';
 
 const encoder = new TextEncoder();
 
+const none: FannedOut['presences'] = [];
+
 /** One object for all streams: counts what is queued in bytes, so that `desiredSize` tells how far a reader lags. */
 export const byteStrategy: QueuingStrategy<Uint8Array> = {
   highWaterMark: 64 << 10,
@@ -39,6 +41,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   readonly takesCommands = false;
   readonly wantsPings: boolean;
   channels: readonly string[];
+  presences: FannedOut['presences'] = none;
   readonly #fanout: EventFanout;
   readonly #retryMs: number;
   /** Until the stream is read, what it is sent waits here. */
@@ -186,12 +189,14 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     else for (const other of stillLive) this.#fanout.addAlone(other, this);
   }
 
-  joinPresence(channel: string): void {
-    this.#fanout.joinPresence(channel, this);
+  joinPresence(channel: string, shard: number): void {
+    this.presences = [...this.presences, { channel, shard }];
+    this.#fanout.joinPresence(channel, shard, this);
   }
 
-  leavePresence(channel: string): void {
-    this.#fanout.leavePresence(channel, this);
+  leavePresence(channel: string, shard: number): void {
+    this.presences = this.presences.filter((other) => other.channel !== channel);
+    this.#fanout.leavePresence(channel, shard, this);
   }
 
   bufferedBytes(): number {

@@ -12,25 +12,32 @@ export interface PresenceStream {
 const encoder = new TextEncoder();
 
 export class PresenceStreams {
+  /** By channel and shard. */
   readonly #streams = new Map<string, Set<PresenceStream>>();
 
-  join(channel: string, stream: PresenceStream): void {
-    const streams = this.#streams.get(channel);
-    if (streams === undefined) this.#streams.set(channel, new Set([stream]));
+  join(channel: string, shard: number, stream: PresenceStream): void {
+    const key = keyOf(channel, shard);
+    const streams = this.#streams.get(key);
+    if (streams === undefined) this.#streams.set(key, new Set([stream]));
     else streams.add(stream);
   }
 
-  leave(channel: string, stream: PresenceStream): void {
-    const streams = this.#streams.get(channel);
+  leave(channel: string, shard: number, stream: PresenceStream): void {
+    const key = keyOf(channel, shard);
+    const streams = this.#streams.get(key);
     streams?.delete(stream);
-    if (streams?.size === 0) this.#streams.delete(channel);
+    if (streams?.size === 0) this.#streams.delete(key);
   }
 
-  write(channel: string, pushes: readonly PresencePush[]): void {
-    const streams = this.#streams.get(channel);
+  write(channel: string, shard: number, pushes: readonly PresencePush[]): void {
+    const streams = this.#streams.get(keyOf(channel, shard));
     if (streams === undefined) return;
     const text = pushes.map(({ type, frame }) => sseEvent({ event: type, data: frame })).join('');
     const chunk = encoder.encode(text);
     for (const stream of streams) stream.write(chunk);
   }
+}
+
+function keyOf(channel: string, shard: number): string {
+  return `${channel} ${shard}`;
 }

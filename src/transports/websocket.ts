@@ -137,12 +137,12 @@ export class WebSocketConnection implements Outlet {
     this.#socket?.unsubscribe(channel);
   }
 
-  joinPresence(channel: string): void {
-    this.#socket?.subscribe(presenceTopic(channel));
+  joinPresence(channel: string, shard: number): void {
+    this.#socket?.subscribe(presenceTopic(channel, shard));
   }
 
-  leavePresence(channel: string): void {
-    this.#socket?.unsubscribe(presenceTopic(channel));
+  leavePresence(channel: string, shard: number): void {
+    this.#socket?.unsubscribe(presenceTopic(channel, shard));
   }
 
   /** To all others of the channel. Answers whether this connection is one of the channel's. */
@@ -213,8 +213,8 @@ function closeCodeOf({ code }: RealtimeError): number {
 }
 
 /** No channel's name has a blank. */
-function presenceTopic(channel: string): string {
-  return `${channel} presence`;
+function presenceTopic(channel: string, shard: number): string {
+  return `${channel} ${shard}`;
 }
 
 /** What the fan-out needs of Bun's server. */
@@ -247,8 +247,8 @@ export class WebSocketFanout implements Fanout {
     this.#server()?.publish(gap.channel, gapFrame(gap));
   }
 
-  presence(channel: string, pushes: readonly PresencePush[]): void {
-    const topic = presenceTopic(channel);
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void {
+    const topic = presenceTopic(channel, shard);
     const server = this.#server();
     for (const { frame } of pushes) server?.publish(topic, frame);
   }

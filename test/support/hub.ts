@@ -135,12 +135,12 @@ export class RecordingOutlet implements Outlet {
     this.#fanout.leave(channel, this);
   }
 
-  joinPresence(channel: string): void {
-    this.#fanout.join(`${channel} presence`, this);
+  joinPresence(channel: string, shard: number): void {
+    this.#fanout.join(`${channel} ${shard}`, this);
   }
 
-  leavePresence(channel: string): void {
-    this.#fanout.leave(`${channel} presence`, this);
+  leavePresence(channel: string, shard: number): void {
+    this.#fanout.leave(`${channel} ${shard}`, this);
   }
 
   bufferedBytes(): number {
@@ -227,8 +227,8 @@ export class RecordingFanout implements Fanout {
     for (const outlet of [...(this.#joined.get(gap.channel) ?? [])]) outlet.gap(gap);
   }
 
-  presence(channel: string, pushes: readonly PresencePush[]): void {
-    for (const outlet of [...(this.#joined.get(`${channel} presence`) ?? [])]) {
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void {
+    for (const outlet of [...(this.#joined.get(`${channel} ${shard}`) ?? [])]) {
       for (const { type, frame } of pushes) outlet.send(type, frame);
     }
   }

@@ -24,6 +24,8 @@ export class Belief {
     const members = this.#members;
     // Before its first list a page ignores what it hears: the list has it.
     if (members === undefined) return;
+    // Where there are many listeners, what the list has already may follow it.
+    if (version <= this.#version) return;
     if (version !== this.#version + 1) this.faults.push(`${type} ${version} comes after ${this.#version}`);
     this.#version = version;
     const { user, connection } = member;

@@ -2,6 +2,7 @@
 // nodes on it that live in one process.
 
 import { memberJson } from '../../presence/member.ts';
+import { SmallMap } from '../../presence/small-map.ts';
 import type {
   Applied,
   BuriedMember,
@@ -28,9 +29,9 @@ interface Stored {
 interface ChannelMembers {
   readonly epoch: string;
   version: number;
-  readonly members: Map<string, Stored>;
+  readonly members: SmallMap<string, Stored>;
   /** Each user's, in the order in which they came. */
-  readonly users: Map<string, Set<Stored>>;
+  readonly users: SmallMap<string, readonly Stored[]>;
 }
 
 /** What is told of one change, before it has a version. */
@@ -199,7 +200,7 @@ export class MemoryPresence implements PresenceStore {
   }
 
   #create(): ChannelMembers {
-    return { epoch: randomId(this.#shared.clock, 10), version: 0, members: new Map(), users: new Map() };
+    return { epoch: randomId(this.#shared.clock, 10), version: 0, members: new SmallMap(), users: new SmallMap() };
   }
 
   #position(channel: string): Position {
@@ -222,16 +223,14 @@ function add({ members, users }: ChannelMembers, stored: Stored): void {
   const { connection, user } = stored;
   members.set(connection, stored);
   if (user === null) return;
-  const theirs = users.get(user);
-  if (theirs === undefined) users.set(user, new Set([stored]));
-  else theirs.add(stored);
+  users.set(user, [...(users.get(user) ?? []), stored]);
 }
 
 function forget({ members, users }: ChannelMembers, stored: Stored): void {
   const { connection, user } = stored;
   members.delete(connection);
   if (user === null) return;
-  const theirs = users.get(user);
-  theirs?.delete(stored);
-  if (theirs?.size === 0) users.delete(user);
+  const theirs = (users.get(user) ?? []).filter((other) => other !== stored);
+  if (theirs.length === 0) users.delete(user);
+  else users.set(user, theirs);
 }

@@ -1,0 +1,70 @@
+// A few listeners are told at once, many in turns; nobody hears anything twice or in another order.
+import { expect, test } from 'bun:test';
+import { Announcer, manyListeners, shardOf } from '../../../src/presence/announcer.ts';
+import type { Told } from '../../../src/presence/store.ts';
+import { HandClock, idle } from '../../support/hub.ts';
+
+function stage(): {
+  announcer: Announcer;
+  clock: HandClock;
+  heard: Map<number, string[]>;
+  writes: number[];
+  count: (listeners: number) => void;
+} {
+  const clock = new HandClock();
+  const heard = new Map<number, string[]>();
+  const writes: number[] = [];
+  let listeners = 0;
+  const announcer = new Announcer({ listeners: () => listeners, clock, sent: () => undefined, log: () => undefined });
+  announcer.attach({
+    transport: 'test',
+    publication: () => 0,
+    gap: () => undefined,
+    presence: (_channel, shard, pushes) => {
+      writes.push(shard);
+      heard.set(shard, [...(heard.get(shard) ?? []), ...pushes.map(({ frame }) => frame)]);
+    },
+  });
+  return { announcer, clock, heard, writes, count: (value) => (listeners = value) };
+}
+
+const told = (version: number): Told => ({ kind: 'join', version, connection: `c${version}`, member: '{}' });
+const frame = (version: number): string => `{"type":"join","channel":"room","member":{},"version":${version}}`;
+
+test('a few are told at once, nobody is told nothing', async () => {
+  const { announcer, heard, count } = stage();
+  announcer.changed('room', [told(1)]);
+  expect(heard.size).toBe(0);
+  count(manyListeners - 1);
+  announcer.changed('room', [told(2), told(3)]);
+  for (const shard of [0, 1, 2, 3]) expect(heard.get(shard)).toEqual([frame(2), frame(3)]);
+  await idle();
+});
+
+test('of many, each shard is written to once in a round, in its own turn, with all that came meanwhile', async () => {
+  const { announcer, clock, heard, writes, count } = stage();
+  count(5_000);
+  for (let version = 1; version <= 24; version++) {
+    announcer.changed('room', [told(version)]);
+    clock.advance(5);
+    await idle();
+  }
+  // Two rounds of 62 ms, in which no two shards were written to in one moment.
+  expect(writes.length).toBeWithin(4, 10);
+  expect(new Set(writes.slice(0, 4)).size).toBe(4);
+  count(10);
+  announcer.changed('room', [told(25)]);
+  for (let passed = 0; passed < 100; passed += 5) {
+    clock.advance(5);
+    await idle();
+  }
+  const all = Array.from({ length: 25 }, (_, index) => frame(index + 1));
+  for (const shard of [0, 1, 2, 3]) expect(heard.get(shard)).toEqual(all);
+  expect(clock.sleeping).toBe(0);
+});
+
+test('connections are dealt about evenly', () => {
+  const counts = [0, 0, 0, 0];
+  for (const letter of '0123456789abcdefghijklmnopqrstuvwxyz') counts[shardOf(`id${letter}`)]!++;
+  for (const count of counts) expect(count).toBeWithin(8, 11);
+});
