@@ -177,6 +177,37 @@ test('a channel that cannot be had now is asked for again', async () => {
   client.close();
 });
 
+test('who iterates over a channel that has failed is told so, before and after', async () => {
+  const { world, server, client } = setUp();
+  server.onCommand = (socket, { id }) =>
+    socket.say({
+      type: 'error',
+      id,
+      channel: 'a',
+      code: 'forbidden',
+      message: 'No rule allows this.',
+      retryable: false,
+    });
+  const channel = client.channel('a');
+  const next = channel
+    .events()
+    .next()
+    .catch((error: unknown) => error);
+  await world.pass(100);
+  expect(await next).toMatchObject({ code: 'forbidden' });
+  const stop = channel.subscribe(() => undefined);
+  await world.pass(100);
+  expect([channel.state, channel.error?.code]).toEqual(['failed', 'forbidden']);
+  expect(
+    await channel
+      .events()
+      .next()
+      .catch((error: unknown) => error),
+  ).toMatchObject({ code: 'forbidden' });
+  stop();
+  client.close();
+});
+
 test('a drain is followed at the time that was told', async () => {
   const { world, server, client } = setUp();
   client.channel('a').subscribe(() => undefined);

@@ -21,8 +21,7 @@ let site: Bun.Server<undefined>;
 /** What a tab does; `heard` and `api` are for the test. */
 const script = (url: string): string => `
   import { Sobranie } from '/client.mjs';
-  window.lines = [];
-  const client = new Sobranie('${url}', { share: true, backoffMs: [200], log: (line) => lines.push(line) });
+  const client = new Sobranie('${url}', { ...(location.hash === '#alone' ? { persist: true } : { share: true }), backoffMs: [200] });
   window.heard = {};
   window.standing = () => client.status;
   window.follow = (name) => {
@@ -136,4 +135,28 @@ test('three tabs, one connection, and each hears its own', async () => {
   await hears(four, 'both', ['late', 'crash']);
   await context.close();
   await until(() => proxy.open === 0, 'no connection is left');
+});
+
+test('a page that is loaded again goes on where it was, and its frames are written down if asked', async () => {
+  const { page } = await browser.newPage();
+  const lines: string[] = [];
+  page.on('console', (message) => lines.push(message.text()));
+  await page.goto(`${site.url.href}#alone`);
+  await page.waitForFunction('window.publish !== undefined');
+  await page.evaluate(`follow('kept')`);
+  await page.waitForFunction(`live('kept')`);
+  await publish('kept', 1);
+  await hears(page, 'kept', [1]);
+  expect(lines).toEqual([]);
+  await page.evaluate(`localStorage.setItem('sobranie', 'debug')`);
+
+  await page.goto('about:blank');
+  await publish('kept', 2);
+  await page.goto(`${site.url.href}#alone`);
+  await page.waitForFunction('window.publish !== undefined');
+  await page.evaluate(`follow('kept')`);
+  await hears(page, 'kept', [2]);
+  expect(lines.find((line) => line.startsWith('sobranie > {"type":"subscribe"'))).toInclude('"since":');
+  expect(lines.some((line) => line.startsWith('sobranie < {"type":"welcome"'))).toBe(true);
+  await page.close();
 });

@@ -51,6 +51,7 @@ export class Channel<Data = unknown> implements ChannelPort {
   #retry: Stop | undefined;
   #retries = 0;
   #state: ChannelState = 'idle';
+  #error: SobranieError | undefined;
   #position: Position | undefined;
   #wantsRows = false;
   /** The newest offset that came since the subscription became live. */
@@ -65,6 +66,11 @@ export class Channel<Data = unknown> implements ChannelPort {
 
   get state(): ChannelState {
     return this.#state;
+  }
+
+  /** Why the channel failed; undefined while it has not. */
+  get error(): SobranieError | undefined {
+    return this.#state === 'failed' ? this.#error : undefined;
   }
 
   /** Where the client stands in the channel's log; undefined on ephemeral channels and before the first answer. */
@@ -144,7 +150,7 @@ export class Channel<Data = unknown> implements ChannelPort {
    */
   async *events({ signal, since }: Omit<SubscribeOptions, 'onGap'> = {}): AsyncIterableIterator<Message<Data> | Gap> {
     const queue: Unread<Message<Data> | Gap>[] = [];
-    let failure: SobranieError | undefined;
+    let failure = this.error;
     let wake: (() => void) | undefined;
     const push = (event: Message<Data> | Gap): void => {
       queue.push({ event, before: this.#before });
@@ -278,6 +284,7 @@ export class Channel<Data = unknown> implements ChannelPort {
       return;
     }
     if (error.code === 'forbidden' && this.presence.refuse()) return this.#join();
+    this.#error = error;
     this.#setState('failed');
     this.#events.emit('failed', error);
   }
