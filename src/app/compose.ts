@@ -23,6 +23,8 @@ import { openDatabase, type NodeDatabase } from './database.ts';
 import { openEngine, type Engine } from './engine.ts';
 import { engines as allEngines } from './engines.ts';
 import { openIdentity } from './identity.ts';
+import { ListeningSocket } from './listening-socket.ts';
+import { connectionsWithin, OpenFiles, openFilesReserve } from './open-files.ts';
 import { joinNodes } from './join-nodes.ts';
 import { createLimits } from './limits.ts';
 import type { Logger } from './logger.ts';
@@ -57,8 +59,10 @@ export async function startNode(settings: Settings, log: Logger, engines = allEn
   }
 }
 
-async function start(settings: Settings, log: Logger, engines: readonly Engine[], closing: CloseStack): Promise<Node> {
+async function start(given: Settings, log: Logger, engines: readonly Engine[], closing: CloseStack): Promise<Node> {
   const clock = systemClock;
+  const reserve = openFilesReserve();
+  const settings = { ...given, maxConnections: connectionsWithin(reserve, given.maxConnections, log) };
   const { file, rules } = await openRulesFile(settings);
   const metrics = createMetrics({ node: settings.nodeId });
   closing.add('metrics', () => metrics.close());
@@ -195,6 +199,10 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
   closing.add('HTTP server', async () => {
     await server.stop(true);
   });
+  const openFiles =
+    reserve && new OpenFiles({ reserve, listening: ListeningSocket.find(server.port ?? 0, settings.port), log });
+  openFiles?.start();
+  closing.add('open files', () => openFiles?.close());
   const expiry = setInterval(() => sessions.expire(), 1_000);
   closing.add('token expiry', () => clearInterval(expiry));
   const sweep = setInterval(() => hub.sweep(), keptSweepEveryMs);
@@ -225,7 +233,10 @@ async function start(settings: Settings, log: Logger, engines: readonly Engine[]
     shutdown,
     database,
     // Resolves only when the last connection is gone, which the shutdown waits for by itself.
-    stopListening: () => void server.stop(),
+    stopListening: () => {
+      openFiles?.close();
+      void server.stop();
+    },
   };
 }
 
