@@ -15,6 +15,7 @@ import {
   type RunningServer,
 } from '../support/process.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
+import { launchTabs, type Tabs } from '../support/tabs.ts';
 import { until } from '../support/tcp-client.ts';
 import { secret } from '../support/tokens.ts';
 
@@ -27,10 +28,12 @@ let proxy: Proxy;
 let backend: RunningProcess;
 let backendUrl: string;
 let browser: TestBrowser;
+/** Of one visitor, with a page that can be hidden and frozen. */
+let tabs: Tabs;
 let settings: Environment;
 
 beforeAll(async () => {
-  [database, browser] = await Promise.all([createDatabase({ migrated: true }), launchBrowser()]);
+  [database, browser, tabs] = await Promise.all([createDatabase({ migrated: true }), launchBrowser(), launchTabs()]);
   sql = postgres(database.url, { onnotice: () => undefined });
   settings = {
     DATABASE_URL: database.url,
@@ -39,6 +42,7 @@ beforeAll(async () => {
     ALLOWED_ORIGINS: '*',
     HEARTBEAT: '8',
     SHUTDOWN_TIMEOUT: '2',
+    DRAIN_WINDOW: '1',
   };
   server = await startServer(settings);
   proxy = await startProxy({ port: server.port });
@@ -46,15 +50,15 @@ beforeAll(async () => {
     DATABASE_URL: database.url,
     JWT_SECRET: secret,
     SOBRANIE_URL: `http://127.0.0.1:${proxy.port}`,
-    // With a warning after 5 s, and an end 5 s after the time.
-    TOKEN_SECONDS: '10',
+    // With a warning after 3 s, and an end 5 s after the time.
+    TOKEN_SECONDS: '8',
   });
   const [, url = ''] = await backend.waitForOutput(/open (http\S+)/);
   backendUrl = url;
 }, 60_000);
 
 afterAll(async () => {
-  await browser.close();
+  await Promise.all([browser.close(), tabs.close()]);
   await backend.stop();
   await Promise.all([proxy.close(), server.stop()]);
   await sql.end({ timeout: 1 });
@@ -63,8 +67,7 @@ afterAll(async () => {
 
 const shows = (page: Page, text: string): Promise<void> => page.getByText(text).first().waitFor({ timeout: 30_000 });
 
-async function login(user: string): Promise<Page> {
-  const { page } = await browser.newPage();
+async function login(user: string, page: Page): Promise<Page> {
   await page.goto(backendUrl);
   await page.getByLabel('Name').fill(user);
   await page.keyboard.press('Enter');
@@ -76,7 +79,7 @@ test('orders stay true through a life', async () => {
   const startedAt = performance.now();
   const insert = (customer: string) => sql`insert into orders (customer, status) values (${customer}, 'new')`;
   await insert('before');
-  const page = await login('ann');
+  const page = await login('ann', await tabs.context.newPage());
   await shows(page, 'before: new');
 
   await insert('live');
@@ -88,7 +91,7 @@ test('orders stay true through a life', async () => {
     (await sql`select from orders where customer = 'live' and status = 'sent'`).length === 1;
   await until(isStored, 'the backend has stored it');
 
-  const other = await login('bob');
+  const other = await login('bob', (await browser.newPage()).page);
   await shows(page, 'here: ann, bob');
   await shows(other, 'here: ann, bob');
   await shows(other, 'live: sent');
@@ -106,14 +109,25 @@ test('orders stay true through a life', async () => {
   server = next;
 
   // Asleep, and the connection is lost meanwhile.
-  const devtools = await page.context().newCDPSession(page);
-  await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
+  await tabs.freeze(page);
   proxy.swallow();
   await insert('asleep');
   await sql`delete from orders where customer = 'before'`;
-  await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+  await tabs.thaw(page);
+  const thawedAt = performance.now();
   await shows(page, 'asleep: new');
   await page.getByText('before: new').waitFor({ state: 'detached', timeout: 10_000 });
+  // Not by the watch, which takes two heartbeats.
+  expect(performance.now() - thawedAt).toBeLessThan(12_000);
+
+  // Hidden, with slow timers, it is the watch that finds out.
+  if (process.env['LONG'] === '1') {
+    await tabs.hide(page);
+    proxy.swallow();
+    await insert('hidden');
+    await page.getByText('hidden: new').waitFor({ state: 'attached', timeout: 60_000 });
+    await tabs.show(page);
+  }
 
   await page.context().setOffline(true);
   proxy.cut();
@@ -122,7 +136,7 @@ test('orders stay true through a life', async () => {
   await shows(page, 'offline: new');
 
   // Longer than the first token lasts.
-  while (performance.now() - startedAt < 17_000) {
+  while (performance.now() - startedAt < 15_000) {
     await insert('waiting');
     await page.waitForTimeout(1_000);
   }

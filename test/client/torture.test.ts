@@ -6,9 +6,9 @@
 import { afterAll, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import type { Page } from 'playwright-core';
-import { launchBrowser } from '../support/browser.ts';
 import { endAfterTests, temporaryFolder } from '../support/janitor.ts';
 import { randomFrom, seed } from '../support/random.ts';
+import { launchTabs, type Tabs } from '../support/tabs.ts';
 import { suffer, type Report } from './torture-client.ts';
 import { Tormentor, type Engine } from './tormentor.ts';
 
@@ -127,37 +127,41 @@ async function inChromium(tormentor: string, engine: Engine): Promise<readonly R
             headers: { 'content-type': 'text/html' },
           }),
   });
-  const browser = await launchBrowser();
+  const tabs = await launchTabs();
   try {
-    const { page } = await browser.newPage();
+    const page = await tabs.context.newPage();
     const { promise, resolve } = Promise.withResolvers<readonly Report[]>();
     await page.exposeFunction('told', resolve);
     await page.goto(`${site.url.href}?${new URLSearchParams({ tormentor, engine }).toString()}`);
-    const [reports] = await Promise.all([promise, disturb(page, promise)]);
+    const [reports] = await Promise.all([promise, disturb(tabs, page, promise)]);
     return reports;
   } finally {
-    await browser.close();
+    await tabs.close();
     await site.stop(true);
   }
 }
 
-/** Freezes and thaws the page, and takes its network away and back, until it has told its reports. */
-async function disturb(page: Page, told: Promise<unknown>): Promise<void> {
+/** Freezes, thaws and hides the page, and takes its network away and back, until it has told its reports. */
+async function disturb(tabs: Tabs, page: Page, told: Promise<unknown>): Promise<void> {
   const random = randomFrom(seed);
   let isOver = false;
   void told.then(() => (isOver = true));
-  const devtools = await page.context().newCDPSession(page);
   const until = performance.now() + tormentMs;
   const isTime = (): boolean => !isOver && performance.now() < until;
   while (isTime()) {
-    await page.waitForTimeout(1_000 + random() * 4_000);
-    if (random() < 0.5) {
-      await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
-      await page.waitForTimeout(random() * 6_000);
-      await devtools.send('Page.setWebLifecycleState', { state: 'active' });
+    await Bun.sleep(1_000 + random() * 4_000);
+    const kind = random();
+    if (kind < 0.4) {
+      await tabs.freeze(page);
+      await Bun.sleep(random() * 6_000);
+      await tabs.thaw(page);
+    } else if (kind < 0.6) {
+      await tabs.hide(page);
+      await Bun.sleep(random() * 6_000);
+      await tabs.show(page);
     } else {
       await page.context().setOffline(true);
-      await page.waitForTimeout(random() * 3_000);
+      await Bun.sleep(random() * 3_000);
       await page.context().setOffline(false);
     }
   }
