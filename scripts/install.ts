@@ -1,6 +1,7 @@
 // Brings what the project needs onto a bare machine: its dependencies, and Debian packages that tests use.
 
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { installGateways } from './gateway-programs.ts';
 import { runToEnd } from './run-to-end.ts';
 
 /** Installs exactly what the lockfile says. Ends this process when that fails: nothing would work after it. */
@@ -21,10 +22,20 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'chromium', commands: ['chromium', 'chromium-browser', 'google-chrome'] },
   { name: 'redis-server', commands: ['redis-server'] },
   { name: 'nginx', commands: ['nginx', '/usr/sbin/nginx'] },
+  { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
 ];
 
-/** Installs the Debian packages that some file under test/ names and this machine lacks; says what it cannot do. */
+/**
+ * Installs the Debian packages that some file under test/ names and this machine lacks, and the gateways that are none;
+ * says what it cannot do.
+ */
 export async function installTestPackages(): Promise<void> {
+  await installTestDebianPackages();
+  const missing = await installGateways();
+  if (missing !== undefined) console.error(missing);
+}
+
+async function installTestDebianPackages(): Promise<void> {
   const wanted = (await packagesOfTests()).filter((wish) => !isInstalled(wish.package));
   if (wanted.length === 0) return;
   const names = wanted.map((wish) => wish.package.name);

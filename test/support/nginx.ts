@@ -19,6 +19,8 @@ export interface Nginx {
 export interface NginxOptions {
   /** Of the nodes on 127.0.0.1. */
   readonly ports: readonly number[];
+  /** Nodes of one role each, for `upstream-roles.conf`: by the names that stand there. */
+  readonly roles?: Readonly<Record<string, readonly number[]>>;
   /** The file that takes the place of `upstream.conf`. */
   readonly upstream?: string;
   /** Replaces texts in the configuration, each of which must be there. */
@@ -73,11 +75,11 @@ function globals(folder: string): string {
 }
 
 function writeConfiguration(folder: string, port: number, options: NginxOptions): void {
-  const { ports, upstream = 'upstream.conf', edits = {} } = options;
+  const { ports, roles = {}, upstream = 'upstream.conf', edits = {} } = options;
   const texts = new Map(readdirSync(shipped).map((name) => [name, readFileSync(join(shipped, name), 'utf8')]));
-  const lines = /(?: {2}server node\d\.internal:3000( [^\n]*\n))+/;
-  const balancing = (texts.get(upstream) ?? '').replace(lines, (_all, rest: string) =>
-    ports.map((each) => `  server 127.0.0.1:${each}${rest}`).join(''),
+  const lines = /(?: {2}server ([a-z]+)\d\.internal:3000( [^\n]*\n))+/g;
+  const balancing = (texts.get(upstream) ?? '').replace(lines, (_all, role: string, rest: string) =>
+    (roles[role] ?? ports).map((each) => `  server 127.0.0.1:${each}${rest}`).join(''),
   );
   const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `  ${kind}_temp_path ${kind};\n`);
   let main = (texts.get('nginx.conf') ?? '')
