@@ -4,13 +4,15 @@ import type { Identity } from './access.ts';
 import type { Outlet } from './outlet.ts';
 import { Subscription, type Subscriber } from './subscription.ts';
 
+const isClosed = 1;
+const isSlow = 2;
+
 export class Connection implements Subscriber {
   readonly id: string;
   identity: Identity;
   readonly outlet: Outlet;
-  closed = false;
-  /** Too slow to be waited for; its own buffer limit decides its fate. */
-  slow = false;
+  /** One number for two truths: a field more would take every connection to the next larger size. */
+  #flags = 0;
   /** The only one as it is, several in a map: idle connections with one subscription are the most frequent by far. */
   #subscriptions: Subscription | Map<string, Subscription> | undefined;
 
@@ -22,6 +24,23 @@ export class Connection implements Subscriber {
 
   get account(): string {
     return this.identity.user ?? this.id;
+  }
+
+  get closed(): boolean {
+    return (this.#flags & isClosed) !== 0;
+  }
+
+  set closed(is: boolean) {
+    this.#flags = is ? this.#flags | isClosed : this.#flags & ~isClosed;
+  }
+
+  /** Too slow to be waited for; its own buffer limit decides its fate. */
+  get slow(): boolean {
+    return (this.#flags & isSlow) !== 0;
+  }
+
+  set slow(is: boolean) {
+    this.#flags = is ? this.#flags | isSlow : this.#flags & ~isSlow;
   }
 
   subscription(channel: string): Subscription | undefined {

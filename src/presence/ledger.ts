@@ -12,6 +12,7 @@ import { SmallMap } from './small-map.ts';
 import type { Applied, Change } from './store.ts';
 
 interface Own {
+  readonly connection: string;
   readonly user: string | null;
   data: string;
   /** Its connection is gone; it leaves when its time is over. */
@@ -69,6 +70,11 @@ export class Ledger {
     return this.#here.get(channel)?.get(connection)?.isParting === true;
   }
 
+  /** The id of a member of this node as the very text that its connection holds, so that lists need no other. */
+  idOf(channel: string, connection: string): string | undefined {
+    return this.#here.get(channel)?.get(connection)?.connection;
+  }
+
   /** Those in which anything of this node is, or on its way in or out. */
   channels(): Set<string> {
     const channels = new Set(this.#here.keys());
@@ -94,7 +100,7 @@ export class Ledger {
     if (this.#isAway) throw new RealtimeError('unavailable');
     const before = this.#here.get(channel)?.get(connection);
     const earlier = before?.data;
-    if (before === undefined) this.#add(channel, connection, { user, data, isParting: false });
+    if (before === undefined) this.#add(channel, { connection, user, data, isParting: false });
     else this.#renew(before, data);
     try {
       const applied = await this.#wait(channel, connection, membersMax);
@@ -151,13 +157,13 @@ export class Ledger {
     await this.#applying;
   }
 
-  #add(channel: string, connection: string, own: Own): void {
+  #add(channel: string, own: Own): void {
     let theirs = this.#here.get(channel);
     if (theirs === undefined) {
       theirs = new SmallMap();
       this.#here.set(channel, theirs);
     }
-    theirs.set(connection, own);
+    theirs.set(own.connection, own);
     this.#members++;
   }
 

@@ -85,6 +85,7 @@ export class NodePresence implements Presence {
       clock,
       log,
       listeners,
+      idOf: (channel, connection) => this.#ledger.idOf(channel, connection),
       changed: ({ channel }, told) => this.#announcer.changed(channel, told),
       read: (roster, snapshot, isAwaited) => {
         this.#compare(roster.channel, snapshot);

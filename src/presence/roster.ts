@@ -23,6 +23,8 @@ export interface RosterPorts {
   readonly clock: Clock;
   /** Connections of this node that are told. */
   readonly listeners: (channel: string) => number;
+  /** The id of a member of this node as a text that is held anyway. */
+  readonly idOf: (channel: string, connection: string) => string | undefined;
   /** Changes of a live list, in order. */
   readonly changed: (roster: Roster, told: readonly Told[]) => void;
   /** It was read; `isAwaited` when listeners knew an earlier one, or wait for the first. */
@@ -197,10 +199,14 @@ export class Roster {
     this.#epoch = epoch;
     this.#version = version;
     if (kind === 'leave') this.#members.delete(connection);
-    else this.#members.set(connection, member);
+    else this.#set(connection, member);
     if (left !== undefined) this.#members.delete(left);
     applied.push(change);
     return true;
+  }
+
+  #set(connection: string, member: string): void {
+    this.#members.set(this.#ports.idOf(this.channel, connection) ?? connection, member);
   }
 
   // Reading
@@ -241,7 +247,7 @@ export class Roster {
   #begin(snapshot: Snapshot): void {
     const inOrder = snapshot.members.toSorted((one, other) => sinceOf(one.member) - sinceOf(other.member));
     this.#members = new SmallMap();
-    for (const { connection, member } of inOrder) this.#members.set(connection, member);
+    for (const { connection, member } of inOrder) this.#set(connection, member);
     this.#epoch = snapshot.epoch;
     this.#version = snapshot.version;
     this.#text = undefined;
