@@ -6,11 +6,13 @@ import type { Access, Authenticate } from './access.ts';
 import type { Cluster } from './cluster.ts';
 import { Commands } from './commands.ts';
 import { Denials } from './denials.ts';
+import { Doubts } from './doubts.ts';
 import { Failures } from './failures.ts';
 import { Hub, type HubOptions } from './hub.ts';
 import type { Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
+import { Recoveries } from './recoveries.ts';
 import { Sessions } from './sessions.ts';
 import { Subscribing } from './subscribing.ts';
 import type { Subscription } from './subscription.ts';
@@ -53,9 +55,20 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
   const { nodeId, connectionPrefix, heartbeatSeconds, channelsPerConnectionMax } = options;
   const failures = new Failures(observer, log);
   const hub = new Hub(options, ports);
-  const subscribing = new Subscribing({ hub, access, presence, cluster, observer, failures, channelsPerConnectionMax });
+  const recoveries = new Recoveries(failures);
+  const subscribing = new Subscribing({
+    hub,
+    access,
+    presence,
+    cluster,
+    observer,
+    failures,
+    recoveries,
+    channelsPerConnectionMax,
+  });
   const isExempt = (subscription: Subscription): boolean => subscribing.isByBackend(subscription);
-  const denials = new Denials({ hub, access, presence, failures, isExempt });
+  const doubts = new Doubts({ hub, recoveries, failures, clock });
+  const denials = new Denials({ hub, access, presence, failures, doubts, isExempt });
   const commands = new Commands({
     hub,
     subscribing,

@@ -1,12 +1,12 @@
 // How a subscription ends when the right to it has ended, and a membership with the right to presence: after a token was
 // refreshed, or when rights are checked again.
 
-import type { ErrorCode } from '../protocol/codes.ts';
 import { encodeFrame } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Action } from '../rules/config.ts';
 import type { Access } from './access.ts';
 import type { Connection } from './connection.ts';
+import type { Doubts, Verdict } from './doubts.ts';
 import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
 import type { Presence } from './presence.ts';
@@ -17,6 +17,7 @@ export interface DenialsOptions {
   readonly access: Access;
   readonly presence: Presence;
   readonly failures: Failures;
+  readonly doubts: Doubts;
   /** A subscription that no right can end. */
   readonly isExempt: (subscription: Subscription) => boolean;
 }
@@ -31,7 +32,10 @@ export class Denials {
     this.#options = options;
   }
 
-  /** Ends the subscriptions that are no longer allowed; answers how many. */
+  /**
+   * Ends the subscriptions that are no longer allowed; answers how many. Where nobody could be asked, the subscription is
+   * suspended, and the check is repeated in the background.
+   */
   async leaveDenied(connection: Connection): Promise<number> {
     let left = 0;
     const held = connection.subscriptions.filter((subscription) => !this.#options.isExempt(subscription));
@@ -45,43 +49,49 @@ export class Denials {
 
   async #leaveIfDenied(connection: Connection, subscription: Subscription): Promise<boolean> {
     const { channel } = subscription;
-    const reason = await this.#denial(connection, 'subscribe', channel);
+    const check = () => this.#checkBoth(connection, channel);
+    const verdict = await check();
     // One that began meanwhile was asked about as it began.
     if (connection.subscription(channel) !== subscription) return false;
-    if (reason === undefined) return this.#leavePresenceIfDenied(connection, subscription);
-    this.#end(connection, channel, reason);
-    return true;
+    const forbid = () => this.#end(connection, channel);
+    if (verdict === 'forbidden') forbid();
+    else if (verdict === 'unknown') this.#options.doubts.begin(connection, subscription, check, forbid);
+    return verdict === 'forbidden';
   }
 
-  #end(connection: Connection, channel: string, reason: string): void {
+  /** The right to be subscribed, and with it the right to be a member of the channel. */
+  async #checkBoth(connection: Connection, channel: string): Promise<Verdict> {
+    const { presence } = this.#options;
+    const verdict = await this.#check(connection, 'subscribe', channel);
+    if (verdict !== 'allowed' || !presence.has(connection.id, channel)) return verdict;
+    const member = await this.#check(connection, 'presence', channel);
+    if (member !== 'forbidden' || !presence.has(connection.id, channel)) return member;
+    // An event stream asked for both, and has no other way to be told.
+    if (!connection.outlet.takesCommands) return 'forbidden';
+    this.#endMembership(connection, channel);
+    return 'allowed';
+  }
+
+  #end(connection: Connection, channel: string): void {
     this.#options.hub.unsubscribe(connection, channel);
-    connection.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason }));
+    connection.outlet.send('unsubscribed', encodeFrame({ type: 'unsubscribed', channel, reason: 'forbidden' }));
   }
 
   /** A WebSocket stays subscribed, and hears by an error of its own that it is no member any more. */
-  async #leavePresenceIfDenied(connection: Connection, { channel }: Subscription): Promise<boolean> {
+  #endMembership(connection: Connection, channel: string): void {
     const { presence, failures } = this.#options;
-    if (!presence.has(connection.id, channel)) return false;
-    const reason = await this.#denial(connection, 'presence', channel);
-    if (reason === undefined || !presence.has(connection.id, channel)) return false;
-    // An event stream asked for both, and has no other way to be told.
-    if (!connection.outlet.takesCommands) {
-      this.#end(connection, channel, reason);
-      return true;
-    }
     presence.leave(connection, channel);
-    const error = new RealtimeError(reason, `This connection is no member of ${channel} any more.`);
+    const error = new RealtimeError('forbidden', `This connection is no member of ${channel} any more.`);
     failures.reply(connection.outlet, error, undefined, channel);
-    return false;
   }
 
-  async #denial({ identity, account }: Connection, action: Action, channel: string): Promise<ErrorCode | undefined> {
+  async #check({ identity, account }: Connection, action: Action, channel: string): Promise<Verdict> {
     const { access, failures } = this.#options;
     try {
-      return (await access.may(identity, action, channel, account)) ? undefined : 'forbidden';
+      return (await access.may(identity, action, channel, account)) ? 'allowed' : 'forbidden';
     } catch (error) {
-      // Whoever decides cannot be asked: nobody may stay on a guess.
-      return failures.expected(error).code;
+      failures.expected(error);
+      return 'unknown';
     }
   }
 }

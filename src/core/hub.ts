@@ -18,6 +18,7 @@ import { paceLimits, waitForPace } from './pace.ts';
 import type { Presence } from './presence.ts';
 import { PageBudget } from './page-budget.ts';
 import { Publication, type Sender } from './publication.ts';
+import type { Recovering } from './recoveries.ts';
 import type { RecoveryLimits } from './recovery.ts';
 import { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
@@ -149,6 +150,18 @@ export class Hub implements SyncEvents {
     this.#ports.presence.leave(connection, name);
     connection.outlet.leave(name);
     this.#remove(connection, subscription);
+  }
+
+  /** No publication reaches the subscription from here on, until it is resumed. */
+  suspend(subscription: Subscription): void {
+    this.#channels.get(subscription.channel)?.members.suspend(subscription);
+  }
+
+  /** Goes on from where the subscription was suspended. Answers a recovery that the caller begins, if there is one. */
+  resume(subscription: Subscription): Recovering | undefined {
+    const channel = this.#channels.get(subscription.channel);
+    const recovery = channel?.members.resume(subscription, channel.rule.recoverable);
+    return channel === undefined || recovery === undefined ? undefined : { subscription, channel, recovery };
   }
 
   /** The connection is gone: ends all of its subscriptions. */

@@ -4,6 +4,7 @@
 //   added        nothing is sent to it yet
 //   recovering   live publications are held back for it, and history is read; see recovery.ts
 //   live         its transport's fan-out reaches it
+//   suspended    nothing reaches it, and nothing is held for it; it goes on from where it was suspended
 
 import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
@@ -102,6 +103,8 @@ export class Members {
 
   /** From here on the fan-out reaches the subscriber: it has been sent everything up to the channel's position. */
   goLive(subscription: Subscription): void {
+    // Whoever suspends it resumes it, whatever was under way then.
+    if (subscription.phase === 'suspended') return;
     this.endRecovery(subscription);
     const { outlet } = subscription.subscriber;
     subscription.phase = 'live';
@@ -120,6 +123,28 @@ export class Members {
 
   remove(subscription: Subscription): void {
     if (!this.#subscriptions.delete(subscription)) return;
+    this.#stop(subscription);
+  }
+
+  /** Nothing reaches it from here on. What it has been sent is where it goes on, once it is resumed. */
+  suspend(subscription: Subscription): void {
+    const { isLive, recovery } = subscription;
+    if (isLive) subscription.start = this.#home.position;
+    else if (recovery !== undefined) subscription.start = recovery.position;
+    this.#stop(subscription);
+    subscription.phase = 'suspended';
+    if (isLive) subscription.subscriber.outlet.rest(this.#home.name);
+  }
+
+  /** Of a channel that keeps nothing it is live at once; else it recovers, and the caller runs the recovery. */
+  resume(subscription: Subscription, recoverable: boolean): Recovery | undefined {
+    subscription.phase = 'added';
+    if (recoverable) return this.holdFor(subscription);
+    this.goLive(subscription);
+    return undefined;
+  }
+
+  #stop(subscription: Subscription): void {
     subscription.recovery?.cancel();
     this.endRecovery(subscription);
     if (!subscription.isLive) return;

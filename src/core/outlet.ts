@@ -39,6 +39,8 @@ export interface Outlet {
   /** From now on the transport's `Fanout` reaches this connection on the channel. */
   join(channel: string): void;
   leave(channel: string): void;
+  /** As `leave`, of a channel that it joins again: an event stream keeps its place in it. */
+  rest(channel: string): void;
   /** As `join`, for what changes in the channel's presence. Connections are told by shards, a few small numbers. */
   joinPresence(channel: string, shard: number): void;
   leavePresence(channel: string, shard: number): void;

@@ -50,6 +50,8 @@ export interface RecoveryPorts {
   monotonic(): number;
 }
 
+/** A place in no log: whoever goes on from there is told a gap. */
+const nowhere: Position = { epoch: '', offset: 0 };
 /** The socket is looked at each time it was given this much: a page of large publications is larger than its buffer. */
 const roomEveryBytes = 128 << 10;
 /** Publications sent without looking whether others wait. */
@@ -75,6 +77,11 @@ export class Recovery {
     this.#ports = ports;
     this.#limits = limits;
     this.#startedAt = ports.monotonic();
+  }
+
+  /** Up to here the subscriber was sent everything, or told a gap: nowhere while a gap was found and not told. */
+  get position(): Position {
+    return this.#gap === undefined ? this.#position : nowhere;
   }
 
   /** A live publication of the channel, while the subscriber is not live yet. */

@@ -111,7 +111,7 @@ export class Sessions {
 
   /**
    * Checks again whether the user's connections, or all of them, may stay where they are subscribed. Answers how many
-   * subscriptions were ended: one that cannot be checked ends too. Rejects, with the old rules in force, when the new
+   * subscriptions were ended: one that cannot be checked is suspended. Rejects, with the old rules in force, when the new
    * ones cannot be read.
    */
   async reauthorize(user: string | undefined): Promise<number> {

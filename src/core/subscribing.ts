@@ -20,7 +20,7 @@ import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
 import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
-import { Recoveries } from './recoveries.ts';
+import type { Recoveries } from './recoveries.ts';
 import type { Recovery } from './recovery.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -49,6 +49,7 @@ export interface SubscribingOptions {
   readonly cluster: () => Cluster | undefined;
   readonly observer: HubObserver;
   readonly failures: Failures;
+  readonly recoveries: Recoveries;
   readonly channelsPerConnectionMax: number;
 }
 
@@ -69,11 +70,9 @@ export class Subscribing {
   /** Channels whose subscribers on the other nodes are being counted. */
   readonly #counting = new Map<string, Promise<number>>();
   readonly #byBackend = new WeakSet<Subscription>();
-  readonly #recoveries: Recoveries;
 
   constructor(options: SubscribingOptions) {
     this.#options = options;
-    this.#recoveries = new Recoveries(options.failures);
   }
 
   /** Throws when one of the channels is not allowed or cannot be opened; then none of them was subscribed. */
@@ -309,7 +308,7 @@ export class Subscribing {
       return;
     }
     this.#options.observer.recovery(recovered ? 'recovered' : 'gap');
-    this.#recoveries.begin(connection, { subscription, channel, recovery });
+    this.#options.recoveries.begin(connection, { subscription, channel, recovery });
   }
 }
 

@@ -20,7 +20,7 @@ export class Subscription {
   /** Where it began: publications up to here were not sent by it. Those that begin together share the object. */
   start: Position;
   /** Its recovery, until the subscriber has caught up; `live` once the transport's fan-out reaches it. */
-  phase: 'added' | 'live' | Recovery = 'added';
+  phase: 'added' | 'live' | 'suspended' | Recovery = 'added';
 
   constructor(channel: string, subscriber: Subscriber, start: Position) {
     this.channel = channel;

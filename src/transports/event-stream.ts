@@ -189,6 +189,16 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     else for (const other of stillLive) this.#fanout.addAlone(other, this);
   }
 
+  /** Its cursor stays where it is in the channel, until the stream joins it again. */
+  rest(channel: string): void {
+    const { live, cursor = this.#cursor } = this.#fanout.detach(this);
+    const stillLive = live.filter((other) => other !== channel);
+    this.#joined = stillLive.length;
+    // A copy: the group's own cursor moves on.
+    this.#cursor = cursor?.narrowed(this.channels);
+    for (const other of stillLive) this.#fanout.addAlone(other, this);
+  }
+
   joinPresence(channel: string, shard: number): void {
     this.presences = [...this.presences, { channel, shard }];
     this.#fanout.joinPresence(channel, shard, this);

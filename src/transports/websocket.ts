@@ -137,6 +137,10 @@ export class WebSocketConnection implements Outlet {
     this.#socket?.unsubscribe(channel);
   }
 
+  rest(channel: string): void {
+    this.leave(channel);
+  }
+
   joinPresence(channel: string, shard: number): void {
     this.#socket?.subscribe(presenceTopic(channel, shard));
   }

@@ -130,6 +130,10 @@ export class RecordingOutlet implements Outlet {
     this.#fanout.join(channel, this);
   }
 
+  rest(channel: string): void {
+    this.leave(channel);
+  }
+
   leave(channel: string): void {
     this.joined.delete(channel);
     this.#fanout.leave(channel, this);

@@ -147,6 +147,15 @@ test('nothing published after a right has ended is heard, however it came to end
         await idle();
       }
       expect(renewals.every(({ done }) => done)).toBe(true);
+      // Where nobody could be asked the check is repeated for some seconds; then the connection ends.
+      for (let waited = 0; waited < 60; waited++) {
+        clock.advance(500);
+        while (gate.release(0)) await idle();
+        await idle();
+      }
+      for (const { session } of people.filter(({ session: { closed } }) => !closed)) {
+        expect(session.subscriptions.filter(({ phase }) => phase === 'suspended')).toEqual([]);
+      }
       for (const [index] of channels.entries()) await act(['publish', index]);
       for (const { outlet, session } of people) {
         const heard = outlet.told.flatMap((told) => (told.kind === 'message' ? [Number(told.publication.data)] : []));
