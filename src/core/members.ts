@@ -218,11 +218,12 @@ export class Members {
 
   #recoveryPorts(subscription: Subscription): RecoveryPorts {
     const { subscriber } = subscription;
-    const { clock, pages, slices } = this.#ports;
+    const { observer, clock, pages, slices } = this.#ports;
     return {
       connection: subscriber.id,
       head: () => this.#home.position,
       gap: (reason, position) => this.#tellGap(subscriber, reason, position),
+      sent: (count) => observer.sent('message', this.#home.name, count),
       goLive: () => this.goLive(subscription),
       monotonic: () => clock.monotonic(),
       pause: () => clock.sleep(pauseMs),

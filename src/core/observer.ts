@@ -19,7 +19,7 @@ export interface HubObserver {
   published(source: PublicationSource, channel: string): void;
   /** A publication was handed to `count` connections, `seconds` after it was accepted. */
   delivered(channel: string, count: number, seconds: number): void;
-  /** A frame about presence, such as `join`, was handed to `count` connections. */
+  /** Frames of a type were handed to connections, so many in all: about presence, or publications that one recovers. */
   sent(type: string, channel: string, count: number): void;
   /** A publication could not be written to one or more connections. */
   broadcastFailed(): void;

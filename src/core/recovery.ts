@@ -43,6 +43,8 @@ export interface RecoveryPorts {
   head(): Position;
   /** Tells the subscriber, and counts, that it may have missed some. */
   gap(reason: GapReason, position: Position): void;
+  /** Counts publications that the subscriber was sent. */
+  sent(count: number): void;
   /** Makes the subscriber live; called in the same synchronous step in which it got the last that it lacked. */
   goLive(): void;
   /** A short while, for this node to catch up. */
@@ -258,7 +260,9 @@ export class Recovery {
       this.#position = { epoch: publication.epoch, offset: publication.offset };
       if (publication.except !== connection) fresh.push(publication);
     }
-    if (fresh.length > 0) outlet.deliver(fresh);
+    if (fresh.length === 0) return;
+    outlet.deliver(fresh);
+    this.#ports.sent(fresh.length);
   }
 
   #tellGap(): void {

@@ -73,7 +73,7 @@ export function hubMetrics(registry: Registry, node: string): HubObserver {
   const limited = counter(
     registry,
     'sobranie_rate_limited_total',
-    'Refused by a limit: `commands`, `connections`, `connects`, `authentications`, `frames` or `queue`',
+    'Refused by a limit: `commands`, `subscribes`, `connections`, `connects`, `authentications`, `frames` or `queue`',
     ['kind'],
   );
   const limitedOf = new Children((kind) => fromZero(limited.labels(kind)), limitKinds);
