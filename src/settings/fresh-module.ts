@@ -5,6 +5,7 @@
 
 import { readFileSync, realpathSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
+import { isInsideExecutable } from '../shipped/files.ts';
 
 const serverFolder = resolve(import.meta.dir, '..') + sep;
 
@@ -21,7 +22,7 @@ export class FreshModule {
   /** The first load may answer what someone else in this process has loaded. Rejects as reading and evaluating do. */
   async load(): Promise<unknown> {
     // Where a link leads to another folder now, only the real path of the file has changed.
-    const path = realpathSync(this.#path);
+    const path = isInsideExecutable(this.#path) ? this.#path : realpathSync(this.#path);
     // The query is a part of a module's name. An evaluation that has not ended cannot be forgotten, and importing its
     // name again would only join it.
     const name = this.#loads++ === 0 ? path : `${path}?load=${this.#loads}`;

@@ -1,10 +1,12 @@
 // Reads the channel rules from the configuration file, at the start and at each reload.
 
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { plugin } from 'bun';
 import { configFaults } from '../rules/faults.ts';
 import { defineConfig, type RealtimeConfig } from '../rules/config.ts';
 import { Rules } from '../rules/rules.ts';
+import { isExecutable, shippedPath } from '../shipped/files.ts';
 import { within } from '../time/within.ts';
 import { FreshModule } from './fresh-module.ts';
 import { SettingsError, type Settings } from './settings.ts';
@@ -28,7 +30,14 @@ plugin({
   },
 });
 
-const shippedFile = resolve(import.meta.dir, '../../realtime.config.ts');
+const fileName = 'realtime.config.ts';
+
+/** The executable brings rules too, and takes those of the folder where it is started if there are any. */
+function standardFile(): string {
+  const here = resolve(fileName);
+  return isExecutable && existsSync(here) ? here : shippedPath(fileName);
+}
+
 const readMsMax = 5_000;
 
 export class RulesFile {
@@ -36,7 +45,7 @@ export class RulesFile {
   readonly #module: FreshModule;
 
   constructor(path: string | undefined) {
-    this.path = path === undefined ? shippedFile : resolve(path);
+    this.path = path === undefined ? standardFile() : resolve(path);
     this.#module = new FreshModule(this.path);
   }
 

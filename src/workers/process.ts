@@ -1,7 +1,7 @@
 // One worker: its process, and the next process when that ends by itself. Knows nothing of the other workers.
 
-import { join } from 'node:path';
 import type { Logger } from '../app/logger.ts';
+import { isExecutable, shippedPath } from '../shipped/files.ts';
 import { backoffCeilingMs } from '../time/backoff.ts';
 import type { Order, Report } from './link.ts';
 
@@ -34,6 +34,11 @@ export class WorkerEndedEarly extends Error {
     this.name = 'WorkerEndedEarly';
     this.exitCode = exitCode;
   }
+}
+
+/** The command line of this very server. */
+function serverCommand(): string[] {
+  return [process.execPath, isExecutable ? 'start' : shippedPath('src/main.ts')];
 }
 
 type Child = Bun.Subprocess<'ignore', 'inherit', 'inherit'>;
@@ -113,7 +118,7 @@ export class WorkerProcess {
     const { environment } = this.#parts;
     const startedAt = performance.now();
     this.#url = undefined;
-    const child: Child = Bun.spawn([process.execPath, join(import.meta.dir, '../main.ts')], {
+    const child: Child = Bun.spawn(serverCommand(), {
       env: { ...environment },
       stdio: ['ignore', 'inherit', 'inherit'],
       serialization: 'json',

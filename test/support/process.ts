@@ -32,7 +32,11 @@ const projectFolder = resolve(import.meta.dir, '../..');
 
 /** Starts the server and waits until it listens. */
 export async function startServer(environment: Environment = {}, timeoutMs = 20_000): Promise<RunningServer> {
-  const server = spawnServer(environment);
+  return listening(spawnServer(environment), timeoutMs);
+}
+
+/** Waits until a server that was spawned listens. */
+export async function listening(server: RunningProcess, timeoutMs = 20_000): Promise<RunningServer> {
   const [, printed = ''] = await server.waitForOutput(/listening on (http:\/\/\S+)/, timeoutMs);
   const url = new URL(printed);
   // What it is bound to, such as 0.0.0.0, is not everywhere an address to connect to.
@@ -43,6 +47,11 @@ export async function startServer(environment: Environment = {}, timeoutMs = 20_
 /** Starts the server and waits for nothing: for starts that fail. */
 export function spawnServer(environment: Environment = {}): RunningProcess {
   return spawnScript(join(projectFolder, 'src/main.ts'), environment);
+}
+
+/** Runs any program, in another folder than the project's. */
+export function spawnProgram(command: readonly string[], environment: Environment, cwd: string): RunningProcess {
+  return spawn([...command], environment, cwd);
 }
 
 /** Runs any script of the project with this Bun. */
@@ -64,11 +73,11 @@ export function spawnShell(line: string, environment: Environment = {}): Running
  * What the process prints goes into files. A pipe has two faults: its reader was seen to stop while the process went on
  * writing, and it stays open for as long as a program that the process started.
  */
-function spawn(command: string[], environment: Environment): RunningProcess {
+function spawn(command: string[], environment: Environment, cwd = projectFolder): RunningProcess {
   const folder = temporaryFolder('output');
   const output = { stdout: join(folder, 'stdout'), stderr: join(folder, 'stderr') };
   const child = Bun.spawn(command, {
-    cwd: projectFolder,
+    cwd,
     env: environmentOf(environment),
     stdin: 'ignore',
     stdout: Bun.file(output.stdout),

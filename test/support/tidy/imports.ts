@@ -8,6 +8,8 @@ import { isScript, type SourceFile } from './source-files.ts';
 export const floors: Readonly<Record<string, number>> = {
   protocol: 0,
   time: 0,
+  /** Files that ship with the server. */
+  shipped: 0,
   rules: 1,
   database: 1,
   redis: 1,

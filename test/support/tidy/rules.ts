@@ -55,7 +55,8 @@ export const nothingLater: Rule = (file) => matches(file, 'text', laterPattern, 
 
 /** Programs may: those that tests start, too. */
 export const noConsole: Rule = (file) =>
-  file.path.endsWith('.test.ts') || /^(src\/(?!app\/|main\.ts$)|packages\/(?!client\/src\/debug\.ts$))/.test(file.path)
+  file.path.endsWith('.test.ts') ||
+  /^(src\/(?!app\/|cli\/|main\.ts$|sobranie\.ts$)|packages\/(?!client\/src\/debug\.ts$))/.test(file.path)
     ? inScripts(file, 'code', /\bconsole\.\w+/g, 'the log is for this')
     : [];
 
