@@ -5,6 +5,8 @@ import { connect, type Database } from '../database/connect.ts';
 import { migrate } from '../database/migrate.ts';
 import type { CloseStack } from './close-stack.ts';
 import { startEmbeddedPostgres } from '../embedded/embedded-postgres.ts';
+import { systemClock } from '../time/clock.ts';
+import { isPassingFailure, patiently } from '../time/patiently.ts';
 import { redactUrl, type Logger } from './logger.ts';
 import type { Settings } from '../settings/settings.ts';
 
@@ -24,7 +26,11 @@ const poolSize = 4;
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
   const { url, directUrl, psql } = await locate(settings, log, closing);
   const startedAt = performance.now();
-  await migrate(directUrl);
+  await patiently(() => migrate(directUrl), {
+    mayPass: isPassingFailure,
+    waiting: (error) => log.warn({ err: error }, 'waiting for the database'),
+    clock: systemClock,
+  });
   log.debug({ ms: Math.round(performance.now() - startedAt), database: redactUrl(url) }, 'database is up to date');
   const applicationName = `sobranie ${settings.nodeId}`;
   const sql = connect(url, { applicationName, max: poolSize });

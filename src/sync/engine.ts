@@ -34,6 +34,7 @@ export interface EngineParts {
 
 export interface EngineLog {
   error(details: { readonly err: unknown }, message: string): void;
+  warn(details: { readonly err: unknown }, message: string): void;
   debug(details: { readonly err: unknown }, message: string): void;
 }
 

@@ -42,7 +42,7 @@ async function harness(): Promise<SyncHarness> {
     database: { sql, url: '', directUrl: '', applicationName: 'none' },
     observer: silentObserver,
     clock,
-    log: { error: () => undefined, debug: () => undefined },
+    log: { error: () => undefined, warn: () => undefined, debug: () => undefined },
     closing: { add: (_what, close) => closers.push(close) },
   };
   const closeNodes = async (): Promise<void> => {

@@ -4,6 +4,7 @@
 import { IntoAdapter } from '../../changes/into-adapter.ts';
 import { openRedis } from '../../redis/client.ts';
 import { redisTarget } from '../../redis/target.ts';
+import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { RedisAdapter } from './adapter.ts';
 import { redisLimits } from './limits.ts';
@@ -18,7 +19,7 @@ export interface RedisSettings {
   readonly prefix: string;
 }
 
-/** Rejects when Redis cannot be reached. */
+/** Rejects when Redis cannot be reached, after a while if that may pass. */
 export async function openRedisEngine({ url, tlsCa, prefix }: RedisSettings, parts: EngineParts): Promise<OpenEngine> {
   const { incarnation, observer, clock, log, closing } = parts;
   const target = redisTarget({ url, tlsCa });
@@ -30,7 +31,11 @@ export async function openRedisEngine({ url, tlsCa, prefix }: RedisSettings, par
     observer,
     log: (message, error) => log.error({ err: error }, message),
   });
-  const { client } = await openRedis({ target, clock });
+  const { client } = await patiently(() => openRedis({ target, clock }), {
+    mayPass: isPassingFailure,
+    waiting: (error) => log.warn({ err: error }, 'waiting for Redis'),
+    clock,
+  });
   closing.add('Redis client', () => client.disconnect());
   return {
     adapter,

@@ -1,0 +1,46 @@
+// A start beside others: the database or Redis may come up a little later, or may have no room at this moment.
+
+import { backoffMs } from './backoff.ts';
+import type { Clock } from './clock.ts';
+
+export interface PatienceOptions {
+  /** Whether the failure may pass by itself. A wrong password does not. */
+  readonly mayPass: (error: unknown) => boolean;
+  /** Called once, with the first failure that may pass. */
+  readonly waiting: (error: unknown) => void;
+  readonly clock: Clock;
+}
+
+/** An orchestrator starts the process again, so it need not wait for long. */
+const patienceMs = 10_000;
+const pauses = { firstMs: 200, maxMs: 1_000 };
+
+/** Tries again for a while as long as failures may pass. Rejects with the last failure. */
+export async function patiently<Value>(attempt: () => Promise<Value>, options: PatienceOptions): Promise<Value> {
+  const { mayPass, waiting, clock } = options;
+  const until = clock.monotonic() + patienceMs;
+  for (let failures = 0; ; failures++) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!mayPass(error) || clock.monotonic() > until) throw error;
+      if (failures === 0) waiting(error);
+      await clock.sleep(pauses.firstMs / 2 + backoffMs(failures, pauses, clock));
+    }
+  }
+}
+
+const passingCodes = new Set([
+  ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
+  // The PostgreSQL driver's own, and those of a server that starts, ends, or has no session left.
+  ...['CONNECT_TIMEOUT', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', '57P01', '57P03', '53300'],
+]);
+
+/** Of a network, or of a server that is starting or full; looks at what caused the error too. */
+export function isPassingFailure(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as Error & { code?: unknown };
+  if (typeof code === 'string' && passingCodes.has(code)) return true;
+  if (/^(?:LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)\b|max number of clients/.test(error.message)) return true;
+  return isPassingFailure(error.cause);
+}
