@@ -36,6 +36,8 @@ import { Shutdown } from './shutdown.ts';
 import { listeningUrl } from './banner.ts';
 
 const keptSweepEveryMs = 5_000;
+/** The answer to whoever asked for the drain leaves within this time. */
+const drainDelayMs = 100;
 
 export interface Node {
   readonly url: string;
@@ -140,6 +142,8 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
     rules,
     clock,
     incarnation,
+    // As a signal would: in a worker the keeper replaces it.
+    drain: () => setTimeout(() => process.kill(process.pid, 'SIGTERM'), drainDelayMs),
     log,
     closing,
   });

@@ -14,6 +14,7 @@ import type { Hub } from '../core/hub.ts';
 import type { Metrics } from '../metrics/metrics.ts';
 import { Admission } from '../transports/admission.ts';
 import { RefusalLog } from '../transports/refusal-log.ts';
+import { nodeRoutes } from '../api/nodes.ts';
 import { presenceRoutes } from '../api/presence.ts';
 import { apiRoutes } from '../api/publish.ts';
 import { apiOrigins, preflightRoutes } from '../api/cross-origin.ts';
@@ -181,8 +182,19 @@ export function createServer(parts: ServerParts): Elysia {
     const present = presenceRoutes({ presence: parts.presence, serverAccess });
     const { maxMessageBytes: messageBytesMax } = settings;
     const users = userRoutes({ hub, cluster: parts.cluster, serverAccess, messageBytesMax, clock });
+    const nodes = nodeRoutes({
+      node: settings.nodeId,
+      version: parts.version,
+      cluster: parts.cluster,
+      serverAccess,
+      clock,
+      peerOf,
+      addressOf: anyAddressOf,
+    });
     const calls = new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins));
-    app.use(calls.use(api).use(present).use(users).use(rights).use(ticketing)).use(swaggerRoutes(parts.version));
+    app
+      .use(calls.use(api).use(present).use(users).use(rights).use(nodes).use(ticketing))
+      .use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

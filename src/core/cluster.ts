@@ -34,6 +34,14 @@ export interface UserConnection {
   readonly channels: readonly string[];
 }
 
+/** A node that is known to be alive. */
+export interface NodeState {
+  readonly node: string;
+  readonly connections: number;
+  /** When it joined, in Unix milliseconds. */
+  readonly since: number;
+}
+
 /** An answer of many nodes. Empty `incomplete`: all of them; else the nodes of which all or some is missing. */
 export interface Gathered<Value> {
   readonly value: Value;
@@ -42,6 +50,13 @@ export interface Gathered<Value> {
 
 /** All answer within about a second, with what was gathered until then. */
 export interface Cluster {
+  /** All nodes known to be alive, by name. */
+  nodes(): readonly NodeState[];
+  /**
+   * Asks a node to drain, as a signal to its process does. Resolves with false when no node has this name; throws
+   * `unavailable` when the node does not answer. A node that drains already goes on with it.
+   */
+  drain(node: string): Promise<boolean>;
   /** Channels with subscribers, summed over all nodes. Does not throw. */
   channelCounts(): Promise<Gathered<readonly ChannelCount[]>>;
   /**

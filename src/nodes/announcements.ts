@@ -1,17 +1,12 @@
 // The publications on `$nodes`: each change once, however many nodes have noticed it. All of them publish it under the
 // same idempotency key, and the log keeps the first. Where the channel has no log, one node is chosen to publish.
 
+import type { NodeState } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Rules } from '../rules/rules.ts';
 import type { Clock } from '../time/clock.ts';
 
 const nodesChannel = '$nodes';
-
-export interface NodeState {
-  readonly node: string;
-  readonly connections: number;
-  readonly since: number;
-}
 
 export interface Change {
   readonly event: 'up' | 'down';

@@ -25,6 +25,8 @@ export interface Self {
   readonly users: Users;
   readonly limits: Limits;
   readonly clock: Clock;
+  /** Begins a shutdown of this process a moment later, so that the answer can leave. */
+  readonly drain: () => void;
 }
 
 export interface AnswerPorts {
@@ -38,7 +40,7 @@ export interface AnswerPorts {
  * undefined for a question that this node does not understand.
  */
 export function doHere(
-  { hub, sessions, users, limits }: Self,
+  { hub, sessions, users, limits, drain }: Self,
   { about, user, of, channel, connection, frame }: Omit<Ask, 'kind' | 'from' | 'id'>,
 ): MaybePromise<number> | undefined {
   switch (about) {
@@ -46,6 +48,9 @@ export function doHere(
       return user === undefined ? undefined : sessions.disconnect(user);
     case 'reauthorize':
       return sessions.reauthorize(user);
+    case 'drain':
+      drain();
+      return 1;
     case 'connections':
       return of === undefined ? undefined : limits.connectionsOf(of);
     case 'subscribers':

@@ -41,6 +41,8 @@ export type CountQuestion =
   | { readonly about: 'disconnect'; readonly user: string }
   /** Check the rights of the user, or of everyone, again: how many subscriptions ended. */
   | { readonly about: 'reauthorize'; readonly user?: string }
+  /** Drain, as after a signal: 1. To one node alone. */
+  | { readonly about: 'drain' }
   /** How many connections count under a key of the limits, see core/limits.ts. */
   | { readonly about: 'connections'; readonly of: string }
   | { readonly about: 'subscribers'; readonly channel: string }

@@ -9,12 +9,12 @@
 // A node may be taken for dead by mistake, since one node can miss what others receive. After its next beat it gets a
 // doubt, and comes up again in its next term. Over a sync layer of one process there are no other nodes.
 
-import type { Cluster } from '../core/cluster.ts';
+import type { Cluster, NodeState } from '../core/cluster.ts';
 import type { Failures } from '../core/failures.ts';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Rules } from '../rules/rules.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { Announcements, type NodeState } from './announcements.ts';
+import { Announcements } from './announcements.ts';
 import { answer, type Self } from './answers.ts';
 import { decodeControl, encodeControl, isForAnother, type Beat, type Hello } from './control-message.ts';
 import { answerMsMax, Inquiries } from './inquiry.ts';
@@ -69,7 +69,14 @@ export class Nodes {
     const tell = (data: string): Promise<void> => hub.tellNodes(data);
     const peers = (): readonly Peer[] => this.#peers.live;
     this.#inquiries = new Inquiries({ incarnation: this.incarnation, peers, tell });
-    this.cluster = new WholeCluster({ self: options, failures, inquiries: this.#inquiries, peers });
+    this.cluster = new WholeCluster({
+      self: options,
+      node: options.nodeId,
+      nodes: () => this.nodes,
+      failures,
+      inquiries: this.#inquiries,
+      peers,
+    });
     this.#announcements = new Announcements({
       hub,
       rules,

@@ -1,6 +1,6 @@
 // Questions to all nodes together, including this one.
 
-import type { ChannelCount, Cluster, Gathered, UserConnection } from '../core/cluster.ts';
+import type { ChannelCount, Cluster, Gathered, NodeState, UserConnection } from '../core/cluster.ts';
 import type { Failures } from '../core/failures.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { doHere, type Self } from './answers.ts';
@@ -15,6 +15,9 @@ type Counts = Gathered<readonly ChannelCount[]>;
 
 export interface WholeClusterPorts {
   readonly self: Self;
+  /** This node's name. */
+  readonly node: string;
+  readonly nodes: () => readonly NodeState[];
   readonly failures: Failures;
   readonly inquiries: Inquiries;
   readonly peers: () => readonly Peer[];
@@ -27,6 +30,23 @@ export class WholeCluster implements Cluster {
 
   constructor(ports: WholeClusterPorts) {
     this.#ports = ports;
+  }
+
+  nodes(): readonly NodeState[] {
+    return this.#ports.nodes();
+  }
+
+  async drain(node: string): Promise<boolean> {
+    const { self, inquiries, peers } = this.#ports;
+    if (node === this.#ports.node) {
+      self.drain();
+      return true;
+    }
+    const peer = peers().find((each) => each.node === node);
+    if (peer === undefined) return false;
+    const silent = await inquiries.askOne(peer, { about: 'drain' }, () => undefined);
+    if (silent.length > 0) throw new RealtimeError('unavailable');
+    return true;
   }
 
   channelCounts(): Promise<Counts> {

@@ -95,7 +95,7 @@ test('docs/operate.md: a role with these grants migrates a database that is anot
   const appUrl = clusterUrl.replace(/postgres$/, 'app');
   for (const block of readDocument('docs/operate.md').blocks.filter(isTested)) await execute(appUrl, block.text);
   const url = appUrl.replace('//postgres@', '//sobranie@');
-  const migration = spawnScript('scripts/migrate.ts', { DATABASE_URL: url });
+  const migration = spawnScript('src/sobranie.ts', { DATABASE_URL: url }, ['migrate']);
   expect(await migration.waitForExit()).toBe(0);
   await execute(url, `SELECT realtime.send('posts', '{}')`);
 });

@@ -128,6 +128,8 @@ interface TestNode extends HubHarness {
   readonly nodes: Nodes;
   readonly end: SharedEnd;
   readonly said: string[];
+  /** How often it was asked to drain. */
+  readonly drains: () => number;
 }
 
 class TestCluster {
@@ -148,6 +150,7 @@ class TestCluster {
       limits: { nodeId, channelsPerConnectionMax: 1e6 },
     });
     const said: string[] = [];
+    let drained = 0;
     const incarnation = `incarnation${++this.#count}`;
     const nodes = new Nodes({
       ...harness,
@@ -155,9 +158,10 @@ class TestCluster {
       nodeId,
       incarnation,
       named,
+      drain: () => drained++,
       log: (message) => said.push(message),
     });
-    const node = { ...harness, nodes, end, said };
+    const node = { ...harness, nodes, end, said, drains: () => drained };
     this.all.push(node);
     return node;
   }
@@ -390,6 +394,14 @@ describe('Nodes', () => {
     }
   });
 
+  test('have the one drain that is named, be it another or the one that is asked', async () => {
+    const [a, b, c] = await cluster.start('a', 'b', 'c');
+    expect(await a!.nodes.cluster.drain('b')).toBe(true);
+    expect(await a!.nodes.cluster.drain('a')).toBe(true);
+    expect(await a!.nodes.cluster.drain('d')).toBe(false);
+    expect([a!, b!, c!].map(({ drains }) => drains())).toEqual([1, 1, 0]);
+  });
+
   test('answer with what they have when the others cannot be asked, but never claim a disconnect', async () => {
     const [a] = await cluster.start('a', 'b');
     const own = a!.connect('websocket', { user: 'ann' });
@@ -489,6 +501,8 @@ test('however many ask for the channels of the cluster at once, the nodes are as
     failures: undefined as unknown as Failures,
     inquiries: { ask } as unknown as Inquiries,
     peers: () => [],
+    node: 'a',
+    nodes: () => [],
   });
   const counts = Array.from({ length: 20 }, () => cluster.channelCounts());
   expect(gates).toHaveLength(1);

@@ -1,0 +1,64 @@
+// What a command prints: sentences, tables and colours for people, or with `--json` one object per line for programs.
+// Results go to stdout, everything about the way to them to stderr.
+
+import { styleText } from 'node:util';
+
+type Style = Parameters<typeof styleText>[0];
+
+/** An end with a message for the person at the terminal, and no stack. */
+export class CommandError extends Error {
+  readonly exitCode: number;
+
+  constructor(message: string, exitCode = 1) {
+    super(message);
+    this.name = 'CommandError';
+    this.exitCode = exitCode;
+  }
+}
+
+export class Output {
+  readonly json: boolean;
+
+  constructor(json: boolean) {
+    this.json = json;
+  }
+
+  /** As text for people, as it is for programs. */
+  result(value: unknown, text: string): void {
+    console.log(this.json ? JSON.stringify(value) : text);
+  }
+
+  /** Rows with the same members; `empty` is said to people when there are none. */
+  table(rows: readonly Readonly<Record<string, unknown>>[], empty: string): void {
+    if (this.json) for (const row of rows) console.log(JSON.stringify(row));
+    else if (rows.length === 0) console.log(this.paint('dim', empty));
+    else console.log(tableText(rows, (text) => this.paint('dim', text)));
+  }
+
+  /** What happens on the way; programs do not get it. */
+  progress(text: string): void {
+    if (!this.json) console.error(this.paint('dim', text, process.stderr));
+  }
+
+  /** No colours where the stream is no terminal, or where NO_COLOR is set. */
+  paint(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
+    return this.json ? text : styleText(style, text, { stream, validateStream: true });
+  }
+}
+
+function tableText(rows: readonly Readonly<Record<string, unknown>>[], head: (text: string) => string): string {
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cells = rows.map((row) => names.map((name) => cellText(row[name])));
+  const widths = names.map((name, column) => Math.max(name.length, ...cells.map((row) => row[column]?.length ?? 0)));
+  const lineOf = (line: readonly string[]): string =>
+    line
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd();
+  return [head(lineOf(names)), ...cells.map(lineOf)].join('\n');
+}
+
+function cellText(value: unknown): string {
+  if (value === undefined || value === null) return '';
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}

@@ -1,0 +1,79 @@
+// `sobranie token`: signs a token for tests, with the secret that the server checks tokens with. A backend signs those of
+// real users itself.
+
+import type { Command } from 'commander';
+import { SignJWT } from 'jose';
+import { actions } from '../rules/config.ts';
+import { CommandError, Output } from './output.ts';
+
+interface TokenOptions {
+  readonly user: string;
+  readonly grant?: readonly string[];
+  readonly claims?: string;
+  readonly expires: string;
+  readonly secret?: string;
+  readonly issuer?: string;
+  readonly audience?: string;
+  readonly json?: true;
+}
+
+export function addToken(program: Command): void {
+  program
+    .command('token')
+    .description('sign a token for tests, with JWT_SECRET')
+    .requiredOption('-U, --user <user>', 'the claim sub')
+    .option('-g, --grant <channel=actions...>', `such as 'chat:*=subscribe,publish'; actions: ${actions.join(', ')}`)
+    .option('--claims <json>', 'further claims')
+    .option('-e, --expires <time>', 'such as 90s, 15m, 12h or 7d', '1h')
+    .option('--secret <secret>', 'the key (JWT_SECRET)')
+    .option('--issuer <issuer>', 'the claim iss')
+    .option('--audience <audience>', 'the claim aud')
+    .option('--json', 'with its claims, for programs')
+    .action(token);
+}
+
+async function token(options: TokenOptions): Promise<void> {
+  const secret = options.secret ?? process.env['JWT_SECRET'];
+  if (secret === undefined || secret === '')
+    throw new CommandError('JWT_SECRET is not set: name the key with --secret');
+  const now = Math.floor(Date.now() / 1_000);
+  const claims = {
+    ...furtherClaims(options.claims),
+    sub: options.user,
+    ...(options.grant === undefined ? {} : { channels: Object.fromEntries(options.grant.map(readGrant)) }),
+    ...(options.issuer === undefined ? {} : { iss: options.issuer }),
+    ...(options.audience === undefined ? {} : { aud: options.audience }),
+    iat: now,
+    exp: now + readTime(options.expires),
+  };
+  const signed = await new SignJWT(claims).setProtectedHeader({ alg: 'HS256' }).sign(new TextEncoder().encode(secret));
+  new Output(options.json === true).result({ token: signed, claims }, signed);
+}
+
+function furtherClaims(text: string | undefined): Record<string, unknown> {
+  if (text === undefined) return {};
+  try {
+    const claims: unknown = JSON.parse(text);
+    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return { ...claims };
+  } catch {
+    // Said below.
+  }
+  throw new CommandError('--claims is no JSON object');
+}
+
+function readGrant(text: string): [channel: string, actions: readonly string[]] {
+  const at = text.lastIndexOf('=');
+  const wanted = text.slice(at + 1).split(',');
+  const unknown = wanted.find((action) => !actions.some((known) => known === action));
+  if (at < 1) throw new CommandError(`"${text}" is no grant: write it like 'chat:*=subscribe,publish'`);
+  if (unknown !== undefined) throw new CommandError(`"${unknown}" is no action; there are ${actions.join(', ')}`);
+  return [text.slice(0, at), wanted];
+}
+
+const secondsOf: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
+
+function readTime(text: string): number {
+  const [, number, unit = ''] = /^(\d+)([smhd])$/.exec(text) ?? [];
+  if (number === undefined) throw new CommandError(`"${text}" is no time: write it like 90s, 15m, 12h or 7d`);
+  return Number(number) * (secondsOf[unit] ?? 1);
+}

@@ -1,0 +1,232 @@
+// The command `sobranie` as people and programs use it, against real servers.
+
+import { afterAll, expect, test } from 'bun:test';
+import { WebSocketClient } from '../support/clients.ts';
+import { startNode, startNodes } from '../support/nodes.ts';
+import { patient } from '../support/patience.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { spawnScript, spawnShell, type Environment, type RunningServer } from '../support/process.ts';
+import { until } from '../support/tcp-client.ts';
+import { createProgram } from '../../src/cli/program.ts';
+
+patient();
+
+const servers: RunningServer[] = [];
+const keys = { API_KEY: 'the-key-of-the-backend', ADMIN_KEY: 'the-key-of-the-operator' };
+const secret = 'a secret for tests, long enough for all';
+
+afterAll(async () => {
+  for (const server of servers) await server.stop();
+}, 60_000);
+
+interface Ended {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Of `--json`. */
+  readonly lines: () => Record<string, unknown>[];
+}
+
+async function sobranie(args: readonly string[], environment: Environment = {}): Promise<Ended> {
+  const command = spawnScript('src/sobranie.ts', environment, args);
+  const code = await command.waitForExit(30_000);
+  const stdout = command.stdout();
+  const lines = (): Record<string, unknown>[] =>
+    stdout
+      .trim()
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+  return { code, stdout, stderr: command.stderr(), lines };
+}
+
+async function start(environment: Environment): Promise<RunningServer> {
+  const server = await startNode(environment);
+  servers.push(server);
+  return server;
+}
+
+test('what is published is tailed, counted and shown at its user', async () => {
+  const { url: database } = await createDatabase({ migrated: true });
+  const { url } = await start({ SYNC: 'memory', DATABASE_URL: database, JWT_SECRET: secret, ...keys });
+  const at = { ...keys, SOBRANIE_URL: url };
+  const first = await sobranie(['publish', 'news', '{"big": 12345678901234567890}', '--json'], at);
+  expect(first.lines()).toMatchObject([{ channel: 'news', offset: 1 }]);
+  // The key of the backend gets a ticket for the channels that are tailed.
+  const tail = spawnScript('src/sobranie.ts', at, [
+    'tail',
+    'news',
+    'alerts',
+    '--history',
+    '5',
+    '--count',
+    '3',
+    '--json',
+  ]);
+  await tail.waitForOutput(/12345678901234567890/);
+  await until(
+    async () => {
+      const { stdout } = await sobranie(['channels', '--json'], at);
+      return stdout.includes('"news","subscribers":1') && stdout.includes('alerts');
+    },
+    'both are subscribed',
+    20_000,
+  );
+  expect((await sobranie(['users', 'sobranie-tail', '--json'], at)).lines()).toMatchObject([
+    { transport: 'websocket', channels: ['news', 'alerts'] },
+  ]);
+  expect((await sobranie(['publish', 'news', '--text', 'a "text"'], at)).stdout).toMatch(
+    /^published to news: number 2/,
+  );
+  const typed = spawnShell(`echo '{"level": 3}' | bun src/sobranie.ts publish alerts`, at);
+  expect(await typed.waitForExit(20_000)).toBe(0);
+  expect(await tail.waitForExit(20_000)).toBe(0);
+  const tailed = tail
+    .stdout()
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as object);
+  expect(tailed).toMatchObject([
+    { channel: 'news', offset: 1 },
+    { channel: 'news', offset: 2, data: 'a "text"' },
+    { channel: 'alerts', offset: 1, data: { level: 3 } },
+  ]);
+  expect((await sobranie(['channels'], at)).stdout).toBe('no channel has a subscriber\n');
+  expect((await sobranie(['users', 'ann'], at)).stdout).toBe('ann is not online\n');
+}, 90_000);
+
+test('a signed token opens what it grants', async () => {
+  const [server] = servers;
+  const signed = await sobranie(['token', '-U', 'ann', '-g', 'chat:*=subscribe,publish', '-e', '5m'], {
+    JWT_SECRET: secret,
+  });
+  const socket = await WebSocketClient.open(server!.url, { query: `token=${signed.stdout.trim()}` });
+  expect((await socket.next('welcome')).user).toBe('ann');
+  expect((await socket.request({ type: 'subscribe', channel: 'chat:1' })).type).toBe('subscribed');
+  expect(await socket.request({ type: 'subscribe', channel: 'other' })).toMatchObject({ code: 'forbidden' });
+  await socket.cut();
+});
+
+test('tables are watched, listed and let go', async () => {
+  const database = await createDatabase();
+  const at = { DATABASE_URL: database.url };
+  expect((await sobranie(['migrate'], at)).stdout).toMatch(/is up to date\n$/);
+  expect((await sobranie(['watches'], at)).stdout).not.toContain('pg_class');
+  const wrong = await sobranie(['watch', 'nothing'], at);
+  expect([wrong.code, wrong.stderr]).toEqual([1, expect.stringContaining('relation "nothing" does not exist')]);
+  expect(wrong.stderr).not.toContain(new URL(database.url).password || 'no password');
+  const watched = 'CREATE TABLE orders (id int PRIMARY KEY, customer text, secret text)';
+  const { connect } = await import('../../src/database/connect.ts');
+  const sql = connect(database.url, { applicationName: 'test', max: 1 });
+  try {
+    await sql.unsafe(watched);
+    const columns = ['--columns', 'id, customer', '--channel', 'orders', 'orders:{id}'];
+    expect((await sobranie(['watch', 'orders', ...columns], at)).code).toBe(0);
+    expect((await sobranie(['watches', '--json'], at)).stdout).toContain('orders');
+    await sql`INSERT INTO orders VALUES (7, 'ann', 'hidden')`;
+    const outbox = JSON.stringify(await sql`SELECT * FROM realtime.outbox`);
+    expect(outbox).toContain('orders:7');
+    expect(outbox).not.toContain('hidden');
+    expect((await sobranie(['unwatch', 'orders'], at)).code).toBe(0);
+    expect((await sobranie(['watches', '--json'], at)).stdout).not.toContain('orders');
+  } finally {
+    await sql.end({ timeout: 5 });
+  }
+  // Nobody can be asked here, so nothing is removed.
+  const uninstall = await sobranie(['uninstall'], at);
+  expect(uninstall.code).toBe(1);
+  expect((await sobranie(['watches'], at)).code).toBe(0);
+}, 90_000);
+
+test('nodes are listed, and one drains when another is asked', async () => {
+  const { url: DATABASE_URL } = await createDatabase({ migrated: true });
+  const [one, two] = await startNodes(2, () => ({ SYNC: 'postgres', DATABASE_URL, DRAIN_WINDOW: '2', ...keys }));
+  servers.push(one!);
+  const at = { ...keys, SOBRANIE_URL: one!.url };
+  await until(
+    async () => {
+      return (await sobranie(['nodes', '--json'], at)).lines().length === 2;
+    },
+    'both are known',
+    20_000,
+  );
+  const socket = await WebSocketClient.open(two!.url);
+  const drained = sobranie(['drain', 'node-2'], at);
+  await socket.next('drain', 10_000);
+  expect(await two!.waitForExit(20_000)).toBe(0);
+  const ended = await drained;
+  expect([ended.code, ended.stdout]).toEqual([0, 'node-2 is gone\n']);
+  expect(ended.stderr).toContain('node-2 drains 0 connections');
+  const unknown = await sobranie(['drain', 'node-2'], at);
+  expect([unknown.code, unknown.stderr]).toEqual([1, expect.stringContaining('There is no node of this name.')]);
+  const refused = await sobranie(['drain', 'node-1'], { ...at, ADMIN_KEY: 'another-key-of-nobody' });
+  expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('admin key')]);
+  // The last one, which nobody can be asked about in the end.
+  expect((await sobranie(['drain', 'node-1', '--json'], at)).lines()).toEqual([{ node: 'node-1', gone: true }]);
+  expect(await one!.waitForExit(20_000)).toBe(0);
+}, 90_000);
+
+test('a worker that is drained comes back as another run', async () => {
+  const { url: DATABASE_URL } = await createDatabase({ migrated: true });
+  const server = await start({
+    SYNC: 'postgres',
+    DATABASE_URL,
+    NODE_ID: 'w',
+    WORKERS: '2',
+    DRAIN_WINDOW: '1',
+    ...keys,
+  });
+  const at = { ...keys, SOBRANIE_URL: server.url };
+  const names = async (): Promise<string> => {
+    const rows = (await sobranie(['nodes', '--json'], at)).lines();
+    return rows.map(({ node }) => String(node)).join(' ');
+  };
+  await until(async () => (await names()) === 'w-1 w-2', 'both are known', 20_000);
+  const drained = await sobranie(['drain', 'w-2'], at);
+  expect([drained.code, drained.stdout]).toEqual([0, 'w-2 is gone\n']);
+  await until(async () => (await names()) === 'w-1 w-2', 'it is back', 30_000);
+}, 90_000);
+
+test('wrong calls and faulty settings end with codes of their own', async () => {
+  const calls: [string[], Environment, number, string][] = [
+    [['nothing'], {}, 2, "unknown command 'nothing'"],
+    [['publish'], {}, 2, "missing required argument 'channel'"],
+    [['start', '--url', 'x'], {}, 2, 'unknown option'],
+    [['publish', 'a', 'b'], {}, 1, 'the data is no JSON'],
+    [['channels', '--url', 'localhost'], {}, 1, 'is no address'],
+    [['channels', '--url', 'http://127.0.0.1:1'], {}, 1, 'does not answer'],
+    [['watches'], {}, 78, 'DATABASE_URL is not set'],
+    [['watches'], { DATABASE_URL: 'mysql://a:hidden@b/c' }, 78, 'DATABASE_URL'],
+    [['token', '-U', 'ann'], {}, 1, 'JWT_SECRET is not set'],
+    [['token', '-U', 'ann', '--secret', secret, '-g', 'a=read'], {}, 1, '"read" is no action'],
+    [['completion', 'csh'], {}, 1, 'bash, zsh, fish'],
+  ];
+  for (const [args, environment, code, message] of calls) {
+    const ended = await sobranie(args, environment);
+    expect([args.join(' '), ended.code, ended.stderr]).toEqual([
+      args.join(' '),
+      code,
+      expect.stringContaining(message),
+    ]);
+    expect(ended.stderr).not.toContain('    at ');
+    expect(ended.stderr).not.toContain('hidden');
+  }
+  const forPrograms = await sobranie(['channels', '--json', '--url', 'http://127.0.0.1:1']);
+  expect(JSON.parse(forPrograms.stderr)).toMatchObject({
+    error: { message: expect.stringContaining('does not answer') },
+  });
+}, 90_000);
+
+test('completions know every command', async () => {
+  const names = createProgram().commands.map((command) => command.name());
+  for (const shell of ['bash', 'zsh', 'fish']) {
+    const { stdout } = await sobranie(['completion', shell]);
+    for (const name of names) expect(stdout).toContain(name);
+  }
+  const completes = spawnShell(
+    `eval "$(bun src/sobranie.ts completion bash)"; COMP_WORDS=(sobranie dr); COMP_CWORD=1; _sobranie; echo "\${COMPREPLY[@]}"
+    COMP_WORDS=(sobranie tail --h); COMP_CWORD=2; _sobranie; echo "\${COMPREPLY[@]}"`,
+  );
+  expect(await completes.waitForExit(20_000)).toBe(0);
+  expect(completes.stdout()).toBe('drain\n--history\n');
+}, 30_000);
