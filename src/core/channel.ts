@@ -88,7 +88,7 @@ export class Channel implements Home {
   /** A publication from the sync layer. */
   accept(publication: Publication): void {
     if (!this.rule.recoverable) {
-      this.members.publication(publication);
+      if (!publication.isGap) this.members.publication(publication);
       return;
     }
     if (this.#held !== undefined) {
@@ -265,7 +265,8 @@ export class Channel implements Home {
   #advance(publication: Publication): void {
     this.#position = { epoch: publication.epoch, offset: publication.offset };
     this.#ports.kept?.add(this.name, publication, this.rule.historySize);
-    this.members.publication(publication);
+    if (publication.isGap) this.members.missing(publication);
+    else this.members.publication(publication);
   }
 
   #pause(attempt: number): Promise<void> {

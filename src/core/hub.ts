@@ -229,7 +229,8 @@ export class Hub implements SyncEvents {
     const rule = this.#ruleOf(channel);
     // An ephemeral channel keeps nothing, and that is all of it.
     if (!rule.recoverable) return { head: { epoch: '', offset: 0 }, publications: [], complete: true };
-    return this.#reads.read(channel, rule, query, account);
+    const page = this.#reads.read(channel, rule, query, account);
+    return page instanceof Promise ? page.then(withoutGaps) : withoutGaps(page);
   }
 
   /** Bytes of what this node has seen and keeps. */
@@ -300,4 +301,10 @@ function toOthers(sent: MaybePromise<Position | undefined>): MaybePromise<Positi
     if (error instanceof RealtimeError && error.code === 'unavailable') return undefined;
     throw error;
   });
+}
+
+/** Gaps of the log are no messages. A page that had one is not complete. */
+function withoutGaps(page: HistoryPage): HistoryPage {
+  if (!page.publications.some(({ isGap }) => isGap)) return page;
+  return { ...page, publications: page.publications.filter(({ isGap }) => !isGap), complete: false };
 }

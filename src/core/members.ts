@@ -11,7 +11,7 @@ import type { Position } from '../protocol/position.ts';
 import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { HubObserver } from './observer.ts';
-import type { Fanout } from './outlet.ts';
+import type { Fanout, Gap } from './outlet.ts';
 import type { PageBudget } from './page-budget.ts';
 import { isLagging, recoveryPaceLimits, waitForPace, type Paced, type PaceLimits } from './pace.ts';
 import type { Publication } from './publication.ts';
@@ -177,9 +177,19 @@ export class Members {
   jump(reason: GapReason): void {
     const { name, position } = this.#home;
     for (const recovery of this.#recoveries ?? []) recovery.jump(reason, position);
+    this.#tellLive({ channel: name, position, reason });
+  }
+
+  /** In the place of a publication the log has a gap. Subscribers that recover meet it in its place. */
+  missing(publication: Publication): void {
+    for (const recovery of this.#recoveries ?? []) recovery.hold(publication);
+    this.#tellLive({ channel: this.#home.name, position: this.#home.position, reason: 'trimmed' });
+  }
+
+  #tellLive(gap: Gap): void {
     if (this.live === 0) return;
-    this.#ports.observer.lost(reason, this.live);
-    for (const { fanout, count } of this.#live) if (count > 0) fanout.gap({ channel: name, position, reason });
+    this.#ports.observer.lost(gap.reason, this.live);
+    for (const { fanout, count } of this.#live) if (count > 0) fanout.gap(gap);
   }
 
   /** A gap for one member alone, which goes on from the position. */

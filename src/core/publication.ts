@@ -14,7 +14,10 @@ export interface PublicationFields {
   readonly offset: number;
   /** Empty on ephemeral channels. */
   readonly epoch: string;
-  /** JSON text on one line, spliced into frames as it is. */
+  /**
+   * JSON text on one line, spliced into frames as it is. Empty for a gap in the log itself: what belongs at this offset
+   * could not be carried, and subscribers get a `gap` in its place.
+   */
   readonly data: string;
   /** Unix milliseconds at which the server accepted it. */
   readonly at: number;
@@ -44,6 +47,10 @@ export class Publication implements PublicationFields {
     this.at = fields.at;
     this.from = fields.from;
     this.except = fields.except;
+  }
+
+  get isGap(): boolean {
+    return this.data === '';
   }
 
   /** The `message` frame, which is also the SSE event's data. */

@@ -117,7 +117,7 @@ export class Recovery {
     const page = await this.#ports.read(this.#position);
     if (this.#gap !== undefined) return false;
     if (!this.#cancelled) this.#keepFirst(page);
-    return page.gap === undefined;
+    return page.gap === undefined && !page.publications.some(({ isGap }) => isGap);
   }
 
   /** Sends what was missed and what was held, then goes live. Resolves false when it was cancelled or is too slow. */
@@ -254,11 +254,16 @@ export class Recovery {
   /** In ascending order; leaves out what the subscriber has, and what it asked not to hear. */
   #deliver(publications: readonly Publication[], outlet: Outlet): void {
     const { connection } = this.#ports;
-    const fresh: Publication[] = [];
+    let fresh: Publication[] = [];
     for (const publication of publications) {
       if (publication.epoch !== this.#position.epoch || publication.offset <= this.#position.offset) continue;
       this.#position = { epoch: publication.epoch, offset: publication.offset };
-      if (publication.except !== connection) fresh.push(publication);
+      if (publication.isGap) {
+        // What came before it goes out before it.
+        if (fresh.length > 0) outlet.deliver(fresh);
+        fresh = [];
+        this.#ports.gap('trimmed', this.#position);
+      } else if (publication.except !== connection) fresh.push(publication);
     }
     if (fresh.length === 0) return;
     outlet.deliver(fresh);

@@ -27,7 +27,7 @@ export interface SyncTraits {
 export interface Outgoing {
   readonly channel: string;
   readonly rule: ChannelRule;
-  /** JSON text on one line. */
+  /** JSON text on one line. Empty for a gap of the log, which is numbered, told and kept as any publication. */
   readonly data: string;
   /** Unix milliseconds. Ephemeral publications keep it on every node; a log that numbers by its own clock may not. */
   readonly at: number;

@@ -253,6 +253,25 @@ export function syncContract(name: string, { traits, open }: SyncUnderTest): voi
         expect((await history(channel, 100)).publications.map(({ data }) => data)).toEqual(texts);
       });
 
+      test('empty data is a gap of the log: it takes an offset, is told and kept as it is', async () => {
+        const { channel, rule } = fresh();
+        await node.adapter.subscribe(channel, rule);
+        for (const data of ['1', '', '3']) await send(channel, data);
+        const heard = await node.heard.until(channel, 3);
+        expect(heard.map(({ data, isGap }) => [data, isGap])).toEqual([
+          ['1', false],
+          ['', true],
+          ['3', false],
+        ]);
+        const { publications, head } = await history(channel, 10);
+        expect(publications.map(({ offset, data }) => [offset, data])).toEqual([
+          [1, '1'],
+          [2, ''],
+          [3, '3'],
+        ]);
+        expect(head.offset).toBe(3);
+      });
+
       test('data may be 64 KiB', async () => {
         const { channel, rule } = fresh();
         await node.adapter.subscribe(channel, rule);

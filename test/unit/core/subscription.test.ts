@@ -484,3 +484,20 @@ test('ids are made from the clock’s chance alone', () => {
   const adapter = memoryAdapter(fixed);
   expect(adapter.subscribe('a', createHub().rules.for('a'))).toEqual({ epoch: 'zzzzzz', offset: 0 });
 });
+
+// What a trigger could not capture takes an offset all the same, so that nobody misses it silently.
+test('a gap of the log is a gap for who is live, who recovers over it, and who reads history', async () => {
+  const harness = createHub();
+  const [live, late] = [harness.connect(), harness.connect()];
+  await live.send({ type: 'subscribe', channel: 'a' });
+  await publish(harness, 'a', 1);
+  const since = { epoch: await epochOf(harness, 'a'), offset: 0 };
+  await publish(harness, 'a', 1, '');
+  await publish(harness, 'a', 1);
+  await late.send({ type: 'subscribe', channel: 'a', since });
+  await idle();
+  for (const { outlet } of [live, late]) expect(outlet.story('a')).toEqual([1, 'gap:trimmed@2', 3]);
+  expect(late.outlet.states()[0]).toMatchObject({ recovered: false });
+  const page = await harness.hub.history('a', { since, limit: 10 });
+  expect([page.publications.map(({ offset }) => offset), page.complete]).toEqual([[1, 3], false]);
+});
