@@ -7,5 +7,6 @@ export default defineConfig({
   dialect: 'postgresql',
   schema: './drizzle/schema.ts',
   out: './migrations',
-  schemaFilter: ['public', 'realtime'],
+  schemaFilter: ['realtime'],
+  migrations: { schema: 'realtime', table: 'migrations' },
 });

@@ -1,5 +1,5 @@
-// The tables as types: what drizzle-kit compares to write the next migration, and what an application may import for
-// typed queries on the demo tables. Functions, triggers and storage settings are in the migrations alone.
+// The tables as types: what drizzle-kit compares to write the next migration. A test holds them to the migrated database.
+// Functions, triggers, policies and storage settings are in the migrations alone.
 
 import { sql } from 'drizzle-orm';
 import {
@@ -7,10 +7,10 @@ import {
   bigserial,
   boolean,
   check,
+  customType,
   index,
   integer,
   pgSchema,
-  pgTable,
   primaryKey,
   text,
   timestamp,
@@ -33,16 +33,56 @@ export const log = realtime.table(
   (table) => [check('log_single', sql`${table.single}`)],
 );
 
+const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' });
+const pgLsn = customType<{ data: string }>({ dataType: () => 'pg_lsn' });
+const regclass = customType<{ data: string }>({ dataType: () => 'regclass' });
+
 /** What writers' transactions left to be published. */
-export const outbox = realtime.table('outbox', {
-  id: bigint('id', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
-  channel: text('channel').notNull(),
-  data: text('data').notNull(),
-  key: text('key'),
-  at: timestamp('at', { withTimezone: true })
-    .notNull()
-    .default(sql`clock_timestamp()`),
-});
+export const outbox = realtime.table(
+  'outbox',
+  {
+    xid: xid8('xid').notNull(),
+    lsn: pgLsn('lsn').notNull(),
+    channel: text('channel').notNull(),
+    data: text('data'),
+    key: text('key'),
+    watch: integer('watch'),
+    subject: text('subject').array(),
+    fault: text('fault'),
+    at: timestamp('at', { withTimezone: true })
+      .notNull()
+      .default(sql`clock_timestamp()`),
+  },
+  (table) => [index('outbox_order').on(table.lsn, table.xid), index('outbox_transaction').on(table.xid, table.lsn)],
+);
+
+/** What is watched. */
+export const watched = realtime.table(
+  'watched',
+  {
+    number: integer('number').primaryKey(),
+    target: regclass('target').notNull(),
+    channels: text('channels').array().notNull(),
+    columns: text('columns').array(),
+    numbers: text('numbers').notNull().default('json'),
+    shape: text('shape'),
+    fault: text('fault'),
+    since: timestamp('since', { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [unique('watched_target').on(table.target)],
+);
+
+/** What could not be captured. */
+export const faults = realtime.table(
+  'faults',
+  {
+    watch: integer('watch').notNull(),
+    reason: text('reason').notNull(),
+    count: bigint('count', { mode: 'number' }).notNull(),
+    lastAt: timestamp('last_at', { withTimezone: true }).notNull(),
+  },
+  (table) => [primaryKey({ name: 'faults_pk', columns: [table.watch, table.reason] })],
+);
 
 /** Each channel's head. */
 export const channels = realtime.table('channels', {
@@ -52,6 +92,7 @@ export const channels = realtime.table('channels', {
   historySize: integer('history_size').notNull(),
   historySeconds: integer('history_seconds').notNull(),
   usedAt: bigint('used_at', { mode: 'number' }).notNull(),
+  watches: integer('watches').array(),
 });
 
 /** The log of all recoverable channels. */
@@ -67,6 +108,7 @@ export const publications = realtime.table(
     fromConnection: text('from_connection'),
     exceptConnection: text('except_connection'),
     key: text('key'),
+    xid: xid8('xid'),
   },
   (table) => [
     unique('publications_position').on(table.channel, table.offset),
@@ -74,6 +116,17 @@ export const publications = realtime.table(
       .on(table.channel, table.key)
       .where(sql`${table.key} IS NOT NULL`),
   ],
+);
+
+/** Channels that templates made, where the log is not in this database. */
+export const published = realtime.table(
+  'published',
+  {
+    watch: integer('watch').notNull(),
+    channel: text('channel').notNull(),
+    lastAt: timestamp('last_at', { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ name: 'published_pk', columns: [table.watch, table.channel] })],
 );
 
 /** What was spent of limits that hold over all nodes. Unlogged, which the schema cannot express. */
@@ -133,40 +186,3 @@ export const presenceNodes = realtime.table('presence_nodes', {
   node: text('node').primaryKey(),
   diesAt: timestamp('dies_at', { withTimezone: true }).notNull(),
 });
-
-/** Demo: watched as `posts` and `posts:{id}`. */
-export const posts = pgTable('posts', {
-  id: bigint('id', { mode: 'number' }).primaryKey().generatedByDefaultAsIdentity(),
-  title: text('title').notNull(),
-  body: text('body').notNull().default(''),
-  authorId: text('author_id'),
-  createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
-  updatedAt: timestamp('updated_at', { withTimezone: true }).notNull().defaultNow(),
-});
-
-/** Demo: watched as `user:{user_id}`, a channel that its owner alone may read. */
-export const notifications = pgTable(
-  'notifications',
-  {
-    id: bigint('id', { mode: 'number' }).primaryKey().generatedByDefaultAsIdentity(),
-    userId: text('user_id').notNull(),
-    title: text('title').notNull(),
-    body: text('body').notNull().default(''),
-    readAt: timestamp('read_at', { withTimezone: true }),
-    createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
-  },
-  (table) => [index('notifications_user').on(table.userId, table.createdAt)],
-);
-
-/** Demo: watched as `chat:{room}`. */
-export const messages = pgTable(
-  'messages',
-  {
-    id: bigint('id', { mode: 'number' }).primaryKey().generatedByDefaultAsIdentity(),
-    room: text('room').notNull(),
-    authorId: text('author_id'),
-    body: text('body').notNull(),
-    createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
-  },
-  (table) => [index('messages_room').on(table.room, table.createdAt)],
-);

@@ -1,6 +1,5 @@
--- The tables of the log. Everything here works from PostgreSQL 13 on, for a role that owns the database.
-CREATE SCHEMA realtime;
---> statement-breakpoint
+-- The tables. Everything here works from PostgreSQL 13 on, for a role that owns the database; it is plain ASCII, for
+-- databases of any encoding. The schema itself, and the table of these migrations, are made before (src/database).
 CREATE TABLE realtime.log (
   -- One row: locking it is the fence behind which every publication is numbered, so that numbers rise in the order of
   -- commits and two relays cannot interleave.
@@ -13,20 +12,65 @@ CREATE TABLE realtime.log (
   CONSTRAINT log_single CHECK (single)
 );
 --> statement-breakpoint
+-- What writers' transactions left for the relay. No key, as its check could fail a writer, and no sequence: what
+-- lastval() answers in a writer's session is the application's.
 CREATE TABLE realtime.outbox (
-  -- CACHE 1: ids must rise in the order in which the changes of one row took its lock, also between sessions.
-  id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY (CACHE 1),
+  -- The transaction, by which the relay finds what has become visible since its last look.
+  xid xid8 NOT NULL,
+  -- The end of the write-ahead log just before the row was written: it rises from row to row, and from a transaction to
+  -- the one that waited for its locks. So the changes of one row stay in order, also between sessions.
+  lsn pg_lsn NOT NULL,
+  -- A channel, or a channel template: then every channel of it that the watch has published to.
   channel text NOT NULL,
   -- JSON as text: nothing on the way needs to look into it, and a parsed form would be built only to be printed again.
-  data text NOT NULL,
+  -- NULL tells the channel of a gap.
+  data text,
   -- Idempotency key: a channel's log takes one publication per key.
   key text,
+  -- The number of the watch that captured it.
+  watch integer,
+  -- Whom a change of nested statements is about, see realtime.reorder.
+  subject text[],
+  -- Why something could not be captured.
+  fault text,
   -- Not now(): the age of what waits is told to the operator, and a long transaction began long ago.
   at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 --> statement-breakpoint
+CREATE INDEX outbox_order ON realtime.outbox USING btree (lsn, xid);
+--> statement-breakpoint
+CREATE INDEX outbox_transaction ON realtime.outbox USING btree (xid, lsn);
+--> statement-breakpoint
+-- What is watched. realtime.watch writes it as its caller, so the policy decides whose tables a role may watch; a trigger
+-- writes the function that captures.
+CREATE TABLE realtime.watched (
+  -- Names the function, capture_<number>. Not the table's oid: a restored dump has other ones.
+  number integer PRIMARY KEY NOT NULL,
+  target regclass NOT NULL,
+  channels text[] NOT NULL,
+  -- The columns that may leave the database; NULL: all.
+  columns text[],
+  -- How bigint and numeric are sent: `json` or `text`.
+  numbers text DEFAULT 'json' NOT NULL,
+  -- What its function was written for.
+  shape text,
+  -- What of it cannot be captured, as the table is now.
+  fault text,
+  since timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT watched_target UNIQUE (target)
+);
+--> statement-breakpoint
+-- What could not be captured, counted by the relay: a writer that counted would make others wait.
+CREATE TABLE realtime.faults (
+  watch integer NOT NULL,
+  reason text NOT NULL,
+  count bigint NOT NULL,
+  last_at timestamp with time zone NOT NULL,
+  CONSTRAINT faults_pk PRIMARY KEY (watch, reason)
+);
+--> statement-breakpoint
 CREATE TABLE realtime.channels (
-  channel text PRIMARY KEY,
+  channel text PRIMARY KEY NOT NULL,
   -- The log's epoch when the channel got its first publication; it stays, so that a new log epoch disturbs nobody.
   epoch text NOT NULL,
   -- The head. Kept apart from the publications, so that a channel whose history is all trimmed keeps counting.
@@ -35,14 +79,17 @@ CREATE TABLE realtime.channels (
   history_size integer NOT NULL,
   history_seconds integer NOT NULL,
   -- Unix milliseconds. No index on it: every update of a head would then have to touch the index too.
-  used_at bigint NOT NULL
+  used_at bigint NOT NULL,
+  -- The watches that published to it by a template: whom a TRUNCATE of their tables concerns.
+  watches integer[]
 );
 --> statement-breakpoint
 CREATE TABLE realtime.publications (
   -- The order of the whole log: taken behind the fence alone, so a reader of `seq > last` never skips a late commit.
-  seq bigserial PRIMARY KEY,
+  seq bigserial PRIMARY KEY NOT NULL,
   channel text NOT NULL,
   "offset" bigint NOT NULL,
+  -- Empty, which is no JSON: a gap. Something that belongs here could not be carried, and subscribers are told so.
   data text NOT NULL,
   -- Unix milliseconds.
   at bigint NOT NULL,
@@ -51,7 +98,34 @@ CREATE TABLE realtime.publications (
   from_connection text,
   except_connection text,
   key text,
+  -- The transaction that wrote the change, for a reader that knows what it saw of the table itself.
+  xid xid8,
   CONSTRAINT publications_position UNIQUE (channel, "offset")
 );
 --> statement-breakpoint
 CREATE UNIQUE INDEX publications_key ON realtime.publications USING btree (channel, key) WHERE key IS NOT NULL;
+--> statement-breakpoint
+-- The channels that templates have made, where the log is not in this database: whom a TRUNCATE concerns.
+CREATE TABLE realtime.published (
+  watch integer NOT NULL,
+  channel text NOT NULL,
+  last_at timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT published_pk PRIMARY KEY (watch, channel)
+);
+--> statement-breakpoint
+-- A publication on its way into the log, see realtime.append_entries.
+CREATE TYPE realtime.entry AS (
+  place bigint,
+  channel text,
+  -- Empty: a gap.
+  data text,
+  key text,
+  -- Of the channel's history, in publications and seconds. NULL: the channel is ephemeral.
+  size integer,
+  seconds integer,
+  "user" text,
+  connection text,
+  "except" text,
+  xid xid8,
+  watch integer
+);

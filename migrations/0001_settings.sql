@@ -55,5 +55,3 @@ END;
 $$;
 --> statement-breakpoint
 INSERT INTO realtime.log (epoch) VALUES (realtime.new_epoch());
---> statement-breakpoint
-REVOKE ALL ON FUNCTION realtime.new_epoch(text) FROM PUBLIC;

@@ -2,6 +2,7 @@
 // it.
 
 import { connect, type Database } from '../database/connect.ts';
+import { makeDemoTables } from '../database/demo-tables.ts';
 import { migrate } from '../database/migrate.ts';
 import type { CloseStack } from './close-stack.ts';
 import { startEmbeddedPostgres } from '../embedded/embedded-postgres.ts';
@@ -26,11 +27,14 @@ const poolSize = 4;
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
   const { url, directUrl, psql } = await locate(settings, log, closing);
   const startedAt = performance.now();
-  await patiently(() => migrate(directUrl), {
+  const { remarks } = await patiently(() => migrate(directUrl), {
     mayPass: isPassingFailure,
     waiting: (error) => log.warn({ err: error }, 'waiting for the database'),
     clock: systemClock,
   });
+  for (const remark of remarks) log.warn({ database: redactUrl(url) }, remark);
+  const isOurs = settings.databaseUrl === undefined && settings.nodeEnv !== 'production';
+  if (settings.demoTables ?? isOurs) await makeDemoTables(directUrl);
   log.debug({ ms: Math.round(performance.now() - startedAt), database: redactUrl(url) }, 'database is up to date');
   const applicationName = `sobranie ${settings.nodeId}`;
   const sql = connect(url, { applicationName, max: poolSize });

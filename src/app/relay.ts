@@ -1,6 +1,7 @@
 // Opens the relay: gives its destination what that needs of the node, and tells the operator how it goes.
 
 import type { DestinationPorts } from '../changes/destination.ts';
+import type { CaptureFault } from '../changes/housekeeping.ts';
 import { Relay, type RelayObserver } from '../changes/relay.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics, MetricSources } from '../metrics/metrics.ts';
@@ -28,6 +29,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   const { settings, database, engine, rules, hub, log, closing } = parts;
   if (!settings.role.has('relay')) return {};
   const waiting = { rows: 0, lagSeconds: 0 };
+  let faults: readonly CaptureFault[] = [];
   const observer: RelayObserver = {
     leader: (leader) => log.info({ leader }, leader ? 'relaying table changes' : 'no longer relaying table changes'),
     batch: (_rows, dropped) => {
@@ -35,6 +37,14 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
       if (dropped > 0) log.warn({ rows: dropped }, 'changes were dropped: their channel is not a valid name');
     },
     waiting: (rows, lagSeconds) => Object.assign(waiting, { rows, lagSeconds }),
+    faults: (found) => {
+      for (const { table, count, lastReason } of found) {
+        const known = faults.find((each) => each.table === table)?.count ?? 0;
+        if (count > known)
+          log.warn({ table, count, reason: lastReason }, 'changes of a watched table could not be captured');
+      }
+      faults = found;
+    },
     error: (error) => log.error({ err: error }, 'the relay failed and starts over'),
   };
   const ports: DestinationPorts = {
@@ -58,5 +68,6 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     outboxPending: () => waiting.rows,
     outboxLagSeconds: () => waiting.lagSeconds,
     relayLeader: () => relay.health().leader,
+    captureFaults: () => faults,
   };
 }

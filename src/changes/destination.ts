@@ -5,31 +5,30 @@ import type { Database } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
 import type { ChannelRule } from '../rules/rules.ts';
 
-/** What is known of the transactions around one read. */
-export interface Horizon {
-  /** Every transaction below this had ended before the read. */
-  readonly oldest: number;
-  /** Every transaction that had an id lower than one of the batch is below this. */
-  readonly next: number;
-}
+/**
+ * What has been taken from the outbox so far, in the words of `realtime.visible`, which alone reads and writes it. A
+ * state is good for the session that it was answered to.
+ */
+export type OutboxState = string;
 
 export interface Batch {
-  /** Ids that left the outbox, ascending; also of rows that were dropped or whose key was used. */
-  readonly ids: readonly number[];
+  /** Rows that left the outbox; also those that were dropped or whose key was used. */
+  readonly rows: number;
   /** Rows whose channel is not a valid name. */
   readonly dropped: number;
-  readonly horizon: Horizon;
+  /** For the next read. */
+  readonly state: OutboxState;
 }
 
 /**
- * One for the life of a relay. Calls come one after another: `begin`, for each batch `statement` and `take`, then
- * `end`. A session that is lost ends the sequence anywhere: `interrupted`, and later `begin` again.
+ * One for the life of a relay. Calls come one after another: `begin`, for each batch `statement` and `take`, then `end`.
+ * A session that is lost ends the sequence anywhere: `interrupted`, and later `begin` again.
  */
 export interface Destination {
   /** SQL that a session needs before its first batch; undefined when it needs none. */
   begin(): string | undefined;
-  /** SQL that reads the next batch, from these ranges of ids or all. `take` gets the rows of its last statement. */
-  statement(ranges: readonly number[] | undefined): string;
+  /** SQL that reads the next batch after this state, or of everything. `take` gets the rows of its last statement. */
+  statement(state: OutboxState | undefined): string;
   /** Takes the batch over. Rejects when it could not; then nothing was lost, and the same rows come again. */
   take(rows: readonly Row[]): Promise<Batch>;
   /** SQL for what is left to do when the relay stops; undefined when nothing is. */
@@ -40,7 +39,7 @@ export interface Destination {
 
 export interface Change {
   readonly channel: string;
-  /** JSON text on one line. */
+  /** JSON text on one line. Empty for a gap: something of the channel could not be captured. */
   readonly data: string;
   readonly key?: string | undefined;
 }
@@ -60,14 +59,3 @@ export interface DestinationPorts {
 
 /** Rows per batch at most. */
 export const batchMaxDefault = 1_000;
-
-/** `oldest:next`, as the SQL functions report it. */
-export function parseHorizon(text: unknown): Horizon {
-  const [oldest, next] = String(text).split(':');
-  return { oldest: Number(oldest), next: Number(next) };
-}
-
-/** An array parameter of the SQL functions; `null` reads everything. */
-export function arrayLiteral(numbers: readonly number[] | undefined): string {
-  return numbers === undefined ? 'null' : `'{${numbers.join(',')}}'`;
-}

@@ -1,14 +1,24 @@
 // What the leading relay does beside relaying, on a connection of its own so that it delays no row: trims the log,
-// forgets idle channels, counts what waits. Lifecycle: `start`, `close`; it runs only while this process leads.
+// forgets idle channels, counts what waits, and renews the watches of tables that were altered. Lifecycle: `start`, `close`; it runs only while this process leads.
 
 import type { Clock } from '../time/clock.ts';
 import { DirectSession } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
 
-/** Neither call may throw. */
+/** What could not be captured of a watched table. */
+export interface CaptureFault {
+  readonly table: string;
+  /** Since the watch began. */
+  readonly count: number;
+  readonly lastReason: string;
+}
+
+/** No call may throw. */
 export interface HousekeepingObserver {
   /** What waits: rows, counted up to 10,000, and the age of the oldest in seconds. Every few seconds. */
   waiting(rows: number, lagSeconds: number): void;
+  /** Watched tables of which something could not be captured, with how often; what is newest of it. */
+  faults(faults: readonly CaptureFault[]): void;
   /** It failed and will try again. */
   error(error: unknown): void;
 }
@@ -79,9 +89,16 @@ export class Housekeeping {
   }
 
   async #look(session: DirectSession): Promise<void> {
+    const { observer } = this.#options;
     const [rows] = await session.query('select * from realtime.outbox_stats()');
     const stats = rows?.[0];
-    this.#options.observer.waiting(Number(stats?.['pending']), Number(stats?.['lag_seconds']));
+    observer.waiting(Number(stats?.['pending']), Number(stats?.['lag_seconds']));
+    // Tables that were altered; until then their writers pay for it.
+    await session.query('select realtime.renew_captures(false)');
+    const [faults = []] = await session.query(`
+      select "table"::text as "table", fault_count as count, last_reason as "lastReason"
+      from realtime.watches where fault_count > 0`);
+    observer.faults(faults as unknown as readonly CaptureFault[]);
   }
 
   async #tidy(session: DirectSession): Promise<void> {

@@ -4,36 +4,51 @@
 // its own, by which the log ignores repeats. The deletion travels with the next read: this saves a round trip and costs
 // nothing, as it may be repeated.
 
+import { literal, textArray } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
 import { isChannelName, isServerChannel } from '../protocol/channel.ts';
 import {
-  arrayLiteral,
   batchMaxDefault,
-  parseHorizon,
   type Batch,
   type Destination,
   type DestinationPorts,
+  type OutboxState,
 } from './destination.ts';
 
-/** A row of the outbox, as `realtime.peek` reads it. */
+/** A publication of the outbox, as `realtime.peek` answers it. */
 interface OutboxRow {
-  /** Rises within a transaction and with the changes of one row. The row keeps it when it is read again. */
-  readonly id: number;
-  readonly channel: string;
-  /** JSON text on one line. */
+  /** Of the row. A row that stands for all channels of a template is answered once for each, or once without a channel. */
+  readonly id: string;
+  readonly channel: string | null;
+  /** JSON text on one line; empty for a gap. */
   readonly data: string;
   /** Idempotency key of `realtime.send`. */
   readonly key: string | null;
+  /** The watch that captured it. */
+  readonly watch: number | null;
+  /** The channel was made by a template of the watch. */
+  readonly is_templated: boolean;
+  /** Why there is a gap. */
+  readonly fault: string | null;
 }
 
+/** A channel that a template made: the watch and the channel, which holds no blank. */
+type Made = `${number} ${string}`;
+
 export type IntoAdapterPorts = Pick<DestinationPorts, 'sql' | 'publish' | 'settled'>;
+
+/** Channels of templates that are known to be written down; past this many, they are written down again. */
+const knownMax = 50_000;
 
 export class IntoAdapter implements Destination {
   readonly #ports: IntoAdapterPorts;
   readonly #batchMax: number;
   /** Ids of rows that were published and wait for their deletion. */
-  #published: readonly number[] = [];
-  /** Names the database: a fresh copy counts its rows from 1, and they are not the ones from before. */
+  #published: readonly string[] = [];
+  /** Channels that templates made, to be written down with the deletion: a TRUNCATE concerns them. */
+  #made: readonly Made[] = [];
+  #known = new Set<Made>();
+  /** Names the database: a fresh copy gives ids anew, and they are not the ones from before. */
   #source: Promise<string> | undefined;
 
   constructor(ports: IntoAdapterPorts, batchMax: number = batchMaxDefault) {
@@ -44,46 +59,63 @@ export class IntoAdapter implements Destination {
   begin(): undefined {
     // Ids of another session may be those of another database.
     this.#published = [];
+    this.#made = [];
+    this.#known.clear();
     return undefined;
   }
 
-  statement(ranges: readonly number[] | undefined): string {
-    const read = `select id, channel, data, key from realtime.peek(${this.#batchMax}, ${arrayLiteral(ranges)})`;
-    return `${this.end() ?? ''}${read}`;
+  statement(state: OutboxState | undefined): string {
+    const from = state === undefined ? 'null' : literal(state);
+    return `${this.end() ?? ''}select * from realtime.peek(${this.#batchMax}, ${from})`;
   }
 
   async take(rows: readonly Row[]): Promise<Batch> {
     // The read that these rows answer was sent together with the deletion.
+    this.#remember(this.#made);
     this.#published = [];
+    this.#made = [];
     const report = rows.at(-1);
     if (report === undefined) throw new Error('realtime.peek answered nothing');
     const read = rows.slice(0, -1) as unknown as readonly OutboxRow[];
-    const valid = read.filter(({ channel }) => isChannelName(channel) && !isServerChannel(channel));
+    const valid = read.filter(hasChannel);
     if (valid.length > 0) await this.#publish(valid);
-    const ids = read.map(({ id }) => id);
-    this.#published = ids;
-    return { ids, dropped: read.length - valid.length, horizon: parseHorizon(report['key']) };
+    this.#published = [...new Set(read.map(({ id }) => id))];
+    this.#made = madeBy(valid).filter((made) => !this.#known.has(made));
+    return {
+      rows: this.#published.length,
+      dropped: read.filter((row) => row.channel !== null && row.fault === null && !hasChannel(row)).length,
+      state: String(report['data']),
+    };
   }
 
   end(): string | undefined {
     if (this.#published.length === 0) return undefined;
-    return `delete from realtime.outbox where id = any(${arrayLiteral(this.#published)}); `;
+    const watches = this.#made.map((made) => made.slice(0, made.indexOf(' ')));
+    const channels = this.#made.map((made) => made.slice(made.indexOf(' ') + 1));
+    const given = [this.#published, watches, channels].map((values) => literal(textArray(values)));
+    return `select realtime.taken(${given.join(', ')}); `;
   }
 
   interrupted(): void {
     this.#source = undefined;
   }
 
-  async #publish(rows: readonly OutboxRow[]): Promise<void> {
+  async #publish(rows: readonly (OutboxRow & { channel: string })[]): Promise<void> {
     const source = await this.#knowSource();
     // All at once and in order, so that the log takes them in order and in few round trips.
     await Promise.all(rows.map((row) => this.#publishRow(row, source)));
     await this.#ports.settled();
   }
 
-  async #publishRow({ id, channel, data, key }: OutboxRow, source: string): Promise<void> {
+  async #publishRow(row: OutboxRow & { channel: string }, source: string): Promise<void> {
+    const { id, channel, data, key } = row;
     // NUL keeps these keys apart from those that people choose, which hold none.
     await this.#ports.publish({ channel, data, key: key ?? `\u0000${source} ${id}` });
+  }
+
+  #remember(made: readonly Made[]): void {
+    if (this.#known.size > knownMax) this.#known = new Set();
+    for (const each of made) this.#known.add(each);
   }
 
   async #knowSource(): Promise<string> {
@@ -101,4 +133,16 @@ export class IntoAdapter implements Destination {
     if (row === undefined) throw new Error('the table realtime.log is empty');
     return row.epoch;
   }
+}
+
+function hasChannel<R extends OutboxRow>(row: R): row is R & { channel: string } {
+  return isChannelName(row.channel) && !isServerChannel(row.channel);
+}
+
+function madeBy(rows: readonly (OutboxRow & { channel: string })[]): Made[] {
+  const made = new Set<Made>();
+  for (const { watch, channel, is_templated } of rows) {
+    if (is_templated && watch !== null) made.add(`${watch} ${channel}`);
+  }
+  return [...made];
 }

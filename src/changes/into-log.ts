@@ -6,12 +6,11 @@ import { literal } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
 import type { LogRow } from '../database/log-row.ts';
 import {
-  arrayLiteral,
   batchMaxDefault,
-  parseHorizon,
   type Batch,
   type Destination,
   type DestinationPorts,
+  type OutboxState,
 } from './destination.ts';
 
 /** This node's reader of the log. */
@@ -38,12 +37,11 @@ export class IntoLog implements Destination {
   /** Planned once: with few rows to move, planning is a tenth of the work. */
   begin(): string {
     const rules = literal(JSON.stringify(this.#ports.rules));
-    const call = `realtime.relay(${this.#batchMax}, ${rules}, $1, true)`;
-    return `prepare sobranie_relay (bigint[]) as select * from ${call}`;
+    return `prepare sobranie_relay (text) as select * from realtime.relay(${this.#batchMax}, ${rules}, $1)`;
   }
 
-  statement(ranges: readonly number[] | undefined): string {
-    return `execute sobranie_relay (${arrayLiteral(ranges)})`;
+  statement(state: OutboxState | undefined): string {
+    return `execute sobranie_relay (${state === undefined ? 'null' : literal(state)})`;
   }
 
   async take(rows: readonly Row[]): Promise<Batch> {
@@ -53,11 +51,7 @@ export class IntoLog implements Destination {
       // The driver builds each row with exactly the columns that the function declares, numbers parsed.
       await this.#handOver(rows.slice(0, -1) as unknown as readonly LogRow[]);
     }
-    return {
-      ids: parseArray(report['data']),
-      dropped: Number(report['at']),
-      horizon: parseHorizon(report['epoch']),
-    };
+    return { rows: Number(report['offset']), dropped: Number(report['at']), state: String(report['data']) };
   }
 
   end(): undefined {
@@ -91,10 +85,4 @@ export class IntoLog implements Destination {
       this.#ports.failed('an ephemeral change could not be published', error);
     }
   }
-}
-
-/** A bigint[] as the database writes it. */
-function parseArray(text: unknown): number[] {
-  const inner = String(text).slice(1, -1);
-  return inner === '' ? [] : inner.split(',').map(Number);
 }

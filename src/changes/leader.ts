@@ -8,13 +8,13 @@
 //  3. With the lock, that same read has seen every row whose writer did not ring. If it found nothing: asleep.
 //  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path.
 //  5. Many rings cost the writers more than polling costs the relay: then it releases the lock.
+//  6. Where writers must not notify, as they may prepare their transactions, it never takes the lock and polls.
 // A safety read about every second looks at the whole outbox, so that nothing rests on a ring alone.
 
 import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
 import type { Bell } from './bell.ts';
-import type { Destination } from './destination.ts';
-import { OutboxWindow } from './outbox-window.ts';
+import type { Destination, OutboxState } from './destination.ts';
 
 /** Two-key advisory locks; the first key is ours in every use. */
 export const doorbellLock = '1937006946, 1';
@@ -40,13 +40,17 @@ const ringsMax = 8;
 const restlessMs = 10;
 const pauseMinMs = 1;
 const pauseMaxMs = 5;
+/** Between two reads of an empty outbox, where writers do not notify. */
+const pollMaxMs = 20;
 
 export class Leader {
   readonly #options: LeaderOptions;
-  readonly #window = new OutboxWindow();
+  /** Undefined until the first read, which is of everything. */
+  #state: OutboxState | undefined;
   /** The doorbell's lock is ours: every commit from now on rings. */
   #holding = false;
   #idle = false;
+  #writersNotify = true;
   #pauseMs = pauseMinMs;
   /** Rings beyond the rate, a leaky bucket: how many were counted, and when. */
   #ringsOver = 0;
@@ -66,6 +70,8 @@ export class Leader {
     const { session, closing, destination } = this.#options;
     const first = destination.begin();
     if (first !== undefined) await session.query(`${first}; select 1`);
+    const answers = await session.query('select realtime.adopt(); select realtime.writers_notify() as notify');
+    this.#writersNotify = answers.at(-1)?.[0]?.['notify'] === true;
     while (!closing()) {
       const outcome = await this.#read();
       if (outcome === 'found') {
@@ -84,31 +90,31 @@ export class Leader {
     const { session, destination, bell, clock, moved } = this.#options;
     const startedAt = clock.monotonic();
     const sweep = this.#sweepDue(startedAt);
-    const takeLock = this.#idle && !this.#holding && startedAt >= this.#restlessUntil;
+    const takeLock = this.#idle && !this.#holding && this.#writersNotify && startedAt >= this.#restlessUntil;
     const letGo = this.#holding && this.#ringsTooFast(startedAt);
     if (letGo) this.#restlessUntil = startedAt + restlessMs;
     if (this.#holding) bell.hush();
 
     const lock = takeLock ? `select pg_try_advisory_lock(${doorbellLock}) as held; ` : '';
     const unlock = letGo ? `select pg_advisory_unlock(${doorbellLock}); ` : '';
-    const statement = destination.statement(sweep ? undefined : this.#window.ranges());
+    const statement = destination.statement(sweep ? undefined : this.#state);
     const answers = await session.query(lock + unlock + statement);
     if (letGo) this.#holding = false;
     if (takeLock) this.#holding = locked(answers[0]);
 
     const batch = await destination.take(answers.at(-1) ?? []);
-    this.#window.read(batch);
+    this.#state = batch.state;
     const elapsed = clock.monotonic() - startedAt;
     if (sweep) {
       this.#sweptAt = clock.monotonic();
       this.#sweepMs = elapsed;
     }
-    this.#idle = batch.ids.length === 0;
+    this.#idle = batch.rows === 0;
     if (!this.#idle) {
-      moved(batch.ids.length, batch.dropped, elapsed / 1000);
+      moved(batch.rows, batch.dropped, elapsed / 1000);
       return 'found';
     }
-    const untried = !takeLock && !this.#holding && clock.monotonic() >= this.#restlessUntil;
+    const untried = !takeLock && !this.#holding && this.#writersNotify && clock.monotonic() >= this.#restlessUntil;
     return untried ? 'again' : 'rest';
   }
 
@@ -116,7 +122,8 @@ export class Leader {
     const { bell, clock, safetyMs } = this.#options;
     if (!this.#holding) {
       await bell.wait(this.#pauseMs);
-      if (clock.monotonic() >= this.#restlessUntil) this.#pauseMs = Math.min(this.#pauseMs + 1, pauseMaxMs);
+      if (clock.monotonic() >= this.#restlessUntil)
+        this.#pauseMs = Math.min(this.#pauseMs + 1, this.#writersNotify ? pauseMaxMs : pollMaxMs);
       return;
     }
     this.#restlessUntil = 0;

@@ -48,6 +48,9 @@ export interface RelayHealth {
   readonly leader: boolean;
 }
 
+// Each statement has to see what was committed before it, whatever the role or the database has as its default.
+const ownSettings = `set default_transaction_isolation = 'read committed'; set search_path = pg_catalog`;
+
 // The session of a client that vanished or was stopped still holds the leader's lock. So the server is told to end it:
 // 12 s after the peer's last sign of life, and, where it has that setting, 12 s after the session's last query. A live
 // relay sends a query every second.
@@ -111,7 +114,7 @@ export class Relay {
         onClosed: () => this.#bell.ring(),
         signal: this.#abort.signal,
       });
-      await session.query(`listen realtime_wake; ${abandonment}`);
+      await session.query(`listen realtime_wake; ${ownSettings}; ${abandonment}`);
       return session;
     } catch (error) {
       await session?.close();

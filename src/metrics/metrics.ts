@@ -4,7 +4,7 @@
 //
 // Lifecycle: createMetrics, readFrom once the parts exist, render at will, close.
 
-import { Gauge, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
 import type { HubObserver, SyncObserver } from '../core/observer.ts';
 import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
 import { hubMetrics } from './hub-metrics.ts';
@@ -27,8 +27,16 @@ export interface MetricSources {
   /** Age in seconds of the oldest row that waits. */
   readonly outboxLagSeconds?: () => number;
   readonly relayLeader?: () => boolean;
+  /** Of each watched table that had any; on the node that relays. */
+  readonly captureFaults?: () => readonly CaptureFaults[];
   /** Seconds since the shutdown began; 0 before. */
   readonly shutdownSeconds?: () => number;
+}
+
+/** Faults of a watch since it began, as the database counts them. */
+export interface CaptureFaults {
+  readonly table: string;
+  readonly count: number;
 }
 
 export interface MetricDescription {
@@ -62,7 +70,9 @@ export function createMetrics(options: { readonly node: string }): Metrics {
 }
 
 /** Name and help of each source's metric. */
-const gauges: { readonly [Source in keyof MetricSources]-?: readonly [name: string, help: string] } = {
+const gauges: {
+  readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-?: readonly [name: string, help: string];
+} = {
   subscriptions: ['sobranie_subscriptions_active', 'Subscriptions of all connections'],
   channels: ['sobranie_channels_active', 'Channels with a subscriber on this node'],
   presenceMembers: [
@@ -79,10 +89,12 @@ const gauges: { readonly [Source in keyof MetricSources]-?: readonly [name: stri
   shutdownSeconds: ['sobranie_shutdown_duration_seconds', 'Seconds since the shutdown began; 0 before'],
 };
 
-export const metricSources = Object.keys(gauges) as (keyof MetricSources)[];
+const gaugeSources = Object.keys(gauges) as (keyof typeof gauges)[];
+export const metricSources: readonly (keyof MetricSources)[] = [...gaugeSources, 'captureFaults'];
 
 function addSources(registry: Registry, sources: MetricSources): void {
-  for (const source of metricSources) {
+  if (sources.captureFaults !== undefined) addCaptureFaults(registry, sources.captureFaults);
+  for (const source of gaugeSources) {
     const read = sources[source];
     if (read === undefined) continue;
     const [name, help] = gauges[source];
@@ -95,6 +107,20 @@ function addSources(registry: Registry, sources: MetricSources): void {
       },
     });
   }
+}
+
+function addCaptureFaults(registry: Registry, read: () => readonly CaptureFaults[]): void {
+  new Counter({
+    name: 'sobranie_capture_faults_total',
+    help: 'Changes of a watched table that could not be captured, on the node that relays',
+    labelNames: ['table'],
+    registers: [registry],
+    collect() {
+      // Counted by the database, and so kept over restarts.
+      this.reset();
+      for (const { table, count } of read()) this.inc({ table }, count);
+    },
+  });
 }
 
 function described(registry: Registry): readonly MetricDescription[] {

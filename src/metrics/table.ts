@@ -5,7 +5,10 @@ import { createMetrics, metricSources } from './metrics.ts';
 /** In Markdown: name with labels, and help. */
 export function metricsTable(): string {
   const metrics = createMetrics({ node: 'node' });
-  metrics.readFrom(Object.fromEntries(metricSources.map((source) => [source, () => 0])));
+  metrics.readFrom({
+    ...Object.fromEntries(metricSources.map((source) => [source, () => 0])),
+    captureFaults: () => [],
+  });
   const rows = metrics.describe().map(({ name, labels, help }) => {
     const shown = labels.length === 0 ? name : `${name}{${labels.join(',')}}`;
     return `| \`${shown}\` | ${help} |`;

@@ -57,6 +57,12 @@ const firstSettings = {
 
 const furtherSettings = {
   dataDir: defaulted('DATA_DIR', matching(/^[^\0]+$/, 'a path'), '.data', 'Folder of the embedded PostgreSQL.'),
+  demoTables: optional(
+    'DEMO_TABLES',
+    truth,
+    'on the embedded database, outside production',
+    'Make and watch the tables `posts`, `notifications` and `messages`, where none of that name is.',
+  ),
   nodeId: optional(
     'NODE_ID',
     matching(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of `A-Z a-z 0-9 . _ -`'),

@@ -156,7 +156,7 @@ describe('forgetting', () => {
 
 test('what waits is counted, with the age of the oldest', async () => {
   await sql`select realtime.send('a', '1') from generate_series(1, 12000)`;
-  await sql`update realtime.outbox set at = at - interval '1 minute' where id = (select min(id) from realtime.outbox)`;
+  await sql`update realtime.outbox set at = at - interval '1 minute' where lsn = (select min(lsn) from realtime.outbox)`;
   const [stats] = await sql`select pending::int, lag_seconds from realtime.outbox_stats()`;
   expect(stats!['pending']).toBe(10_000);
   expect(stats!['lag_seconds']).toBeGreaterThan(59);

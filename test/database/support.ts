@@ -48,7 +48,7 @@ export async function until(condition: () => boolean | Promise<boolean>, millise
   }
 }
 
-/** A change or anything else that was published. */
+/** A change or anything else that was published; `{gap: true}` for a gap. */
 export interface Seen {
   readonly channel: string;
   readonly data: Record<string, unknown>;
@@ -57,7 +57,23 @@ export interface Seen {
 /** Moves what is in the outbox into the log by hand, and answers it, in order. */
 export async function takenOver(sql: postgres.Sql): Promise<Seen[]> {
   const rows = await relayed(sql);
-  return rows.rows.map(({ channel, data }) => ({ channel, data: JSON.parse(data) as Record<string, unknown> }));
+  return rows.rows.map(({ channel, data }) => ({
+    channel,
+    data: (data === '' ? { gap: true } : JSON.parse(data)) as Record<string, unknown>,
+  }));
+}
+
+/** Writes rows into the outbox, as one transaction and in this order. */
+export async function leave(
+  sql: postgres.Sql,
+  rows: readonly (readonly [channel: string, data: string, key?: string])[],
+): Promise<void> {
+  await sql.begin(async (tx) => {
+    for (const [channel, data, key] of rows) {
+      await tx`insert into realtime.outbox (xid, lsn, channel, data, key)
+        values (pg_current_xact_id(), pg_current_wal_insert_lsn(), ${channel}, ${data}, ${key ?? null})`;
+    }
+  });
 }
 
 export interface Relayed {
@@ -66,11 +82,11 @@ export interface Relayed {
   readonly dropped: number;
 }
 
-/** One call of realtime.relay; with `ranges`, the array as text, as the relay itself calls it. */
-export async function relayed(sql: postgres.Sql, batchMax = 100_000, ranges: string | null = null): Promise<Relayed> {
+/** One call of realtime.relay, of everything. */
+export async function relayed(sql: postgres.Sql, batchMax = 100_000): Promise<Relayed> {
   const rows = await sql`
     select seq::float8, channel, epoch, "offset"::float8, data, at::float8, "user", connection, "except"
-    from realtime.relay(${batchMax}, ${JSON.stringify(rules)}::text::jsonb, ${ranges}::text::bigint[])`;
+    from realtime.relay(${batchMax}, ${JSON.stringify(rules)}::text::jsonb)`;
   const report = rows.at(-1)!;
   return {
     rows: rows.slice(0, -1) as unknown as LogRow[],
@@ -125,6 +141,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
       leader: () => undefined,
       batch: (_rows, count) => (dropped += count),
       waiting: () => undefined,
+      faults: () => undefined,
       error: (error) => errors.push(error),
     },
     standbyMs: 50,

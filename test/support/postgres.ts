@@ -27,7 +27,7 @@ export interface TestDatabase {
 }
 
 export interface DatabaseOptions {
-  /** Copied from a database to which all migrations were applied (once per cluster). */
+  /** Copied from a database to which all migrations were applied, with the demo tables (once per cluster). */
   readonly migrated?: boolean;
 }
 
@@ -228,6 +228,8 @@ async function createNamed(port: number, name: string, template: string): Promis
 
 async function createTemplate(port: number): Promise<void> {
   const { migrate } = await import('../../src/database/migrate.ts');
+  const { makeDemoTables } = await import('../../src/database/demo-tables.ts');
   const { url } = await createNamed(port, templateName, 'template1');
   await migrate(url);
+  await makeDemoTables(url);
 }

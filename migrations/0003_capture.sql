@@ -1,0 +1,675 @@
+-- From a row to the outbox: how the trigger function of one watched table is written.
+--
+-- One function per table, static SQL, so that its plans are cached and a statement of any size costs one insert. It
+-- belongs to the owner of this schema and runs as that role, so that writers need no right on the outbox; therefore no
+-- code of anybody else may run in it (0002_values). It is written for the columns that the table has. When the table is
+-- altered, the function notices before it would fail, and writes its statement again for each call, until the server
+-- replaces it.
+
+-- Primary key columns of a table, NULL if it has none.
+CREATE FUNCTION realtime.key_columns(target oid) RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT array_agg(a.attname::text ORDER BY a.attnum)
+  FROM pg_index i
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+  WHERE i.indrelid = target AND i.indisprimary
+$$;
+--> statement-breakpoint
+-- The table and the composite types that its columns hold: what has to stay as it is for a statement to stay right.
+CREATE FUNCTION realtime.relations_within(target regclass) RETURNS regclass[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT target || ARRAY(
+    SELECT DISTINCT realtime.composite_relation(w.type)::regclass
+    FROM pg_attribute a CROSS JOIN LATERAL realtime.types_within(a.atttypid) w (type)
+    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
+      AND realtime.composite_relation(w.type) <> 0
+    ORDER BY 1
+  )
+$$;
+--> statement-breakpoint
+-- What a trigger function is written for, in 32 letters: columns, their types, computed values, the key.
+CREATE FUNCTION realtime.shape(target regclass) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT md5(concat_ws('|', string_agg(
+    concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
+      CASE WHEN a.attgenerated = 'v' THEN pg_get_expr(d.adbin, d.adrelid) END),
+    ',' ORDER BY a.attrelid, a.attnum
+  ), array_to_string(realtime.key_columns(target), ',')))
+  FROM unnest(realtime.relations_within(target)) r (relation)
+  JOIN pg_attribute a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+$$;
+--> statement-breakpoint
+-- Whether a trigger function that was written for this shape of its table is right for the table as it is.
+--
+-- IMMUTABLE is a promise that the planner keeps: the answer is folded into the plan of the expression that asks, and
+-- that plan is made again whenever one of `relations` is altered, since constants of type regclass are what it depends
+-- on. The catalog is read as of the transaction's snapshot, which may be older than the columns that the statement
+-- meets; pg_identify_object reads it as it is now.
+CREATE FUNCTION realtime.is_current(shape text, VARIADIC relations regclass[]) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN shape = realtime.shape(relations[1]) AND NOT EXISTS (
+    SELECT FROM pg_attribute a
+    WHERE a.attrelid = ANY (relations) AND a.attnum > 0 AND NOT a.attisdropped
+      AND (pg_identify_object('pg_class'::regclass, a.attrelid, a.attnum)).identity IS DISTINCT FROM
+        (pg_identify_object('pg_class'::regclass, a.attrelid, 0)).identity || '.' || quote_ident(a.attname)
+  );
+END;
+$$;
+--> statement-breakpoint
+-- Whether the value of a virtual column can be computed here: only from what PostgreSQL brings.
+CREATE FUNCTION realtime.is_computable(target oid, place integer) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT NOT EXISTS (
+    SELECT FROM pg_attrdef d JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
+    WHERE d.adrelid = target AND d.adnum = place AND p.refobjid >= 16384 AND p.refclassid <> 'pg_class'::regclass
+  )
+$$;
+--> statement-breakpoint
+-- Splits a channel template into literal, column, literal, column, ... literal. Raises on anything that is no template.
+CREATE FUNCTION realtime.template_parts(template text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  rest text := template;
+  parts text[] := '{}';
+  literal text;
+  name text;
+BEGIN
+  IF coalesce(template, '') = '' THEN
+    RAISE EXCEPTION 'realtime.watch: a channel template is empty' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  LOOP
+    literal := substring(rest FROM '^[^{}]*');
+    rest := substr(rest, length(literal) + 1);
+    IF literal !~ '^([A-Za-z0-9_.:@/-]|%[0-9A-Fa-f]{2})*$' OR length(literal) > 256 THEN
+      RAISE EXCEPTION 'realtime.watch: "%" is not a channel template', template
+        USING ERRCODE = 'invalid_parameter_value',
+          HINT = 'A channel is 1 to 256 characters of A-Z a-z 0-9 _ . : - @ / %XX and {column} stands for a value.';
+    END IF;
+    parts := parts || literal;
+    EXIT WHEN rest = '';
+    name := substring(rest FROM '^\{([^{}]+)\}');
+    IF name IS NULL THEN
+      RAISE EXCEPTION 'realtime.watch: channel template "%" has unbalanced or empty braces', template
+        USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    parts := parts || name;
+    rest := substr(rest, length(name) + 3);
+  END LOOP;
+  RETURN parts;
+END;
+$$;
+--> statement-breakpoint
+-- A value as one part of a channel's name: what a name may not hold, and what separates its parts, is written %XX.
+CREATE FUNCTION realtime.part(value text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF value ~ '^[A-Za-z0-9_.@/-]*$' THEN
+    RETURN value;
+  END IF;
+  RETURN (
+    SELECT string_agg(
+      CASE WHEN b.byte IN (45, 46, 47, 64, 95) OR b.byte BETWEEN 48 AND 57 OR b.byte BETWEEN 65 AND 90
+        OR b.byte BETWEEN 97 AND 122 THEN chr(b.byte)
+        ELSE '%' || upper(lpad(to_hex(b.byte), 2, '0')) END,
+      '' ORDER BY b.place
+    )
+    FROM (
+      SELECT get_byte(u.bytes, i) AS byte, i AS place
+      FROM (SELECT convert_to(value, 'UTF8') AS bytes) u CROSS JOIN generate_series(0, length(u.bytes) - 1) i
+    ) b
+  );
+END;
+$$;
+--> statement-breakpoint
+-- The columns that a watch uses. `value` is what the column is among the changed rows, where a virtual column has no
+-- value of its own. `shown` is its place in the JSON, NULL where it is not in it.
+CREATE FUNCTION realtime.captured_columns(watch realtime.watched)
+RETURNS TABLE (place integer, name text, type oid, value text, is_key boolean, shown integer, is_long boolean)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT a.attnum::integer, a.attname::text, a.atttypid,
+    CASE WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid)) ELSE format('r.%I', a.attname) END,
+    coalesce(a.attname = ANY (realtime.key_columns(watch.target)), false),
+    CASE WHEN watch.columns IS NULL THEN a.attnum::integer ELSE array_position(watch.columns, a.attname::text) END,
+    -- Some lengths are known from the type.
+    a.attlen = -1 AND NOT (a.atttypid IN (1042, 1043, 1560, 1562, 1700) AND a.atttypmod BETWEEN 0 AND 2000)
+  FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  WHERE a.attrelid = watch.target AND a.attnum > 0 AND NOT a.attisdropped
+    AND (a.attgenerated <> 'v' OR realtime.is_computable(a.attrelid, a.attnum))
+$$;
+--> statement-breakpoint
+-- The changed rows of one side as a source of columns n_1, n_2, ... or o_1, o_2, .... The names of the table's columns are
+-- met here and in the printed JSON alone, so none of them can be taken for another. `rows` is where they come from, as r.
+CREATE FUNCTION realtime.capture_side(watch realtime.watched, side text, rows text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT format('%s FROM %s r', string_agg(format('%s AS %s_%s', c.value, side, c.place), ', ' ORDER BY c.place), rows)
+  FROM realtime.captured_columns(watch) c
+$$;
+--> statement-breakpoint
+-- The row of one side as it is shown, a source named n_row or o_row.
+CREATE FUNCTION realtime.capture_row(watch realtime.watched, side text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT format(' CROSS JOIN LATERAL (SELECT %s) %s_row', string_agg(
+    format('%s AS %I', (realtime.printed(c.type, format('q.%s_%s', side, c.place), '', watch.numbers)).expression, c.name),
+    ', ' ORDER BY c.shown
+  ), side)
+  FROM realtime.captured_columns(watch) c WHERE c.shown IS NOT NULL
+$$;
+--> statement-breakpoint
+-- Whether the columns still have the types that the statement was written for, as a part of that very statement: types
+-- are looked up when it is parsed, which may be after its writing was found to be right.
+CREATE FUNCTION realtime.capture_types(watch realtime.watched, rows text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT format('(SELECT ARRAY[%s]::oid[] = %L::oid[] FROM (SELECT NULL) z LEFT JOIN %s r ON true LIMIT 1)',
+    string_agg(format('pg_typeof(%s)::oid', u.leaf), ', ' ORDER BY c.place, u.n),
+    coalesce(array_agg(u.type ORDER BY c.place, u.n), '{}')::text, rows)
+  FROM realtime.captured_columns(watch) c
+  CROSS JOIN LATERAL realtime.printed(c.type, '', c.value, watch.numbers) p
+  CROSS JOIN LATERAL unnest(p.leaves, p.types) WITH ORDINALITY u (leaf, type, n)
+$$;
+--> statement-breakpoint
+-- Whether the rows of these sides are short enough to be printed. As stored they are compressed, at most 255 times, and
+-- print as six characters for one at most: what is below the first limit cannot outgrow the server's gigabyte. Larger
+-- ones are measured.
+CREATE FUNCTION realtime.capture_fits(watch realtime.watched, sides text[], prefix text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE count(*) WHEN 0 THEN 'true' ELSE format('(%s < 300000 OR %s < 500000000)',
+    string_agg(format('coalesce(pg_column_size(%s), 0)', v.value), ' + ' ORDER BY v.value),
+    string_agg(format('coalesce(realtime.json_length(%s, %s), 0)', v.value, realtime.is_plain(c.type, 'json')::text),
+      ' + ' ORDER BY v.value)
+  ) END
+  FROM realtime.captured_columns(watch) c CROSS JOIN unnest(sides) side
+  CROSS JOIN LATERAL (SELECT format('%s%s_%s', prefix, side, c.place)) v (value)
+  WHERE c.is_long
+$$;
+--> statement-breakpoint
+-- What an UPDATE shows of the old row beside the new one, as JSON: the key and what was changed; without a key, the row.
+-- Compared as printed, which suits any type, or by value where that is the same.
+CREATE FUNCTION realtime.capture_changes(watch realtime.watched) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE WHEN bool_or(c.is_key) THEN
+    format($f$'{' || substr(concat(''%s), 2) || '}'$f$, string_agg(
+      ', ' || CASE WHEN c.is_key THEN p.member ELSE format('CASE WHEN %s THEN %s END', CASE
+        WHEN c.type IN (16, 17, 20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950) THEN
+          format('q.n_%1$s IS DISTINCT FROM q.o_%1$s', c.place)
+        WHEN c.type IN (25, 1043) THEN
+          format('q.n_%1$s COLLATE "C" IS DISTINCT FROM q.o_%1$s COLLATE "C"', c.place)
+        ELSE format('to_json(%s)::text IS DISTINCT FROM to_json(%s)::text', p.new_value, p.old_value)
+      END, p.member) END, '' ORDER BY c.shown
+    ) FILTER (WHERE c.shown IS NOT NULL))
+    ELSE 'row_to_json(o_row.*)::text' END
+  FROM realtime.captured_columns(watch) c
+  CROSS JOIN LATERAL (
+    SELECT n.expression, o.expression, format('%L || coalesce(%s, ''null'')', ',' || to_json(c.name)::text || ':',
+      -- Numbers look the same as text, which costs a third of the way through to_json.
+      format(CASE WHEN c.type IN (21, 23) OR (c.type = 20 AND watch.numbers = 'json') THEN '%s::text'
+        ELSE 'to_json(%s)::text' END, o.expression))
+    FROM realtime.printed(c.type, format('q.n_%s', c.place), '', watch.numbers) n,
+      realtime.printed(c.type, format('q.o_%s', c.place), '', watch.numbers) o
+  ) p (new_value, old_value, member)
+$$;
+--> statement-breakpoint
+-- A channel of the watch as an expression over one side: NULL where a value of its template is NULL, which is no channel.
+-- A template whose column is gone makes none for any row.
+CREATE FUNCTION realtime.capture_channel(watch realtime.watched, template text, side text, prefix text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT string_agg(
+    CASE WHEN p.n % 2 = 1 THEN format('%L::text', p.part)
+      WHEN c.name IS NULL THEN 'NULL::text'
+      WHEN realtime.base_type(c.type) IN (16, 20, 21, 23, 26, 1082, 2950) THEN v.value || '::text'
+      ELSE format('CASE WHEN %1$s ~ ''^[A-Za-z0-9_.@/-]*$'' THEN %1$s ELSE realtime.part(%1$s) END', format('left(%s, 300)',
+        CASE WHEN realtime.is_plain(c.type, 'json') THEN v.value || '::text'
+          ELSE format('CASE WHEN num_nulls(%1$s) = 0 THEN format(''%%s'', %1$s) END', v.value) END))
+    END, ' || ' ORDER BY p.n
+  )
+  FROM unnest(realtime.template_parts(template)) WITH ORDINALITY p (part, n)
+  LEFT JOIN realtime.captured_columns(watch) c ON p.n % 2 = 0 AND c.name = p.part
+  CROSS JOIN LATERAL (SELECT format('%s%s_%s', prefix, side, c.place)) v (value)
+  WHERE p.n % 2 = 0 OR p.part <> ''
+$$;
+--> statement-breakpoint
+-- Who a change is about, for putting nested statements in order (realtime.reorder): the watch, the key before and after,
+-- the row before and after as printed. Without a key, the row is its own.
+CREATE FUNCTION realtime.capture_subject(watch realtime.watched, sides text[]) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT format('ARRAY[%L, %s, %s]', watch.number, string_agg(coalesce(s.key, s.image), ', ' ORDER BY s.place),
+    string_agg(s.image, ', ' ORDER BY s.place))
+  FROM (
+    SELECT u.place,
+      CASE WHEN u.side = ANY (sides) THEN format('md5(row_to_json(%s_row.*)::text)', u.side) ELSE 'NULL' END AS image,
+      CASE WHEN u.side = ANY (sides) THEN (
+        SELECT format('json_build_array(%s)::text', string_agg(
+          (realtime.printed(c.type, format('q.%s_%s', u.side, c.place), '', 'json')).expression, ', ' ORDER BY c.place))
+        FROM realtime.captured_columns(watch) c WHERE c.is_key
+      ) ELSE 'NULL' END AS key
+    FROM (VALUES (1, 'o'), (2, 'n')) u (place, side)
+  ) s
+$$;
+--> statement-breakpoint
+-- One source of outbox rows: this channel with this data, unless the channel is NULL or one of `others`.
+CREATE FUNCTION realtime.capture_branch(channel text, data text, others text[]) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT format('SELECT %s, %s', channel, data) || coalesce(' WHERE ' || nullif(concat_ws(' AND ',
+    CASE WHEN channel LIKE 'p.%' THEN channel || ' IS NOT NULL' END,
+    CASE WHEN cardinality(others) > 0 AND (channel || array_to_string(others, '')) LIKE '%p.%'
+      THEN format('(%s = ANY (ARRAY[%s])) IS NOT TRUE', channel, array_to_string(others, ', ')) END
+  ), ''), '')
+$$;
+--> statement-breakpoint
+-- The outbox rows of one change p, one for each channel: a row that changes channel leaves the old one as DELETE and
+-- enters the new one as INSERT. `news` and `olds` are the channels of both sides as expressions.
+CREATE FUNCTION realtime.capture_branches(operation text, news text[], olds text[]) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  branches text[] := '{}';
+BEGIN
+  FOR i IN 1..cardinality(news) LOOP
+    IF operation = 'INSERT' THEN
+      -- A row without a channel is written to '', which is none either: the relay counts it, so that a row that reaches
+      -- nobody is seen somewhere.
+      branches := branches || realtime.capture_branch(
+        CASE WHEN news[i] LIKE 'p.%' THEN format('coalesce(%s, '''')', news[i]) ELSE news[i] END, 'p.data',
+        news[1:i - 1]
+      );
+    ELSIF operation = 'DELETE' THEN
+      branches := branches || realtime.capture_branch(olds[i], 'p.data', olds[1:i - 1]);
+    ELSIF news[i] = olds[i] THEN
+      branches := branches || realtime.capture_branch(news[i], 'p.data', news[1:i - 1]);
+    ELSE
+      branches := branches || realtime.capture_branch(olds[i], 'p.moved_out', olds[1:i - 1] || news)
+        || realtime.capture_branch(
+          news[i],
+          format('CASE WHEN %s = ANY (ARRAY[%s]) THEN p.data ELSE p.moved_in END', news[i], array_to_string(olds, ', ')),
+          news[1:i - 1]
+        );
+    END IF;
+  END LOOP;
+  RETURN array_to_string(branches, ' UNION ALL ');
+END;
+$$;
+--> statement-breakpoint
+-- The statement that captures one operation. `xid` and `place` are expressions for the transaction's id and for the JSON
+-- between action and row. `in_doubt` adds what is needed where statements nest, or where the transaction may see an older
+-- catalog than the statement: subjects, and the check of the types.
+--
+-- From the inside: the changed rows; q, with both sides of each; p, with its JSON; e, one row for each channel. Each row
+-- takes the position of the write-ahead log just before it is written, which rises from row to row.
+CREATE FUNCTION realtime.capture_statement(
+  watch realtime.watched, operation text, xid text, place text, in_doubt boolean
+) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  sides text[] := CASE operation WHEN 'INSERT' THEN '{n}' WHEN 'DELETE' THEN '{o}' ELSE '{n,o}' END::text[];
+  is_update boolean := operation = 'UPDATE';
+  changed_rows text := CASE operation WHEN 'DELETE' THEN 'old_rows' ELSE 'new_rows' END;
+  check_types text := CASE WHEN in_doubt THEN ' WHERE ' || realtime.capture_types(watch, changed_rows) ELSE '' END;
+  prefix text := CASE operation WHEN 'UPDATE' THEN '' ELSE 'q.' END;
+  fits text := realtime.capture_fits(watch, sides, prefix);
+  changed text;
+  channels text[] := '{}';
+  given text[] := '{}';
+  news text[] := '{}';
+  olds text[] := '{}';
+  moves text[] := '{}';
+BEGIN
+  FOR i IN 1..cardinality(watch.channels) LOOP
+    IF watch.channels[i] NOT LIKE '%{%' THEN
+      news := news || format('%L::text', watch.channels[i]);
+      olds := olds || format('%L::text', watch.channels[i]);
+    ELSE
+      channels := channels || ARRAY(
+        SELECT format('%s AS %s_channel_%s', realtime.capture_channel(watch, watch.channels[i], u.side, prefix), u.side, i)
+        FROM unnest(sides) u (side)
+      );
+      news := news || format('p.n_channel_%s', i);
+      olds := olds || format('p.o_channel_%s', i);
+      moves := moves || format('q.n_channel_%1$s IS DISTINCT FROM q.o_channel_%1$s', i);
+    END IF;
+  END LOOP;
+
+  IF is_update THEN
+    -- The server writes both sets of an update in lockstep, so they pair by place; a key would not do, as it may change. A
+    -- full join is hashed or merged: a nested loop, once chosen for few rows, would take hours for many. A row of which
+    -- only one side is here cannot be told.
+    changed := format(
+      '(SELECT %s FROM (SELECT row_number() OVER () AS n_number, %s) n FULL JOIN (SELECT row_number() OVER () AS o_number, %s) o'
+        ' ON n_number = o_number%s ORDER BY n_number)',
+      array_to_string('{*}' || (format('n_number = o_number AND %s AS fits', fits) || channels), ', '),
+      realtime.capture_side(watch, 'n', 'new_rows'), realtime.capture_side(watch, 'o', 'old_rows'), check_types
+    );
+    given := format(
+      $f$CASE WHEN q.fits THEN '{"action":"UPDATE"' || %s || row_to_json(n_row.*)::text || ',"old":' || %s || '}' END AS data$f$,
+      place, realtime.capture_changes(watch)
+    ) || ARRAY(
+      SELECT format('q.%s_channel_%s', u.side, i)
+      FROM generate_series(1, cardinality(watch.channels)) i, unnest(sides) u (side) WHERE watch.channels[i] LIKE '%{%'
+    );
+    IF cardinality(moves) > 0 THEN
+      given := given || format(
+        $f$CASE WHEN q.fits AND (%s) THEN '{"action":"INSERT"' || %s || row_to_json(n_row.*)::text || ',"old":null,"moved":true}' END AS moved_in$f$,
+        array_to_string(moves, ' OR '), place
+      ) || format(
+        $f$CASE WHEN q.fits AND (%s) THEN '{"action":"DELETE"' || %s || 'null,"old":' || row_to_json(o_row.*)::text || ',"moved":true}' END AS moved_out$f$,
+        array_to_string(moves, ' OR '), place
+      );
+    END IF;
+  ELSE
+    changed := format('(SELECT %s%s)', realtime.capture_side(watch, sides[1], changed_rows), check_types);
+    given := channels || format(
+      CASE operation
+        WHEN 'INSERT' THEN
+          $f$CASE WHEN %s THEN '{"action":"INSERT"' || %s || row_to_json(n_row.*)::text || ',"old":null}' END AS data$f$
+        ELSE $f$CASE WHEN %s THEN '{"action":"DELETE"' || %s || 'null,"old":' || row_to_json(o_row.*)::text || '}' END AS data$f$
+      END, fits, place
+    );
+  END IF;
+  IF in_doubt THEN
+    given := given || (realtime.capture_subject(watch, sides) || ' AS subject');
+  END IF;
+  changed := format('(SELECT %s FROM %s q%s%s)', array_to_string(given, ', '), changed,
+    (SELECT string_agg(realtime.capture_row(watch, u.side), '' ORDER BY u.side) FROM unnest(sides) u (side)),
+    -- The fence makes JSON that goes to several channels be printed once.
+    CASE WHEN cardinality(news) > 1 THEN ' OFFSET 0' ELSE '' END);
+  RETURN format('INSERT INTO realtime.outbox (xid, lsn, watch%s, channel, data) '
+    'SELECT %s, pg_current_wal_insert_lsn(), %s%s, e.channel, e.data FROM %s p CROSS JOIN LATERAL (%s) e (channel, data)',
+    CASE WHEN in_doubt THEN ', subject' ELSE '' END, xid, watch.number, CASE WHEN in_doubt THEN ', p.subject' ELSE '' END,
+    changed, realtime.capture_branches(operation, news, olds));
+END;
+$$;
+--> statement-breakpoint
+-- What captures one operation of a table now, and what asks whether its types are others than those it was written for.
+-- NULL where the table is not watched. For a trigger function that is not current, or that was restored from a dump.
+CREATE FUNCTION realtime.capture_now(target oid, operation text, OUT command text, OUT doubt text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT realtime.capture_statement(w, operation, '$1', '$2', true),
+    format('SELECT NOT %s', realtime.capture_types(w, CASE operation WHEN 'DELETE' THEN 'old_rows' ELSE 'new_rows' END))
+  FROM realtime.watched w WHERE w.target = capture_now.target::regclass AND cardinality(w.channels) > 0
+$$;
+--> statement-breakpoint
+-- Tells channels of a watch, all of them or these, that something of it could not be captured, and why. Answers the number
+-- of outbox rows.
+CREATE FUNCTION realtime.capture_fault(target oid, reason text, channels text[] DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  written bigint;
+BEGIN
+  INSERT INTO realtime.outbox (xid, lsn, channel, watch, fault)
+  SELECT pg_current_xact_id(), pg_current_wal_insert_lsn(), c.channel, w.number, left(reason, 500)
+  FROM realtime.watched w CROSS JOIN unnest(coalesce(capture_fault.channels, w.channels)) c (channel)
+  WHERE w.target = capture_fault.target::regclass;
+  GET DIAGNOSTICS written = ROW_COUNT;
+  RETURN written;
+END;
+$$;
+--> statement-breakpoint
+-- A truncated table: nobody can tell its rows any more, so each of its channels is told. A template stands for all those
+-- that it has made. Answers the number of outbox rows.
+CREATE FUNCTION realtime.capture_truncate(target oid, place text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  written bigint;
+BEGIN
+  INSERT INTO realtime.outbox (xid, lsn, watch, subject, channel, data)
+  SELECT pg_current_xact_id(), pg_current_wal_insert_lsn(), w.number, ARRAY[w.number::text, NULL, NULL, NULL, NULL],
+    c.channel, '{"action":"TRUNCATE"' || place || 'null,"old":null}'
+  FROM realtime.watched w CROSS JOIN unnest(w.channels) c (channel) WHERE w.target = capture_truncate.target::regclass;
+  GET DIAGNOSTICS written = ROW_COUNT;
+  RETURN written;
+END;
+$$;
+--> statement-breakpoint
+-- The doorbell. The relay holds this advisory lock exclusively while it sleeps; a writer that cannot share it rings. A
+-- writer that can is noticed by the relay, which cannot fall asleep before that transaction ends. So writers notify
+-- only while the relay sleeps: commits that notify queue one behind another. Two keys, so that an application's lock
+-- on one big number is never met; the trigger functions repeat these lines, as a call costs.
+CREATE FUNCTION realtime.ring() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
+    PERFORM realtime.wake();
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+-- Notifies the sleeping relay at the commit, unless that could harm the writer: a transaction that has notified cannot be
+-- prepared for a two-phase commit, and a commit fails once the queue of notifications is full. The relay looks by itself
+-- in these cases. ALTER DATABASE ... SET sobranie.notify = on (or off) decides otherwise.
+CREATE FUNCTION realtime.wake() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF realtime.writers_notify() AND pg_notification_queue_usage() < 0.5 THEN
+    PERFORM pg_notify('realtime_wake', '');
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+CREATE FUNCTION realtime.writers_notify() RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE current_setting('sobranie.notify', true) WHEN 'on' THEN true WHEN 'off' THEN false
+    ELSE current_setting('max_prepared_transactions') = '0' END
+$$;
+--> statement-breakpoint
+-- The body of a table's trigger function. It has the statements twice: for the common case, and for where statements
+-- nest or the transaction may see an older catalog. Only the one that runs is planned.
+CREATE FUNCTION realtime.capture_body(watch realtime.watched) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $body$
+DECLARE
+  named record;
+  -- Computed values can fail, as the table itself does not hold them. The attempt costs a subtransaction that writes
+  -- nothing, so it takes no transaction id.
+  computed text;
+BEGIN
+  SELECT c.relname::text AS table_name, n.nspname::text AS schema_name INTO named
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = watch.target;
+  SELECT string_agg(c.value, ', ') INTO computed FROM realtime.captured_columns(watch) c WHERE c.value LIKE '(%';
+  RETURN format($function$
+#variable_conflict use_column
+-- Named, so that a column of the table that has a variable's name does no harm.
+<<statement>>
+DECLARE
+  xid xid8 := pg_current_xact_id();
+  -- Written out for the name that the table has now; it may get another.
+  place text := CASE WHEN TG_TABLE_NAME = %1$L AND TG_TABLE_SCHEMA = %2$L THEN %3$L ELSE
+    ',"schema":' || to_json(TG_TABLE_SCHEMA::text)::text || ',"table":' || to_json(TG_TABLE_NAME::text)::text || ',"data":'
+  END;
+  marks text := current_setting('sobranie.marks', true);
+  began pg_lsn;
+  mark pg_lsn;
+  nested boolean := false;
+  is_current boolean := TG_RELID = %4$s AND realtime.is_current(%5$L%6$s);
+  now_written record;
+  in_doubt boolean := false;
+  captured bigint := 0;
+BEGIN
+  IF marks LIKE ' %7$s@%%' AND strpos(substr(marks, 2), ' ') = 0 THEN
+    marks := set_config('sobranie.marks', '', true);
+  ELSIF marks <> '' THEN
+    began := pg_current_wal_insert_lsn();
+    SELECT m.mark, m.nested INTO mark, nested FROM realtime.unmark('%7$s') m;
+  END IF;
+  IF TG_OP = 'TRUNCATE' THEN
+    captured := realtime.capture_truncate(TG_RELID, place);
+  ELSE
+%8$s    -- A snapshot may be older than the table's columns, which is_current then does not know.
+    IF is_current AND current_setting('transaction_isolation') <> 'read committed' THEN
+      in_doubt := true;
+      IF TG_OP = 'DELETE' THEN
+        is_current := %15$s;
+      ELSE
+        is_current := %16$s;
+      END IF;
+    END IF;
+    IF is_current AND NOT in_doubt AND NOT nested AND mark IS NULL THEN
+      IF TG_OP = 'INSERT' THEN
+        %9$s;
+      ELSIF TG_OP = 'UPDATE' THEN
+        %10$s;
+      ELSE
+        %11$s;
+      END IF;
+      GET DIAGNOSTICS captured = ROW_COUNT;
+    ELSIF is_current THEN
+      IF TG_OP = 'INSERT' THEN
+        %12$s;
+      ELSIF TG_OP = 'UPDATE' THEN
+        %13$s;
+      ELSE
+        %14$s;
+      END IF;
+      GET DIAGNOSTICS captured = ROW_COUNT;
+    END IF;
+    IF NOT is_current THEN
+      BEGIN
+        SELECT * INTO now_written FROM realtime.capture_now(TG_RELID, TG_OP);
+        IF now_written.command IS NOT NULL THEN
+          EXECUTE now_written.command USING xid, place;
+          GET DIAGNOSTICS captured = ROW_COUNT;
+          IF captured = 0 THEN
+            EXECUTE now_written.doubt INTO in_doubt;
+            IF in_doubt THEN
+              captured := realtime.capture_fault(TG_RELID, 'the table was altered while a transaction that began before was open');
+            END IF;
+          END IF;
+        END IF;
+      EXCEPTION WHEN OTHERS THEN
+        captured := realtime.capture_fault(TG_RELID, SQLERRM);
+      END;
+    END IF;
+  END IF;
+  IF captured > 0 THEN
+    IF mark IS NOT NULL THEN
+      PERFORM realtime.reorder(xid, mark, began);
+    END IF;
+    IF NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
+      PERFORM realtime.wake();
+    END IF;
+  END IF;
+  RETURN NULL;
+END;
+$function$,
+    named.table_name, named.schema_name,
+    ',"schema":' || to_json(named.schema_name)::text || ',"table":' || to_json(named.table_name)::text || ',"data":',
+    watch.target::oid, realtime.shape(watch.target),
+    (SELECT string_agg(format(', %L::regclass', r.relation::oid), '' ORDER BY r.place)
+      FROM unnest(realtime.relations_within(watch.target)) WITH ORDINALITY r (relation, place)),
+    watch.number,
+    CASE WHEN computed IS NULL THEN '' ELSE format($probe$    IF is_current THEN
+      BEGIN
+        IF TG_OP <> 'DELETE' THEN
+          PERFORM count(num_nulls(%1$s)) FROM new_rows r;
+        END IF;
+        IF TG_OP <> 'INSERT' THEN
+          PERFORM count(num_nulls(%1$s)) FROM old_rows r;
+        END IF;
+      EXCEPTION WHEN OTHERS THEN
+        is_current := false;
+      END;
+    END IF;
+$probe$, computed) END,
+    realtime.capture_statement(watch, 'INSERT', 'statement.xid', 'statement.place', false),
+    realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', false),
+    realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', false),
+    realtime.capture_statement(watch, 'INSERT', 'statement.xid', 'statement.place', true),
+    realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', true),
+    realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', true),
+    realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows')
+  );
+END;
+$body$;
+--> statement-breakpoint
+-- Writes a table's trigger function, if it is not as it has to be. The table's owner may put it on the table, nobody else
+-- on another one, whatever the default privileges say. Nothing of the table is locked.
+CREATE FUNCTION realtime.define_capture(watch realtime.watched) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  name text := format('realtime.capture_%s()', watch.number);
+  owner text;
+  settings text := realtime.printing_settings(ARRAY(
+    SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = watch.target AND a.attnum > 0 AND NOT a.attisdropped
+  ));
+  -- Where nothing is watched any more, and the triggers could not be dropped yet.
+  body text := CASE WHEN cardinality(watch.channels) > 0 THEN realtime.capture_body(watch)
+    ELSE format('BEGIN PERFORM realtime.unmark(%L); RETURN NULL; END', watch.number) END;
+BEGIN
+  EXECUTE format('CREATE OR REPLACE FUNCTION %s RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER '
+    'SET search_path = pg_catalog, pg_temp SET jit = off%s AS %L', name, settings, body);
+  PERFORM realtime.close_function(name::regprocedure);
+  SELECT r.rolname::text INTO owner FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = watch.target;
+  IF owner IS NOT NULL THEN
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', name, owner);
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+-- Takes a function from everybody but its owner: from PUBLIC, and from whom ALTER DEFAULT PRIVILEGES gave it to.
+CREATE FUNCTION realtime.close_function(function regprocedure) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  grantee oid;
+BEGIN
+  FOR grantee IN
+    SELECT DISTINCT a.grantee
+    FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+    WHERE p.oid = function AND a.grantee <> p.proowner
+  LOOP
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', function,
+      CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END);
+  END LOOP;
+END;
+$$;

@@ -1,0 +1,389 @@
+-- Watches: realtime.watch and unwatch, and what keeps their trigger functions right.
+--
+-- Rights. watch and unwatch run as their caller: only a table's owner may put triggers on it, and the policy below lets a
+-- role write the watches of its own tables alone, if it may call watch. What has to run as the owner of this schema is done
+-- by triggers of realtime.watched. Whoever may watch publishes what it likes to any channel, as with realtime.send.
+
+-- Whether the current role owns a table, directly or as a member of its owner.
+CREATE FUNCTION realtime.is_owner(target regclass) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT coalesce((SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = target), false)
+$$;
+--> statement-breakpoint
+-- Templates that name columns which are gone: they make no channel any more.
+CREATE FUNCTION realtime.broken_templates(watch realtime.watched) RETURNS TABLE (template text, name text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT c.channel, p.part
+  FROM unnest(watch.channels) c (channel)
+  CROSS JOIN LATERAL unnest(realtime.template_parts(c.channel)) WITH ORDINALITY p (part, n)
+  WHERE p.n % 2 = 0 AND NOT EXISTS (SELECT FROM realtime.captured_columns(watch) d WHERE d.name = p.part)
+$$;
+--> statement-breakpoint
+-- What of a watch cannot be captured as its table is now; NULL: nothing.
+CREATE FUNCTION realtime.watch_fault(watch realtime.watched) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT nullif(concat_ws('; ',
+    (
+      SELECT string_agg(format('the channel template "%s" names column "%s", which is gone', b.template, b.name), '; ')
+      FROM realtime.broken_templates(watch) b
+    ), (
+      SELECT string_agg(format('column "%s" is gone', u.name), '; ')
+      FROM unnest(watch.columns) u (name)
+      WHERE NOT EXISTS (SELECT FROM realtime.captured_columns(watch) d WHERE d.name = u.name)
+    ), (
+      SELECT string_agg(format('column "%s" is computed by functions that are not PostgreSQL''s', a.attname), '; ')
+      FROM pg_attribute a
+      WHERE a.attrelid = watch.target AND a.attgenerated = 'v' AND NOT a.attisdropped
+        AND NOT realtime.is_computable(a.attrelid, a.attnum)
+    ), (
+      SELECT string_agg(format('%s is a foreign table', p.relid), '; ')
+      FROM pg_partition_tree(watch.target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f'
+    ), (
+      SELECT format('%s inherits from it', min(i.inhrelid::regclass::text))
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+      WHERE i.inhparent = watch.target AND NOT c.relispartition HAVING count(*) > 0
+    )
+  ), '')
+$$;
+--> statement-breakpoint
+-- Refuses what cannot be watched, in words.
+CREATE FUNCTION realtime.check_watch(watch realtime.watched) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  name text;
+  template text;
+BEGIN
+  IF coalesce(cardinality(watch.channels), 0) NOT BETWEEN 1 AND 32 THEN
+    RAISE EXCEPTION 'realtime.watch: 1 to 32 channel templates are needed, % given', coalesce(cardinality(watch.channels), 0)
+      USING ERRCODE = 'invalid_parameter_value';
+  ELSIF cardinality(watch.channels) > (SELECT count(DISTINCT c) FROM unnest(watch.channels) c WHERE c IS NOT NULL) THEN
+    RAISE EXCEPTION 'realtime.watch: a channel template is NULL or given twice'
+      USING ERRCODE = 'invalid_parameter_value';
+  ELSIF cardinality(watch.columns) = 0
+    OR cardinality(watch.columns) > (SELECT count(DISTINCT c) FROM unnest(watch.columns) c) THEN
+    RAISE EXCEPTION 'realtime.watch: the list of columns is empty, or names one twice or NULL'
+      USING ERRCODE = 'invalid_parameter_value';
+  ELSIF watch.numbers NOT IN ('json', 'text') OR watch.numbers IS NULL THEN
+    RAISE EXCEPTION 'realtime.watch: numbers are sent as ''json'' or as ''text'', not as %', quote_nullable(watch.numbers)
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  FOR template, name IN SELECT b.template, b.name FROM realtime.broken_templates(watch) b LOOP
+    RAISE EXCEPTION 'realtime.watch: channel template "%" names column "%", which % does not have', template, name,
+      watch.target USING ERRCODE = 'undefined_column';
+  END LOOP;
+  FOR name IN
+    SELECT u.name FROM unnest(watch.columns) u (name)
+    WHERE NOT EXISTS (SELECT FROM realtime.captured_columns(watch) c WHERE c.name = u.name)
+  LOOP
+    RAISE EXCEPTION 'realtime.watch: the list of columns names column "%", which % does not have', name, watch.target
+      USING ERRCODE = 'undefined_column';
+  END LOOP;
+  name := realtime.watch_fault(watch);
+  IF name IS NOT NULL THEN
+    RAISE EXCEPTION 'realtime.watch: % cannot be watched: %', watch.target, name USING ERRCODE = 'wrong_object_type';
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+-- Before a watch is written: numbers it, checks it, writes its trigger function. An ended watch, whose triggers could not be
+-- dropped, has no channels.
+CREATE FUNCTION realtime.on_watched() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM realtime.watched w WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.target);
+  IF TG_OP = 'INSERT' THEN
+    NEW.number := coalesce((SELECT max(w.number) FROM realtime.watched w), 0) + 1;
+    NEW.since := now();
+  ELSE
+    NEW.number := OLD.number;
+    NEW.target := OLD.target;
+  END IF;
+  IF cardinality(NEW.channels) > 0 OR TG_OP = 'INSERT' THEN
+    PERFORM realtime.check_watch(NEW);
+  END IF;
+  NEW.fault := NULL;
+  NEW.shape := realtime.shape(NEW.target);
+  PERFORM realtime.define_capture(NEW);
+  RETURN NEW;
+END;
+$$;
+--> statement-breakpoint
+CREATE TRIGGER on_watched BEFORE INSERT OR UPDATE OF channels, columns, numbers, target, number ON realtime.watched
+FOR EACH ROW EXECUTE FUNCTION realtime.on_watched();
+--> statement-breakpoint
+-- After a watch is deleted: its trigger function goes, which its triggers do not have any more.
+CREATE FUNCTION realtime.on_unwatched() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (
+    SELECT FROM pg_trigger t WHERE t.tgfoid = to_regprocedure(format('realtime.capture_%s()', OLD.number))
+  ) THEN
+    -- Somebody's own trigger: it keeps a function that does nothing.
+    OLD.channels := '{}';
+    PERFORM realtime.define_capture(OLD);
+  ELSE
+    EXECUTE format('DROP FUNCTION IF EXISTS realtime.capture_%s()', OLD.number);
+  END IF;
+  DELETE FROM realtime.faults f WHERE f.watch = OLD.number;
+  RETURN NULL;
+END;
+$$;
+--> statement-breakpoint
+CREATE TRIGGER on_unwatched AFTER DELETE ON realtime.watched FOR EACH ROW EXECUTE FUNCTION realtime.on_unwatched();
+--> statement-breakpoint
+-- The triggers of a watch: their names, and what comes after CREATE TRIGGER <name>. The mark has the last name, so that what
+-- other triggers change before the statement begins is not taken for a part of it.
+CREATE FUNCTION realtime.watch_triggers(number integer, target regclass) RETURNS TABLE (name text, definition text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT t.name, format(t.definition || ' FOR EACH STATEMENT EXECUTE FUNCTION realtime.', target)
+    || CASE WHEN t.name LIKE 'zz%' THEN format('mark(%L)', number) ELSE format('capture_%s()', number) END
+  FROM (VALUES
+    ('realtime_insert', 'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows'),
+    ('realtime_update', 'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'),
+    ('realtime_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows'),
+    ('realtime_truncate', 'AFTER TRUNCATE ON %s'),
+    ('zz_realtime_mark', 'BEFORE INSERT OR UPDATE OR DELETE ON %s'),
+    ('zz_realtime_mark_truncate', 'BEFORE TRUNCATE ON %s')
+  ) t (name, definition)
+$$;
+--> statement-breakpoint
+-- Which of them the table has.
+CREATE FUNCTION realtime.present_triggers(target regclass) RETURNS text[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT coalesce(array_agg(t.tgname::text), '{}')
+  FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+  WHERE t.tgrelid = target AND p.pronamespace = 'realtime'::regnamespace
+    AND (p.proname LIKE 'capture\_%' OR p.proname = 'mark')
+$$;
+--> statement-breakpoint
+-- Locks a table, if that can be had soon: a lock that waits would make all writers wait behind it. Answers whether it did.
+CREATE FUNCTION realtime.lock_briefly(target regclass, mode text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '100ms'
+AS $$
+BEGIN
+  FOR attempt IN 1..5 LOOP
+    BEGIN
+      EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', target, mode);
+      RETURN true;
+    EXCEPTION WHEN lock_not_available THEN
+      PERFORM pg_sleep(0.05 * attempt);
+    END;
+  END LOOP;
+  RETURN false;
+END;
+$$;
+--> statement-breakpoint
+-- One role writes watches at a time, until its transaction ends.
+CREATE FUNCTION realtime.lock_watches() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  FOR attempt IN 1..20 LOOP
+    IF pg_try_advisory_xact_lock(1937006946, 3) THEN
+      RETURN;
+    END IF;
+    PERFORM pg_sleep(0.1);
+  END LOOP;
+  RAISE EXCEPTION 'another transaction is changing watches: try again'
+    USING ERRCODE = 'lock_not_available', HINT = 'It holds the advisory lock (1937006946, 3) until it ends.';
+END;
+$$;
+--> statement-breakpoint
+-- Publishes every insert, update, delete and truncate of a table from the commit on. Calling it again replaces the
+-- earlier watch, without a lock on the table; the same watch again changes nothing. A partitioned table is watched whole,
+-- through writes that name it; a write that names one of its partitions directly fires no trigger of the parent and is not
+-- seen.
+CREATE FUNCTION realtime.watch(
+  target regclass, channels text[] DEFAULT NULL, columns text[] DEFAULT NULL, numbers text DEFAULT 'json'
+) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET row_security = on
+AS $$
+#variable_conflict use_column
+DECLARE
+  relation pg_class;
+  known realtime.watched;
+  missing record;
+BEGIN
+  SELECT * INTO relation FROM pg_class c WHERE c.oid = watch.target;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'realtime.watch: there is no such table' USING ERRCODE = 'undefined_table';
+  ELSIF relation.relkind NOT IN ('r', 'p') THEN
+    RAISE EXCEPTION 'realtime.watch: % is not a table', watch.target
+      USING ERRCODE = 'wrong_object_type', HINT = 'Watch the tables that a view or foreign table is made of.';
+  ELSIF relation.relispartition THEN
+    RAISE EXCEPTION 'realtime.watch: % is a partition', watch.target
+      USING ERRCODE = 'wrong_object_type', HINT = format('Watch %s.', pg_partition_root(watch.target));
+  ELSIF EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = watch.target) THEN
+    RAISE EXCEPTION 'realtime.watch: % inherits from another table, through which it is written without its triggers',
+      watch.target USING ERRCODE = 'wrong_object_type';
+  ELSIF relation.relpersistence = 't' OR relation.relnamespace IN ('realtime'::regnamespace, 'pg_catalog'::regnamespace) THEN
+    RAISE EXCEPTION 'realtime.watch: % cannot be watched', watch.target USING ERRCODE = 'wrong_object_type';
+  ELSIF NOT realtime.is_owner(watch.target) THEN
+    RAISE EXCEPTION 'realtime.watch: must be owner of %', watch.target USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  watch.channels := coalesce(watch.channels, ARRAY[realtime.part(relation.relname)]);
+
+  SELECT * INTO known FROM realtime.watched w WHERE w.target = watch.target;
+  IF known.number IS NULL OR (known.channels, known.columns, known.numbers, known.shape)
+    IS DISTINCT FROM (watch.channels, watch.columns, watch.numbers, realtime.shape(watch.target)) THEN
+    PERFORM realtime.lock_watches();
+    UPDATE realtime.watched w SET channels = watch.channels, columns = watch.columns, numbers = watch.numbers
+    WHERE w.target = watch.target RETURNING * INTO known;
+    IF NOT FOUND THEN
+      INSERT INTO realtime.watched (target, channels, columns, numbers)
+      VALUES (watch.target, watch.channels, watch.columns, watch.numbers) RETURNING * INTO known;
+    END IF;
+  END IF;
+
+  FOR missing IN
+    SELECT t.name, t.definition FROM realtime.watch_triggers(known.number, watch.target) t
+    WHERE t.name <> ALL (realtime.present_triggers(watch.target))
+  LOOP
+    IF NOT realtime.lock_briefly(watch.target, 'SHARE ROW EXCLUSIVE') THEN
+      RAISE EXCEPTION 'realtime.watch: % is being written by a transaction that stays open: try again', watch.target
+        USING ERRCODE = 'lock_not_available',
+          HINT = 'A first watch needs the table for a moment. Nothing was changed, and no writer was made to wait.';
+    END IF;
+    EXECUTE format('CREATE TRIGGER %I %s', missing.name, missing.definition);
+  END LOOP;
+END;
+$$;
+--> statement-breakpoint
+-- Ends the watch of a table, from the commit on. No error when there is none, so that a migration may say it twice. Its
+-- triggers go too, if the table can be locked for that soon. Otherwise they stay without effect until the next call.
+CREATE FUNCTION realtime.unwatch(target regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET row_security = on
+AS $$
+#variable_conflict use_column
+DECLARE
+  name text;
+BEGIN
+  IF NOT realtime.is_owner(unwatch.target) THEN
+    RAISE EXCEPTION 'realtime.unwatch: must be owner of %', unwatch.target USING ERRCODE = 'insufficient_privilege';
+  ELSIF realtime.present_triggers(unwatch.target) = '{}'
+    AND NOT EXISTS (SELECT FROM realtime.watched w WHERE w.target = unwatch.target) THEN
+    RETURN;
+  END IF;
+  PERFORM realtime.lock_watches();
+  IF NOT realtime.lock_briefly(unwatch.target, 'ACCESS EXCLUSIVE') THEN
+    UPDATE realtime.watched w SET channels = '{}' WHERE w.target = unwatch.target AND w.channels <> '{}';
+    RAISE NOTICE 'realtime.unwatch: % is in use, so its triggers stay, without effect', unwatch.target
+      USING HINT = 'Another call of realtime.unwatch drops them.';
+    RETURN;
+  END IF;
+  FOREACH name IN ARRAY realtime.present_triggers(unwatch.target) LOOP
+    EXECUTE format('DROP TRIGGER %I ON %s', name, unwatch.target);
+  END LOOP;
+  DELETE FROM realtime.watched w WHERE w.target = unwatch.target;
+END;
+$$;
+--> statement-breakpoint
+-- Brings the trigger functions up to date with their tables, and with this version of the functions above: all of them when
+-- `all_watches` is set, else those whose table was altered. Watches of dropped tables go. Tells the channels of a template
+-- whose column is gone, once. Answers how many functions were written. Nothing waits: what another transaction holds is
+-- left for the next time.
+CREATE FUNCTION realtime.renew_captures(all_watches boolean) RETURNS integer
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  watch realtime.watched;
+  found_fault text;
+  renewed integer := 0;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(1937006946, 3) THEN
+    RETURN 0;
+  END IF;
+  DELETE FROM realtime.watched w WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.target);
+  FOR watch IN
+    SELECT * FROM realtime.watched w WHERE all_watches OR w.shape IS DISTINCT FROM realtime.shape(w.target) ORDER BY w.number
+  LOOP
+    found_fault := CASE WHEN cardinality(watch.channels) > 0 THEN realtime.watch_fault(watch) END;
+    IF found_fault IS DISTINCT FROM watch.fault THEN
+      PERFORM realtime.capture_fault(watch.target, found_fault, ARRAY(
+        SELECT DISTINCT b.template FROM realtime.broken_templates(watch) b
+      ));
+    END IF;
+    UPDATE realtime.watched w SET shape = realtime.shape(w.target), fault = found_fault WHERE w.number = watch.number;
+    PERFORM realtime.define_capture(watch);
+    renewed := renewed + 1;
+  END LOOP;
+  IF renewed > 0 THEN
+    PERFORM realtime.ring();
+  END IF;
+  RETURN renewed;
+END;
+$$;
+--> statement-breakpoint
+-- Takes all of this away: triggers, functions, tables, and with the tables what was published. For the owner of the schema,
+-- when no server runs. Nothing waits for a table that is in use; then nothing is done, and the call can be repeated.
+CREATE FUNCTION realtime.uninstall() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
+SET client_min_messages = warning
+AS $$
+BEGIN
+  FOR attempt IN 1..5 LOOP
+    BEGIN
+      DROP FUNCTION IF EXISTS public.notify_realtime_event() CASCADE;
+      DROP SCHEMA realtime CASCADE;
+      RETURN;
+    EXCEPTION WHEN lock_not_available THEN
+      PERFORM pg_sleep(0.1);
+    END;
+  END LOOP;
+  RAISE EXCEPTION 'realtime.uninstall: a watched table is in use: try again' USING ERRCODE = 'lock_not_available';
+END;
+$$;
+--> statement-breakpoint
+-- What is watched, and what is wrong with it.
+CREATE VIEW realtime.watches AS
+SELECT w.target::regclass AS "table", w.channels, w.columns, w.numbers, w.since,
+  nullif(concat_ws('; ', w.fault,
+    CASE WHEN w.shape IS DISTINCT FROM realtime.shape(w.target) THEN 'the table was altered; the server renews the watch' END,
+    (SELECT 'without triggers: ' || string_agg(t.name, ', ') || '; call realtime.watch again'
+      FROM realtime.watch_triggers(w.number, w.target) t
+      WHERE t.name <> ALL (realtime.present_triggers(w.target)) HAVING count(*) > 0),
+    (SELECT 'disabled triggers: ' || string_agg(t.tgname, ', ') FROM pg_trigger t
+      WHERE t.tgrelid = w.target AND t.tgname = ANY (realtime.present_triggers(w.target)) AND t.tgenabled = 'D'
+      HAVING count(*) > 0)
+  ), '') AS fault,
+  coalesce(f.count, 0) AS fault_count, f.last_reason, f.last_at AS last_fault_at
+FROM realtime.watched w
+LEFT JOIN LATERAL (
+  SELECT sum(s.count)::bigint AS count, max(s.last_at) AS last_at,
+    (array_agg(s.reason ORDER BY s.last_at DESC))[1] AS last_reason
+  FROM realtime.faults s WHERE s.watch = w.number HAVING count(*) > 0
+) f ON true
+WHERE cardinality(w.channels) > 0 AND EXISTS (SELECT FROM pg_class c WHERE c.oid = w.target);
+--> statement-breakpoint
+ALTER TABLE realtime.watched ENABLE ROW LEVEL SECURITY;
+--> statement-breakpoint
+CREATE POLICY watched_owner ON realtime.watched USING (
+  realtime.is_owner(target)
+  AND has_function_privilege('realtime.watch(regclass, text[], text[], text)', 'EXECUTE')
+);

@@ -1,0 +1,193 @@
+-- What applications call and attach themselves: realtime.send, and public.notify_realtime_event.
+
+-- Whether a text is the name of a channel that others than the server publish to.
+CREATE FUNCTION realtime.is_channel(name text) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT coalesce(length(name) <= 256 AND name ~ '^([A-Za-z0-9_.:@/-]|%[0-9A-Fa-f]{2})+$', false)
+$$;
+--> statement-breakpoint
+-- Publishes when, and only when, the caller's transaction commits.
+CREATE FUNCTION realtime.send(channel text, data jsonb, key text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT realtime.is_channel(channel) THEN
+    RAISE EXCEPTION 'realtime.send: % is not a channel', quote_nullable(left(channel, 300))
+      USING ERRCODE = 'invalid_parameter_value',
+        HINT = 'A channel is 1 to 256 characters of A-Z a-z 0-9 _ . : - @ / and %XX; realtime.part(value) writes any value so.';
+  ELSIF data IS NULL THEN
+    RAISE EXCEPTION 'realtime.send: data is NULL'
+      USING ERRCODE = 'null_value_not_allowed', HINT = 'JSON null is ''null''.';
+  ELSIF length(key) NOT BETWEEN 1 AND 64 THEN
+    RAISE EXCEPTION 'realtime.send: a key has 1 to 64 characters' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  INSERT INTO realtime.outbox (xid, lsn, channel, data, key)
+  VALUES (pg_current_xact_id(), pg_current_wal_insert_lsn(), send.channel, send.data::text, send.key);
+  PERFORM realtime.ring();
+END;
+$$;
+--> statement-breakpoint
+-- The statement that prints the rows of one event of a row trigger: $1 the new row, $2 the old one. It answers whether it
+-- is right for their types, the new row, what is shown of the old one, and the subject.
+CREATE FUNCTION realtime.row_statement(target oid, operation text) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  watch realtime.watched;
+  sides text[] := CASE operation WHEN 'INSERT' THEN '{n}' WHEN 'DELETE' THEN '{o}' ELSE '{n,o}' END::text[];
+BEGIN
+  watch.number := target;
+  watch.target := target;
+  watch.numbers := 'json';
+  RETURN format(
+    'SELECT %s AS is_right, %s AS new_row, %s AS old_row, %s AS subject FROM (SELECT * FROM %s) q%s',
+    realtime.capture_types(watch, CASE operation WHEN 'DELETE' THEN '(SELECT ($2).*)' ELSE '(SELECT ($1).*)' END),
+    CASE operation WHEN 'DELETE' THEN 'NULL::text' ELSE 'row_to_json(n_row.*)::text' END,
+    CASE operation WHEN 'INSERT' THEN 'NULL::text' WHEN 'DELETE' THEN 'row_to_json(o_row.*)::text'
+      ELSE realtime.capture_changes(watch) END,
+    realtime.capture_subject(watch, sides),
+    (SELECT string_agg(format('(SELECT %s) %s', realtime.capture_side(
+      watch, u.side, CASE u.side WHEN 'n' THEN '(SELECT ($1).*)' ELSE '(SELECT ($2).*)' END), u.side), ' CROSS JOIN ' ORDER BY u.side)
+      FROM unnest(sides) u (side)),
+    (SELECT string_agg(realtime.capture_row(watch, u.side), '' ORDER BY u.side) FROM unnest(sides) u (side))
+  );
+END;
+$$;
+--> statement-breakpoint
+-- Puts the row that a trigger has just captured, at `began`, before what nested statements captured of the same row, where
+-- that continues it: a row trigger knows no beginning of its statement, so the rows themselves have to tell.
+CREATE FUNCTION realtime.reorder_row(xid xid8, began pg_lsn) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  own text[] := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn >= began);
+  nested_rows pg_lsn[];
+  first_image text;
+BEGIN
+  SELECT array_agg(n.lsn ORDER BY n.lsn), (array_agg(n.subject[4] ORDER BY n.lsn))[1] INTO nested_rows, first_image
+  FROM (
+    SELECT n.lsn, n.subject, bool_or(n.subject[6]::integer <= own[6]::integer) OVER (ORDER BY n.lsn DESC) AS is_outside
+    FROM realtime.outbox n
+    WHERE n.xid = reorder_row.xid AND n.lsn < began AND n.subject[1] = own[1] AND n.subject[2:3] && own[2:3]
+  ) n
+  WHERE NOT n.is_outside;
+  IF first_image IS NOT DISTINCT FROM own[5] THEN
+    WITH taken AS (
+      DELETE FROM realtime.outbox n WHERE n.xid = reorder_row.xid AND n.lsn = ANY (nested_rows) RETURNING n.*
+    )
+    INSERT INTO realtime.outbox (xid, lsn, channel, data, key, watch, subject, fault, at)
+    SELECT t.xid, pg_current_wal_insert_lsn(), t.channel, t.data, t.key, t.watch, t.subject, t.fault, t.at
+    FROM (SELECT * FROM taken ORDER BY taken.lsn) t;
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+-- For triggers that users write themselves: AFTER INSERT OR UPDATE OR DELETE ... FOR EACH ROW, or AFTER TRUNCATE. The
+-- channel is the table's name. Whoever may attach it publishes to such a channel, so a role needs a grant for it.
+-- realtime.watch is cheaper for the writer: this one runs once per row.
+CREATE FUNCTION realtime.notify_realtime_event() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET array_nulls = on
+SET bytea_output = hex
+SET datestyle = 'ISO, MDY'
+SET extra_float_digits = 1
+SET intervalstyle = postgres
+SET jit = off
+SET lc_monetary = 'C'
+SET quote_all_identifiers = off
+SET timezone = 'UTC'
+AS $$
+#variable_conflict use_variable
+DECLARE
+  relation record;
+  printed record;
+  xid xid8 := pg_current_xact_id();
+  began pg_lsn := pg_current_wal_insert_lsn();
+  subject text[];
+  place text;
+  data text;
+  fault text;
+BEGIN
+  IF TG_WHEN <> 'AFTER' OR NOT (TG_LEVEL = 'ROW' OR TG_OP = 'TRUNCATE') THEN
+    RAISE EXCEPTION 'notify_realtime_event: trigger % on % must be AFTER ... FOR EACH ROW', TG_NAME, TG_RELID::regclass
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'AFTER TRUNCATE ... FOR EACH STATEMENT works too.';
+  ELSIF to_regclass('realtime.outbox') IS NULL THEN
+    -- The schema was dropped, and this function is all that is left.
+    RETURN NULL;
+  END IF;
+  -- A partition's rows are changes of the table that it is part of.
+  SELECT c.relname::text AS name, n.nspname::text AS schema, c.relpersistence, EXISTS (
+      SELECT FROM pg_attribute a
+      WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND (a.atttypid >= 16384 OR a.attgenerated = 'v')
+    ) AS is_special
+  INTO relation
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.oid = coalesce(pg_partition_root(TG_RELID)::oid, TG_RELID);
+  IF relation.relpersistence = 't' THEN
+    RAISE EXCEPTION 'notify_realtime_event: % is a temporary table', relation.name USING ERRCODE = 'wrong_object_type';
+  END IF;
+  place := ',"schema":' || to_json(relation.schema)::text || ',"table":' || to_json(relation.name)::text || ',"data":';
+
+  -- Nothing is written within, so this subtransaction takes no transaction id.
+  BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+      SELECT NULL::text AS new_row, NULL::text AS old_row INTO printed;
+    ELSIF TG_OP <> 'UPDATE' AND NOT relation.is_special AND pg_trigger_depth() = 1
+      AND current_setting('sobranie.nested', true) IS DISTINCT FROM 'yes'
+      AND current_setting('transaction_isolation') = 'read committed' THEN
+      IF TG_OP = 'INSERT' THEN
+        SELECT row_to_json(NEW)::text AS new_row, NULL::text AS old_row INTO printed;
+      ELSE
+        SELECT NULL::text AS new_row, row_to_json(OLD)::text AS old_row INTO printed;
+      END IF;
+    ELSE
+      IF TG_OP = 'INSERT' THEN
+        EXECUTE realtime.row_statement(TG_RELID, TG_OP) INTO printed USING NEW, NEW;
+      ELSIF TG_OP = 'UPDATE' THEN
+        EXECUTE realtime.row_statement(TG_RELID, TG_OP) INTO printed USING NEW, OLD;
+      ELSE
+        EXECUTE realtime.row_statement(TG_RELID, TG_OP) INTO printed USING OLD, OLD;
+      END IF;
+      IF NOT printed.is_right THEN
+        RAISE EXCEPTION 'the table was altered while a transaction that began before was open';
+      END IF;
+      IF pg_trigger_depth() > 1 OR current_setting('sobranie.nested', true) = 'yes' THEN
+        subject := printed.subject || pg_trigger_depth()::text;
+      END IF;
+    END IF;
+    data := '{"action":"' || TG_OP || '"' || place || coalesce(printed.new_row, 'null')
+      || ',"old":' || coalesce(printed.old_row, 'null') || '}';
+  EXCEPTION WHEN OTHERS THEN
+    fault := left(SQLERRM, 500);
+  END;
+  INSERT INTO realtime.outbox (xid, lsn, subject, channel, data, fault)
+  VALUES (xid, began, subject, realtime.part(relation.name), data, fault);
+
+  IF pg_trigger_depth() > 1 THEN
+    place := set_config('sobranie.nested', 'yes', true);
+  END IF;
+  IF subject IS NOT NULL THEN
+    PERFORM realtime.reorder_row(xid, began);
+  END IF;
+  PERFORM realtime.ring();
+  RETURN NULL;
+END;
+$$;
+--> statement-breakpoint
+-- It belongs into the schema public, where there is one and this role may add to it. A trigger that has it already keeps it.
+DO $$
+BEGIN
+  IF to_regnamespace('public') IS NOT NULL AND has_schema_privilege('public', 'CREATE') THEN
+    EXECUTE replace(pg_get_functiondef('realtime.notify_realtime_event()'::regprocedure),
+      'FUNCTION realtime.notify_realtime_event()', 'FUNCTION public.notify_realtime_event()');
+    DROP FUNCTION realtime.notify_realtime_event();
+  END IF;
+END;
+$$;

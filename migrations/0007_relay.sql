@@ -1,0 +1,323 @@
+-- From the outbox to the log. Only the owner of this schema calls these.
+
+-- The transactions that ended between two snapshots, as ranges of ids, in which there may be others that were rolled back.
+CREATE FUNCTION realtime.newly_visible(seen pg_snapshot, now pg_snapshot) RETURNS TABLE (first_xid xid8, last_xid xid8)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH bounds AS (
+    SELECT pg_snapshot_xmax(seen)::text::bigint - 1 AS bound
+    UNION ALL SELECT x::text::bigint FROM pg_snapshot_xip(now) x WHERE x >= pg_snapshot_xmax(seen)
+    UNION ALL SELECT pg_snapshot_xmax(now)::text::bigint
+  )
+  SELECT (b.bound + 1)::text::xid8, (b.next - 1)::text::xid8
+  FROM (SELECT bound, lead(bound) OVER (ORDER BY bound) AS next FROM bounds) b
+  WHERE b.next > b.bound + 1
+  UNION ALL
+  SELECT x, x FROM pg_snapshot_xip(seen) x WHERE pg_visible_in_snapshot(x, now)
+$$;
+--> statement-breakpoint
+-- The next batch of rows that are visible now, in order: at most `batch_max` rows and about 8 MB, one row at least.
+--
+-- `state` is what the last call of this session answered; NULL reads everything. It is a snapshot before which all was
+-- taken, and while more than a batch waits, also the place in the order up to which it was taken: `snapshot|lsn|xid`.
+-- Without a place, rows are looked for among the transactions that have ended since the snapshot alone. So no read walks
+-- through rows that were taken and cannot be vacuumed yet, nor through those of a transaction that is still open.
+CREATE FUNCTION realtime.visible(batch_max integer, state text, OUT places tid[], OUT next_state text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+-- The statistics of a queue say nothing: an analyze that met it empty would make the planner sort the whole table. The
+-- penalty that this puts on other plans must not look like a price worth compiling for.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET jit = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+  -- Before the reads, which see no less.
+  now pg_snapshot := pg_current_snapshot();
+  seen pg_snapshot := nullif(split_part(state, '|', 1), '')::pg_snapshot;
+  place_lsn pg_lsn := nullif(split_part(state, '|', 2), '')::pg_lsn;
+  place_xid xid8 := nullif(split_part(state, '|', 3), '')::xid8;
+  lowest pg_lsn;
+  firsts xid8[];
+  lasts xid8[];
+  waiting bigint;
+  read record;
+BEGIN
+  IF seen IS NULL THEN
+    place_lsn := '0/0';
+    place_xid := '0';
+  ELSE
+    SELECT array_agg(r.first_xid), array_agg(r.last_xid) INTO firsts, lasts FROM realtime.newly_visible(seen, now) r;
+    IF place_lsn IS NULL THEN
+      SELECT array_agg(o.place ORDER BY o.lsn, o.xid) AS places, array_agg(o.bytes ORDER BY o.lsn, o.xid) AS bytes,
+        count(*) AS count
+      INTO read
+      FROM (
+        SELECT v.ctid AS place, v.lsn, v.xid, octet_length(v.data) AS bytes
+        FROM unnest(firsts, lasts) r (first_xid, last_xid)
+        CROSS JOIN LATERAL (
+          SELECT o.ctid, o.lsn, o.xid, o.data FROM realtime.outbox o
+          WHERE o.xid >= r.first_xid AND o.xid <= r.last_xid LIMIT batch_max + 1
+        ) v
+        LIMIT batch_max + 1
+      ) o;
+      IF read.count <= batch_max
+        AND (SELECT coalesce(sum(b), 0) < 8388608 FROM unnest(read.bytes) b) THEN
+        places := read.places;
+        next_state := now::text;
+        RETURN;
+      END IF;
+    END IF;
+    -- More than a batch, or a place to go on from: late rows may stand before it.
+    SELECT min(o.lsn) INTO lowest
+    FROM unnest(firsts, lasts) r (first_xid, last_xid)
+    CROSS JOIN LATERAL (
+      SELECT min(o.lsn) AS lsn FROM realtime.outbox o WHERE o.xid >= r.first_xid AND o.xid <= r.last_xid
+    ) o;
+    IF place_lsn IS NULL OR lowest <= place_lsn THEN
+      place_lsn := lowest;
+      place_xid := '0';
+    END IF;
+  END IF;
+
+  SELECT array_agg(w.place ORDER BY w.lsn, w.xid) AS places, count(*) AS count, max(w.total) AS total,
+    (array_agg(w.lsn ORDER BY w.lsn DESC, w.xid DESC))[1] AS last_lsn,
+    (array_agg(w.xid ORDER BY w.lsn DESC, w.xid DESC))[1] AS last_xid
+  INTO read
+  FROM (
+    SELECT v.place, v.lsn, v.xid, count(*) OVER () AS total,
+      sum(v.bytes) OVER (ORDER BY v.lsn, v.xid) - v.bytes AS before
+    FROM (
+      SELECT o.ctid AS place, o.lsn, o.xid, coalesce(octet_length(o.data), 0) AS bytes
+      FROM realtime.outbox o
+      WHERE (o.lsn, o.xid) > (place_lsn, place_xid) AND pg_visible_in_snapshot(o.xid, now)
+      ORDER BY o.lsn, o.xid LIMIT batch_max
+    ) v
+  ) w
+  WHERE w.before < 8388608;
+  places := read.places;
+  IF read.total = batch_max OR read.total > read.count THEN
+    next_state := concat_ws('|', now, read.last_lsn, read.last_xid);
+  ELSE
+    next_state := now::text;
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+-- Rows from another time of this database, or of another one that it was restored from, have positions and transaction
+-- ids that lie ahead. They are older than everything that is written now: they get the lowest positions, in their order.
+-- Answers how many there were.
+CREATE FUNCTION realtime.adopt() RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  adopted bigint;
+BEGIN
+  WITH foreign_rows AS (
+    SELECT o.ctid AS place, row_number() OVER (ORDER BY o.lsn, o.xid) AS number
+    FROM realtime.outbox o
+    WHERE o.xid >= pg_snapshot_xmax(pg_current_snapshot()) OR o.lsn > pg_current_wal_insert_lsn()
+  )
+  UPDATE realtime.outbox o SET xid = pg_current_xact_id(), lsn = format('0/%s', to_hex(f.number))::pg_lsn
+  FROM foreign_rows f WHERE o.ctid = f.place;
+  GET DIAGNOSTICS adopted = ROW_COUNT;
+  RETURN adopted;
+END;
+$$;
+--> statement-breakpoint
+-- The channels that a template stands for: those that its watch has published to by it, wherever the log is. `also` are
+-- channels that the watch is about to publish to.
+CREATE FUNCTION realtime.channels_of(watch integer, template text, also text[]) RETURNS SETOF text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT k.channel
+  FROM (
+    SELECT c.channel FROM realtime.channels c WHERE channels_of.watch = ANY (c.watches)
+    UNION SELECT p.channel FROM realtime.published p WHERE p.watch = channels_of.watch
+    UNION SELECT unnest(also)
+  ) k
+  WHERE k.channel ~ (
+    SELECT '^' || string_agg(CASE WHEN p.n % 2 = 1 THEN replace(p.part, '.', '[.]') ELSE '[^:]*' END, '' ORDER BY p.n) || '$'
+    FROM unnest(realtime.template_parts(template)) WITH ORDINALITY p (part, n)
+  )
+$$;
+--> statement-breakpoint
+-- Counts faults of captures, by watch and reason.
+CREATE FUNCTION realtime.count_faults(watches integer[], reasons text[]) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO realtime.faults AS f (watch, reason, count, last_at)
+  SELECT u.watch, u.reason, count(*), clock_timestamp()
+  FROM unnest(watches, reasons) u (watch, reason) WHERE u.watch IS NOT NULL GROUP BY u.watch, u.reason
+  ON CONFLICT (watch, reason) DO UPDATE SET count = f.count + excluded.count, last_at = excluded.last_at
+$$;
+--> statement-breakpoint
+-- Rows of the outbox as publications, in order: templates resolved to channels, text on one line, and what only counts a
+-- fault counted. Empty data is a gap.
+CREATE FUNCTION realtime.resolve(taken realtime.outbox[])
+RETURNS TABLE (place bigint, xid xid8, lsn pg_lsn, channel text, data text, key text, watch integer, fault text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  is_plain boolean := NOT EXISTS (SELECT FROM unnest(taken) t WHERE t.fault IS NOT NULL OR strpos(t.channel, '{') > 0);
+BEGIN
+  -- A json column keeps the line breaks that its writer put between values; inside strings JSON has none.
+  IF is_plain THEN
+    RETURN QUERY
+    SELECT t.n, t.xid, t.lsn, t.channel, coalesce(replace(replace(t.data, E'\n', ' '), E'\r', ' '), ''), t.key, t.watch, t.fault
+    FROM unnest(taken) WITH ORDINALITY t (xid, lsn, channel, data, key, watch, subject, fault, at, n);
+    RETURN;
+  END IF;
+  PERFORM realtime.count_faults(array_agg(f.watch), array_agg(f.fault)) FROM (
+    -- One fault told to several channels counts once.
+    SELECT DISTINCT t.xid, t.watch, t.fault FROM unnest(taken) t WHERE t.fault IS NOT NULL
+  ) f;
+  RETURN QUERY
+  SELECT row_number() OVER (ORDER BY t.n, c.channel), t.xid, t.lsn, c.channel,
+    coalesce(replace(replace(t.data, E'\n', ' '), E'\r', ' '), ''), t.key, t.watch, t.fault
+  FROM unnest(taken) WITH ORDINALITY t (xid, lsn, channel, data, key, watch, subject, fault, at, n)
+  CROSS JOIN LATERAL (
+    SELECT t.channel WHERE strpos(t.channel, '{') = 0
+    UNION ALL SELECT k FROM realtime.channels_of(t.watch, t.channel, ARRAY(
+      SELECT e.channel FROM unnest(taken) WITH ORDINALITY e (xid, lsn, channel, data, key, watch, subject, fault, at, n)
+      WHERE e.watch = t.watch AND e.n < t.n AND strpos(e.channel, '{') = 0
+    )) k WHERE strpos(t.channel, '{') > 0
+  ) c (channel);
+END;
+$$;
+--> statement-breakpoint
+-- Moves one batch from the outbox into the log, as one transaction, and answers what it moved, in order. Rows of
+-- ephemeral channels (a rule says so) are answered too, with seq and offset 0, and stored nowhere; rows whose key the
+-- channel's log already has are gone without a trace; rows whose channel is no channel are dropped.
+--
+-- `rules`: array of {pattern, recoverable, historySize, historySeconds}; the first whose pattern matches counts.
+--
+-- The last row has no channel and reports: offset = rows taken, at = rows dropped, data = the state for the next call.
+CREATE FUNCTION realtime.relay(batch_max integer, rules jsonb, state text DEFAULT NULL)
+RETURNS TABLE (
+  seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
+  "user" text, connection text, "except" text
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_nestloop = off
+SET enable_mergejoin = off
+SET jit = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+  batch record;
+  taken realtime.outbox[];
+  entries realtime.entry[];
+  dropped bigint;
+BEGIN
+  SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
+  IF batch.places IS NOT NULL THEN
+    -- The fence. Rows that another relay took meanwhile are not there any more when this one deletes.
+    PERFORM 1 FROM realtime.log FOR UPDATE;
+    WITH gone AS (
+      DELETE FROM realtime.outbox o WHERE o.ctid = ANY (batch.places) RETURNING o.*
+    )
+    SELECT array_agg(g::realtime.outbox ORDER BY g.lsn, g.xid) INTO taken FROM gone g;
+
+    WITH resolved AS MATERIALIZED (
+      SELECT * FROM realtime.resolve(taken)
+    ), rule AS MATERIALIZED (
+      SELECT r.value ->> 'pattern' AS pattern, (r.value ->> 'recoverable')::boolean AS recoverable,
+        (r.value ->> 'historySize')::integer AS size, (r.value ->> 'historySeconds')::integer AS seconds,
+        r.ordinality AS place
+      FROM jsonb_array_elements(rules) WITH ORDINALITY r
+    ), named AS MATERIALIZED (
+      -- Each distinct channel is checked and ruled once: OFFSET keeps the planner from checking every row.
+      SELECT c.channel, r.recoverable, r.size, r.seconds
+      FROM (SELECT DISTINCT s.channel FROM resolved s OFFSET 0) c
+      CROSS JOIN LATERAL (SELECT * FROM rule r WHERE c.channel ~ r.pattern ORDER BY r.place LIMIT 1) r
+      WHERE realtime.is_channel(c.channel)
+    )
+    SELECT array_agg(ROW(
+        s.place, s.channel, s.data, s.key, CASE WHEN n.recoverable THEN n.size END, n.seconds, NULL, NULL, NULL, s.xid, s.watch
+      )::realtime.entry ORDER BY s.place) FILTER (WHERE n.channel IS NOT NULL AND (n.recoverable OR s.data <> '')),
+      count(*) FILTER (WHERE n.channel IS NULL AND s.fault IS NULL)
+    INTO entries, dropped
+    FROM resolved s LEFT JOIN named n ON n.channel = s.channel;
+
+    RETURN QUERY
+    SELECT a.seq, a.channel, a.epoch, a."offset", a.data, a.at, NULL::text, NULL::text, NULL::text
+    FROM realtime.append_entries(entries) a WHERE a.fresh;
+  END IF;
+  RETURN QUERY
+  SELECT 0::bigint, NULL::text, ''::text, coalesce(cardinality(taken), 0)::bigint, batch.next_state,
+    coalesce(dropped, 0), NULL::text, NULL::text, NULL::text;
+END;
+$$;
+--> statement-breakpoint
+-- The next batch without taking it, for a log outside of this database; the caller calls `taken` once the rows are stored
+-- there. `id` names a row of the outbox: one that stands for all channels of a template is answered once for each of them,
+-- or once without a channel.
+-- `is_templated`: the channel came from a template of the watch. The last row has no channel, and the next state as data.
+CREATE FUNCTION realtime.peek(batch_max integer, state text DEFAULT NULL)
+RETURNS TABLE (id text, channel text, data text, key text, watch integer, is_templated boolean, fault text)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  batch record;
+  found_rows realtime.outbox[];
+BEGIN
+  SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
+  IF batch.places IS NOT NULL THEN
+    SELECT array_agg(o::realtime.outbox ORDER BY o.lsn, o.xid) INTO found_rows
+    FROM realtime.outbox o WHERE o.ctid = ANY (batch.places);
+    RETURN QUERY
+    SELECT f.xid || '-' || f.lsn, s.channel, s.data, s.key, s.watch,
+      coalesce(s.channel <> ALL (w.channels), false), s.fault
+    FROM unnest(found_rows) f
+    LEFT JOIN realtime.resolve(found_rows) s ON s.xid = f.xid AND s.lsn = f.lsn
+    LEFT JOIN realtime.watched w ON w.number = s.watch
+    ORDER BY f.lsn, f.xid, s.place;
+  END IF;
+  RETURN QUERY SELECT NULL::text, NULL::text, batch.next_state, NULL::text, NULL::integer, false, NULL::text;
+END;
+$$;
+--> statement-breakpoint
+-- Deletes rows that were peeked at and published elsewhere, and remembers the channels that templates made.
+CREATE FUNCTION realtime.taken(ids text[], watches integer[] DEFAULT '{}', channels text[] DEFAULT '{}') RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+BEGIN
+  DELETE FROM realtime.outbox o
+  USING (SELECT split_part(u.id, '-', 1)::xid8 AS xid, split_part(u.id, '-', 2)::pg_lsn AS lsn FROM unnest(ids) u (id)) t
+  WHERE o.xid = t.xid AND o.lsn = t.lsn;
+  INSERT INTO realtime.published AS p (watch, channel)
+  SELECT DISTINCT u.watch, u.channel FROM unnest(watches, channels) u (watch, channel)
+  ON CONFLICT (watch, channel) DO UPDATE SET last_at = excluded.last_at;
+END;
+$$;
+--> statement-breakpoint
+-- What waits, for the operator: rows, counted up to 10,000, and the age of the oldest in seconds.
+CREATE FUNCTION realtime.outbox_stats(OUT pending bigint, OUT lag_seconds double precision)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+  SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(o.at)), 0)::double precision
+  FROM (SELECT at FROM realtime.outbox ORDER BY lsn, xid LIMIT 10000) o
+$$;
