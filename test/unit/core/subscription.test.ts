@@ -498,6 +498,6 @@ test('a gap of the log is a gap for who is live, who recovers over it, and who r
   await idle();
   for (const { outlet } of [live, late]) expect(outlet.story('a')).toEqual([1, 'gap:trimmed@2', 3]);
   expect(late.outlet.states()[0]).toMatchObject({ recovered: false });
-  const page = await harness.hub.history('a', { since, limit: 10 });
+  const page = await harness.hub.history('a', { since, limit: 10 }, 'test');
   expect([page.publications.map(({ offset }) => offset), page.complete]).toEqual([[1, 3], false]);
 });
