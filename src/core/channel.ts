@@ -88,7 +88,7 @@ export class Channel implements Home {
   /** A publication from the sync layer. */
   accept(publication: Publication): void {
     if (!this.rule.recoverable) {
-      if (!publication.isGap) this.members.publication(publication);
+      this.#tell(publication);
       return;
     }
     if (this.#held !== undefined) {
@@ -265,6 +265,10 @@ export class Channel implements Home {
   #advance(publication: Publication): void {
     this.#position = { epoch: publication.epoch, offset: publication.offset };
     this.#ports.kept?.add(this.name, publication, this.rule.historySize);
+    this.#tell(publication);
+  }
+
+  #tell(publication: Publication): void {
     if (publication.isGap) this.members.missing(publication);
     else this.members.publication(publication);
   }

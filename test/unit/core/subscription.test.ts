@@ -501,3 +501,12 @@ test('a gap of the log is a gap for who is live, who recovers over it, and who r
   const page = await harness.hub.history('a', { since, limit: 10 }, 'test');
   expect([page.publications.map(({ offset }) => offset), page.complete]).toEqual([[1, 3], false]);
 });
+
+test('a gap of an ephemeral channel is a gap too, without a number', async () => {
+  const harness = createHub();
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'ephemeral:a' });
+  await publish(harness, 'ephemeral:a', 1);
+  await publish(harness, 'ephemeral:a', 1, '');
+  expect(outlet.story('ephemeral:a')).toEqual([0, 'gap:trimmed@0']);
+});
