@@ -150,6 +150,7 @@ export const presenceChannels = realtime.table(
     channel: text('channel').primaryKey(),
     epoch: text('epoch').notNull(),
     version: bigint('version', { mode: 'number' }).notNull(),
+    members: integer('members').notNull().default(0),
     emptySince: timestamp('empty_since', { withTimezone: true }),
   },
   (table) => [

@@ -3,11 +3,16 @@
 --
 -- A change of a channel's members takes the lock of the channel's row, counts the change in it, and notifies. So changes
 -- have their numbers in the order of their commits, and notifications arrive in that order.
+--
+-- What is compared is of one collation. Arguments of a function take over one another's, so a channel would otherwise
+-- hand its collation on to a connection, whose index could not be used then.
 CREATE UNLOGGED TABLE realtime.presence_channels (
-  channel text PRIMARY KEY,
+  channel text COLLATE "C" PRIMARY KEY,
   -- Names this memory of the channel: after it was forgotten or lost, versions begin again under another one.
   epoch text NOT NULL,
   version bigint NOT NULL,
+  -- How many there are: to count them takes too long for each that comes.
+  members integer DEFAULT 0 NOT NULL,
   -- Since when the channel has no member. It is forgotten a minute later.
   empty_since timestamp with time zone
 ) WITH (
@@ -20,14 +25,14 @@ CREATE UNLOGGED TABLE realtime.presence_channels (
 CREATE INDEX presence_channels_empty ON realtime.presence_channels USING btree (empty_since) WHERE empty_since IS NOT NULL;
 --> statement-breakpoint
 CREATE UNLOGGED TABLE realtime.presence_members (
-  channel text NOT NULL,
-  connection text NOT NULL,
+  channel text COLLATE "C" NOT NULL,
+  connection text COLLATE "C" NOT NULL,
   -- In the order in which they came.
   place bigint GENERATED ALWAYS AS IDENTITY,
   -- The node that entered it.
-  node text NOT NULL,
+  node text COLLATE "C" NOT NULL,
   -- Null for a connection without a user, which is alone.
-  "user" text,
+  "user" text COLLATE "C",
   -- Its connection is gone, and its user may be on the way.
   parts boolean DEFAULT false NOT NULL,
   -- Unix milliseconds.
@@ -45,7 +50,7 @@ CREATE INDEX presence_members_user ON realtime.presence_members USING btree (cha
 CREATE INDEX presence_members_node ON realtime.presence_members USING btree (node, channel);
 --> statement-breakpoint
 CREATE UNLOGGED TABLE realtime.presence_nodes (
-  node text PRIMARY KEY,
+  node text COLLATE "C" PRIMARY KEY,
   -- Every time here is the database's: the clocks of nodes differ.
   dies_at timestamp with time zone NOT NULL
 ) WITH (
@@ -55,13 +60,13 @@ CREATE UNLOGGED TABLE realtime.presence_nodes (
 );
 --> statement-breakpoint
 -- Takes the channel's lock and answers where it stands. A channel that is new here begins.
-CREATE FUNCTION realtime.presence_lock(of_channel text, OUT epoch text, OUT version bigint)
+CREATE FUNCTION realtime.presence_lock(of_channel text, OUT epoch text, OUT version bigint, OUT members integer)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   LOOP
-    SELECT c.epoch, c.version INTO epoch, version
+    SELECT c.epoch, c.version, c.members INTO epoch, version, members
     FROM realtime.presence_channels c WHERE c.channel = of_channel FOR UPDATE;
     EXIT WHEN FOUND;
     -- One that was forgotten while this waited for it begins again.
@@ -74,7 +79,9 @@ $$;
 --> statement-breakpoint
 -- Counts what changed in a channel whose lock is held, and notifies the nodes: the channel, its epoch, and a line for each
 -- change. A notification carries less than 8,000 bytes, so a longer text goes in parts, which nodes join.
-CREATE FUNCTION realtime.presence_tell(of_channel text, of_epoch text, new_version bigint, told text[]) RETURNS void
+CREATE FUNCTION realtime.presence_tell(
+  of_channel text, of_epoch text, new_version bigint, new_members integer, told text[]
+) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -86,10 +93,8 @@ DECLARE
   topic text;
 BEGIN
   UPDATE realtime.presence_channels c
-  SET version = new_version, empty_since = CASE
-    WHEN EXISTS (SELECT FROM realtime.presence_members m WHERE m.channel = of_channel) THEN NULL
-    ELSE clock_timestamp()
-  END
+  SET version = new_version, members = new_members,
+    empty_since = CASE WHEN new_members = 0 THEN clock_timestamp() END
   WHERE c.channel = of_channel;
   SELECT l.topic || '_nodes' INTO topic FROM realtime.log l;
   FOR part IN 0..parts - 1 LOOP
@@ -99,7 +104,7 @@ END
 $$;
 --> statement-breakpoint
 -- Removes a member from a channel whose lock is held, and answers what is told of it: kind, connection, the one that
--- left or `-`, and the member. Null when it is no member.
+-- left or `-`, the member, and by how many the members became more. Null when it is no member.
 CREATE FUNCTION realtime.presence_remove(of_channel text, of_connection text, of_node text) RETURNS text[]
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -121,16 +126,16 @@ BEGIN
   FROM realtime.presence_members m
   WHERE m.channel = of_channel AND m."user" = removed."user" ORDER BY m.place LIMIT 1;
   IF FOUND THEN
-    RETURN ARRAY['update', other.connection, of_connection, other.member];
+    RETURN ARRAY['update', other.connection, of_connection, other.member, '-1'];
   END IF;
-  RETURN ARRAY['leave', of_connection, '-', removed.member];
+  RETURN ARRAY['leave', of_connection, '-', removed.member, '-1'];
 END
 $$;
 --> statement-breakpoint
 -- As above, for a connection that enters, or is a member and has other data. Empty where nothing changed, null where the
 -- channel has no room.
 CREATE FUNCTION realtime.presence_enter(
-  of_node text, of_channel text, of_connection text, of_user text, user_name text, data text, most integer
+  of_node text, of_channel text, of_connection text, of_user text, user_name text, data text, has_room boolean
 ) RETURNS text[]
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -154,17 +159,15 @@ BEGIN
       UPDATE realtime.presence_members m SET node = of_node, parts = false, member = whole
       WHERE m.channel = of_channel AND m.connection = of_connection;
     END IF;
-    RETURN CASE WHEN known.member = whole THEN '{}' ELSE ARRAY['update', of_connection, '-', whole] END;
+    RETURN CASE WHEN known.member = whole THEN '{}' ELSE ARRAY['update', of_connection, '-', whole, '0'] END;
   END IF;
 
   -- Null for a connection without a user, which equals nothing.
   SELECT m.connection, m.since INTO place
   FROM realtime.presence_members m
   WHERE m.channel = of_channel AND m."user" = of_user AND m.parts ORDER BY m.place LIMIT 1;
-  IF NOT FOUND AND most > 0 THEN
-    IF (SELECT count(*) FROM realtime.presence_members m WHERE m.channel = of_channel) >= most THEN
-      RETURN NULL;
-    END IF;
+  IF NOT FOUND AND NOT has_room THEN
+    RETURN NULL;
   END IF;
   is_first := NOT EXISTS (SELECT FROM realtime.presence_members m WHERE m.channel = of_channel AND m."user" = of_user);
   came_at := coalesce(place.since, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
@@ -174,7 +177,10 @@ BEGIN
   END IF;
   INSERT INTO realtime.presence_members (channel, connection, node, "user", since, member)
   VALUES (of_channel, of_connection, of_node, of_user, came_at, whole);
-  RETURN ARRAY[CASE WHEN is_first THEN 'join' ELSE 'update' END, of_connection, coalesce(place.connection, '-'), whole];
+  RETURN ARRAY[
+    CASE WHEN is_first THEN 'join' ELSE 'update' END, of_connection, coalesce(place.connection, '-'), whole,
+    CASE WHEN place.connection IS NULL THEN '1' ELSE '0' END
+  ];
 END
 $$;
 --> statement-breakpoint
@@ -213,7 +219,8 @@ BEGIN
     LOOP
       IF wish.kind = 'enter' THEN
         telling := realtime.presence_enter(
-          of_node, its_channel, wish.connection, wish."user", wish.name, wish.data, wish.most
+          of_node, its_channel, wish.connection, wish."user", wish.name, wish.data,
+          wish.most = 0 OR stands.members < wish.most
         );
       ELSIF wish.kind = 'leave' THEN
         telling := coalesce(realtime.presence_remove(its_channel, wish.connection, NULL), '{}');
@@ -225,13 +232,14 @@ BEGIN
       line := NULL;
       IF telling <> '{}' THEN
         stands.version := stands.version + 1;
+        stands.members := stands.members + telling[5]::integer;
         line := concat_ws(' ', telling[1], stands.version, telling[2], telling[3], telling[4]);
         lines := lines || line;
       END IF;
       answers := answers || jsonb_build_object(wish.place, jsonb_build_object('told', line, 'full', telling IS NULL));
     END LOOP;
     IF lines <> '{}' THEN
-      PERFORM realtime.presence_tell(its_channel, stands.epoch, stands.version, lines);
+      PERFORM realtime.presence_tell(its_channel, stands.epoch, stands.version, stands.members, lines);
     END IF;
   END LOOP;
   RETURN QUERY
@@ -262,10 +270,10 @@ DECLARE
   all_told jsonb := '[]';
 BEGIN
   FOR theirs IN
-    SELECT m.channel COLLATE "C" AS channel, array_agg(m.connection) AS connections
+    SELECT m.channel, array_agg(m.connection) AS connections
     FROM (
       SELECT x.channel, x.connection FROM realtime.presence_members x
-      WHERE x.node = of_node ORDER BY x.channel COLLATE "C" LIMIT most
+      WHERE x.node = of_node ORDER BY x.channel LIMIT most
     ) m
     GROUP BY 1 ORDER BY 1
   LOOP
@@ -275,11 +283,12 @@ BEGIN
       telling := realtime.presence_remove(theirs.channel, its_connection, of_node);
       IF telling IS NOT NULL THEN
         stands.version := stands.version + 1;
+        stands.members := stands.members + telling[5]::integer;
         lines := lines || concat_ws(' ', telling[1], stands.version, telling[2], telling[3], telling[4]);
       END IF;
     END LOOP;
     IF lines <> '{}' THEN
-      PERFORM realtime.presence_tell(theirs.channel, stands.epoch, stands.version, lines);
+      PERFORM realtime.presence_tell(theirs.channel, stands.epoch, stands.version, stands.members, lines);
       all_told := all_told || (
         SELECT jsonb_agg(jsonb_build_object('channel', theirs.channel, 'told', l.line)) FROM unnest(lines) AS l (line)
       );

@@ -9,6 +9,7 @@ import { createDatabase } from '../support/postgres.ts';
 import type { Environment, RunningServer } from '../support/process.ts';
 import { startRedis } from '../support/redis.ts';
 import { TestRules } from '../support/rules-file.ts';
+import { until } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
 
 patient();
@@ -52,6 +53,7 @@ const engines: readonly Engine[] = [
 const rules = `
   { channels: 'small:*', allow: { subscribe: 'users', presence: 'users' }, membersMax: 2 },
   { channels: 'closed:*', allow: { subscribe: 'users', presence: 'nobody' } },
+  { channels: 'fickle:*', allow: { subscribe: 'users', presence: 'users' } },
   { channels: '*', allow: { subscribe: 'users', publish: 'users', presence: 'users' } },`;
 
 const graceMs = 5_000;
@@ -61,9 +63,17 @@ describe.each(engines)('presence over $name', ({ nodes: count, open }) => {
   let engine: Awaited<ReturnType<Engine['open']>>;
   let nodes: RunningServer[] = [];
   let settings: Environment = {};
+  const config = new TestRules(rules);
   beforeAll(async () => {
     engine = await open();
-    settings = { ...engine.settings, JWT_SECRET: secret, API_KEY: 'the-key', CONFIG_FILE: new TestRules(rules).path };
+    settings = {
+      ...engine.settings,
+      JWT_SECRET: secret,
+      API_KEY: 'the-key',
+      ADMIN_KEY: 'the-operator',
+      RATE_LIMIT_PER_MINUTE: '100',
+      CONFIG_FILE: config.path,
+    };
     nodes = await startNodes(count, () => settings);
   }, 60_000);
   afterAll(async () => {
@@ -92,6 +102,14 @@ describe.each(engines)('presence over $name', ({ nodes: count, open }) => {
     });
     return (await response.json()) as Frame;
   }
+
+  async function post(path: string, key: string, body: unknown): Promise<void> {
+    const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
+    const response = await fetch(`${nodes[0]?.url}${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
+    expect(response.status).toBe(200);
+  }
+
+  const reload = (): Promise<void> => post('/realtime/reload', 'the-operator', {});
 
   const users = ({ members = [] }: Frame): (string | null)[] => members.map(({ user }) => user);
 
@@ -181,7 +199,8 @@ describe.each(engines)('presence over $name', ({ nodes: count, open }) => {
       type: 'subscribed',
     });
     await refused({ type: 'presence', channel: small, data: large }, 'too_large');
-    expect(users(await list(small, 1))).toEqual(['cyd', 'ann']);
+    // The other node hears of it a moment later.
+    await until(async () => users(await list(small, 1)).join() === 'cyd,ann', 'the list of the other node');
     const { url = '' } = nodes[0] ?? {};
     const path = `${url}/realtime/channels/${small}/presence`;
     const bearer = { authorization: `Bearer ${await tokenOf({ sub: 'ann' })}` };
@@ -196,6 +215,33 @@ describe.each(engines)('presence over $name', ({ nodes: count, open }) => {
     await Promise.all([ann.cut(), bob.cut(), cyd.cut()]);
   });
 
+  test('who loses the right is a member no more: a WebSocket is told by an error and stays, a stream ends the channel', async () => {
+    const [channel, other] = [fresh('fickle'), fresh()];
+    const ann = await enter(channel, 'ann');
+    await ann.request({ type: 'subscribe', channel: other, presence: true });
+    const query = `channels=${channel},${other}&presence=1&token=${await tokenOf({ sub: 'bob' })}`;
+    const bob = await EventClient.open(nodes.at(-1)?.url ?? '', { query });
+    for (let list = 0; list < 2; list++) expect(users((await bob.next('presence')).frame)).toEqual(['ann', 'bob']);
+    for (let join = 0; join < 2; join++) await ann.next('join');
+    config.write(rules.replace(/(fickle.*presence: )'users'/, "$1'nobody'"));
+    try {
+      await reload();
+      expect(await ann.next('error')).toMatchObject({ channel, code: 'forbidden', retryable: false });
+      expect((await bob.next('unsubscribed')).frame).toMatchObject({ channel, reason: 'forbidden' });
+      expect(await ann.request({ type: 'presence', channel })).toMatchObject({ code: 'forbidden' });
+      await until(async () => (await list(channel)).count === 0, 'the list without them');
+      expect(users(await list(other))).toEqual(['ann', 'bob']);
+      // Still subscribed, and deaf to what is not theirs any more.
+      await post('/realtime/publish', 'the-key', { channel, data: 'hello' });
+      expect(await ann.next('message')).toMatchObject({ channel, data: 'hello' });
+      expect((await ann.settle()).filter((frame) => frame.channel === channel)).toEqual([]);
+    } finally {
+      config.write(rules);
+      await reload();
+      await Promise.all([ann.cut(), bob.cut()]);
+    }
+  }, 30_000);
+
   test('data is whatever JSON it is, also what looks like the language', async () => {
     const channel = fresh();
     const ann = await enter(channel, 'ann');
@@ -208,6 +254,21 @@ describe.each(engines)('presence over $name', ({ nodes: count, open }) => {
     expect(JSON.stringify(join.member?.data)).toBe('{"__proto__":{"x":1},"constructor":"y"}');
     expect(({} as Record<string, unknown>)['x']).toBeUndefined();
     await Promise.all([ann.cut(), bob.cut()]);
+  });
+
+  test('one user’s changes of data, and lists, are as many a minute as messages', async () => {
+    const channel = fresh();
+    const watcher = await enter(channel, 'watcher');
+    const storm = await enter(channel, 'storm', 1);
+    const answers: Frame[] = [];
+    for (let data = 0; data < 130; data++)
+      answers.push(await storm.request({ type: 'presence', channel, data, limit: 0 }));
+    const refused = answers.filter(({ type }) => type === 'error');
+    expect(refused.length).toBeWithin(30, 45);
+    expect(refused.every(({ code, retryable }) => code === 'rate_limited' && retryable === true)).toBe(true);
+    await watcher.next('join');
+    expect((await watcher.settle()).length).toBe(answers.length - refused.length);
+    await Promise.all([watcher.cut(), storm.cut()]);
   });
 
   test('who enters and leaves without end is heard a few times, and then when it has stayed away', async () => {

@@ -301,6 +301,28 @@ export function presenceContract(name: string, open: () => Promise<PresenceHarne
       expect(told(await there.apply(entering(channel, 'c3', 'cyd', null, 0)))).toEqual(['5 join c3']);
     });
 
+    test('a channel’s room is what is left of it, however members came and went', async () => {
+      const channel = await watched();
+      const dead = await createNode();
+      await dead.apply(
+        ...['x1', 'x2', 'x3'].map((connection) => entering(channel, connection, `user of ${connection}`)),
+      );
+      await here.apply(entering(channel, 'c1', 'ann'), entering(channel, 'c2', 'ann'), entering(channel, 'c3', null));
+      await here.apply(entering(channel, 'c1', 'ann', 'other data'), entering(channel, 'c2', 'ann'));
+      await here.apply({ kind: 'part', channel, connection: 'c2' });
+      await there.apply(entering(channel, 'd2', 'ann'), entering(channel, 'd3', 'dan'));
+      await here.apply(...['c2', 'c3', 'c9'].map((connection) => ({ kind: 'leave', channel, connection }) as const));
+      await dead.store.end(dead.name, 0);
+      await harness.pass(10);
+      while (!(await here.store.bury(dead.name)).isDone);
+      expect(await connections(channel)).toEqual(['c1', 'd2', 'd3']);
+      const entered = await there.apply(
+        entering(channel, 'e1', 'eve', null, 4),
+        entering(channel, 'e2', 'fay', null, 4),
+      );
+      expect(entered.map(({ isFull }) => isFull)).toEqual([false, true]);
+    });
+
     test('changes of many channels are applied in order for each, and answered in the order asked', async () => {
       const channels = [await watched(), await watched(), await watched()];
       const changes = Array.from({ length: 60 }, (_, index) => {

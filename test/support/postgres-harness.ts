@@ -3,6 +3,7 @@
 import { connect } from '../../src/database/connect.ts';
 import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from './doubles.ts';
+import type { PresenceEvents, PresenceStore } from '../../src/presence/store.ts';
 import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
 import { PostgresPresence } from '../../src/sync/postgres/presence.ts';
 import type { PresenceHarness } from '../contract/presence-contract.ts';
@@ -56,6 +57,37 @@ export async function postgresHarness(): Promise<SyncHarness> {
   };
 }
 
+/** The presence store as one node has it, started. */
+export async function openPostgresPresence(
+  url: string,
+  nodeId: string,
+  events: PresenceEvents,
+): Promise<{ readonly store: PresenceStore; close(): Promise<void> }> {
+  const applicationName = `contract ${nodeId}`;
+  const sql = connect(url, { applicationName, max: 3 });
+  const adapter = new PostgresAdapter({
+    sql,
+    reads: connect(url, { applicationName, max: 1 }),
+    connectDirect: () => connect(url, { applicationName, max: 1 }),
+    nodeId,
+    applicationName,
+    clock: systemClock,
+    observer: silentObserver,
+    log: () => undefined,
+  });
+  const store = new PostgresPresence({ sql, adapter });
+  await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+  store.start(events);
+  return {
+    store,
+    close: async () => {
+      await store.close();
+      await adapter.close();
+      await sql.end({ timeout: 1 });
+    },
+  };
+}
+
 /** The presence store, on a PostgreSQL of its own, which crashes. */
 export async function postgresPresenceHarness(): Promise<PresenceHarness> {
   const cluster = await startCluster();
@@ -64,27 +96,8 @@ export async function postgresPresenceHarness(): Promise<PresenceHarness> {
   const closers: (() => Promise<void>)[] = [];
   return {
     createNode: async (events) => {
-      const nodeId = `node${closers.length + 1}`;
-      const applicationName = `contract ${nodeId}`;
-      const sql = connect(database.url, { applicationName, max: 3 });
-      const adapter = new PostgresAdapter({
-        sql,
-        reads: connect(database.url, { applicationName, max: 1 }),
-        connectDirect: () => connect(database.url, { applicationName, max: 1 }),
-        nodeId,
-        applicationName,
-        clock: systemClock,
-        observer: silentObserver,
-        log: () => undefined,
-      });
-      const store = new PostgresPresence({ sql, adapter });
-      await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
-      store.start(events);
-      closers.push(async () => {
-        await store.close();
-        await adapter.close();
-        await sql.end({ timeout: 1 });
-      });
+      const { store, close } = await openPostgresPresence(database.url, `node${closers.length + 1}`, events);
+      closers.push(close);
       return store;
     },
     lose: async () => {

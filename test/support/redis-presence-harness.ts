@@ -1,6 +1,7 @@
 // The presence store over Redis as the contract's tests want it: a server or a cluster, and any number of nodes on it.
 
 import { Redis } from 'ioredis';
+import type { PresenceEvents, PresenceStore } from '../../src/presence/store.ts';
 import { openRedis } from '../../src/redis/client.ts';
 import { redisTarget } from '../../src/redis/target.ts';
 import { RedisAdapter } from '../../src/sync/redis/adapter.ts';
@@ -33,6 +34,36 @@ export async function redisClusterPresenceHarness(): Promise<PresenceHarness> {
   return harnessOf(cluster.url, cluster.ports, lose, () => cluster.close());
 }
 
+/** The store as one node has it, started. */
+export async function openRedisPresence(
+  url: string,
+  prefix: string,
+  nodeId: string,
+  events: PresenceEvents,
+): Promise<{ readonly store: PresenceStore; close(): Promise<void> }> {
+  const target = redisTarget({ url });
+  const adapter = new RedisAdapter({
+    target,
+    prefix,
+    nodeId,
+    clock: systemClock,
+    observer: silentObserver,
+    log: () => undefined,
+  });
+  const { client } = await openRedis({ target, clock: systemClock });
+  const store = new RedisPresence({ client, adapter, prefix });
+  await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+  store.start(events);
+  return {
+    store,
+    close: async () => {
+      await store.close();
+      await adapter.close();
+      client.disconnect();
+    },
+  };
+}
+
 function harnessOf(
   url: string,
   ports: readonly number[],
@@ -44,24 +75,8 @@ function harnessOf(
   let nodes = 0;
   return {
     createNode: async (events) => {
-      const target = redisTarget({ url });
-      const adapter = new RedisAdapter({
-        target,
-        prefix,
-        nodeId: `node${++nodes}`,
-        clock: systemClock,
-        observer: silentObserver,
-        log: () => undefined,
-      });
-      const { client } = await openRedis({ target, clock: systemClock });
-      const store = new RedisPresence({ client, adapter, prefix });
-      await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
-      store.start(events);
-      closers.push(async () => {
-        await store.close();
-        await adapter.close();
-        client.disconnect();
-      });
+      const { store, close } = await openRedisPresence(url, prefix, `node${++nodes}`, events);
+      closers.push(close);
       return store;
     },
     lose,
