@@ -14,6 +14,7 @@ import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
 import { Recoveries } from './recoveries.ts';
 import { Sessions } from './sessions.ts';
+import { Slices } from './slices.ts';
 import { Subscribing } from './subscribing.ts';
 import type { Subscription } from './subscription.ts';
 import type { SyncAdapter } from './sync-adapter.ts';
@@ -50,16 +51,21 @@ export interface Core {
   readonly failures: Failures;
 }
 
+/** What one turn of the event loop takes on of what a crowd asks for, in publications sent: a few milliseconds. */
+const sliceCost = 1_000;
+
 export function createCore(options: CoreOptions, ports: CorePorts): Core {
   const { access, presence, limits, authenticate, observer, clock, cluster, log } = ports;
   const { nodeId, connectionPrefix, heartbeatSeconds, channelsPerConnectionMax } = options;
   const failures = new Failures(observer, log);
-  const hub = new Hub(options, ports);
   const recoveries = new Recoveries(failures);
+  const slices = new Slices(sliceCost);
+  const hub = new Hub(options, { ...ports, slices });
   const subscribing = new Subscribing({
     hub,
     access,
     presence,
+    slices,
     cluster,
     observer,
     failures,

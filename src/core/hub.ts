@@ -20,7 +20,7 @@ import { PageBudget } from './page-budget.ts';
 import { Publication, type Sender } from './publication.ts';
 import type { Recovering } from './recoveries.ts';
 import type { RecoveryLimits } from './recovery.ts';
-import { Slices } from './slices.ts';
+import type { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
 import type { HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
 
@@ -39,6 +39,8 @@ export interface HubPorts {
   readonly presence: Presence;
   readonly observer: HubObserver;
   readonly clock: Clock;
+  /** In which recoveries send, by the number of publications. */
+  readonly slices: Slices;
   /** Where failures go that no client is told in detail. */
   readonly log: (message: string, error: unknown) => void;
 }
@@ -55,8 +57,6 @@ export interface PublishRequest {
 
 /** Bytes of pages that may wait for the sockets of those who recover. */
 const waitingPagesBytesMax = 32 << 20;
-/** Publications that recoveries send in one turn of the event loop: a few milliseconds. */
-const recoverySlice = 1_000;
 /** Clients of a deploy come back within about this long. */
 const keptLingerMs = 15_000;
 
@@ -75,7 +75,7 @@ export class Hub implements SyncEvents {
   constructor(options: HubOptions, ports: HubPorts) {
     this.#options = options;
     this.#ports = ports;
-    const { adapter, observer, clock, log } = ports;
+    const { adapter, observer, clock, slices, log } = ports;
     this.#reads = new HistoryReads({ adapter, observer });
     const { keptBytesMax: bytesMax } = options;
     this.#kept = adapter.traits.shared ? new Kept({ bytesMax, lingerMs: keptLingerMs }, clock) : undefined;
@@ -89,7 +89,7 @@ export class Hub implements SyncEvents {
       reads: this.#reads,
       kept: this.#kept,
       pages: new PageBudget(waitingPagesBytesMax),
-      slices: new Slices(recoverySlice),
+      slices,
       unsettled: (members) => void this.#unsettled.add(members),
     };
   }

@@ -22,6 +22,7 @@ import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
 import type { Recoveries } from './recoveries.ts';
 import type { Recovery } from './recovery.ts';
+import type { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
 
 /**
@@ -45,6 +46,8 @@ export interface SubscribingOptions {
   readonly hub: Hub;
   readonly access: Access;
   readonly presence: Presence;
+  /** In which subscriptions begin, those of one connection and those of thousands. */
+  readonly slices: Slices;
   /** All nodes together, this one among them; undefined before it has joined them. */
   readonly cluster: () => Cluster | undefined;
   readonly observer: HubObserver;
@@ -65,6 +68,9 @@ interface Beginning {
   readonly again: boolean;
 }
 
+/** What a subscription costs as it begins, in publications sent. */
+const beginningCost = 25;
+
 export class Subscribing {
   readonly #options: SubscribingOptions;
   /** Channels whose subscribers on the other nodes are being counted. */
@@ -77,6 +83,8 @@ export class Subscribing {
 
   /** Throws when one of the channels is not allowed or cannot be opened; then none of them was subscribed. */
   async subscribe(connection: Connection, requests: readonly SubscribeRequest[], id?: CommandId): Promise<void> {
+    const turn = this.#options.slices.take(requests.length * beginningCost);
+    if (turn !== undefined) await turn;
     const beginnings = await this.#enter(connection, requests);
     try {
       await this.#prepare(beginnings);
