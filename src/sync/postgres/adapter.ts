@@ -114,9 +114,11 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   async start(events: SyncEvents): Promise<void> {
-    const { sql, clock, observer, log } = this.#options;
+    const { sql, reads, clock, observer, log } = this.#options;
     this.#events = events;
     const state = await readLogState(sql);
+    // Opened before the first subscriber comes: a crowd would wait for each round trip of a connection's beginning.
+    await Promise.all(Array.from({ length: reads.options.max }, () => readHeads(reads, [])));
     this.#logEpoch = state.epoch;
     this.#reader = new PostgresReader({ sql, clock, observer, log, name: this.name }, events, state.seq);
     await this.#listener.start(state.topic);
