@@ -15,7 +15,7 @@ export interface NodeRoutesOptions {
   readonly serverAccess: ServerAccess;
   readonly clock: Clock;
   /** Who opened the connection to this node. */
-  readonly peerOf: (request: Request) => string | undefined;
+  readonly peerOf: (request: Request) => { readonly address: string; readonly port: number } | undefined;
   /** By what the node counts the sender. */
   readonly addressOf: (request: Request) => string | undefined;
 }
@@ -64,12 +64,13 @@ export function nodeRoutes(options: NodeRoutesOptions): Elysia {
       '/request',
       ({ request }) => {
         serverAccess.requireAdmin(request);
+        const peer = peerOf(request);
         const present = shownHeaders.filter((name) => request.headers.has(name));
         return {
           node,
           version,
           at: clock.now(),
-          peer: peerOf(request) ?? null,
+          peer: peer === undefined ? null : { address: peer.address, port: peer.port },
           address: addressOf(request) ?? null,
           headers: Object.fromEntries(present.map((name) => [name, request.headers.get(name)])),
         };

@@ -108,8 +108,8 @@ export function createServer(parts: ServerParts): Elysia {
       maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
     },
   });
-  const peerOf = (request: Request) => app.server?.requestIP(request)?.address;
-  const anyAddressOf = addressReader(peerOf, settings.trustedProxies);
+  const peerOf = (request: Request) => app.server?.requestIP(request) ?? undefined;
+  const anyAddressOf = addressReader((request) => peerOf(request)?.address, settings.trustedProxies);
   const addressOf = limitsAddresses(settings) ? anyAddressOf : undefined;
   const refusals = new RefusalLog({
     write: (fields, message) => parts.log.info(fields, message),

@@ -6,6 +6,7 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { addCalls } from './calls.ts';
 import { addCompletion } from './completion.ts';
 import { addDatabase } from './database.ts';
+import { addDoctor } from './doctor/doctor.ts';
 import { CommandError } from './output.ts';
 import { addTail } from './tail.ts';
 import { addToken } from './token.ts';
@@ -20,6 +21,7 @@ export function createProgram(): Command {
     .configureHelp({ showGlobalOptions: true });
   // The server itself is started before this program is made: it reads its settings from the environment alone.
   program.command('start').description('start the server, as without any command; settings come from the environment');
+  addDoctor(program);
   addTail(program);
   addCalls(program);
   addDatabase(program);

@@ -244,7 +244,7 @@ test('behind nginx as shipped nodes count its clients, whatever they write; and 
   const nginx = await startNginx({ ports });
   const strict = await startNginx({
     ports,
-    edits: { 'limit_conn sobranie_connections 1000': 'limit_conn sobranie_connections 2' },
+    edits: { 'limit_conn sobranie_connections 10000;': 'limit_conn sobranie_connections 2;' },
   });
   const open: WebSocketClient[] = [];
   const connectTo = async ({ url }: { url: string }, forwarded: string): Promise<WebSocketClient> => {

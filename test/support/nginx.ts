@@ -82,15 +82,15 @@ function writeConfiguration(folder: string, port: number, options: NginxOptions)
     (roles[role] ?? ports).map((each) => `  server 127.0.0.1:${each}${rest}`).join(''),
   );
   const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `  ${kind}_temp_path ${kind};\n`);
-  let main = (texts.get('nginx.conf') ?? '')
+  const main = (texts.get('nginx.conf') ?? '')
     .replace('http {\n', `http {\n${paths.join('')}`)
     .replace('/var/log/nginx/sobranie.log', join(folder, 'access.log'))
     .replace('listen 80;', `listen 127.0.0.1:${port};`);
-  for (const [from, to] of Object.entries(edits)) {
-    if (!main.includes(from)) throw new Error(`the configuration has no ${from}`);
-    main = main.replace(from, to);
+  const written = { 'nginx.conf': main, 'upstream.conf': balancing, 'proxy.conf': texts.get('proxy.conf') ?? '' };
+  const all = Object.values(written).join('');
+  for (const from of Object.keys(edits)) if (!all.includes(from)) throw new Error(`the configuration has no ${from}`);
+  for (const [name, text] of Object.entries(written)) {
+    const edited = Object.entries(edits).reduce((now, [from, to]) => now.replaceAll(from, () => to), text);
+    writeFileSync(join(folder, name), edited);
   }
-  writeFileSync(join(folder, 'nginx.conf'), main);
-  writeFileSync(join(folder, 'upstream.conf'), balancing);
-  writeFileSync(join(folder, 'proxy.conf'), texts.get('proxy.conf') ?? '');
 }
