@@ -3,27 +3,54 @@
 import { Elysia } from 'elysia';
 import { answerHeaders } from '../http/answer-headers.ts';
 
+/** One thing that the node needs. */
 export interface Check {
   readonly ok: boolean;
-  readonly detail?: string | undefined;
+  /** When it began to be as it is, in ISO 8601. */
+  readonly since: string;
+  /** Seconds since it was looked at. */
+  readonly age: number;
+  /** Why it fails, or failed the last time; in words that anyone may read. */
+  readonly lastError?: { readonly message: string; readonly at: string } | undefined;
+}
+
+export interface HealthReport {
+  readonly status: 'ok' | 'starting' | 'unavailable' | 'draining';
+  readonly checks: Readonly<Record<string, Check>>;
 }
 
 export interface OperationsOptions {
-  /** Each check answers within its own time limit and does not throw. */
-  readonly ready: () => Promise<Readonly<Record<string, Check>>>;
-  readonly live: () => Readonly<Record<string, Check>>;
+  /** Each of the three answers within seconds and does not throw. */
+  readonly health: {
+    live(): HealthReport;
+    started(): Promise<HealthReport>;
+    ready(): Promise<HealthReport>;
+  };
   readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
 }
 
-export function operationsRoutes({ ready, live, metrics }: OperationsOptions): Elysia {
+export function operationsRoutes({ health, metrics }: OperationsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-operations' })
-    .get('/health/live', () => healthResponse(live()), {
-      detail: { summary: 'Whether the process works at all', tags: ['operations'] },
+    .get('/health/live', () => healthResponse(health.live()), {
+      detail: {
+        summary: 'Whether the process works at all',
+        description: 'Restart the node when it does not answer. It is 200 whatever the database or Redis do.',
+        tags: ['operations'],
+      },
     })
-    .get('/health/ready', async () => healthResponse(await ready()), {
+    .get('/health/started', async () => healthResponse(await health.started()), {
+      detail: {
+        summary: 'Whether this node was ready once',
+        description: '503 until then, and 200 ever after.',
+        tags: ['operations'],
+      },
+    })
+    .get('/health/ready', async () => healthResponse(await health.ready()), {
       detail: {
         summary: 'Whether this node should get traffic',
-        description: 'A message travels the sync layer for each answer; 503 while draining.',
+        description:
+          'A message travels the sync layer for each answer; 503 while draining. Each check says since when it is as it ' +
+          'is, and why it failed last.',
         tags: ['operations'],
       },
     })
@@ -39,13 +66,12 @@ export function operationsRoutes({ ready, live, metrics }: OperationsOptions): E
   return app as unknown as Elysia;
 }
 
-function healthResponse(checks: Readonly<Record<string, Check>>): Response {
-  const ok = Object.values(checks).every((check) => check.ok);
-  const body = JSON.stringify({ status: ok ? 'ok' : 'unavailable', checks });
+function healthResponse(report: HealthReport): Response {
+  const body = JSON.stringify(report);
   const headers = {
     ...answerHeaders,
     'content-type': 'application/json; charset=utf-8',
     'cache-control': 'no-store',
   };
-  return new Response(body, { status: ok ? 200 : 503, headers });
+  return new Response(body, { status: report.status === 'ok' ? 200 : 503, headers });
 }

@@ -20,13 +20,14 @@ import { startAccess } from './access.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
-import { openEngine, type Engine } from './engine.ts';
+import { openEngine, watched, type Engine } from './engine.ts';
 import { engines as allEngines } from './engines.ts';
 import { openIdentity } from './identity.ts';
 import { ListeningSocket } from './listening-socket.ts';
 import { connectionsWithin, OpenFiles, openFilesReserve } from './open-files.ts';
 import { joinNodes } from './join-nodes.ts';
 import { createLimits } from './limits.ts';
+import { Health } from './health.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
 import { openRulesFile } from '../settings/rules-file.ts';
@@ -71,7 +72,10 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
 
   const database = await openDatabase(settings, log, closing);
   const incarnation = randomId(clock, 16);
-  const engineParts = { incarnation, database, observer: metrics, clock, log, closing };
+  let shutdown: Shutdown | undefined = undefined;
+  const health = new Health({ clock, drainingSince: () => shutdown?.startedAt, log });
+  const engineLog = watched(log, (error) => health.hint('sync', error));
+  const engineParts = { incarnation, database, observer: metrics, clock, log: engineLog, closing };
   const engine = await openEngine(engines, settings, engineParts);
   const { adapter } = engine;
   const { authenticate, tokens, tickets } = openIdentity({ settings, store: engine.tickets, clock, log, closing });
@@ -129,6 +133,8 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
+  health.add('sync', (timeoutMs) => adapter.probe(timeoutMs));
+  health.add('database', () => database.sql`SELECT 1`);
   presence.start();
   closing.add('presence', () => presence.close());
   nodes = await joinNodes({
@@ -148,9 +154,23 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
     closing,
   });
   const { cluster } = nodes;
-  const relaySources = await startRelay({ settings, database, engine, rules, hub, metrics, clock, log, closing });
+  const relaySources = await startRelay({
+    settings,
+    database,
+    engine,
+    rules,
+    hub,
+    metrics,
+    health,
+    clock,
+    log,
+    closing,
+  });
 
-  const shutdown = new Shutdown({
+  health.start();
+  closing.add('health', () => health.close());
+
+  shutdown = new Shutdown({
     sessions,
     clock,
     log,
@@ -185,13 +205,12 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
     presence,
     clock,
     cluster,
-    adapter,
     events,
     metrics,
     authenticate,
     tokens,
     tickets,
-    database: () => database.sql`SELECT 1`,
+    health,
     shutdown,
     pages,
     version: packageJson.version,

@@ -3,7 +3,7 @@
 import type { EngineSettings } from '../settings/engine-settings.ts';
 import type { SettingsByKey, ValuesOf } from '../settings/setting.ts';
 import type { Settings } from '../settings/settings.ts';
-import type { EngineParts, OpenEngine } from '../sync/engine.ts';
+import type { EngineLog, EngineParts, OpenEngine } from '../sync/engine.ts';
 
 /** What is known of an engine before it is opened, and how to open it. */
 export interface Engine extends EngineSettings {
@@ -45,4 +45,19 @@ export async function openEngine(
   if (name !== row.name || traits.shared !== row.shared)
     throw new Error(`the row of ${row.name} is not of its adapter`);
   return open;
+}
+
+/** The same log, that also gives the errors which are warnings or worse to `failed`. */
+export function watched(log: EngineLog, failed: (error: unknown) => void): EngineLog {
+  return {
+    error(details, message) {
+      failed(details.err);
+      log.error(details, message);
+    },
+    warn(details, message) {
+      failed(details.err);
+      log.warn(details, message);
+    },
+    debug: (details, message) => log.debug(details, message),
+  };
 }

@@ -11,6 +11,7 @@ import type { OpenEngine } from '../sync/engine.ts';
 import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
+import type { Health } from './health.ts';
 import type { Logger } from './logger.ts';
 
 export interface RelayParts {
@@ -20,6 +21,7 @@ export interface RelayParts {
   readonly rules: Rules;
   readonly hub: Hub;
   readonly metrics: Metrics;
+  readonly health: Health;
   readonly clock: Clock;
   readonly log: Logger;
   readonly closing: CloseStack;

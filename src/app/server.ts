@@ -1,7 +1,6 @@
 // The HTTP server: one Elysia app with every route, and the one WebSocket configuration that Bun takes per server.
 
 import { Elysia } from 'elysia';
-import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Access, Authenticate } from '../core/access.ts';
 import type { Failures } from '../core/failures.ts';
 import type { Limits } from '../core/limits.ts';
@@ -32,7 +31,7 @@ import { ServerAccess } from '../api/server-access.ts';
 import { userRoutes } from '../api/users.ts';
 import { swaggerRoutes } from '../api/swagger.ts';
 import { ticketRoutes, type TicketIssuer } from '../api/tickets.ts';
-import { readyChecks } from './health.ts';
+import type { Health } from './health.ts';
 import { limitsAddresses, type Settings } from '../settings/settings.ts';
 import type { Logger } from './logger.ts';
 import type { Shutdown } from './shutdown.ts';
@@ -48,14 +47,13 @@ export interface ServerParts {
   readonly presence: Presence;
   readonly clock: Clock;
   readonly cluster: Cluster;
-  readonly adapter: SyncAdapter;
   readonly events: EventFanout;
   readonly metrics: Metrics;
   readonly authenticate: Authenticate;
   /** Accepts tokens and no tickets; undefined without a token key. */
   readonly tokens: Authenticate | undefined;
   readonly tickets: TicketIssuer;
-  readonly database: (() => Promise<unknown>) | undefined;
+  readonly health: Health;
   readonly shutdown: Shutdown;
   /** Routes of the demo; an empty app in production. */
   readonly pages: Elysia;
@@ -198,8 +196,7 @@ export function createServer(parts: ServerParts): Elysia {
   }
   app.use(
     operationsRoutes({
-      ready: () => readyChecks({ adapter: parts.adapter, database: parts.database, isDraining: isShuttingDown }),
-      live: () => ({ process: { ok: true } }),
+      health: parts.health,
       metrics: () => parts.metrics.render(),
     }),
   );

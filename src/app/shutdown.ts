@@ -36,6 +36,7 @@ const sameSignalMs = 500;
 export class Shutdown {
   readonly #parts: ShutdownParts;
   #startedAt: number | undefined;
+  #startedAtUnixMs: number | undefined;
   #forced = false;
   #finished: Promise<void> | undefined;
 
@@ -45,6 +46,11 @@ export class Shutdown {
 
   get started(): boolean {
     return this.#startedAt !== undefined;
+  }
+
+  /** Unix milliseconds; undefined before. */
+  get startedAt(): number | undefined {
+    return this.#startedAtUnixMs;
   }
 
   /** Seconds since it began; 0 before. */
@@ -74,6 +80,7 @@ export class Shutdown {
 
   begin(): Promise<void> {
     this.#startedAt ??= this.#parts.clock.monotonic();
+    this.#startedAtUnixMs ??= this.#parts.clock.now();
     this.#finished ??= this.#run();
     return this.#finished;
   }

@@ -1,0 +1,82 @@
+// What a failure of the database, of Redis or of the network means, in plain words without addresses or names: anyone
+// may read a health answer. Start-up adds what mends it. Each row is found by the code that the driver or the system
+// gives, or by the first words of what Redis answered.
+
+import { DeadlineError } from '../time/within.ts';
+
+/** A failure whose message may be shown to anyone as it is. */
+export class HealthFault extends Error {
+  constructor(message: string, options?: { readonly cause?: unknown }) {
+    super(message, options);
+    this.name = 'HealthFault';
+  }
+}
+
+const causes: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'the connection is refused: nothing listens at that address',
+  ECONNRESET: 'the connection was lost',
+  EPIPE: 'the connection was lost',
+  ETIMEDOUT: 'no answer from that address',
+  EHOSTUNREACH: 'no network leads to that address',
+  ENETUNREACH: 'no network leads to that address',
+  ENOTFOUND: 'the host name is not known',
+  EAI_AGAIN: 'the host name could not be looked up',
+  ENOENT: 'the socket file is not there',
+  // The PostgreSQL driver's own.
+  CONNECT_TIMEOUT: 'no answer from that address',
+  CONNECTION_CLOSED: 'the connection was lost',
+  CONNECTION_DESTROYED: 'the connection was lost',
+  CONNECTION_ENDED: 'the connection was closed',
+  // TLS.
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is not trusted',
+  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is not trusted',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is not trusted',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is not trusted',
+  CERT_HAS_EXPIRED: 'its certificate has expired',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another host name',
+  // PostgreSQL.
+  '25006': 'it takes no writes: it is a standby, or set to read only',
+  '28000': 'it does not let this user in',
+  '28P01': 'the password is wrong',
+  '3D000': 'the database does not exist',
+  '3F000': 'the schema realtime is gone',
+  '42P01': 'a table of the schema realtime is gone',
+  '42883': 'a function of the schema realtime is gone',
+  '42501': 'a right is missing',
+  '53100': 'its disk is full',
+  '53200': 'it is out of memory',
+  '53300': 'it has no room for another session',
+  '57014': 'it cancelled the query',
+  '57P01': 'it is shutting down',
+  '57P02': 'it crashed and starts again',
+  '57P03': 'it is starting up',
+  // Redis, by the first word of its answer.
+  NOAUTH: 'it wants a password',
+  WRONGPASS: 'the password or user name is wrong',
+  NOPERM: 'a right is missing',
+  LOADING: 'it is loading its data',
+  MASTERDOWN: 'its master is away',
+  CLUSTERDOWN: 'a part of the cluster is away',
+  READONLY: 'it takes no writes: it is a replica',
+  MISCONF: 'it takes no writes: it cannot save to its disk',
+  OOM: 'it is out of memory',
+};
+
+/** Of the error itself or what caused it; undefined when it has none that this table knows. */
+export function knownCode(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { code, message } = error as Error & { readonly code?: unknown };
+  if (typeof code === 'string' && code in causes) return code;
+  const [word = ''] = message.split(' ', 1);
+  if (/^[A-Z]{3,}$/.test(word) && word in causes) return word;
+  return knownCode(error.cause);
+}
+
+/** Undefined when the error says nothing that may be shown. */
+export function plainCause(error: unknown): string | undefined {
+  for (let at: unknown = error; at instanceof Error; at = at.cause) if (at instanceof HealthFault) return at.message;
+  const code = knownCode(error);
+  if (code !== undefined) return causes[code];
+  if (error instanceof Error && /max number of clients/.test(error.message)) return 'it has no room for another client';
+  return error instanceof DeadlineError ? 'no answer in time' : undefined;
+}
