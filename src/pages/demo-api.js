@@ -4,10 +4,11 @@
 const timeoutMs = 8_000;
 const channelWithoutDatabase = 'demo';
 
-/** The query of the page itself may carry a token, for a server that asks for one. */
-export const token = new URLSearchParams(location.search).get('token');
+/** The page's own query may carry a token, for a server that asks for one. Read each time: a fresh one may stand there. */
+export const currentToken = () => new URLSearchParams(location.search).get('token');
 
 async function call(method, path, body) {
+  const token = currentToken();
   const headers = {
     ...(body && { 'content-type': 'application/json' }),
     ...(token && { authorization: `Bearer ${token}` }),

@@ -6,7 +6,16 @@
 
 const backoffBaseMs = 250;
 const backoffMaxMs = 15_000;
-const connectTimeoutMs = 10_000;
+/** At first; longer when it does not help, as a server may be slow. Browsers reuse connections, also those of a dead link. */
+const connectTimeoutMs = 3_000;
+/** The server answers each ping: after four without an answer the link is dead. */
+const pulseMs = 8_000;
+const silenceMax = 3;
+/** It sends one to a stream every 15 seconds. */
+const streamPulseMs = 3_000;
+const streamSilenceMax = 8;
+/** Reasons of 1008 that a fresh token, or time, makes good. */
+const mayReturn = new Set(['rate_limited', 'token_expired']);
 /** From then on a connection counts as good, and the next loss is the first. */
 const steadyMs = 10_000;
 
@@ -19,9 +28,9 @@ class Connection {
   #steady;
   #listener = () => {};
 
-  constructor({ channel, token, feed }) {
+  constructor({ channel, currentToken, feed }) {
     this.channel = channel;
-    this.token = token;
+    this.currentToken = currentToken;
     this.feed = feed;
   }
 
@@ -32,7 +41,7 @@ class Connection {
   open() {
     this.enter('connecting');
     this.connect();
-    this.#after(connectTimeoutMs, () => this.lost('No answer in time'));
+    this.#after(connectTimeoutMs * Math.max(1, Math.ceil(this.#attempt / 4)), () => this.lost('No answer in time'));
   }
 
   cut() {
@@ -95,29 +104,35 @@ class Connection {
 
 export class SocketConnection extends Connection {
   #socket = null;
-  #heartbeat;
+  #pulse;
+  /** Pings since the server was heard. */
+  #silence = 0;
+  /** The server's words before it closed. */
+  #told = '';
 
   connect() {
     const url = new URL('/realtime/ws', location.href);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-    if (this.token) url.searchParams.set('token', this.token);
+    const token = this.currentToken();
+    if (token) url.searchParams.set('token', token);
 
     const socket = new WebSocket(url);
     this.#socket = socket;
+    this.#told = '';
     socket.onopen = () => {
       const since = this.feed.position;
       socket.send(JSON.stringify({ type: 'subscribe', id: 1, channel: this.channel, ...(since && { since }) }));
     };
     socket.onmessage = (event) => this.#read(JSON.parse(event.data));
     socket.onclose = ({ code, reason }) => {
-      const final = code === 1003 || code === 1009 || (code === 1008 && reason !== 'rate_limited');
-      if (final) this.refused(reason || `Closed with ${code}`);
+      const final = code === 1003 || code === 1009 || (code === 1008 && !mayReturn.has(reason));
+      if (final) this.refused(this.#told || reason || `Closed with ${code}`);
       else this.lost(code === 1006 ? 'Connection lost' : reason || `Closed with ${code}`);
     };
   }
 
   disconnect() {
-    clearInterval(this.#heartbeat);
+    clearInterval(this.#pulse);
     const socket = this.#socket;
     if (socket === null) return;
     this.#socket = null;
@@ -126,10 +141,10 @@ export class SocketConnection extends Connection {
   }
 
   #read(frame) {
-    this.heard = true;
+    this.#silence = 0;
     switch (frame.type) {
       case 'welcome':
-        return this.#keepAlive(frame.heartbeat);
+        return this.#watch();
       case 'subscribed':
         this.live();
         return this.feed.subscribed(frame);
@@ -142,37 +157,47 @@ export class SocketConnection extends Connection {
       case 'unsubscribed':
         return this.refused(`Unsubscribed: ${frame.reason}`);
       case 'error':
-        return frame.retryable ? this.lost(frame.message) : this.refused(frame.message);
+        return this.#error(frame);
     }
   }
 
-  // A browser does not show the server's pings, and a half-open socket never closes by itself: the page asks too, and
-  // a connection that stayed silent for a whole round is dead.
-  #keepAlive(seconds) {
-    clearInterval(this.#heartbeat);
-    this.heard = true;
-    this.#heartbeat = setInterval(() => {
-      if (!this.heard) return this.lost('No heartbeat');
-      this.heard = false;
-      this.#socket?.send(JSON.stringify({ type: 'ping' }));
-    }, seconds * 1_000);
+  /** Without a channel it is about the connection, whose close code says what follows. */
+  #error({ channel, message, retryable }) {
+    if (channel === undefined) this.#told = message;
+    else if (retryable) this.lost(message);
+    else this.refused(message);
+  }
+
+  // A browser does not show the server's pings, and a dead link never closes by itself, so the page pings too.
+  #watch() {
+    clearInterval(this.#pulse);
+    this.#silence = 0;
+    this.#pulse = setInterval(() => {
+      if (++this.#silence > silenceMax) this.lost('The link was dead');
+      else this.#socket?.send(JSON.stringify({ type: 'ping' }));
+    }, pulseMs);
   }
 }
 
 export class StreamConnection extends Connection {
   #source = null;
   #cursor = '';
+  #pulse;
+  #silence = 0;
 
   connect() {
     const url = new URL('/realtime/events', location.href);
     url.searchParams.set('channels', this.channel);
-    if (this.token) url.searchParams.set('token', this.token);
+    url.searchParams.set('ping', '1');
+    const token = this.currentToken();
+    if (token) url.searchParams.set('token', token);
     if (this.#cursor !== '') url.searchParams.set('since', this.#cursor);
 
     const source = new EventSource(url);
     this.#source = source;
     const on = (type, handle) =>
       source.addEventListener(type, (event) => {
+        this.#silence = 0;
         if (event.lastEventId !== '') this.#cursor = event.lastEventId;
         handle(JSON.parse(event.data));
       });
@@ -183,6 +208,12 @@ export class StreamConnection extends Connection {
     on('message', (frame) => this.feed.message(frame));
     on('gap', (frame) => this.feed.gap(frame));
     on('drain', (frame) => this.drain(frame));
+    on('ping', () => {});
+    clearInterval(this.#pulse);
+    this.#silence = 0;
+    this.#pulse = setInterval(() => {
+      if (++this.#silence > streamSilenceMax) this.lost('The link was dead');
+    }, streamPulseMs);
     source.onerror = () => {
       // The browser reconnects by itself with Last-Event-ID, which is what this column is here to show; only after an
       // answer that was no stream does it give up, and the page takes over.
@@ -192,6 +223,7 @@ export class StreamConnection extends Connection {
   }
 
   disconnect() {
+    clearInterval(this.#pulse);
     this.#source?.close();
     this.#source = null;
   }

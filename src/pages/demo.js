@@ -1,6 +1,6 @@
 // The demo page's composition: one store, two connections with a feed and a column each, the forms and the cut.
 
-import { channelStore, readInfo, tableStore, token } from './demo-api.js';
+import { channelStore, currentToken, readInfo, tableStore } from './demo-api.js';
 import { Column } from './demo-column.js';
 import { SocketConnection, StreamConnection } from './demo-connection.js';
 import { runCut } from './demo-cut.js';
@@ -55,7 +55,7 @@ function createFeed(store) {
 
 function createSide(root, { title, detail, Connection, store, rowActions }) {
   const feed = createFeed(store);
-  const connection = new Connection({ channel: store.channel, token, feed });
+  const connection = new Connection({ channel: store.channel, currentToken, feed });
   const column = new Column(root, { title, detail, feed, connection, rowActions });
   connection.open();
   return { feed, connection, column };
