@@ -12,24 +12,35 @@ const page = `<!doctype html>
 <h1>${Bun.escapeHTML(channels)}</h1>
 <ol id="log"></ol>
 <script>
-  const url = '/realtime/events?channels=${encodeURIComponent(channels)}';
+  const url = '/realtime/events?ping=1&channels=${encodeURIComponent(channels)}';
   // Where this page stands in all of its channels: what it missed begins after it.
   let cursor = '';
   const show = (text) => {
     document.querySelector('#log').append(Object.assign(document.createElement('li'), { textContent: text }));
   };
-  function open() {
+  function open(tries = 0) {
     const source = new EventSource(cursor === '' ? url : url + '&since=' + encodeURIComponent(cursor));
+    // Little patience at first: browsers reuse connections, also those of a dead link, and each is tried once.
+    let silence = 8 - tries / 4;
+    const reopen = () => {
+      clearInterval(pulse);
+      source.close();
+      setTimeout(open, 1000 + Math.random() * 2000, tries + 1);
+    };
+    // The server sends a ping every 15 seconds: without one for nearly twice as long the link is dead.
+    const pulse = setInterval(() => ++silence > 8 && reopen(), 3000);
     const on = (type, text) => source.addEventListener(type, (event) => {
+      silence = tries = 0;
       cursor = event.lastEventId;
-      show(text(JSON.parse(event.data)));
+      if (text) show(text(JSON.parse(event.data)));
     });
+    on('ping');
     on('welcome', () => 'connected');
     on('message', ({ channel, data }) => channel + ' ' + JSON.stringify(data));
     on('gap', ({ channel }) => channel + ': some may be missing; load again what it describes');
     source.onerror = () => {
       // A lost connection the browser mends by itself; after an HTTP error, such as a proxy's 502, it gives up.
-      if (source.readyState === EventSource.CLOSED) setTimeout(open, 1000 + Math.random() * 2000);
+      if (source.readyState === EventSource.CLOSED) reopen();
     };
   }
   open();

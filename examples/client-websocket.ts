@@ -18,6 +18,7 @@ interface Frame extends Partial<Position> {
   readonly recovered?: boolean;
   readonly reason?: string;
   readonly code?: string;
+  readonly retryable?: boolean;
   readonly message?: string;
 }
 
@@ -25,6 +26,9 @@ const [channel = 'posts', url = 'ws://localhost:3000/realtime/ws', tokenAddress]
 const backoffMsMax = 30_000;
 /** Limits count by the minute. */
 const rateLimitedMs = 60_000;
+/** The server says something at least when it is asked: after four pings without an answer the link is dead. */
+const pingEveryMs = 8_000;
+const silenceMax = 3;
 /** From then on a connection counts as good. */
 const steadyMs = 10_000;
 
@@ -48,23 +52,41 @@ async function connect(): Promise<void> {
     return;
   }
   let steady: Timer | undefined;
+  let silence = 0;
+  let over = false;
+  const pulse = setInterval(() => {
+    if (++silence > silenceMax) end(() => retry('the link is dead'));
+    else if (socket.readyState === WebSocket.OPEN) socket.send('{"type":"ping"}');
+  }, pingEveryMs);
+  // Once: a dead link closes minutes after it was given up.
+  const end = (then: () => void): void => {
+    if (over) return;
+    over = true;
+    clearInterval(pulse);
+    clearTimeout(steady);
+    socket.close();
+    then();
+  };
   // Without a position `since` is left out: the subscription begins with what is published from now on.
   socket.onopen = () => socket.send(JSON.stringify({ type: 'subscribe', channel, since: position }));
   socket.onmessage = ({ data }) => {
+    silence = 0;
     const frame = JSON.parse(String(data)) as Frame;
     // A server that lets clients in and cuts them at once must get fewer of them, not more.
     if (frame.type === 'welcome') steady = setTimeout(() => (attempt = 0), steadyMs);
-    read(socket, frame);
+    if (frame.type === 'error' && frame.retryable === true) end(() => retry(`${frame.code}: ${frame.message}`));
+    else read(socket, frame);
   };
   socket.onclose = ({ code, reason }) => {
-    clearTimeout(steady);
     const why = `closed with ${code} ${reason}`.trim();
-    if (mayReturn(code, reason)) {
-      retry(why, reason === 'rate_limited' ? rateLimitedMs : 0);
-      return;
-    }
-    console.error(`${why}: another attempt would end the same way`);
-    process.exitCode = 1;
+    end(() => {
+      if (mayReturn(code, reason)) {
+        retry(why, reason === 'rate_limited' ? rateLimitedMs : 0);
+        return;
+      }
+      console.error(`${why}: another attempt would end the same way`);
+      process.exitCode = 1;
+    });
   };
 }
 
