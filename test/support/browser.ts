@@ -35,6 +35,8 @@ export interface TestBrowser {
     readonly width?: number;
     readonly height?: number;
     readonly dark?: boolean;
+    /** The test's own scripts may connect from any page, also from one whose headers forbid it. */
+    readonly bypassCSP?: boolean;
   }): Promise<WatchedPage>;
   /** Pages of one context are tabs of one visitor: they share cookies, storage and locks. */
   newContext(): Promise<BrowserContext>;
@@ -77,9 +79,15 @@ export async function launchBrowser(): Promise<TestBrowser> {
 
 async function newPage(
   browser: Browser,
-  { width = 1200, height = 900, dark = false }: { width?: number; height?: number; dark?: boolean },
+  {
+    width = 1200,
+    height = 900,
+    dark = false,
+    bypassCSP = false,
+  }: { width?: number; height?: number; dark?: boolean; bypassCSP?: boolean },
 ): Promise<WatchedPage> {
   const page = await browser.newPage({
+    bypassCSP,
     viewport: { width, height },
     colorScheme: dark ? 'dark' : 'light',
     reducedMotion: 'reduce',

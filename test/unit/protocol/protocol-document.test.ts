@@ -1,7 +1,7 @@
 // The wire's document is true: its examples are frames that the code reads and writes, its tables say what the code
-// says, and the client in it is one that works.
+// says. Its clients are run by test/browser/document-clients.test.ts.
 
-import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { channelLengthMax, channelPart } from '../../../src/protocol/channel.ts';
 import { errorCodes } from '../../../src/protocol/codes.ts';
@@ -9,7 +9,6 @@ import { commandTypes, decodeCommand, isRefused } from '../../../src/protocol/co
 import { decodeCursor } from '../../../src/protocol/cursor.ts';
 import { settingsByKey } from '../../../src/settings/table.ts';
 import { keepAliveSeconds } from '../../../src/transports/event-fanout.ts';
-import { startServer, type RunningServer } from '../../support/process.ts';
 
 const text = await Bun.file(join(import.meta.dir, '../../../src/protocol/PROTOCOL.md')).text();
 
@@ -81,74 +80,3 @@ test('the cursors in it are cursors', () => {
     { kind: 'offset', offset: 22 },
   ]);
 });
-
-let server: RunningServer;
-beforeAll(async () => {
-  server = await startServer({ SYNC: 'memory', BROADCAST_INTERVAL: '0' });
-}, 30_000);
-afterAll(async () => {
-  await server.kill9();
-}, 30_000);
-
-async function publish(data: unknown): Promise<void> {
-  const response = await fetch(`${server.url}/realtime/publish`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ channel: 'chat:doc', data }),
-  });
-  expect(response.status).toBe(200);
-}
-
-// A client that is cut must resume: the sockets it makes are recorded, so that the test can cut one under it.
-test('its client hears everything once, in order, also over a cut', async () => {
-  const [source = ''] = blocks('js').filter((block) => block.includes('function connect'));
-  const sockets: WebSocket[] = [];
-  class RecordedSocket extends WebSocket {
-    constructor(url: string) {
-      super(url);
-      sockets.push(this);
-    }
-  }
-  // The document's own text is what is tested.
-  // oxlint-disable-next-line typescript/no-implied-eval
-  const make = new Function('WebSocket', `${source}; return connect;`) as (
-    socket: typeof WebSocket,
-  ) => (url: string, channels: string[], on: (frame: { type: string; data?: unknown }) => void) => void;
-  const heard: unknown[] = [];
-  const waiting: (() => void)[] = [];
-  const types: string[] = [];
-  make(RecordedSocket as unknown as typeof WebSocket)(
-    `${server.url.replace('http', 'ws')}/realtime/ws`,
-    ['chat:doc'],
-    (frame) => {
-      types.push(frame.type);
-      if (frame.type === 'message') heard.push(frame.data);
-      for (const wake of waiting.splice(0)) wake();
-    },
-  );
-  const until = async (condition: () => boolean) => {
-    const deadline = performance.now() + 10_000;
-    while (!condition()) {
-      const left = deadline - performance.now();
-      if (left <= 0) throw new Error(`not in time; heard ${JSON.stringify(types)}`);
-      await Promise.race([new Promise<void>((resolve) => waiting.push(resolve)), Bun.sleep(left)]);
-    }
-  };
-  await until(() => types.includes('subscribed'));
-  await publish(1);
-  await until(() => heard.length === 1);
-  sockets[0]?.close(1000);
-  await publish(2);
-  await publish(3);
-  await until(() => heard.length === 3);
-  await publish(4);
-  await until(() => heard.length === 4);
-  expect(heard).toEqual([1, 2, 3, 4]);
-  expect(types.filter((type) => type === 'gap')).toEqual([]);
-  expect(sockets.length).toBeGreaterThan(1);
-  for (const socket of sockets) {
-    // It would reconnect for as long as the tests run.
-    socket.onclose = null;
-    socket.close(1000);
-  }
-}, 20_000);
