@@ -23,6 +23,7 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'redis-server', commands: ['redis-server'] },
   { name: 'nginx', commands: ['nginx', '/usr/sbin/nginx'] },
   { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
+  { name: 'prometheus', commands: ['promtool'] },
 ];
 
 /**

@@ -9,7 +9,7 @@ import { createCore } from '../core/core.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
 import type { Sessions } from '../core/sessions.ts';
-import { createMetrics } from '../metrics/metrics.ts';
+import { createMetrics, type Metrics, type RenderedMetrics } from '../metrics/metrics.ts';
 import { NodePresence } from '../presence/presence.ts';
 import type { Nodes } from '../nodes/nodes.ts';
 import { connectionPrefixLength } from '../nodes/whole-cluster.ts';
@@ -47,27 +47,35 @@ export interface Node {
   readonly limits: Limits;
   readonly shutdown: Shutdown;
   readonly database: NodeDatabase;
+  readonly metrics: Metrics;
   /** New connections go to other processes on this port; those that are open stay. */
   readonly stopListening: () => void;
 }
 
-/** `engines`: those that the settings were read for. */
-export async function startNode(settings: Settings, log: Logger, engines = allEngines): Promise<Node> {
+export interface NodeOptions {
+  /** Those that the settings were read for. Default: all. */
+  readonly engines?: readonly Engine[];
+  /** Answers scrapes, where not this node alone does. */
+  readonly scrape?: () => Promise<RenderedMetrics>;
+}
+
+export async function startNode(settings: Settings, log: Logger, options: NodeOptions = {}): Promise<Node> {
   const closing = new CloseStack(log);
   try {
-    return await start(settings, log, engines, closing);
+    return await start(settings, log, options, closing);
   } catch (error) {
     await closing.close();
     throw error;
   }
 }
 
-async function start(given: Settings, log: Logger, engines: readonly Engine[], closing: CloseStack): Promise<Node> {
+async function start(given: Settings, log: Logger, options: NodeOptions, closing: CloseStack): Promise<Node> {
+  const { engines = allEngines } = options;
   const clock = systemClock;
   const reserve = openFilesReserve();
   const settings = { ...given, maxConnections: connectionsWithin(reserve, given.maxConnections, log) };
   const { file, rules } = await openRulesFile(settings);
-  const metrics = createMetrics({ node: settings.nodeId });
+  const metrics = createMetrics({ node: settings.nodeId, version: packageJson.version });
   closing.add('metrics', () => metrics.close());
 
   const database = await openDatabase(settings, log, closing);
@@ -184,6 +192,7 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
     presenceMembers: () => presence.members,
     keptBytes: () => hub.keptBytes,
     shutdownSeconds: () => shutdown.seconds,
+    databaseUp: () => health.isOk('database'),
     ...relaySources,
   });
   const pages = demoPages({
@@ -207,6 +216,7 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
     cluster,
     events,
     metrics,
+    scrape: options.scrape ?? (() => metrics.render()),
     authenticate,
     tokens,
     tickets,
@@ -255,6 +265,7 @@ async function start(given: Settings, log: Logger, engines: readonly Engine[], c
     limits,
     shutdown,
     database,
+    metrics,
     // Resolves only when the last connection is gone, which the shutdown waits for by itself.
     stopListening: () => {
       openFiles?.close();

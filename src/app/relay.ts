@@ -30,15 +30,19 @@ export interface RelayParts {
 export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   const { settings, database, engine, rules, hub, log, closing } = parts;
   if (!settings.role.has('relay')) return {};
-  const waiting = { rows: 0, lagSeconds: 0 };
+  /** Known while this node leads, once it has looked. */
+  let waiting: { readonly rows: number; readonly lagSeconds: number } | undefined;
   let faults: readonly CaptureFault[] = [];
   const observer: RelayObserver = {
-    leader: (leader) => log.info({ leader }, leader ? 'relaying table changes' : 'no longer relaying table changes'),
+    leader: (leader) => {
+      log.info({ leader }, leader ? 'relaying table changes' : 'no longer relaying table changes');
+      waiting = undefined;
+    },
     batch: (_rows, dropped) => {
       for (let count = 0; count < dropped; count++) parts.metrics.error('bad_channel');
       if (dropped > 0) log.warn({ rows: dropped }, 'changes were dropped: their channel is not a valid name');
     },
-    waiting: (rows, lagSeconds) => Object.assign(waiting, { rows, lagSeconds }),
+    waiting: (rows, lagSeconds) => (waiting = { rows, lagSeconds }),
     faults: (found) => {
       for (const { table, count, lastReason } of found) {
         const known = faults.find((each) => each.table === table)?.count ?? 0;
@@ -67,9 +71,10 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   await relay.start();
   closing.add('relay', () => relay.close());
   return {
-    outboxPending: () => waiting.rows,
-    outboxLagSeconds: () => waiting.lagSeconds,
+    // A look that was under way when this node ceased to lead may answer late.
+    outboxPending: () => (relay.health().leader ? waiting?.rows : undefined),
+    outboxLagSeconds: () => (relay.health().leader ? waiting?.lagSeconds : undefined),
     relayLeader: () => relay.health().leader,
-    captureFaults: () => faults,
+    captureFaults: () => (relay.health().leader ? faults : []),
   };
 }

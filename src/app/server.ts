@@ -10,7 +10,7 @@ import type { Subscribing } from '../core/subscribing.ts';
 import type { Clock } from '../time/clock.ts';
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
-import type { Metrics } from '../metrics/metrics.ts';
+import type { Metrics, RenderedMetrics } from '../metrics/metrics.ts';
 import { Admission } from '../transports/admission.ts';
 import { RefusalLog } from '../transports/refusal-log.ts';
 import { nodeRoutes } from '../api/nodes.ts';
@@ -49,6 +49,7 @@ export interface ServerParts {
   readonly cluster: Cluster;
   readonly events: EventFanout;
   readonly metrics: Metrics;
+  readonly scrape: () => Promise<RenderedMetrics>;
   readonly authenticate: Authenticate;
   /** Accepts tokens and no tickets; undefined without a token key. */
   readonly tokens: Authenticate | undefined;
@@ -197,7 +198,7 @@ export function createServer(parts: ServerParts): Elysia {
   app.use(
     operationsRoutes({
       health: parts.health,
-      metrics: () => parts.metrics.render(),
+      metrics: parts.scrape,
     }),
   );
   return app;

@@ -4,16 +4,17 @@
 //
 // Lifecycle: createMetrics, readFrom once the parts exist, render at will, close.
 
-import { Counter, Gauge, Registry } from 'prom-client';
+import { Counter, Gauge, Registry, type Aggregator } from 'prom-client';
 import type { HubObserver, SyncObserver } from '../core/observer.ts';
 import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
 import { hubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
+import { snapshotOf, type MetricsSnapshot } from './together.ts';
 
 /**
  * State that is read at each scrape. A source answers at once from memory, so that no scrape waits for a database. The
- * metric of a source that is not given is left out: a 0 would be made up.
+ * metric of a source that is not given, or answers undefined, has no sample: a 0 would be made up.
  */
 export interface MetricSources {
   readonly subscriptions?: () => number;
@@ -23,10 +24,11 @@ export interface MetricSources {
   /** Bytes of what this node has seen of its channels' logs and keeps. */
   readonly keptBytes?: () => number;
   /** Rows that wait in the outbox. */
-  readonly outboxPending?: () => number;
+  readonly outboxPending?: () => number | undefined;
   /** Age in seconds of the oldest row that waits. */
-  readonly outboxLagSeconds?: () => number;
+  readonly outboxLagSeconds?: () => number | undefined;
   readonly relayLeader?: () => boolean;
+  readonly databaseUp?: () => boolean | undefined;
   /** Of each watched table that had any; on the node that relays. */
   readonly captureFaults?: () => readonly CaptureFaults[];
   /** Seconds since the shutdown began; 0 before. */
@@ -46,47 +48,80 @@ export interface MetricDescription {
   readonly help: string;
 }
 
+export const metricsContentType = Registry.PROMETHEUS_CONTENT_TYPE;
+
+/** The answer to a scrape. */
+export interface RenderedMetrics {
+  readonly contentType: string;
+  readonly body: string;
+}
+
 export interface Metrics extends HubObserver, SyncObserver, AccessMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
-  render(): Promise<{ readonly contentType: string; readonly body: string }>;
+  render(): Promise<RenderedMetrics>;
+  /** For another process, which answers for several. */
+  snapshot(): Promise<MetricsSnapshot>;
   /** All metrics, sorted by name. */
   describe(): readonly MetricDescription[];
   close(): void;
 }
 
-export function createMetrics(options: { readonly node: string }): Metrics {
+export function createMetrics(options: { readonly node: string; readonly version: string }): Metrics {
   const registry = new Registry();
-  const closeProcessMetrics = addProcessMetrics(registry);
+  const closeProcessMetrics = addProcessMetrics(registry, options.node);
+  addBuildInfo(registry, options.version);
   return {
     ...hubMetrics(registry, options.node),
     ...syncMetrics(registry),
     ...accessMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+    snapshot: async () => snapshotOf(await registry.getMetricsAsJSON()),
     describe: () => described(registry),
     close: closeProcessMetrics,
   };
 }
 
-/** Name and help of each source's metric. */
-const gauges: {
-  readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-?: readonly [name: string, help: string];
-} = {
-  subscriptions: ['sobranie_subscriptions_active', 'Subscriptions of all connections'],
-  channels: ['sobranie_channels_active', 'Channels with a subscriber on this node'],
-  presenceMembers: [
-    'sobranie_presence_members',
-    'Members of channels whose connections are on this node: a connection counts once per channel',
-  ],
-  keptBytes: ['sobranie_kept_bytes', 'Bytes of publications that this node keeps for those who come back'],
-  outboxPending: ['sobranie_outbox_pending', 'Changes that wait in the outbox, on the node that relays'],
-  outboxLagSeconds: [
-    'sobranie_outbox_lag_seconds',
-    'Age in seconds of the oldest change in the outbox, on the node that relays',
-  ],
-  relayLeader: ['sobranie_relay_leader', '1 on the node that relays'],
-  shutdownSeconds: ['sobranie_shutdown_duration_seconds', 'Seconds since the shutdown began; 0 before'],
+interface GaugeRow {
+  readonly name: string;
+  readonly help: string;
+  /** What several processes have together, where it is not the sum. */
+  readonly aggregator?: Aggregator;
+}
+
+const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-?: GaugeRow } = {
+  subscriptions: { name: 'sobranie_subscriptions_active', help: 'Subscriptions of all connections' },
+  channels: { name: 'sobranie_channels_active', help: 'Channels with a subscriber; each worker counts its own' },
+  presenceMembers: {
+    name: 'sobranie_presence_members',
+    help: 'Members of channels whose connections are on this node: a connection counts once per channel',
+  },
+  keptBytes: {
+    name: 'sobranie_kept_bytes',
+    help: 'Bytes of publications that this node keeps for those who come back',
+  },
+  outboxPending: {
+    name: 'sobranie_outbox_pending',
+    help: 'Changes that wait in the outbox; only the node that relays has it',
+    aggregator: 'max',
+  },
+  outboxLagSeconds: {
+    name: 'sobranie_outbox_lag_seconds',
+    help: 'Age in seconds of the oldest change in the outbox; only the node that relays has it',
+    aggregator: 'max',
+  },
+  relayLeader: { name: 'sobranie_relay_leader', help: '1 on the node that relays' },
+  databaseUp: {
+    name: 'sobranie_database_up',
+    help: '1 while the database answers, as seen every few seconds',
+    aggregator: 'min',
+  },
+  shutdownSeconds: {
+    name: 'sobranie_shutdown_duration_seconds',
+    help: 'Seconds since the shutdown began; 0 before',
+    aggregator: 'max',
+  },
 };
 
 const gaugeSources = Object.keys(gauges) as (keyof typeof gauges)[];
@@ -97,23 +132,35 @@ function addSources(registry: Registry, sources: MetricSources): void {
   for (const source of gaugeSources) {
     const read = sources[source];
     if (read === undefined) continue;
-    const [name, help] = gauges[source];
     new Gauge({
-      name,
-      help,
+      aggregator: 'sum',
+      ...gauges[source],
       registers: [registry],
       collect() {
-        this.set(Number(read()));
+        const value = read();
+        if (value === undefined) this.remove();
+        else this.set(Number(value));
       },
     });
   }
 }
 
+function addBuildInfo(registry: Registry, version: string): void {
+  new Gauge({
+    name: 'sobranie_build_info',
+    help: 'Always 1: the version of the server and of Bun under it',
+    labelNames: ['version', 'bun'],
+    aggregator: 'max',
+    registers: [registry],
+  }).set({ version, bun: Bun.version }, 1);
+}
+
 function addCaptureFaults(registry: Registry, read: () => readonly CaptureFaults[]): void {
   new Counter({
     name: 'sobranie_capture_faults_total',
-    help: 'Changes of a watched table that could not be captured, on the node that relays',
+    help: 'Changes of a watched table that could not be captured; only the node that relays has it',
     labelNames: ['table'],
+    aggregator: 'max',
     registers: [registry],
     collect() {
       // Counted by the database, and so kept over restarts.

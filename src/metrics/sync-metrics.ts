@@ -11,6 +11,7 @@ export function syncMetrics(registry: Registry): SyncObserver {
     name: 'sobranie_sync_up',
     help: '1 while the sync layer is reachable',
     labelNames: ['adapter'],
+    aggregator: 'min',
     registers: [registry],
   });
   const messages = counter(

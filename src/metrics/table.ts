@@ -4,7 +4,7 @@ import { createMetrics, metricSources } from './metrics.ts';
 
 /** In Markdown: name with labels, and help. */
 export function metricsTable(): string {
-  const metrics = createMetrics({ node: 'node' });
+  const metrics = createMetrics({ node: 'node', version: '0' });
   metrics.readFrom({
     ...Object.fromEntries(metricSources.map((source) => [source, () => 0])),
     captureFaults: () => [],

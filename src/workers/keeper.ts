@@ -7,7 +7,8 @@
 // 4. a worker that ends by itself is started again, after growing pauses; one that gets a signal of its own is drained
 //    and replaced;
 // 5. on a signal all workers are drained side by side, within one window; a second signal closes all of them;
-// 6. the embedded database, if there is one, is stopped last.
+// 6. whatever worker is asked for metrics, the keeper collects those of all and answers;
+// 7. the embedded database, if there is one, is stopped last.
 
 import { announce } from '../app/banner.ts';
 import { CloseStack } from '../app/close-stack.ts';
@@ -15,6 +16,7 @@ import { openDatabase, type NodeDatabase } from '../app/database.ts';
 import type { Logger } from '../app/logger.ts';
 import type { Running } from '../app/running.ts';
 import { shutdownSignals } from '../app/signals.ts';
+import { renderTogether } from '../metrics/together.ts';
 import { claimPort } from './port.ts';
 import { WorkerProcess } from './process.ts';
 import { workerVariable } from './link.ts';
@@ -70,6 +72,7 @@ export class Workers {
         log,
         drainSeconds: settings.shutdownTimeout,
         signalled: (worker, name) => this.#signalled(worker, name),
+        scraped: (worker, id) => void this.#answerScrape(worker, id),
       });
     });
   }
@@ -102,6 +105,12 @@ export class Workers {
     this.#endingAt ??= performance.now();
     this.#forced = true;
     await Promise.all(this.#workers.map((worker) => worker.force()));
+  }
+
+  /** One scrape answers for all workers, whichever of them gets it. */
+  async #answerScrape(worker: WorkerProcess, id: number): Promise<void> {
+    const snapshots = await Promise.all(this.#workers.map((each) => each.metrics()));
+    worker.answerScrape(id, await renderTogether(snapshots.flat()));
   }
 
   async #drain(): Promise<void> {

@@ -1,8 +1,10 @@
 // One worker: its process, and the next process when that ends by itself. Knows nothing of the other workers.
 
 import type { Logger } from '../app/logger.ts';
+import type { MetricsSnapshot } from '../metrics/together.ts';
 import { isExecutable, shippedPath } from '../shipped/files.ts';
 import { backoffCeilingMs } from '../time/backoff.ts';
+import { Counts } from './counts.ts';
 import type { Order, Report } from './link.ts';
 
 export interface WorkerParts {
@@ -13,6 +15,8 @@ export interface WorkerParts {
   readonly drainSeconds: number;
   /** The process got a signal to shut down, alone or with the whole group. */
   readonly signalled: (worker: WorkerProcess, name: string) => void;
+  /** Somebody asks it for metrics: answer by `answerScrape`. */
+  readonly scraped: (worker: WorkerProcess, id: number) => void;
 }
 
 /** A process that ended sooner than this counts as failing at its start. */
@@ -52,6 +56,7 @@ export class WorkerProcess {
   #ending = false;
   #recycling = false;
   #restart: Timer | undefined;
+  readonly #counts = new Counts();
   /** Resolves when the present process has ended and its end was handled. */
   #gone: Promise<void> = Promise.resolve();
 
@@ -74,6 +79,16 @@ export class WorkerProcess {
   /** Resolves when it has ended, without waiting for clients. */
   force(): Promise<void> {
     return this.#end({ order: 'force' }, closeLimitMs);
+  }
+
+  /** What this worker and those before it have counted; without an answer in time, what they had when last asked. */
+  metrics(): Promise<readonly MetricsSnapshot[]> {
+    if (this.#url !== undefined) return this.#counts.ask((id) => this.#order({ order: 'count', id }));
+    return Promise.resolve(this.#counts.known);
+  }
+
+  answerScrape(id: number, body: string): void {
+    this.#order({ order: 'answer', id, body });
   }
 
   /** Shuts this worker down alone, and starts a new process in its place. */
@@ -128,10 +143,13 @@ export class WorkerProcess {
     const late = setTimeout(() => {
       if (this.#url === undefined) child.kill('SIGKILL');
     }, startLimitMs);
-    this.#gone = child.exited.then(() => {
+    this.#gone = child.exited.then(async () => {
       clearTimeout(late);
       this.#child = undefined;
-      if (first !== undefined && this.#url === undefined) {
+      const listened = this.#url !== undefined;
+      this.#url = undefined;
+      await this.#counts.ended();
+      if (first !== undefined && !listened) {
         this.#ending = true;
         first.reject(new WorkerEndedEarly(this.#parts.number, child.exitCode ?? 1));
       }
@@ -142,6 +160,16 @@ export class WorkerProcess {
   #hear(child: Child, report: Report, first?: PromiseWithResolvers<string>): void {
     if (report.report === 'signal') {
       this.#parts.signalled(this, report.name);
+      return;
+    }
+    if (report.report === 'scrape') {
+      this.#parts.scraped(this, report.id);
+      return;
+    }
+    if (report.report === 'counted') {
+      // Counts of a process that has ended are counted already.
+      if (child === this.#child) this.#counts.counted(report.id, report.metrics);
+      if (report.id === undefined) this.#order({ order: 'end' });
       return;
     }
     this.#url = report.url;

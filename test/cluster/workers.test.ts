@@ -10,7 +10,7 @@ import { createDatabase } from '../support/postgres.ts';
 import { spawnServer, startServer, type Environment, type RunningServer } from '../support/process.ts';
 import { seed } from '../support/random.ts';
 import { until, wait } from '../support/tcp-client.ts';
-import { sample } from '../wire/wire.ts';
+import { sample, samples } from '../wire/wire.ts';
 
 const quiet = {
   RATE_LIMIT_PER_MINUTE: '0',
@@ -156,6 +156,70 @@ test('a worker that is signalled alone is drained and replaced; new clients come
   expect(isAlive(pid)).toBe(false);
   expect([...(await socketPerWorker(server)).keys()]).toEqual(['m-1', 'm-2']);
 }, 90_000);
+
+// Each scrape met another worker: counters went up and down, and a rate over them was made up.
+test('a scrape answers for both workers, and no counter goes down when one ends', async () => {
+  const server = await patient();
+  const before = await counted(server);
+  const sockets = [...(await socketPerWorker(server)).values()];
+  const cut = new Set<WebSocketClient>();
+  for (const socket of sockets) {
+    await socket.request({ type: 'subscribe', channel: 'sums:a' });
+    void socket.closed.then(() => cut.add(socket));
+  }
+  const publish = async (count: number): Promise<void> => {
+    for (let sent = 0; sent < count; sent++) {
+      // Each call comes over a connection of its own, and so meets either worker.
+      const headers = { 'content-type': 'application/json', connection: 'close' };
+      const body = JSON.stringify({ channel: 'sums:a', data: sent });
+      expect((await fetch(`${server.url}/realtime/publish`, { method: 'POST', headers, body })).status).toBe(200);
+      for (const socket of sockets) await socket.next('message', 10_000);
+    }
+  };
+  const difference = async (): Promise<Record<string, number>> => {
+    const now = await counted(server);
+    for (const [name, value] of last) expect([name, (now.get(name) ?? 0) >= value]).toEqual([name, true]);
+    last = now;
+    const since = (name: string) => (now.get(name) ?? 0) - (before.get(name) ?? 0);
+    return {
+      published: since('sobranie_publications_total{source="api",channel="sums"}'),
+      delivered: since('sobranie_messages_sent_total{type="message",channel="sums"}'),
+      written: since('sobranie_message_delivery_duration_seconds_count'),
+    };
+  };
+  let last = before;
+  await publish(10);
+  for (let scrape = 0; scrape < 6; scrape++) {
+    expect(await difference()).toEqual({ published: 10, delivered: 20, written: 20 });
+  }
+  const found = await samples(server);
+  expect(found.get('sobranie_ws_connections_active{server_id="m-1"}')).toBeGreaterThan(0);
+  expect(found.get('sobranie_ws_connections_active{server_id="m-2"}')).toBeGreaterThan(0);
+  expect(found.get('sobranie_relay_leader')).toBe(1);
+  expect(found.get('sobranie_database_up')).toBe(1);
+  // One that dies keeps what was last seen of it; one that ends in order leaves all that it counted.
+  const [killed = 0, drained = 0] = workersOf(server);
+  process.kill(killed, 'SIGKILL');
+  await server.waitForOutput(/worker ended by itself[^]*a worker is back/, 30_000);
+  expect(await difference()).toEqual({ published: 10, delivered: 20, written: 20 });
+  await until(() => cut.size === 1, 'the end of its connection');
+  const survivor = sockets.filter((socket) => !cut.has(socket));
+  expect(survivor).toHaveLength(1);
+  sockets.splice(0, sockets.length, ...survivor);
+  await publish(5);
+  process.kill(drained, 'SIGTERM');
+  await survivor[0]?.next('drain', 20_000);
+  await survivor[0]?.close();
+  await until(() => !isAlive(drained), 'the end of the drained worker', 20_000);
+  await until(() => workersOf(server).length === 2, 'its replacement', 20_000);
+  expect(await difference()).toEqual({ published: 15, delivered: 25, written: 25 });
+}, 90_000);
+
+/** Counters and what histograms counted. */
+async function counted(server: RunningServer): Promise<Map<string, number>> {
+  const all = await samples(server);
+  return new Map([...all].filter(([name]) => /^(?:sobranie|process)_\w+_(?:total|count|bucket)\b/.test(name)));
+}
 
 test('on a signal nobody new is let in, workers are drained side by side, a second signal ends it', async () => {
   const server = await patient();

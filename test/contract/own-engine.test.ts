@@ -128,7 +128,7 @@ describe('two servers on an engine of a test', () => {
           RATE_LIMIT_PER_MINUTE: String(limit),
           SHUTDOWN_TIMEOUT: '0',
         };
-        return startNode(readSettings(environment, engines), log, engines);
+        return startNode(readSettings(environment, engines), log, { engines });
       }),
     );
   }, 60_000);

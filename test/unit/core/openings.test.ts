@@ -49,7 +49,7 @@ test('whatever fails while it opens, every count is as it was, and everyone hear
     fc.asyncProperty(fc.array(step, { minLength: 3, maxLength: 25, size: 'max' }), async (steps) => {
       let fault: Fault = 'none';
       const clock = new HandClock();
-      const metrics = createMetrics({ node: 'n' });
+      const metrics = createMetrics({ node: 'n', version: '0' });
       const access: Pick<Access, 'may'> = {
         may: async (_identity, _action, channel) => {
           await idle();
