@@ -1,23 +1,51 @@
-// `bun run test`: everything that the tests need on a bare machine, then the tests, with a JUnit file beside the
+// `bun run test`: everything that the tests need on a bare machine, then the tests, with JUnit files beside the
 // output. Arguments go to `bun test`; `--long` adds the tests that take minutes.
+//
+// Without arguments the files run in two passes. Most of their time is waiting, so the first pass runs two files at
+// once. The second runs those that measure delays or memory, one at a time: a neighbour would be measured with them.
 
+import { availableParallelism } from 'node:os';
 import { installDependencies, installTestPackages } from './install.ts';
 import { runToEnd } from './run-to-end.ts';
 
+/** Files and folders that measure: they run one at a time. */
+const measuring: readonly string[] = [
+  'test/hostile/',
+  'test/fault/presence-size.test.ts',
+  'test/wire/churn.test.ts',
+  'test/wire/slow-readers.test.ts',
+];
+
 const long = process.argv.includes('--long');
-const args = process.argv.slice(2).filter((arg) => arg !== '--long');
+const given = process.argv.slice(2).filter((arg) => arg !== '--long');
+
+/** Resolves with the exit code. */
+function runTests(results: string, args: readonly string[]): Promise<number> {
+  const command = [
+    process.execPath,
+    '--no-orphans',
+    'test',
+    // A slow machine is no failure; a test that hangs is found all the same.
+    `--timeout=${long ? 600_000 : 60_000}`,
+    '--reporter=junit',
+    `--reporter-outfile=${results}`,
+    ...args,
+  ];
+  return runToEnd(command, { env: long ? { ...process.env, LONG: '1' } : process.env });
+}
+
+/** More would be measured by each other's waits: the servers under test are processes too. */
+function atOnce(): number {
+  return Math.min(2, availableParallelism());
+}
 
 await installDependencies();
 await installTestPackages();
 
-const command = [
-  process.execPath,
-  '--no-orphans',
-  'test',
-  // A slow machine is no failure; a test that hangs is found all the same.
-  `--timeout=${long ? 600_000 : 60_000}`,
-  '--reporter=junit',
-  '--reporter-outfile=test-results.xml',
-  ...args,
-];
-process.exit(await runToEnd(command, { env: long ? { ...process.env, LONG: '1' } : process.env }));
+if (given.length > 0) process.exit(await runTests('test-results.xml', given));
+const ignored = measuring.map((path) => `--path-ignore-patterns=${path.endsWith('/') ? `${path}**` : path}`);
+const first = await runTests('test-results.xml', [`--parallel=${atOnce()}`, ...ignored]);
+// A signal ends the command, not a pass.
+if (first > 128) process.exit(first);
+const second = await runTests('test-results-measuring.xml', [...measuring]);
+process.exit(first === 0 ? second : first);

@@ -12,7 +12,7 @@ patient();
 
 const setupMs = 60_000;
 const testMs = 60_000;
-const appearMs = 10_000;
+const appearMs = 30_000;
 const columns = ['#socket', '#stream'] as const;
 
 let database: TestDatabase;
