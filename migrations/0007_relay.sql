@@ -205,7 +205,7 @@ $$;
 CREATE FUNCTION realtime.relay(batch_max integer, rules jsonb, state text DEFAULT NULL)
 RETURNS TABLE (
   seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
-  "user" text, connection text, "except" text
+  "user" text, connection text, "except" text, xid xid8
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -253,12 +253,12 @@ BEGIN
     FROM resolved s LEFT JOIN named n ON n.channel = s.channel;
 
     RETURN QUERY
-    SELECT a.seq, a.channel, a.epoch, a."offset", a.data, a.at, NULL::text, NULL::text, NULL::text
+    SELECT a.seq, a.channel, a.epoch, a."offset", a.data, a.at, NULL::text, NULL::text, NULL::text, a.xid
     FROM realtime.append_entries(entries) a WHERE a.fresh;
   END IF;
   RETURN QUERY
   SELECT 0::bigint, NULL::text, ''::text, coalesce(cardinality(taken), 0)::bigint, batch.next_state,
-    coalesce(dropped, 0), NULL::text, NULL::text, NULL::text;
+    coalesce(dropped, 0), NULL::text, NULL::text, NULL::text, NULL::xid8;
 END;
 $$;
 --> statement-breakpoint
@@ -267,7 +267,7 @@ $$;
 -- or once without a channel.
 -- `is_templated`: the channel came from a template of the watch. The last row has no channel, and the next state as data.
 CREATE FUNCTION realtime.peek(batch_max integer, state text DEFAULT NULL)
-RETURNS TABLE (id text, channel text, data text, key text, watch integer, is_templated boolean, fault text)
+RETURNS TABLE (id text, channel text, data text, key text, watch integer, is_templated boolean, fault text, xid xid8)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
@@ -283,13 +283,13 @@ BEGIN
     FROM realtime.outbox o WHERE o.ctid = ANY (batch.places);
     RETURN QUERY
     SELECT f.xid || '-' || f.lsn, s.channel, s.data, s.key, s.watch,
-      coalesce(s.channel <> ALL (w.channels), false), s.fault
+      coalesce(s.channel <> ALL (w.channels), false), s.fault, f.xid
     FROM unnest(found_rows) f
     LEFT JOIN realtime.resolve(found_rows) s ON s.xid = f.xid AND s.lsn = f.lsn
     LEFT JOIN realtime.watched w ON w.number = s.watch
     ORDER BY f.lsn, f.xid, s.place;
   END IF;
-  RETURN QUERY SELECT NULL::text, NULL::text, batch.next_state, NULL::text, NULL::integer, false, NULL::text;
+  RETURN QUERY SELECT NULL::text, NULL::text, batch.next_state, NULL::text, NULL::integer, false, NULL::text, NULL::xid8;
 END;
 $$;
 --> statement-breakpoint

@@ -25,7 +25,7 @@ $$;
 CREATE FUNCTION realtime.append_entries(entries realtime.entry[])
 RETURNS TABLE (
   seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
-  "user" text, connection text, "except" text, fresh boolean
+  "user" text, connection text, "except" text, fresh boolean, xid xid8
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -117,7 +117,7 @@ BEGIN
         ELSE k.from_connection END AS connection,
       CASE WHEN n.seq IS NOT NULL OR g.size IS NULL THEN g."except" WHEN f.seq IS NOT NULL THEN f."except"
         ELSE k.except_connection END AS "except",
-      n.seq IS NOT NULL OR g.size IS NULL AS fresh
+      n.seq IS NOT NULL OR g.size IS NULL AS fresh, g.xid
     FROM given g
     LEFT JOIN numbered n ON n.id = g.id
     -- The first of the same key, in this call or before.
@@ -135,6 +135,7 @@ BEGIN
     connection := made.connection;
     "except" := made."except";
     fresh := made.fresh;
+    xid := made.xid;
     RETURN NEXT;
     IF fresh AND seq > 0 THEN
       last_seq := seq;
@@ -142,7 +143,7 @@ BEGIN
       IF appended > 8 OR data = '' OR octet_length(data) >= 8000 OR strpos(data, E'\n') > 0 THEN
         carried := NULL;
       ELSE
-        carried := carried || E'\n' || json_build_array(channel, epoch, "offset", at, "user", connection, "except")::text
+        carried := carried || E'\n' || json_build_array(channel, epoch, "offset", at, "user", connection, "except", xid)::text
           || E'\n' || data;
       END IF;
     END IF;
@@ -163,7 +164,8 @@ RETURNS TABLE (
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT a.* FROM realtime.append_entries(ARRAY(
+  SELECT a.seq, a.channel, a.epoch, a."offset", a.data, a.at, a."user", a.connection, a."except", a.fresh
+  FROM realtime.append_entries(ARRAY(
     SELECT ROW(
       e.place, e.channel, e.data, e.key, e.size, e.seconds, e."user", e.connection, e."except", NULL, NULL
     )::realtime.entry

@@ -34,6 +34,7 @@ import { openRulesFile } from '../settings/rules-file.ts';
 import { createServer, heartbeatInForce } from './server.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
+import { openSnapshots } from './snapshots.ts';
 import { listeningUrl } from './banner.ts';
 
 const keptSweepEveryMs = 5_000;
@@ -89,6 +90,8 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   const { authenticate, tokens, tickets } = openIdentity({ settings, store: engine.tickets, clock, log, closing });
   const takesTokens = tokens !== undefined;
   const { access, tryRules } = await startAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
+  const rowsOf = (channel: string) => access.rules.rows(channel);
+  const snapshots = openSnapshots({ settings, database, rowsOf, metrics, clock, log, closing });
   let nodes: Nodes | undefined = undefined;
   const limits = createLimits({ settings, store: engine.limits, nodes: () => nodes, clock, log, closing });
   const presence = new NodePresence({
@@ -121,6 +124,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
       adapter,
       rules,
       access,
+      snapshots,
       presence,
       limits,
       authenticate,

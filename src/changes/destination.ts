@@ -42,6 +42,8 @@ export interface Change {
   /** JSON text on one line. Empty for a gap: something of the channel could not be captured. */
   readonly data: string;
   readonly key?: string | undefined;
+  /** The transaction that wrote it. */
+  readonly xid?: string | undefined;
 }
 
 /** What a destination may use of the node. */

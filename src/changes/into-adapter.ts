@@ -30,6 +30,8 @@ interface OutboxRow {
   readonly is_templated: boolean;
   /** Why there is a gap. */
   readonly fault: string | null;
+  /** The transaction that wrote it. */
+  readonly xid: string;
 }
 
 /** A channel that a template made: the watch and the channel, which holds no blank. */
@@ -108,9 +110,9 @@ export class IntoAdapter implements Destination {
   }
 
   async #publishRow(row: OutboxRow & { channel: string }, source: string): Promise<void> {
-    const { id, channel, data, key } = row;
+    const { id, channel, data, key, xid } = row;
     // NUL keeps these keys apart from those that people choose, which hold none.
-    await this.#ports.publish({ channel, data, key: key ?? `\u0000${source} ${id}` });
+    await this.#ports.publish({ channel, data, key: key ?? `\u0000${source} ${id}`, xid });
   }
 
   #remember(made: readonly Made[]): void {

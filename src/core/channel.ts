@@ -15,6 +15,8 @@ import type { Kept } from './kept.ts';
 import { Members, type Home, type MembersPorts } from './members.ts';
 import type { Publication } from './publication.ts';
 import { SharedRead } from './shared-read.ts';
+import type { SnapshotChannel } from './snapshot.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { HistoryPage } from './sync-adapter.ts';
 
 /** What all channels of a node share. */
@@ -28,8 +30,11 @@ export interface ChannelPorts extends MembersPorts {
 
 /** Publications read at once to fill a hole. */
 const fillPageSize = 500;
+/** How long the node may take to reach the log's head, and how often it looks whether it has. */
+const reachMsMax = 5_000;
+const reachLookMs = 2;
 
-export class Channel implements Home {
+export class Channel implements Home, SnapshotChannel {
   readonly name: string;
   readonly rule: ChannelRule;
   readonly members: Members;
@@ -144,6 +149,22 @@ export class Channel implements Home {
     const shared = this.#sharedRead.page(since, account);
     // Such a position is known to the log alone.
     return since.offset <= this.offset ? shared : shared.then(follow);
+  }
+
+  async reachLog(): Promise<Position> {
+    const { reads, clock } = this.#ports;
+    const until = clock.monotonic() + reachMsMax;
+    const { head } = await reads.read(this.name, this.rule, { limit: 1 }, nodeReader, true);
+    while (this.epoch !== head.epoch || this.offset < head.offset) {
+      if (this.#closed || clock.monotonic() > until) throw new RealtimeError('unavailable');
+      this.reachHead(head);
+      await clock.sleep(reachLookMs);
+    }
+    return this.#position;
+  }
+
+  readStored(since: Position): MaybePromise<HistoryPage> {
+    return this.#ports.reads.read(this.name, this.rule, { since, limit: fillPageSize }, nodeReader, true);
   }
 
   #readLog(since: Position, account: string): MaybePromise<HistoryPage> {

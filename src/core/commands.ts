@@ -120,6 +120,7 @@ export class Commands {
             channel: request.channel,
             resume: request.since && (() => request.since),
             presence: request.presence,
+            snapshot: request.snapshot ? ('needed' as const) : undefined,
             isUnasked,
           },
     );

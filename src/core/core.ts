@@ -15,6 +15,7 @@ import type { Presence } from './presence.ts';
 import { Recoveries } from './recoveries.ts';
 import { Sessions } from './sessions.ts';
 import { Slices } from './slices.ts';
+import type { Snapshots } from './snapshot.ts';
 import { Subscribing } from './subscribing.ts';
 import type { Subscription } from './subscription.ts';
 import type { SyncAdapter } from './sync-adapter.ts';
@@ -32,6 +33,7 @@ export interface CorePorts {
   readonly adapter: SyncAdapter;
   readonly rules: Rules;
   readonly access: Access;
+  readonly snapshots: Snapshots;
   readonly presence: Presence;
   readonly limits: Limits;
   readonly authenticate: Authenticate;
@@ -55,7 +57,7 @@ export interface Core {
 const sliceCost = 1_000;
 
 export function createCore(options: CoreOptions, ports: CorePorts): Core {
-  const { access, presence, limits, authenticate, observer, clock, cluster, log } = ports;
+  const { access, snapshots, presence, limits, authenticate, observer, clock, cluster, log } = ports;
   const { nodeId, connectionPrefix, heartbeatSeconds, channelsPerConnectionMax } = options;
   const failures = new Failures(observer, log);
   const recoveries = new Recoveries(failures);
@@ -70,6 +72,7 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
     observer,
     failures,
     recoveries,
+    snapshots,
     channelsPerConnectionMax,
   });
   const isExempt = (subscription: Subscription): boolean => subscribing.isByBackend(subscription);

@@ -53,6 +53,8 @@ export interface PublishRequest {
   readonly key?: string | undefined;
   readonly from?: Sender | undefined;
   readonly except?: string | undefined;
+  /** Of a table change: the transaction that wrote it. */
+  readonly xid?: string | undefined;
 }
 
 /** Bytes of pages that may wait for the sockets of those who recover. */
@@ -209,7 +211,7 @@ export class Hub implements SyncEvents {
    * recoverable ones are numbered there first and come back through `publication`.
    */
   publish(request: PublishRequest): MaybePromise<Position | undefined> {
-    const { channel, data, source, key, from, except } = request;
+    const { channel, data, source, key, from, except, xid } = request;
     const { adapter, observer, clock } = this.#ports;
     // A row is as large as it is: its writer has committed already and could not be told.
     if (source !== 'database') this.requireSize(data);
@@ -218,7 +220,7 @@ export class Hub implements SyncEvents {
     const rule = this.#ruleOf(channel);
     const at = clock.now();
     observer.published(source, channel);
-    if (rule.recoverable) return adapter.publish({ channel, rule, data, at, from, except, key });
+    if (rule.recoverable) return adapter.publish({ channel, rule, data, at, from, except, key, xid });
     local?.accept(new Publication({ channel, offset: 0, epoch: '', data, at, from, except }));
     return toOthers(adapter.publish({ channel, rule, data, at, from, except, key }));
   }

@@ -18,6 +18,7 @@ import type { Publication } from './publication.ts';
 import { Recovery, type RecoveryLimits, type RecoveryPorts } from './recovery.ts';
 import type { Slices } from './slices.ts';
 import { Subscription, type Subscriber } from './subscription.ts';
+import type { Snapshot } from './snapshot.ts';
 import type { HistoryPage } from './sync-adapter.ts';
 
 /** The channel, as its members see it. */
@@ -94,11 +95,19 @@ export class Members {
   }
 
   /** From here on live publications are held back for the subscription, until its recovery has run. */
-  holdFor(subscription: Subscription): Recovery {
-    const recovery = new Recovery(subscription.start, this.#recoveryPorts(subscription), this.#ports.recovery);
+  holdFor(subscription: Subscription, snapshot?: Snapshot): Recovery {
+    const ports = this.#recoveryPorts(subscription);
+    const recovery = new Recovery(subscription.start, ports, this.#ports.recovery, snapshot);
     (this.#recoveries ??= new Set()).add(recovery);
     subscription.phase = recovery;
     return recovery;
+  }
+
+  /** The subscription begins with these rows, whatever it was about to recover. */
+  beginWith(subscription: Subscription, snapshot: Snapshot): Recovery {
+    this.#stop(subscription);
+    subscription.start = snapshot.position;
+    return this.holdFor(subscription, snapshot);
   }
 
   /** From here on the fan-out reaches the subscriber: it has been sent everything up to the channel's position. */
@@ -231,9 +240,11 @@ export class Members {
     const { observer, clock, pages, slices } = this.#ports;
     return {
       connection: subscriber.id,
+      channel: this.#home.name,
       head: () => this.#home.position,
       gap: (reason, position) => this.#tellGap(subscriber, reason, position),
       sent: (count) => observer.sent('message', this.#home.name, count),
+      sentRows: () => observer.sent('snapshot', this.#home.name, 1),
       goLive: () => this.goLive(subscription),
       monotonic: () => clock.monotonic(),
       pause: () => clock.sleep(pauseMs),

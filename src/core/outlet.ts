@@ -34,6 +34,10 @@ export interface Outlet {
   subscribed(states: readonly SubscriptionState[], id: number | string | undefined): void;
   /** Publications of one channel for this connection alone: it recovers, and has not joined the channel yet. */
   deliver(publications: readonly Publication[]): void;
+  /** Rows of the channel are about to be sent. Until the last of them the client stands nowhere in it. */
+  awaitSnapshot(channel: string): void;
+  /** Rows for this connection alone. With the last ones comes where the client stands then. */
+  snapshot(channel: string, frame: string, position: Position | undefined): void;
   /** A gap for this connection alone. */
   gap(gap: Gap): void;
   /** From now on the transport's `Fanout` reaches this connection on the channel. */

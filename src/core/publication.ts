@@ -24,6 +24,8 @@ export interface PublicationFields {
   readonly from?: Sender | undefined;
   /** The connection that asked not to hear its own publication. */
   readonly except?: string | undefined;
+  /** The database's transaction that wrote the change, by which a snapshot tells whether it has seen it. */
+  readonly xid?: string | undefined;
 }
 
 /**
@@ -37,6 +39,7 @@ export class Publication implements PublicationFields {
   readonly at: number;
   readonly from: Sender | undefined;
   readonly except: string | undefined;
+  readonly xid: string | undefined;
   #frame: string | undefined;
 
   constructor(fields: PublicationFields) {
@@ -47,6 +50,7 @@ export class Publication implements PublicationFields {
     this.at = fields.at;
     this.from = fields.from;
     this.except = fields.except;
+    this.xid = fields.xid;
   }
 
   get isGap(): boolean {

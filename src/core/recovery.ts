@@ -1,5 +1,6 @@
 // One subscriber catching up: pages of history until it meets what is live, and then, in one step, into the live flow.
 //
+//   0. with a snapshot, its rows are sent first; they are true at the position that everything else follows
 //   1. from its creation on, live publications of the channel are held back for it (bounded)
 //   2. history after the subscriber's position is read and sent, page by page, each page waiting for its socket, and all
 //      of them in slices, so that a thousand that recover at once hold up nobody else
@@ -14,6 +15,7 @@ import type { Outlet } from './outlet.ts';
 import type { Publication } from './publication.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import { dataBytes, type PageBudget } from './page-budget.ts';
+import type { Snapshot } from './snapshot.ts';
 import type { HistoryPage } from './sync-adapter.ts';
 
 export interface RecoveryLimits {
@@ -32,6 +34,7 @@ export interface RecoveryLimits {
 export interface RecoveryPorts {
   /** The subscriber's connection, which does not hear what it asked not to hear. */
   readonly connection: string;
+  readonly channel: string;
   read(since: Position): MaybePromise<HistoryPage>;
   /** Undefined when so many publications may be sent now, else resolves when they may. */
   slice(publications: number): Promise<void> | undefined;
@@ -45,6 +48,8 @@ export interface RecoveryPorts {
   gap(reason: GapReason, position: Position): void;
   /** Counts publications that the subscriber was sent. */
   sent(count: number): void;
+  /** Counts a frame of rows that the subscriber was sent. */
+  sentRows(): void;
   /** Makes the subscriber live; called in the same synchronous step in which it got the last that it lacked. */
   goLive(): void;
   /** A short while, for this node to catch up. */
@@ -64,6 +69,10 @@ export class Recovery {
   readonly #limits: RecoveryLimits;
   readonly #startedAt: number;
   #position: Position;
+  /** Whose rows come first. */
+  readonly #snapshot: Snapshot | undefined;
+  /** Its frames that were not sent yet. */
+  #framesLeft: number;
   #held: Publication[] = [];
   #heldBytes = 0;
   #overflowed = false;
@@ -74,16 +83,21 @@ export class Recovery {
   #first: HistoryPage | undefined;
   #firstBytes = 0;
 
-  constructor(position: Position, ports: RecoveryPorts, limits: RecoveryLimits) {
+  constructor(position: Position, ports: RecoveryPorts, limits: RecoveryLimits, snapshot?: Snapshot) {
     this.#position = position;
+    this.#snapshot = snapshot;
+    this.#framesLeft = snapshot?.frames.length ?? 0;
     this.#ports = ports;
     this.#limits = limits;
     this.#startedAt = ports.monotonic();
   }
 
-  /** Up to here the subscriber was sent everything, or told a gap: nowhere while a gap was found and not told. */
+  /**
+   * Up to here the subscriber was sent everything, or told a gap: nowhere while a gap was found and not told, or while
+   * rows are missing.
+   */
   get position(): Position {
-    return this.#gap === undefined ? this.#position : nowhere;
+    return this.#gap === undefined && this.#framesLeft === 0 ? this.#position : nowhere;
   }
 
   /** A live publication of the channel, while the subscriber is not live yet. */
@@ -117,11 +131,13 @@ export class Recovery {
     const page = await this.#ports.read(this.#position);
     if (this.#gap !== undefined) return false;
     if (!this.#cancelled) this.#keepFirst(page);
-    return page.gap === undefined && !page.publications.some(({ isGap }) => isGap);
+    const tells = (publication: Publication): boolean => publication.isGap && !this.#holds(publication);
+    return page.gap === undefined && !page.publications.some(tells);
   }
 
   /** Sends what was missed and what was held, then goes live. Resolves false when it was cancelled or is too slow. */
   async run(outlet: Outlet): Promise<boolean> {
+    if (!(await this.#sendRows(outlet))) return false;
     while (!this.#cancelled) {
       this.#tellGap();
       const read = !this.#overflowed && this.#first === undefined;
@@ -150,6 +166,26 @@ export class Recovery {
       if (this.#position.offset === offset && !this.#meetsLive()) await this.#ports.pause();
     }
     return false;
+  }
+
+  /** False when it was cancelled or is too slow. */
+  async #sendRows(outlet: Outlet): Promise<boolean> {
+    const { frames = [], position = nowhere } = this.#snapshot ?? {};
+    for (const frame of frames) {
+      const turn = this.#ports.slice(sliceSize);
+      if (turn !== undefined) await turn;
+      if (this.#cancelled) return false;
+      this.#framesLeft--;
+      outlet.snapshot(this.#ports.channel, frame, this.#framesLeft === 0 ? position : undefined);
+      this.#ports.sentRows();
+      const room = this.#ports.room(outlet);
+      if (!(room instanceof Promise ? await room : room)) return false;
+    }
+    return !this.#cancelled;
+  }
+
+  #holds(publication: Publication): boolean {
+    return this.#snapshot?.holds(publication) === true;
   }
 
   #nextPage(): MaybePromise<HistoryPage> {
@@ -258,6 +294,7 @@ export class Recovery {
     for (const publication of publications) {
       if (publication.epoch !== this.#position.epoch || publication.offset <= this.#position.offset) continue;
       this.#position = { epoch: publication.epoch, offset: publication.offset };
+      if (this.#holds(publication)) continue;
       if (publication.isGap) {
         // What came before it goes out before it.
         if (fresh.length > 0) outlet.deliver(fresh);

@@ -3,16 +3,16 @@
 //   1. each channel is checked, then opened; if one fails, none is subscribed. What was allowed must still be allowed in
 //      the step in which the connection is added, from which on it is asked about anew by whoever takes rights away
 //   2. those that say where they stood get a recovery, which holds back what is published from now on
-//   3. the first page of history of each is read, so that `recovered` is known before it is told; and presence is entered
+//   3. the first page of history of each is read, so that `recovered` is known before it is told. Rows are taken for those
+//      that want them and do not recover, see rows.ts; and presence is entered
 //   4. in one synchronous step: `subscribed` is sent, and every channel without a recovery goes live
 //   5. recoveries send what was missed and go live, those of one connection one after another
 
-import type { GapReason } from '../protocol/codes.ts';
 import type { RefusedCommand } from '../protocol/commands.ts';
-import type { CommandId, SubscriptionState } from '../protocol/frames.ts';
-import type { Position } from '../protocol/position.ts';
+import type { CommandId } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Access } from './access.ts';
+import { begin, requireAll, stateOf, type Beginning, type SubscribeRequest } from './beginning.ts';
 import type { Channel } from './channel.ts';
 import type { Cluster } from './cluster.ts';
 import type { Connection } from './connection.ts';
@@ -21,26 +21,10 @@ import type { Hub } from './hub.ts';
 import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
 import type { Recoveries } from './recoveries.ts';
-import type { Recovery } from './recovery.ts';
+import { Rows } from './rows.ts';
 import type { Slices } from './slices.ts';
+import type { Snapshots } from './snapshot.ts';
 import type { Subscription } from './subscription.ts';
-
-/**
- * Where a client stood: a position, or `lost` when it stood in a log that is no more. `epoch` is the channel's present
- * one, which a cursor needs to tell.
- */
-export type Resume = (epoch: string) => Position | 'lost' | undefined;
-
-export interface SubscribeRequest {
-  readonly channel: string;
-  readonly resume?: Resume | undefined;
-  /** Enters the channel's presence with this data, JSON text on one line. */
-  readonly presence?: string | undefined;
-  /** A backend subscribes the connection: neither rules nor the end of a right matter to the subscription. */
-  readonly byBackend?: boolean | undefined;
-  /** The server does so by itself, and says nothing where the connection may not. */
-  readonly isUnasked?: boolean | undefined;
-}
 
 export interface SubscribingOptions {
   readonly hub: Hub;
@@ -53,19 +37,14 @@ export interface SubscribingOptions {
   readonly observer: HubObserver;
   readonly failures: Failures;
   readonly recoveries: Recoveries;
+  readonly snapshots: Snapshots;
   readonly channelsPerConnectionMax: number;
 }
 
-interface Beginning {
-  readonly subscription: Subscription;
-  readonly channel: Channel;
-  readonly resumes: boolean;
-  recovery: Recovery | undefined;
-  recovered: boolean;
-  /** The client's position is void, or older than a subscription that it has already; it is told a gap. */
-  lost: GapReason | undefined;
-  /** Was live before this request. */
-  readonly again: boolean;
+/** A channel of several whose rows cannot be taken. */
+interface RefusedRows {
+  readonly channel: string;
+  readonly error: unknown;
 }
 
 /** What a subscription costs as it begins, in publications sent. */
@@ -76,18 +55,27 @@ export class Subscribing {
   /** Channels whose subscribers on the other nodes are being counted. */
   readonly #counting = new Map<string, Promise<number>>();
   readonly #byBackend = new WeakSet<Subscription>();
+  readonly #rows: Rows;
 
   constructor(options: SubscribingOptions) {
     this.#options = options;
+    this.#rows = new Rows(options);
   }
 
   /** Throws when one of the channels is not allowed or cannot be opened; then none of them was subscribed. */
   async subscribe(connection: Connection, requests: readonly SubscribeRequest[], id?: CommandId): Promise<void> {
     const turn = this.#options.slices.take(requests.length * beginningCost);
     if (turn !== undefined) await turn;
-    const beginnings = await this.#enter(connection, requests);
+    let beginnings = await this.#enter(connection, requests);
+    let refused: readonly RefusedRows[] = [];
     try {
       await this.#prepare(beginnings);
+      refused = await this.#takeRows(connection, beginnings, requests);
+      if (refused.length > 0) {
+        const out = new Set(refused.map(({ channel }) => channel));
+        requests = requests.filter(({ channel }) => !out.has(channel));
+        beginnings = beginnings.filter(({ channel }) => !out.has(channel.name));
+      }
       await this.#enterPresence(connection, requests);
       if (connection.closed) return;
       requireAll(connection, beginnings);
@@ -100,6 +88,8 @@ export class Subscribing {
     for (const { channel, presence } of requests) {
       if (presence !== undefined) this.#options.presence.hear(connection, channel);
     }
+    for (const { channel, error } of refused)
+      this.#options.failures.reply(connection.outlet, error, undefined, channel);
     for (const beginning of beginnings) this.#goLiveOrRecover(connection, beginning);
   }
 
@@ -289,6 +279,30 @@ export class Subscribing {
     );
   }
 
+  /**
+   * A channel whose rows cannot be taken is left alone, if there are others. Answers those; rejects if none is left.
+   * With no beginnings the connection is closed.
+   */
+  async #takeRows(
+    connection: Connection,
+    beginnings: readonly Beginning[],
+    requests: readonly SubscribeRequest[],
+  ): Promise<readonly RefusedRows[]> {
+    const refused: RefusedRows[] = [];
+    await Promise.all(
+      beginnings.map(async (beginning, index) => {
+        try {
+          await this.#rows.take(connection, beginning, requests[index]?.snapshot);
+        } catch (error) {
+          refused.push({ channel: beginning.channel.name, error });
+        }
+      }),
+    );
+    if (refused[0] !== undefined && refused.length === beginnings.length) throw refused[0].error;
+    for (const { channel } of refused) this.#options.hub.unsubscribe(connection, channel);
+    return refused;
+  }
+
   /** Who cannot enter is not subscribed either, so that what was asked for is done as a whole or not at all. */
   async #enterPresence(connection: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
     const { presence, access } = this.#options;
@@ -301,7 +315,7 @@ export class Subscribing {
   }
 
   #goLiveOrRecover(connection: Connection, beginning: Beginning): void {
-    const { subscription, channel, recovery, recovered, again, lost } = beginning;
+    const { subscription, channel, recovery, recovered, again, lost, takesRows } = beginning;
     const { members } = channel;
     // What was sent just now may have run over the connection's buffer, which ended it.
     if (connection.closed) return;
@@ -315,63 +329,7 @@ export class Subscribing {
       members.goLive(subscription);
       return;
     }
-    this.#options.observer.recovery(recovered ? 'recovered' : 'gap');
+    if (!takesRows) this.#options.observer.recovery(recovered ? 'recovered' : 'gap');
     this.#options.recoveries.begin(connection, { subscription, channel, recovery });
   }
-}
-
-/** 2. In the step in which all channels are open and allowed. */
-function begin(connection: Connection, request: SubscribeRequest, channel: Channel | undefined): Beginning {
-  if (channel === undefined) throw new Error('a channel that was opened is missing');
-  const before = connection.subscription(channel.name);
-  const { recoverable } = channel.rule;
-  const resume = recoverable ? request.resume?.(channel.epoch) : undefined;
-  const resumes = request.resume !== undefined && (resume !== undefined || !recoverable);
-  const common = { channel, resumes, recovery: undefined };
-  if (before !== undefined && canGoBack(before, channel, resume)) {
-    // The server began it by itself, and the client says only now where it stood.
-    connection.outlet.leave(channel.name);
-    connection.remove(before);
-    channel.members.remove(before);
-  } else if (before !== undefined) {
-    const lost = resume === undefined ? undefined : uncovered(before, channel.epoch, resume);
-    return { ...common, subscription: before, again: true, lost, recovered: recoverable && lost === undefined };
-  }
-  const from = resume === undefined || resume === 'lost' || resume.epoch !== channel.epoch ? undefined : resume;
-  const subscription = channel.members.add(connection, from ?? channel.position);
-  connection.add(subscription);
-  const lost = resume !== undefined && from === undefined ? 'epoch_changed' : undefined;
-  // Even one that lacks nothing is held for: other channels of the request may take a while to read.
-  const recovery = resume === undefined ? undefined : channel.members.holdFor(subscription);
-  return { ...common, subscription, again: false, lost, recovered: false, recovery };
-}
-
-/** Whether the client has been sent nothing by a live subscription that begins after the position. */
-function canGoBack({ start, isLive }: Subscription, channel: Channel, resume: Position | 'lost' | undefined): boolean {
-  if (!isLive || resume === undefined || resume === 'lost' || resume.epoch !== channel.epoch) return false;
-  return start.epoch === channel.epoch && start.offset === channel.offset && resume.offset < start.offset;
-}
-
-/** Rights may have been taken away while history was read. */
-function requireAll(connection: Connection, beginnings: readonly Beginning[]): void {
-  for (const { channel, subscription } of beginnings) {
-    if (connection.subscription(channel.name) === subscription) continue;
-    throw new RealtimeError('forbidden', `No rule allows to subscribe to ${channel.name} any more.`);
-  }
-}
-
-/** Why a subscription that began earlier does not bring everything since the position; undefined if it does. */
-function uncovered({ start }: Subscription, epoch: string, resume: Position | 'lost'): GapReason | undefined {
-  if (resume === 'lost' || resume.epoch !== epoch) return 'epoch_changed';
-  return start.epoch === epoch && resume.offset < start.offset ? 'trimmed' : undefined;
-}
-
-function stateOf({ channel, subscription, resumes, recovered }: Beginning): SubscriptionState {
-  const { name, rule, epoch } = channel;
-  const recovery = resumes ? { recovered } : {};
-  if (!rule.recoverable) return { channel: name, recoverable: false, ...recovery };
-  // A client may know more than this node, which catches up before the subscription becomes live.
-  const { start } = subscription;
-  const offset = start.epoch === epoch ? Math.max(channel.offset, start.offset) : channel.offset;
-  return { channel: name, recoverable: true, epoch, offset, ...recovery };
 }

@@ -36,6 +36,8 @@ export interface Outgoing {
   readonly except?: string | undefined;
   /** Idempotency key, at most 64 characters: within the channel's kept history, a second use changes nothing. */
   readonly key?: string | undefined;
+  /** Kept with the publication, see there. */
+  readonly xid?: string | undefined;
 }
 
 export interface HistoryQuery {

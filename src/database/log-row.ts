@@ -18,4 +18,6 @@ export interface LogRow {
   readonly connection: string | null;
   /** The connection that must not receive it. */
   readonly except: string | null;
+  /** The transaction that wrote the change; absent or null when a client published it. */
+  readonly xid?: string | null;
 }

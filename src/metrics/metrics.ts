@@ -9,6 +9,7 @@ import type { HubObserver, SyncObserver } from '../core/observer.ts';
 import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
 import { hubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
+import { snapshotMetrics, type SnapshotMetrics } from './snapshot-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
 import { snapshotOf, type MetricsSnapshot } from './together.ts';
 
@@ -56,7 +57,7 @@ export interface RenderedMetrics {
   readonly body: string;
 }
 
-export interface Metrics extends HubObserver, SyncObserver, AccessMetrics {
+export interface Metrics extends HubObserver, SyncObserver, AccessMetrics, SnapshotMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<RenderedMetrics>;
@@ -75,6 +76,7 @@ export function createMetrics(options: { readonly node: string; readonly version
     ...hubMetrics(registry, options.node),
     ...syncMetrics(registry),
     ...accessMetrics(registry),
+    ...snapshotMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
     snapshot: async () => snapshotOf(await registry.getMetricsAsJSON()),

@@ -16,6 +16,8 @@ export interface ChannelRequest {
   readonly since?: Position | undefined;
   /** The data to enter the channel's presence with, as JSON text on one line; absent without presence. */
   readonly presence?: string | undefined;
+  /** The rows come first, unless everything since the position does. */
+  readonly snapshot?: boolean | undefined;
 }
 
 export interface SubscribeCommand extends Identified {
@@ -163,7 +165,7 @@ function readSubscribe(
   }
   if (frame.channel !== undefined) return refused(id, undefined, 'bad_request', 'Give either "channel" or "channels".');
   if (!Array.isArray(channels) || channels.length === 0 || channels.length > subscribeChannelsMax) {
-    const text = `"channels" is a list of 1 to ${subscribeChannelsMax} objects {channel, since?, presence?}.`;
+    const text = `"channels" is a list of 1 to ${subscribeChannelsMax} objects {channel, since?, presence?, snapshot?}.`;
     return refused(id, undefined, 'bad_request', text);
   }
   const isDeep = isNestedTooDeeply(text);
@@ -177,7 +179,7 @@ function readListed(id: CommandId | undefined, value: unknown, isDeep: boolean):
       id,
       undefined,
       'bad_request',
-      '"channels" holds something that is no object {channel, since?, presence?}.',
+      '"channels" holds something that is no object {channel, since?, presence?, snapshot?}.',
     );
   }
   const members = value as Record<string, unknown>;
@@ -198,20 +200,25 @@ export function subscribeTo(names: readonly string[]): SubscribeCommand {
 
 function readChannelRequest(
   id: CommandId | undefined,
-  { channel, since: given, presence }: Record<string, unknown>,
+  { channel, since: given, presence, snapshot: rows }: Record<string, unknown>,
   isDeep: boolean,
 ): ChannelRequest | RefusedCommand {
   if (!isChannelName(channel)) return refused(id, undefined, 'bad_channel');
   const since = given === null ? undefined : given;
   if (!isSince(since)) return refused(id, channel, 'bad_request', sinceShape);
-  if (presence === undefined || presence === null || presence === false) return { channel, since };
-  if (presence === true) return { channel, since, presence: 'null' };
+  const snapshot = rows ?? undefined;
+  if (snapshot !== undefined && typeof snapshot !== 'boolean') {
+    return refused(id, channel, 'bad_request', '"snapshot" is true or false.');
+  }
+  const request = { channel, since, ...(snapshot === true ? { snapshot } : {}) };
+  if (presence === undefined || presence === null || presence === false) return request;
+  if (presence === true) return { ...request, presence: 'null' };
   if (typeof presence !== 'object' || Array.isArray(presence)) {
     return refused(id, channel, 'bad_request', '"presence" is true, or an object: the data to enter with.');
   }
   // It is printed again, which takes as much of the stack as it is deep.
   if (isDeep) return refused(id, channel, 'bad_request', nestingFault);
-  return { channel, since, presence: JSON.stringify(presence) };
+  return { ...request, presence: JSON.stringify(presence) };
 }
 
 const sinceShape = '"since" is {epoch: string, offset: whole number from 0}.';

@@ -86,6 +86,17 @@ export interface GapFrame {
   readonly reason: GapReason;
 }
 
+/** Rows that are true at a position: later messages go on exactly there. */
+export interface SnapshotFrame {
+  readonly type: 'snapshot';
+  readonly channel: string;
+  readonly rows: readonly unknown[];
+  readonly epoch: string;
+  readonly offset: number;
+  /** Further rows follow in another frame. */
+  readonly more: boolean;
+}
+
 /** One connection in a channel's presence. */
 export interface Member {
   readonly user: string | null;
@@ -164,6 +175,7 @@ export type ServerFrame =
   | MessageFrame
   | HistoryFrame
   | GapFrame
+  | SnapshotFrame
   | PresenceFrame
   | PresenceChangeFrame
   | PingFrame
@@ -216,6 +228,12 @@ export function historyFrame(
 ): string {
   const start = `{"type":"history"${idMember(id)},"channel":"${channel}","epoch":${JSON.stringify(head.epoch)}`;
   return `${start},"offset":${head.offset},"messages":[${messages.join(',')}],"complete":${complete}}`;
+}
+
+/** `rows` are JSON texts on one line. */
+export function snapshotFrame(channel: string, rows: readonly string[], position: Position, more: boolean): string {
+  const end = `"epoch":${JSON.stringify(position.epoch)},"offset":${position.offset},"more":${more}}`;
+  return `{"type":"snapshot","channel":"${channel}","rows":[${rows.join(',')}],${end}`;
 }
 
 /** A list of members as it goes out: `members` is a JSON array as text, which may be shared by many replies. */

@@ -31,6 +31,38 @@ export interface AuthorizeRequest {
 /** Anything but `true` forbids. After a failure, or without an answer in time, the caller gets `unavailable`. */
 export type Authorize = (request: AuthorizeRequest) => boolean | Promise<boolean>;
 
+/** A query with its parameters, `$1` the first. What `sql` makes, and what `toSQL` of a query builder answers. */
+export interface SqlQuery {
+  readonly sql: string;
+  readonly params: readonly unknown[];
+}
+
+/**
+ * Makes a query of a template: `` sql`select * from posts where room = ${room}` ``. A value becomes a parameter, and a
+ * query that `sql` made a part of this one.
+ */
+export type SqlTag = (strings: TemplateStringsArray, ...values: readonly unknown[]) => SqlQuery;
+
+export interface RowsRequest {
+  /** The token's `sub`; null for an anonymous connection. */
+  readonly user: string | null;
+  /** All that the token says; empty for an anonymous connection. */
+  readonly claims: Readonly<Record<string, unknown>>;
+  readonly channel: string;
+  /** What the pattern's captures hold, by name. */
+  readonly captures: Readonly<Record<string, string>>;
+  readonly sql: SqlTag;
+}
+
+/** A query, or what a query builder such as Drizzle's makes one of. */
+export type RowsQuery = SqlQuery | { readonly toSQL: () => SqlQuery };
+
+/**
+ * Says which rows the channel describes. They are read once for all who ask with the same query and parameters. A query
+ * builder runs its query when it is awaited, so an `async` function answers what its `toSQL` does.
+ */
+export type SnapshotRows = (request: RowsRequest) => RowsQuery | Promise<SqlQuery>;
+
 /** A rule as `realtime.config.ts` writes it. */
 export interface RuleConfig {
   /** A channel name with `*` for any characters and `{name}` for a part: `ephemeral:*`, `user:{sub}`, `*`. */
@@ -43,6 +75,8 @@ export interface RuleConfig {
   readonly allow?: { readonly [Each in Action]?: Who | readonly Who[] };
   /** Decides what only the application knows. */
   readonly authorize?: Authorize;
+  /** The rows that a subscription with `snapshot: true` begins with. */
+  readonly snapshot?: SnapshotRows;
   /** Connections subscribed to one channel, on all nodes; one more is refused. Default: any number. */
   readonly subscribersMax?: number;
   /** Members of one channel's presence, on all nodes; one more is refused. Default: 10,000. */

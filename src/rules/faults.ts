@@ -14,6 +14,7 @@ const ruleMembers = [
   'history',
   'allow',
   'authorize',
+  'snapshot',
   'subscribersMax',
   'membersMax',
   'join',
@@ -74,10 +75,17 @@ function checkRule(report: Report, where: string, rule: unknown): ChannelPattern
   if (join !== undefined && pattern?.text.includes('*') === true) {
     report(`${where}.join: 'always' needs one channel for each token, and * stands for many`);
   }
+  checkRows(report, where, rule['snapshot'], recoverable);
   if (authorize !== undefined && typeof authorize !== 'function') report(`${where}.authorize: is not a function`);
   const allow = objectMember(report, `${where}.allow`, rule['allow'], actions);
   for (const action of actions) checkWho(report, where, action, allow?.[action], rule, pattern);
   return pattern;
+}
+
+function checkRows(report: Report, where: string, snapshot: unknown, recoverable: unknown): void {
+  if (snapshot === undefined) return;
+  if (typeof snapshot !== 'function') report(`${where}.snapshot: is not a function`);
+  if (recoverable === false) report(`${where}.snapshot: ephemeral channels have no position at which rows are true`);
 }
 
 function checkWho(

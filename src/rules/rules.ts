@@ -2,7 +2,15 @@
 // decides everything about it. What can be wrong with a configuration stands in faults.ts.
 
 import { ChannelPattern } from './pattern.ts';
-import { actions, type Action, type Authorize, type RealtimeConfig, type RuleConfig, type Who } from './config.ts';
+import {
+  actions,
+  type Action,
+  type Authorize,
+  type RealtimeConfig,
+  type RuleConfig,
+  type SnapshotRows,
+  type Who,
+} from './config.ts';
 import { configFaults } from './faults.ts';
 
 /**
@@ -39,8 +47,13 @@ const nothing: readonly string[] = [];
 /** How many channels' rules are remembered. */
 const rememberedMax = 1_000;
 
-interface Rule {
+/** Which rows a channel describes. */
+export interface RowsRule {
   readonly pattern: ChannelPattern;
+  readonly snapshot: SnapshotRows | undefined;
+}
+
+interface Rule extends RowsRule {
   readonly log: ChannelRule;
   readonly access: AccessRule;
   /** Connections are subscribed by themselves. */
@@ -53,6 +66,7 @@ function compileRule(config: RuleConfig): Rule {
   return {
     pattern,
     isJoined: config.join === 'always',
+    snapshot: config.snapshot,
     log: {
       pattern: pattern.source,
       recoverable,
@@ -104,6 +118,10 @@ export class Rules {
 
   access(channel: string): AccessRule {
     return this.#find(channel).access;
+  }
+
+  rows(channel: string): RowsRule {
+    return this.#find(channel);
   }
 
   /** The channels to which a connection with these claims is subscribed by itself. */

@@ -200,6 +200,24 @@ const furtherSettings = {
     'Bytes of publications that this process keeps of channels with subscribers here. Clients who come back are served' +
       ' from them. The channels that were used longest ago go first. `0` keeps nothing.',
   ),
+  snapshotTimeout: defaulted(
+    'SNAPSHOT_TIMEOUT',
+    seconds(1, 60),
+    '5',
+    'Seconds that a query of a rule’s `snapshot` may take; its subscribers get `unavailable` then.',
+  ),
+  snapshotRowsMax: defaulted(
+    'SNAPSHOT_ROWS_MAX',
+    wholeNumber(1, 1_000_000),
+    '10000',
+    'Rows of one snapshot. Of a query that has more, its subscribers get `unavailable`.',
+  ),
+  snapshotBytesMax: defaulted(
+    'SNAPSHOT_BYTES_MAX',
+    wholeNumber(kibibyte, 256 * mebibyte),
+    String(8 * mebibyte),
+    'Bytes of the rows of one snapshot as JSON. Of a query that has more, its subscribers get `unavailable`.',
+  ),
   requestTimeout: defaulted(
     'REQUEST_TIMEOUT',
     // The runtime counts in steps of four seconds, up to 255.

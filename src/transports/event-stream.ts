@@ -51,6 +51,8 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   #cursor: CursorWriter | undefined;
   /** Where the client stood in channels that it recovers: its cursor must not run ahead of what it is sent. */
   #resumed: Map<string, Position> | undefined;
+  /** Channels whose rows are not sent yet: no cursor may say that the client has them. */
+  #awaited: Set<string> | undefined;
   #joined = 0;
   /** Written since it was last asked how far the reader lags: asking costs, and few bytes change little. */
   #unseenBytes = 0;
@@ -134,9 +136,9 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     if (session === undefined) return;
     const cursor = (this.#cursor = new CursorWriter(this.channels));
     for (const { channel, epoch, offset } of states) {
-      if (epoch !== undefined && offset !== undefined) cursor.set(channel, { epoch, offset });
+      if (epoch !== undefined && offset !== undefined) this.position(channel, { epoch, offset });
     }
-    for (const [channel, position] of this.#resumed ?? []) cursor.set(channel, position);
+    for (const [channel, position] of this.#resumed ?? []) this.position(channel, position);
     this.#resumed = undefined;
     const data = encodeFrame({ ...session.welcome(), heartbeat: keepAliveSeconds, channels: states });
     this.#writeText(sseEvent({ event: 'welcome', data, id: cursor.text(), retryMs: this.#retryMs }));
@@ -155,13 +157,26 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     this.#writeText(text);
   }
 
+  awaitSnapshot(channel: string): void {
+    (this.#awaited ??= new Set()).add(channel);
+  }
+
+  snapshot(channel: string, frame: string, position: Position | undefined): void {
+    if (position !== undefined) {
+      this.#awaited?.delete(channel);
+      this.position(channel, position);
+    }
+    const id = position === undefined ? undefined : this.#cursor?.text();
+    this.#writeText(sseEvent({ event: 'snapshot', data: frame, id }));
+  }
+
   gap(gap: Gap): void {
     this.position(gap.channel, gap.position);
     this.#writeText(sseEvent({ event: 'gap', data: gapFrame(gap), id: this.#cursor?.text() }));
   }
 
   position(channel: string, position: Position): void {
-    if (position.epoch !== '') this.#cursor?.set(channel, position);
+    if (position.epoch !== '' && this.#awaited?.has(channel) !== true) this.#cursor?.set(channel, position);
   }
 
   join(channel: string): void {
@@ -181,6 +196,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     const { live, cursor = this.#cursor } = this.#fanout.detach(this);
     this.channels = this.channels.filter((other) => other !== channel);
     this.#resumed?.delete(channel);
+    this.#awaited?.delete(channel);
     const stillLive = live.filter((other) => other !== channel);
     this.#joined = stillLive.length;
     if (this.channels.length === 0) return;

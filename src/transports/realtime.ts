@@ -4,7 +4,8 @@ import { Elysia } from 'elysia';
 import { anonymous } from '../core/access.ts';
 import type { Session } from '../core/session.ts';
 import type { Sessions } from '../core/sessions.ts';
-import type { SubscribeRequest, Subscribing } from '../core/subscribing.ts';
+import type { SubscribeRequest } from '../core/beginning.ts';
+import type { Subscribing } from '../core/subscribing.ts';
 import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { closeCodes } from '../protocol/codes.ts';
@@ -153,9 +154,10 @@ async function openEvents(
       await admission.subscribe(session, channels.length);
       const requests = resumeRequests(channels, cursorOf(request, query, channels), stream);
       const presence = query.get('presence') === '1' ? 'null' : undefined;
+      const snapshot = query.get('snapshot') === '1' ? 'where there are any' : undefined;
       await subscribing.subscribe(
         session,
-        requests.map((each, index) => (index < named.length ? { ...each, presence } : each)),
+        requests.map((each, index) => ({ ...each, snapshot, presence: index < named.length ? presence : undefined })),
       );
     } catch (error) {
       stream.end(closeCodes.policyViolation);

@@ -124,6 +124,14 @@ export class WebSocketConnection implements Outlet {
     });
   }
 
+  awaitSnapshot(): void {
+    // The client itself keeps where it stands.
+  }
+
+  snapshot(_channel: string, frame: string): void {
+    this.send('snapshot', frame);
+  }
+
   gap(gap: Gap): void {
     this.#flush();
     this.#socket?.sendText(gapFrame(gap));

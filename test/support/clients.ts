@@ -36,6 +36,8 @@ export interface Frame {
   readonly member?: Member;
   readonly members?: readonly Member[];
   readonly left?: string;
+  readonly rows?: readonly unknown[];
+  readonly more?: boolean;
 }
 
 /** What was received and not yet looked at, and who waits for what has not come yet. */

@@ -12,6 +12,7 @@ import type { Publication } from '../../src/core/publication.ts';
 import type { RuleConfig } from '../../src/rules/config.ts';
 import { Rules } from '../../src/rules/rules.ts';
 import type { Session } from '../../src/core/session.ts';
+import { noSnapshots } from '../../src/core/snapshot.ts';
 import type { Sessions } from '../../src/core/sessions.ts';
 import type { SyncAdapter } from '../../src/core/sync-adapter.ts';
 import type { CommandId, SubscriptionState } from '../../src/protocol/frames.ts';
@@ -119,6 +120,14 @@ export class RecordingOutlet implements Outlet {
 
   deliver(publications: readonly Publication[]): void {
     for (const publication of publications) this.tell({ kind: 'message', publication });
+  }
+
+  awaitSnapshot(): void {
+    // Nothing is kept here.
+  }
+
+  snapshot(_channel: string, frame: string): void {
+    this.send('snapshot', frame);
   }
 
   gap(gap: Gap): void {
@@ -316,6 +325,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
     {
       adapter,
       rules,
+      snapshots: noSnapshots,
       access: options.wholeAccess ?? { ...openAccess, ...options.access },
       presence,
       limits: options.commandLimits ?? unlimited,

@@ -62,12 +62,13 @@ export class MemoryAdapter implements SyncAdapter {
   }
 
   publish(outgoing: Outgoing): Position | undefined {
-    const { channel, rule, data, at, from, except, key } = outgoing;
+    const { channel, rule, data, at, from, except, key, xid } = outgoing;
     if (!rule.recoverable) return undefined;
     const log = this.#logFor(channel, rule);
     const repeated = key === undefined ? undefined : log.positionOf(key, at);
     if (repeated !== undefined) return repeated;
-    const publication = new Publication({ channel, offset: log.head + 1, epoch: log.epoch, data, at, from, except });
+    const { epoch, head } = log;
+    const publication = new Publication({ channel, offset: head + 1, epoch, data, at, from, except, xid });
     this.#bytes += log.append(publication, key, at);
     this.#used(channel, log);
     if (this.#bytes > this.#historyBytesMax) this.#shrink(channel);

@@ -26,6 +26,7 @@ type Header = readonly [
   user: string | null,
   connection: string | null,
   except: string | null,
+  xid: string | null,
 ];
 
 /** The publications that it carries, in the log's order, the last one at `seq`; none if it carries none. */
@@ -34,8 +35,8 @@ export function carriedRows(payload: string, seq: number): LogRow[] {
   if (lines.length % 2 !== 0) throw new Error('a notification of the log was cut short');
   const count = lines.length / 2;
   return Array.from({ length: count }, (_, index) => {
-    const [channel, epoch, offset, at, user, connection, except] = JSON.parse(lines[index * 2] ?? '') as Header;
+    const [channel, epoch, offset, at, user, connection, except, xid] = JSON.parse(lines[index * 2] ?? '') as Header;
     const data = lines[index * 2 + 1] ?? '';
-    return { seq: seq - count + 1 + index, channel, epoch, offset, data, at, user, connection, except };
+    return { seq: seq - count + 1 + index, channel, epoch, offset, data, at, user, connection, except, xid };
   });
 }

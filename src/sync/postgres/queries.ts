@@ -26,6 +26,7 @@ interface RawRow {
   readonly from_user: string | null;
   readonly from_connection: string | null;
   readonly except_connection: string | null;
+  readonly xid: string | null;
 }
 
 function toLogRow(row: RawRow): LogRow {
@@ -39,13 +40,15 @@ function toLogRow(row: RawRow): LogRow {
     user: row.from_user,
     connection: row.from_connection,
     except: row.except_connection,
+    xid: row.xid,
   };
 }
 
 export function toPublication(row: LogRow): Publication {
-  const { channel, offset, epoch, data, at, user, connection, except } = row;
+  const { channel, offset, epoch, at, user, connection } = row;
   const from = connection === null ? undefined : { user, connection };
-  return new Publication({ channel, offset, epoch, data: singleLine(data), at, from, except: except ?? undefined });
+  const [data, except, xid] = [singleLine(row.data), row.except ?? undefined, row.xid ?? undefined];
+  return new Publication({ channel, offset, epoch, data, at, from, except, xid });
 }
 
 export interface LogState {
@@ -97,7 +100,7 @@ export async function readLog(
       ) p
     )
     SELECT top.seq AS top, page.seq, page.channel, c.epoch, page."offset", page.data, page.at,
-      page.from_user, page.from_connection, page.except_connection
+      page.from_user, page.from_connection, page.except_connection, page.xid
     FROM top
     LEFT JOIN page ON page.before < ${logPageBytesMax}
     LEFT JOIN realtime.channels c ON c.channel = page.channel
@@ -139,7 +142,7 @@ export async function readHistory(
       ) p
     )
     SELECT head."offset" AS head, head.epoch AS head_epoch, page.seq, page.channel, head.epoch, page."offset",
-      page.data, page.at, page.from_user, page.from_connection, page.except_connection, coalesce(page.total, 0) AS total
+      page.data, page.at, page.from_user, page.from_connection, page.except_connection, page.xid, coalesce(page.total, 0) AS total
     FROM head LEFT JOIN page ON page.before < ${bytesMax}
     ORDER BY page."offset" ${order}`;
   const first = rows[0];

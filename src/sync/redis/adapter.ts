@@ -152,7 +152,7 @@ export class RedisAdapter implements SyncAdapter {
 
   // Commands
 
-  async #append({ channel, rule, data, from, except, key }: Outgoing): Promise<Position> {
+  async #append({ channel, rule, data, from, except, key, xid }: Outgoing): Promise<Position> {
     const head = this.#key('m', channel);
     const [epoch, offset] = await this.#live.commands.append(
       head,
@@ -160,7 +160,7 @@ export class RedisAdapter implements SyncAdapter {
       // In a cluster a key that is not there holds up the script for as long as its slot moves.
       key === undefined ? head : `${this.#key('k', channel)}:${key}`,
       data,
-      encodeSender({ from, except }),
+      encodeSender({ from, except, xid }),
       rule.historySize,
       rule.historySeconds * 1_000,
       this.#live.commands.publishCommand,

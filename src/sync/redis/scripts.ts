@@ -153,11 +153,13 @@ return {epoch, offset, entries, cut}
 export interface SenderFields {
   readonly from?: { readonly user: string | null; readonly connection: string } | undefined;
   readonly except?: string | undefined;
+  readonly xid?: string | undefined;
 }
 
-/** Empty for the most frequent case, a publication that no client sent. */
-export function encodeSender({ from, except }: SenderFields): string {
-  return from === undefined && except === undefined ? '' : JSON.stringify({ from, except });
+/** Empty where a backend published: neither a client nor a transaction stands behind it. */
+export function encodeSender({ from, except, xid }: SenderFields): string {
+  if (from !== undefined || except !== undefined) return JSON.stringify({ from, except, xid });
+  return xid === undefined ? '' : `{"xid":"${xid}"}`;
 }
 
 /** Throws when the text is not what a node of this version writes. */

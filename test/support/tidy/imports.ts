@@ -20,6 +20,7 @@ export const floors: Readonly<Record<string, number>> = {
   changes: 3,
   nodes: 3,
   presence: 3,
+  snapshot: 3,
   auth: 3,
   limits: 3,
   metrics: 3,

@@ -116,7 +116,7 @@ test('of several channels each malformed one brings its own error, with its name
 describe('refused', () => {
   const channelText = 'A channel is 1 to 256 characters of A-Z a-z 0-9 _ . : - @ / and %XX';
   const sinceText = '"since" is {epoch: string, offset: whole number from 0}.';
-  const channelsText = '"channels" is a list of 1 to 1000 objects {channel, since?, presence?}.';
+  const channelsText = '"channels" is a list of 1 to 1000 objects {channel, since?, presence?, snapshot?}.';
   const limitText = '"limit" is a whole number from 1 to 1000.';
   const idText = '"id" is an integer, or a string of at most 64 characters.';
   const keyText = '"key" is a string of 1 to 64 characters.';

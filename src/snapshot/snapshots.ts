@@ -1,0 +1,194 @@
+// Rows and the position at which they are true. Why this is exact stands in docs/architecture.md; in short:
+//
+//   1. this node's position in the channel is noted: all up to there was committed before what follows
+//   2. rows are read as one snapshot of the database sees them
+//   3. changes that the snapshot sees and that wait for the relay are waited for, then the log's head is reached: all
+//      that the snapshot sees stands in the log up to there
+//   4. of what stands between the two, each change keeps the transaction that wrote it, so the snapshot tells which the
+//      rows hold. The rows' position goes past those that are held, up to the first that is not
+//
+// Whoever asks with the same query and parameters shares the rows, and so does whoever comes within a second after.
+
+import type { Snapshot, SnapshotChannel, Snapshots, SnapshotWish } from '../core/snapshot.ts';
+import { Turns } from '../core/turns.ts';
+import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { snapshotFrame } from '../protocol/frames.ts';
+import type { SqlQuery } from '../rules/config.ts';
+import type { RowsRule } from '../rules/rules.ts';
+import type { Clock } from '../time/clock.ts';
+import { within } from '../time/within.ts';
+import type { DatabaseRows, SeenRows } from './database-rows.ts';
+import { SharedSnapshots } from './shared-snapshots.ts';
+import { queryOf, sql } from './sql.ts';
+import { visibilityOf, type Sees } from './visibility.ts';
+
+export type SnapshotOutcome = 'taken' | 'shared' | 'failed';
+
+export interface DatabaseSnapshotsPorts {
+  readonly rows: DatabaseRows;
+  readonly rowsOf: (channel: string) => RowsRule;
+  readonly clock: Clock;
+  readonly observe: (outcome: SnapshotOutcome) => void;
+  readonly failed: (message: string, details: object) => void;
+}
+
+/** Queries at once, and those of one account; whoever waits longer for its turn gets `unavailable`. */
+export const queriesMax = 4;
+const turnLimits = { total: queriesMax, each: 2 };
+/** An epoch that changes meanwhile, or a log that is trimmed faster than it is read, makes the rows void. */
+const attemptsMax = 3;
+const lookMs = { first: 2, max: 50 };
+const frameBytes = 128 << 10;
+/** Between two failures that are reported. */
+const reportEveryMs = 10_000;
+
+export class DatabaseSnapshots implements Snapshots {
+  readonly #ports: DatabaseSnapshotsPorts;
+  readonly #timeoutMs: number;
+  readonly #turns = new Turns(turnLimits);
+  readonly #shared: SharedSnapshots;
+  #reportedAt = Number.NEGATIVE_INFINITY;
+  /** Failures since then. */
+  #unreported = 0;
+
+  /** `timeoutMs`: for the rule's function, for each of the query's statements, and for the relay to catch up. */
+  constructor(timeoutMs: number, ports: DatabaseSnapshotsPorts) {
+    this.#ports = ports;
+    this.#timeoutMs = timeoutMs;
+    this.#shared = new SharedSnapshots(ports.clock);
+  }
+
+  has(channel: string): boolean {
+    return this.#ports.rowsOf(channel).snapshot !== undefined;
+  }
+
+  async take(channel: SnapshotChannel, wish: SnapshotWish): Promise<Snapshot> {
+    const { observe } = this.#ports;
+    try {
+      const query = await this.#query(channel.name, wish);
+      const key = keyOf(channel.name, query);
+      const { snapshot, isNew } = await this.#shared.get(key, wish.isUsable, () => this.#inTurn(channel, query, wish));
+      observe(isNew ? 'taken' : 'shared');
+      return snapshot;
+    } catch (error) {
+      observe('failed');
+      if (error instanceof RealtimeError) throw error;
+      this.#report(channel.name, error);
+      throw new RealtimeError('unavailable', 'The rows of this channel cannot be read now.', { cause: error });
+    }
+  }
+
+  /** A crowd that asks for rows of one bad query must not fill the log. */
+  #report(channel: string, error: unknown): void {
+    const now = this.#ports.clock.monotonic();
+    if (now - this.#reportedAt < reportEveryMs) {
+      this.#unreported++;
+      return;
+    }
+    this.#ports.failed('rows could not be read: their subscribers get "unavailable"', {
+      channel,
+      more: this.#unreported,
+      err: error,
+    });
+    this.#reportedAt = now;
+    this.#unreported = 0;
+  }
+
+  async #query(channel: string, { identity }: SnapshotWish): Promise<SqlQuery> {
+    const { pattern, snapshot } = this.#ports.rowsOf(channel);
+    if (snapshot === undefined) throw new Error('no rule says which rows the channel has');
+    const { user, claims = {} } = identity;
+    const answer = snapshot({ user, claims, channel, captures: pattern.capture(channel), sql });
+    // A query builder's query is no promise, but would run if it were awaited.
+    if (!(answer instanceof Promise)) return queryOf(answer);
+    return queryOf(await within(answer, this.#timeoutMs, 'the rule’s snapshot function'));
+  }
+
+  async #inTurn(channel: SnapshotChannel, query: SqlQuery, { account }: SnapshotWish): Promise<Snapshot> {
+    await this.#turns.take(account);
+    try {
+      return await this.#read(channel, query);
+    } finally {
+      this.#turns.give(account);
+    }
+  }
+
+  async #read(channel: SnapshotChannel, query: SqlQuery): Promise<Snapshot> {
+    for (let attempt = 0; attempt < attemptsMax; attempt++) {
+      const from = channel.position;
+      const seen = await this.#ports.rows.read(channel.name, query);
+      if (seen.isPending) await this.#untilRelayed(channel.name, seen);
+      const head = await channel.reachLog();
+      if (head.epoch !== from.epoch) continue;
+      const sees = visibilityOf(seen.snapshot);
+      const window = await windowOf(channel, from, head, sees);
+      if (window === undefined) continue;
+      const { position, heldUpTo } = window;
+      return {
+        position,
+        frames: framesOf(channel.name, seen.rows, position),
+        holds: ({ epoch, offset, xid }) =>
+          offset <= heldUpTo && epoch === position.epoch && xid !== undefined && sees(xid),
+      };
+    }
+    throw new Error('the log changes faster than its rows can be read');
+  }
+
+  async #untilRelayed(channel: string, { snapshot }: SeenRows): Promise<void> {
+    const { rows, clock } = this.#ports;
+    const until = clock.monotonic() + this.#timeoutMs;
+    for (let pauseMs = lookMs.first; await rows.isPending(channel, snapshot);) {
+      if (clock.monotonic() > until) throw new Error('the relay did not bring the changes that the rows hold');
+      await clock.sleep(pauseMs);
+      pauseMs = Math.min(pauseMs * 2, lookMs.max);
+    }
+  }
+}
+
+/**
+ * Where the rows stand, and up to where the log may hold more of what they hold. Undefined when the log does not reach
+ * back so far.
+ */
+async function windowOf(
+  channel: SnapshotChannel,
+  from: Position,
+  head: Position,
+  sees: Sees,
+): Promise<{ position: Position; heldUpTo: number } | undefined> {
+  let position = from;
+  let heldUpTo = from.offset;
+  let reached = from;
+  while (reached.offset < head.offset) {
+    const page = await channel.readStored(reached);
+    const last = page.publications.at(-1);
+    if (page.gap !== undefined || last === undefined || last.epoch !== from.epoch) return undefined;
+    for (const { epoch, offset, xid } of page.publications) {
+      if (offset > head.offset || xid === undefined || !sees(xid)) continue;
+      if (position.offset === offset - 1) position = { epoch, offset };
+      heldUpTo = offset;
+    }
+    reached = { epoch: last.epoch, offset: last.offset };
+  }
+  return { position, heldUpTo };
+}
+
+function keyOf(channel: string, { sql: text, params }: SqlQuery): string {
+  const plain = (_name: string, value: unknown): unknown => (typeof value === 'bigint' ? `${value}n` : value);
+  return `${channel}\n${text}\n${JSON.stringify(params, plain)}`;
+}
+
+function framesOf(channel: string, rows: readonly string[], position: Position): string[] {
+  const portions: string[][] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    bytes += row.length;
+    if (portions.length === 0 || bytes > frameBytes) {
+      portions.push([]);
+      bytes = row.length;
+    }
+    portions.at(-1)?.push(row);
+  }
+  if (portions.length === 0) portions.push([]);
+  return portions.map((each, index) => snapshotFrame(channel, each, position, index < portions.length - 1));
+}

@@ -1,0 +1,184 @@
+// Rows and messages are the table, every time: random writers change a table while subscribers come at random moments,
+// over both transports, and each of them applies what it is sent strictly. LONG=1 runs ten thousand subscribers.
+
+import { afterAll, describe, expect, test } from 'bun:test';
+import postgres from 'postgres';
+import { EventClient, WebSocketClient } from '../support/clients.ts';
+import { startNode, stopNodes } from '../support/nodes.ts';
+import { createDatabase } from '../support/postgres.ts';
+import type { Environment, RunningServer } from '../support/process.ts';
+import { pick, randomFrom, seed, type Random } from '../support/random.ts';
+import { startRedis } from '../support/redis.ts';
+import { RowsBelief, type Row } from '../support/rows-belief.ts';
+import { TestRules } from '../support/rules-file.ts';
+import { until } from '../support/tcp-client.ts';
+
+const isLong = process.env['LONG'] === '1';
+const rooms = ['a', 'b', 'c'];
+
+interface Engine {
+  readonly name: string;
+  readonly nodes: number;
+  readonly runs: number;
+  readonly settings: () => Promise<Environment>;
+}
+
+const engines: readonly Engine[] = [
+  { name: 'postgres', nodes: 1, runs: isLong ? 10_000 : 100, settings: () => Promise.resolve({ SYNC: 'postgres' }) },
+  { name: 'memory', nodes: 1, runs: isLong ? 1_000 : 20, settings: () => Promise.resolve({ SYNC: 'memory' }) },
+  {
+    name: 'redis, two nodes',
+    nodes: 2,
+    runs: isLong ? 1_000 : 20,
+    settings: async () => ({ SYNC: 'redis', REDIS_URL: (await startRedis()).url }),
+  },
+  {
+    name: 'postgres, two nodes',
+    nodes: 2,
+    runs: isLong ? 1_000 : 20,
+    settings: () => Promise.resolve({ SYNC: 'postgres' }),
+  },
+];
+
+// Two of three times the query differs from all before, so that its rows are shared with nobody.
+const rules = new TestRules(`{ channels: 'items:{room}', history: { size: 50000 }, allow: { subscribe: 'everyone' },
+  snapshot: ({ captures, sql }) => {
+    globalThis.turn = (globalThis.turn ?? 0) + 1;
+    return sql\`select id, room, value from items where room = \${captures.room} and \${globalThis.turn % 3 === 0 ? 0 : globalThis.turn}::int >= 0 order by id\`;
+  } }`);
+
+/** One step of a writer, in a transaction that may take a while, or be taken back. */
+async function write(sql: postgres.Sql, random: Random, ids: { next: number }): Promise<void> {
+  const statements = 1 + Math.floor(random() * 4);
+  const isTakenBack = random() < 0.15;
+  const pauseMs = random() < 0.3 ? random() * 30 : 0;
+  const rollback = new Error('taken back');
+  try {
+    await sql.begin(async (transaction) => {
+      for (let statement = 0; statement < statements; statement++) {
+        const room = pick(rooms, random);
+        const kind = random();
+        const some = Math.floor(random() * 1_000);
+        if (kind < 0.35) {
+          await transaction`insert into items values (${ids.next++}, ${room}, ${some})`;
+        } else if (kind < 0.4) {
+          const from = ids.next;
+          const count = isLong && random() < 0.02 ? 10_000 : 200;
+          ids.next += count;
+          await transaction`insert into items select n, ${room}, n from generate_series(${from}::int, ${from + count - 1}::int) n`;
+        } else if (kind < 0.6) {
+          await transaction`update items set value = value + 1 where id = (
+            select id from items order by (id * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
+        } else if (kind < 0.75) {
+          await transaction`update items set room = ${room} where id = (
+            select id from items order by (id * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
+        } else if (kind < 0.92) {
+          await transaction`delete from items where id = (
+            select id from items order by (id * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
+        } else {
+          await transaction`delete from items where id in (
+            select id from items where room = ${room} order by id limit 150 for update skip locked)`;
+        }
+        if (pauseMs > 0) await transaction`select pg_sleep(${pauseMs / 1_000})`;
+      }
+      if (isTakenBack) throw rollback;
+    });
+  } catch (error) {
+    if (error !== rollback) throw error;
+  }
+}
+
+interface Subscriber {
+  readonly room: string;
+  readonly belief: RowsBelief;
+  cut(): Promise<void>;
+}
+
+async function subscribe(node: RunningServer, room: string, random: Random): Promise<Subscriber> {
+  const belief = new RowsBelief();
+  const channel = `items:${room}`;
+  if (random() < 0.5) {
+    const stream = await EventClient.open(node.url, {
+      query: `channels=${channel}&snapshot=1`,
+      onEvent: ({ frame }) => belief.take(frame),
+      timeoutMs: 30_000,
+    });
+    return { room, belief, cut: () => stream.cut() };
+  }
+  const socket = await WebSocketClient.open(node.url, {
+    onText: (text) => belief.take(JSON.parse(text) as Parameters<RowsBelief['take']>[0]),
+    timeoutMs: 30_000,
+  });
+  socket.send({ type: 'subscribe', channel, snapshot: true, id: 1 });
+  return { room, belief, cut: () => socket.cut() };
+}
+
+describe.each([...engines])(`rows and messages are the table (seed ${seed}), $name`, (engine) => {
+  const nodes: RunningServer[] = [];
+  afterAll(() => stopNodes(nodes));
+
+  test(
+    'whenever a subscriber comes',
+    async () => {
+      const random = randomFrom(seed);
+      const database = await createDatabase({ migrated: true });
+      const sql = postgres(database.url, { max: 6, onnotice: () => undefined });
+      await sql`create table items (id int primary key, room text not null, value int)`;
+      await sql`select realtime.watch('items', array['items:{room}'])`;
+      const settings = { DATABASE_URL: database.url, CONFIG_FILE: rules.path, ...(await engine.settings()) };
+      for (let index = 0; index < engine.nodes; index++) nodes.push(await startNode(settings));
+
+      let isOver = false;
+      const ids = { next: 1 };
+      const writers = Array.from({ length: 3 }, async (_, index) => {
+        const own = randomFrom(seed + index + 1);
+        // A cluster that writers outrun for good has no rows that are true soon.
+        while (!isOver) {
+          await write(sql, own, ids);
+          await Bun.sleep(own() * 25);
+        }
+      });
+      let failure: unknown;
+      for (const writer of writers) writer.catch((error: unknown) => (failure = error));
+
+      const together = 20;
+      for (let run = 0; run < engine.runs && failure === undefined; run += together) {
+        const subscribers: Subscriber[] = [];
+        for (let index = 0; index < together; index++) {
+          subscribers.push(await subscribe(pick(nodes, random), pick(rooms, random), random));
+          if (random() < 0.4) await Bun.sleep(random() * 12);
+        }
+        await until(() => subscribers.every(({ belief }) => belief.isWhole), 'all have their rows', 30_000);
+        if (run + together >= engine.runs) {
+          isOver = true;
+          await Promise.all(writers);
+        }
+        // What is compared is the table at one moment: a marker in each room is its end.
+        const marker = ids.next++;
+        let table = new Map<string, Row[]>();
+        if (isOver) {
+          for (const room of rooms) await sql`insert into items values (${marker + rooms.indexOf(room)}, ${room}, -1)`;
+          ids.next += rooms.length;
+          const rows = await sql<Row[]>`select id, room, value from items order by id`;
+          table = Map.groupBy(rows, (row) => String(row['room']));
+          await until(
+            () => subscribers.every(({ belief, room }) => belief.rows.has(marker + rooms.indexOf(room))),
+            'all have heard the end',
+            30_000,
+          );
+        }
+        for (const { belief, room } of subscribers) {
+          expect(belief.faults).toEqual([]);
+          const rows = [...belief.rows.values()].toSorted((one, other) => one.id - other.id);
+          if (isOver) expect(rows).toEqual([...(table.get(room) ?? [])].map((row) => ({ ...row })));
+        }
+        await Promise.all(subscribers.map((subscriber) => subscriber.cut()));
+      }
+      isOver = true;
+      await Promise.all(writers);
+      expect(failure).toBeUndefined();
+      await sql.end({ timeout: 5 });
+    },
+    isLong ? 1_200_000 : 60_000,
+  );
+});

@@ -1,0 +1,258 @@
+// Rows first, then what comes after them: what a subscription with `snapshot` is sent, over both transports and over
+// each sync layer; what is shared; and what a bad query does, which is nothing to anybody else.
+
+import { describe, expect, test } from 'bun:test';
+import postgres from 'postgres';
+import { Refused, type Frame, type WebSocketClient } from '../support/clients.ts';
+import { createDatabase } from '../support/postgres.ts';
+import type { RunningServer } from '../support/process.ts';
+import { RowsBelief } from '../support/rows-belief.ts';
+import { TestRules } from '../support/rules-file.ts';
+import { until } from '../support/tcp-client.ts';
+import { secret, tokenOf } from '../support/tokens.ts';
+import { describeWire, publish, samples } from '../wire/wire.ts';
+
+const drizzle = ['drizzle-orm', 'drizzle-orm/pg-core'].map((name) =>
+  JSON.stringify(Bun.resolveSync(name, import.meta.dir)),
+);
+
+const rules = new TestRules('');
+rules.writeText(`
+  import { eq } from ${drizzle[0]};
+  import { integer, pgTable, QueryBuilder, text } from ${drizzle[1]};
+  export default { rules: [
+  { channels: 'tasks:{room}', allow: { subscribe: 'everyone', publish: 'everyone', history: 'everyone' },
+    snapshot: ({ captures, sql }) => sql\`select * from tasks where room = \${captures.room} order by id\` },
+  { channels: 'built:{room}', allow: { subscribe: 'everyone' }, snapshot: ({ captures }) => {
+    const tasks = pgTable('tasks', { id: integer(), room: text() });
+    return new QueryBuilder().select({ id: tasks.id }).from(tasks).where(eq(tasks.room, captures.room));
+  } },
+  { channels: 'later:{room}', allow: { subscribe: 'everyone' }, snapshot: async ({ captures, sql }) => {
+    const open = await sql\`true\`;
+    return sql\`select id from tasks where room = \${captures.room} and \${open}\`;
+  } },
+  { channels: 'mine', allow: { subscribe: 'everyone' },
+    snapshot: ({ user, sql }) => sql\`select \${user}::text as user, count(*) as n from tasks\` },
+  { channels: 'counted', allow: { subscribe: 'everyone' },
+    snapshot: ({ sql }) => sql\`select \${'x'}::text as x, clock_timestamp() as c, repeat('y', 300) from generate_series(1, 100)\` },
+  { channels: 'bad:{kind}', allow: { subscribe: 'everyone', publish: 'everyone' }, snapshot: ({ captures, sql }) => {
+    if (captures.kind === 'throws') throw new Error('the application is broken');
+    if (captures.kind === 'none') return undefined;
+    if (captures.kind === 'later') return new Promise(() => undefined);
+    return { fails: sql\`select 1 / 0 as x\`, hangs: sql\`select pg_sleep(60)\`,
+      writes: sql\`select spoil() as x\`, large: sql\`select generate_series(1, 1000000) as x\`,
+      wide: sql\`select repeat('x', 1000000) as x from generate_series(1, 50)\`, two: sql\`select 1 as x; select 2 as x\`,
+      wrong: sql\`selec\` }[captures.kind];
+  } },
+  { channels: '*', allow: { subscribe: 'everyone', publish: 'everyone' } }] };`);
+
+/** What goes wrong does so before the sync layer matters. */
+const badKinds: Readonly<Record<string, readonly string[]>> = {
+  memory: ['fails', 'hangs', 'writes', 'large', 'wide', 'two', 'wrong', 'throws', 'none', 'later'],
+};
+
+describeWire('snapshots', (wire) => {
+  let sql: postgres.Sql;
+  const started = (async () => {
+    const database = await createDatabase({ migrated: true });
+    sql = postgres(database.url, { max: 3, onnotice: () => undefined });
+    await sql.unsafe(`
+      create table tasks (id int primary key, room text not null, done boolean, at timestamptz, price numeric);
+      select realtime.watch('tasks', array['tasks:{room}'], numbers => 'text');
+      create table counts (n int);
+      create function spoil() returns int language sql as 'insert into counts values (1) returning n'`);
+    return wire.start({
+      DATABASE_URL: database.url,
+      CONFIG_FILE: rules.path,
+      JWT_SECRET: secret,
+      ALLOW_ANONYMOUS: 'true',
+      SNAPSHOT_TIMEOUT: '1',
+      RATE_LIMIT_PER_MINUTE: '0',
+    });
+  })();
+  const room = (): string => wire.channel('tasks').slice('tasks:'.length);
+
+  async function subscribed(server: RunningServer, channel: string, more = {}): Promise<[WebSocketClient, Frame]> {
+    const socket = await wire.socket(server);
+    return [socket, await socket.request({ type: 'subscribe', channel, snapshot: true, ...more })];
+  }
+
+  test('rows come first and look as their changes do; messages go on right after them', async () => {
+    const server = await started;
+    const name = room();
+    const id = Math.floor(Math.random() * 1e9);
+    await sql`insert into tasks values (${id}, ${name}, false, '2026-01-02 03:04:05+02', 1.50)`;
+    const [socket, reply] = await subscribed(server, `tasks:${name}`);
+    const rows = await socket.next('snapshot');
+    const shown = { id, room: name, done: false, at: '2026-01-02T01:04:05+00:00', price: '1.50' };
+    const { epoch, offset } = reply;
+    expect(rows).toEqual({
+      type: 'snapshot',
+      channel: `tasks:${name}`,
+      rows: [shown],
+      epoch,
+      offset,
+      more: false,
+    } as Frame);
+    await sql`update tasks set done = true where id = ${id}`;
+    const update = await socket.next('message');
+    expect(update).toMatchObject({ offset: offset! + 1, data: { action: 'UPDATE', data: { ...shown, done: true } } });
+    // What clients publish goes on from there too.
+    expect((await publish(server, `tasks:${name}`, 'hello')).offset).toBe(offset! + 2);
+    expect(await socket.next('message')).toMatchObject({ offset: offset! + 2, data: 'hello' });
+  });
+
+  test('a query builder’s query does as well, and one that takes a while to make', async () => {
+    const server = await started;
+    const name = room();
+    const id = Math.floor(Math.random() * 1e9);
+    await sql`insert into tasks (id, room) values (${id}, ${name})`;
+    for (const kind of ['built', 'later']) {
+      const [socket] = await subscribed(server, `${kind}:${name}`);
+      expect((await socket.next('snapshot')).rows).toEqual([{ id }]);
+    }
+  });
+
+  test('who comes back by position gets what was missed, and no rows; a void position gets rows, and no gap', async () => {
+    const server = await started;
+    const name = room();
+    const [first, { epoch, offset }] = await subscribed(server, `tasks:${name}`);
+    await first.next('snapshot');
+    await publish(server, `tasks:${name}`, 1);
+    await first.next('message');
+    const [back, reply] = await subscribed(server, `tasks:${name}`, { since: { epoch, offset } });
+    expect(reply).toMatchObject({ recovered: true });
+    expect((await back.settle()).map(({ type, data }) => [type, data])).toEqual([
+      ['welcome', undefined],
+      ['message', 1],
+    ]);
+    const [other, answer] = await subscribed(server, `tasks:${name}`, { since: { epoch: 'another', offset: 7 } });
+    expect(answer).toMatchObject({ recovered: false });
+    // Rows that were read for others a moment ago, and what came after them.
+    expect((await other.next('snapshot')).offset).toBe(answer.offset);
+    expect((await other.settle()).map(({ type }) => type)).not.toContain('gap');
+  });
+
+  test('a live subscription gets its rows again when it asks, and misses nothing meanwhile', async () => {
+    const server = await started;
+    const name = room();
+    const base = Math.floor(Math.random() * 1e8) * 10;
+    const [socket] = await subscribed(server, `tasks:${name}`);
+    await socket.next('snapshot');
+    let isOver = false;
+    const writing = (async () => {
+      for (let n = 0; !isOver; n++) await sql`insert into tasks (id, room) values (${base + n}, ${name})`;
+    })();
+    let newest = 0;
+    for (let time = 0; time < 3; time++) {
+      const belief = new RowsBelief();
+      socket.send({ type: 'subscribe', channel: `tasks:${name}`, snapshot: true });
+      for (let seen = 0; seen < 60; seen++) {
+        const frame = await socket.nextAny();
+        if (frame.type === 'snapshot' && frame.more === false) expect(frame.offset).toBeGreaterThanOrEqual(newest);
+        if (frame.type === 'message') newest = frame.offset!;
+        if (belief.isWhole || frame.type === 'snapshot') belief.take(frame);
+      }
+      expect(belief.isWhole).toBe(true);
+      expect(belief.faults).toEqual([]);
+    }
+    isOver = true;
+    await writing;
+  });
+
+  test('an event stream says where it stands with its last rows, so that one that is cut before asks again', async () => {
+    const server = await started;
+    const name = room();
+    const id = Math.floor(Math.random() * 1e9);
+    await sql`insert into tasks (id, room) values (${id}, ${name})`;
+    const query = `channels=tasks:${name},plain:${name}&snapshot=1`;
+    const stream = await wire.stream(server, { query });
+    const welcome = await stream.next('welcome');
+    const rows = await stream.next('snapshot');
+    expect(rows.frame.rows).toMatchObject([{ id }]);
+    expect(rows.lastEventId).not.toBe(welcome.lastEventId);
+    await publish(server, `tasks:${name}`, 'later');
+    // Cut after the welcome: the rows were not read.
+    const again = await wire.stream(server, { query, lastEventId: welcome.lastEventId });
+    expect((await again.next('snapshot')).frame.rows).toMatchObject([{ id }]);
+    // Cut after the rows: what followed comes, and nothing else.
+    const resumed = await wire.stream(server, { query, lastEventId: rows.lastEventId });
+    expect((await resumed.next('message')).frame.data).toBe('later');
+    expect(resumed.drain().map(({ type }) => type)).toEqual(['welcome']);
+  });
+
+  test('rows that depend on the user are those of each user; others are shared', async () => {
+    const server = await started;
+    const ask = async (user: string): Promise<unknown> => {
+      const socket = await wire.socket(server, { query: `token=${await tokenOf({ sub: user })}` });
+      await socket.request({ type: 'subscribe', channel: 'mine', snapshot: true });
+      return (await socket.next('snapshot')).rows;
+    };
+    const [ann, bob] = await Promise.all([ask('ann'), ask('bob')]);
+    expect(ann).toMatchObject([{ user: 'ann' }]);
+    expect(bob).toMatchObject([{ user: 'bob' }]);
+  });
+
+  test.each(badKinds[wire.environment.name] ?? ['fails'])(
+    'a query that %s is unavailable, for that subscription alone',
+    async (kind) => {
+      const server = await started;
+      const [socket, reply] = await subscribed(server, `bad:${kind}`);
+      expect(reply).toMatchObject({ type: 'error', code: 'unavailable', retryable: true, channel: `bad:${kind}` });
+      expect(reply.message).not.toMatch(/broken|zero|selec|read-only/);
+      expect(await socket.request({ type: 'subscribe', channel: 'plain' })).toMatchObject({ type: 'subscribed' });
+      expect(await socket.request({ type: 'subscribe', channel: `bad:${kind}` })).toMatchObject({ type: 'subscribed' });
+      const [stream, refusal] = await Promise.all([
+        wire.stream(server, { query: `channels=bad:${kind},plain&snapshot=1` }),
+        wire.stream(server, { query: `channels=bad:${kind}&snapshot=1` }).catch((error: unknown) => error),
+      ]);
+      expect(refusal).toBeInstanceOf(Refused);
+      expect((refusal as Refused).status).toBe(503);
+      expect((await stream.next('welcome')).frame.channels).toMatchObject([{ channel: 'plain' }]);
+      expect((await stream.next('error')).frame).toMatchObject({ channel: `bad:${kind}`, code: 'unavailable' });
+      await publish(server, 'plain', kind);
+      expect((await stream.next('message')).frame.data).toBe(kind);
+      expect(await sql`select * from counts`).toHaveLength(0);
+    },
+  );
+
+  test('what is no flag, and a channel without rows, are bad requests', async () => {
+    const server = await started;
+    const [socket, reply] = await subscribed(server, 'plain');
+    expect(reply).toMatchObject({ type: 'error', code: 'bad_request', channel: 'plain' });
+    expect(await socket.request({ type: 'subscribe', channel: 'plain', snapshot: 'yes' })).toMatchObject({
+      code: 'bad_request',
+    });
+    expect(await socket.request({ type: 'subscribe', channel: 'plain', snapshot: false })).toMatchObject({
+      type: 'subscribed',
+    });
+  });
+
+  describe('a storm', () => {
+    const crowd = process.env['LONG'] === '1' ? 2_000 : 500;
+
+    test(`of ${crowd} subscribers costs three queries at most`, async () => {
+      const server = await started;
+      const sockets = await Promise.all(
+        Array.from({ length: crowd }, () => wire.socket(server, { timeoutMs: 30_000 })),
+      );
+      const startedAt = performance.now();
+      const before = (await samples(server)).get('sobranie_snapshots_total{outcome="taken"}') ?? 0;
+      for (const socket of sockets) socket.send({ type: 'subscribe', channel: 'counted', snapshot: true });
+      const frames = await Promise.all(sockets.map((socket) => socket.next('snapshot', 30_000)));
+      const seconds = (performance.now() - startedAt) / 1_000;
+      const after = (await samples(server)).get('sobranie_snapshots_total{outcome="taken"}') ?? 0;
+      expect(frames.every(({ rows, more }) => rows?.length === 100 && more === false)).toBe(true);
+      // Each time the query ran, its rows say.
+      expect(new Set(frames.map(({ rows }) => JSON.stringify(rows))).size).toBeLessThanOrEqual(3);
+      expect(after - before).toBeLessThanOrEqual(3);
+      expect(seconds).toBeLessThan(10);
+    });
+  });
+
+  test('nothing is left of what was shared', async () => {
+    const server = await started;
+    await wire.cutClients();
+    await until(async () => (await samples(server)).get('sobranie_subscriptions_active') === 0, 'all have left');
+  });
+});
