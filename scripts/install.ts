@@ -21,6 +21,7 @@ interface DebianPackage {
 const debianPackages: readonly DebianPackage[] = [
   { name: 'chromium', commands: ['chromium', 'chromium-browser', 'google-chrome'] },
   { name: 'redis-server', commands: ['redis-server'] },
+  { name: 'postgresql-client', commands: ['psql'] },
   { name: 'nginx', commands: ['nginx', '/usr/sbin/nginx'] },
   { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
   { name: 'prometheus', commands: ['promtool'] },
