@@ -34,7 +34,6 @@ interface Told {
 declare global {
   var told: Told[];
   var node: string;
-  var stream: EventSource;
   var lastId: string;
 }
 
@@ -73,7 +72,9 @@ async function tab(user: string, more = ''): Promise<WatchedPage> {
   await watched.page.evaluate(
     (url) => {
       globalThis.told = [];
-      globalThis.stream = new EventSource(url);
+      // The types of this runtime know of no such constructor.
+      const Source = globalThis.EventSource as unknown as new (url: string) => EventTarget;
+      const stream = new Source(url);
       for (const type of ['welcome', 'message', 'snapshot', 'gap']) {
         stream.addEventListener(type, (event) => {
           const frame = JSON.parse((event as MessageEvent<string>).data) as Told & { node?: string };
