@@ -25,6 +25,7 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'nginx', commands: ['nginx', '/usr/sbin/nginx'] },
   { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
   { name: 'prometheus', commands: ['promtool'] },
+  { name: 'systemd', commands: ['systemd-analyze'] },
 ];
 
 /**

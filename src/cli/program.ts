@@ -7,6 +7,7 @@ import { addCalls } from './calls.ts';
 import { addCompletion } from './completion.ts';
 import { addDatabase } from './database.ts';
 import { addDoctor } from './doctor/doctor.ts';
+import { addHealth } from './health.ts';
 import { CommandError } from './output.ts';
 import { addTail } from './tail.ts';
 import { addToken } from './token.ts';
@@ -22,6 +23,7 @@ export function createProgram(): Command {
   // The server itself is started before this program is made: it reads its settings from the environment alone.
   program.command('start').description('start the server, as without any command; settings come from the environment');
   addDoctor(program);
+  addHealth(program);
   addTail(program);
   addCalls(program);
   addDatabase(program);

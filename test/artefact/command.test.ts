@@ -50,6 +50,9 @@ test('what is published is tailed, counted and shown at its user', async () => {
   const { url: database } = await createDatabase({ migrated: true });
   const { url } = await start({ SYNC: 'memory', DATABASE_URL: database, JWT_SECRET: secret, ...keys });
   const at = { ...keys, SOBRANIE_URL: url };
+  expect((await sobranie(['health'], { PORT: new URL(url).port })).stdout).toMatch(/^sync +ok .*\n^database +ok /m);
+  expect((await sobranie(['health', '--json'], at)).lines()).toMatchObject([{ status: 'ok' }]);
+  expect(await sobranie(['health', '--url', 'http://localhost:1'])).toMatchObject({ code: 1 });
   const first = await sobranie(['publish', 'news', '{"big": 12345678901234567890}', '--json'], at);
   expect(first.lines()).toMatchObject([{ channel: 'news', offset: 1 }]);
   // The key of the backend gets a ticket for the channels that are tailed.
