@@ -3,10 +3,11 @@
 
 import { engines } from '../src/app/engines.ts';
 import { metricsTable } from '../src/metrics/table.ts';
+import { transportKinds } from '../src/app/transports.ts';
 import { settingsList } from '../src/settings/table.ts';
 import { runToEnd } from './run-to-end.ts';
 
-const documents = { settings: settingsList(engines), metrics: metricsTable() };
+const documents = { settings: settingsList(engines), metrics: metricsTable(transportKinds) };
 const place = /(<!-- generated -->\n)[^]*?(<!-- \/generated -->)/;
 
 for (const [name, generated] of Object.entries(documents)) {

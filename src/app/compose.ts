@@ -14,9 +14,9 @@ import { NodePresence } from '../presence/presence.ts';
 import type { Nodes } from '../nodes/nodes.ts';
 import { connectionPrefixLength } from '../nodes/whole-cluster.ts';
 import { demoPages } from '../pages/demo.ts';
-import { EventFanout } from '../transports/event-fanout.ts';
-import { WebSocketFanout, type TopicPublisher } from '../transports/websocket.ts';
 import { startAccess } from './access.ts';
+import { createTransports, transportKinds } from './transports.ts';
+import type { TopicPublisher } from '../transports/websocket.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { openDatabase, type NodeDatabase } from './database.ts';
@@ -76,7 +76,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   const reserve = openFilesReserve();
   const settings = { ...given, maxConnections: connectionsWithin(reserve, given.maxConnections, log) };
   const { file, rules } = await openRulesFile(settings);
-  const metrics = createMetrics({ node: settings.nodeId, version: packageJson.version });
+  const metrics = createMetrics({ node: settings.nodeId, version: packageJson.version, transports: transportKinds });
   closing.add('metrics', () => metrics.close());
 
   const database = await openDatabase(settings, log, closing);
@@ -134,11 +134,12 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
       log: (message, error) => log.error({ err: error }, message),
     },
   );
-  const events = new EventFanout(settings.maxBufferedBytes);
+  let publisher: TopicPublisher | null = null;
+  const transports = createTransports(sessions, () => publisher, settings.maxBufferedBytes);
+  const { events } = transports;
   events.start();
   closing.add('event streams', () => events.close());
-  let publisher: TopicPublisher | null = null;
-  for (const fanout of [new WebSocketFanout(sessions, () => publisher), events]) {
+  for (const fanout of transports.all) {
     hub.attach(fanout);
     presence.attach(fanout);
   }

@@ -59,6 +59,14 @@ export interface Outlet {
   terminate(): void;
 }
 
+/** What metrics know of a transport. */
+export interface TransportKind {
+  /** That of its `Fanout`, and a label of metrics. */
+  readonly name: string;
+  /** The gauge of its open connections. */
+  readonly active: { readonly name: string; readonly help: string };
+}
+
 /** All connections of one transport that have joined a channel. Encodes once, however many they are. */
 export interface Fanout {
   readonly transport: string;

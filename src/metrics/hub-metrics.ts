@@ -4,6 +4,7 @@
 import { Gauge, Histogram, type Registry } from 'prom-client';
 import { limitKinds } from '../core/limits.ts';
 import type { HubObserver, PublicationSource } from '../core/observer.ts';
+import type { TransportKind } from '../core/outlet.ts';
 import { errorCodes } from '../protocol/codes.ts';
 import { counter, fromZero } from './counter.ts';
 import { Children, NamespaceLabels } from './namespace-labels.ts';
@@ -12,9 +13,9 @@ import { Children, NamespaceLabels } from './namespace-labels.ts';
 export const delayBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1];
 
 /** `node`: this node's name, the label `server_id`. */
-export function hubMetrics(registry: Registry, node: string): HubObserver {
+export function hubMetrics(registry: Registry, node: string, transports: readonly TransportKind[]): HubObserver {
   const namespaces = new NamespaceLabels();
-  const active = activeConnections(registry, node);
+  const active = activeConnections(registry, node, transports);
   const connections = counter(
     registry,
     'sobranie_connections_total',
@@ -108,14 +109,15 @@ export function hubMetrics(registry: Registry, node: string): HubObserver {
 }
 
 /** By the transport's name. */
-function activeConnections(registry: Registry, node: string): Partial<Record<string, Gauge.Internal<'server_id'>>> {
-  const gauge = (name: string, help: string) => {
-    const child = new Gauge({ name, help, labelNames: ['server_id'], registers: [registry] }).labels(node);
+function activeConnections(
+  registry: Registry,
+  node: string,
+  transports: readonly TransportKind[],
+): Partial<Record<string, Gauge.Internal<'server_id'>>> {
+  const gauges = transports.map(({ name, active }) => {
+    const child = new Gauge({ ...active, labelNames: ['server_id'], registers: [registry] }).labels(node);
     child.set(0);
-    return child;
-  };
-  return {
-    websocket: gauge('sobranie_ws_connections_active', 'Open WebSocket connections'),
-    sse: gauge('sobranie_sse_connections_active', 'Open event streams'),
-  };
+    return [name, child] as const;
+  });
+  return Object.fromEntries(gauges);
 }

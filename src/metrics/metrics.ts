@@ -6,6 +6,7 @@
 
 import { Counter, Gauge, Registry, type Aggregator } from 'prom-client';
 import type { HubObserver, SyncObserver } from '../core/observer.ts';
+import type { TransportKind } from '../core/outlet.ts';
 import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
 import { hubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
@@ -68,12 +69,19 @@ export interface Metrics extends HubObserver, SyncObserver, AccessMetrics, Snaps
   close(): void;
 }
 
-export function createMetrics(options: { readonly node: string; readonly version: string }): Metrics {
+export interface MetricsOptions {
+  /** This node's name. */
+  readonly node: string;
+  readonly version: string;
+  readonly transports: readonly TransportKind[];
+}
+
+export function createMetrics(options: MetricsOptions): Metrics {
   const registry = new Registry();
   const closeProcessMetrics = addProcessMetrics(registry, options.node);
   addBuildInfo(registry, options.version);
   return {
-    ...hubMetrics(registry, options.node),
+    ...hubMetrics(registry, options.node, options.transports),
     ...syncMetrics(registry),
     ...accessMetrics(registry),
     ...snapshotMetrics(registry),

@@ -2,7 +2,7 @@
 // group, cursors included, and each stream gets the one shared chunk. Writing each message to each stream on its own
 // is many times slower.
 
-import type { Fanout, Gap, PresencePush } from '../core/outlet.ts';
+import type { Fanout, Gap, PresencePush, TransportKind } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { CursorWriter } from '../protocol/cursor.ts';
 import { encodeFrame } from '../protocol/frames.ts';
@@ -14,6 +14,11 @@ const encoder = new TextEncoder();
 
 /** The transport's name. */
 export const sse = 'sse';
+
+export const eventStreams: TransportKind = {
+  name: sse,
+  active: { name: 'sobranie_sse_connections_active', help: 'Open event streams' },
+};
 
 /** An event stream, as the fan-out sees it. */
 export interface FannedOut {

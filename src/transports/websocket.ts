@@ -3,7 +3,7 @@
 
 import type { ServerWebSocket } from 'bun';
 import type { Identity } from '../core/access.ts';
-import type { Fanout, Gap, Outlet, PresencePush } from '../core/outlet.ts';
+import type { Fanout, Gap, Outlet, PresencePush, TransportKind } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
 import type { Sessions } from '../core/sessions.ts';
@@ -26,6 +26,11 @@ export interface ConnectionStart {
 
 /** The transport's name. */
 export const websocket = 'websocket';
+
+export const webSockets: TransportKind = {
+  name: websocket,
+  active: { name: 'sobranie_ws_connections_active', help: 'Open WebSocket connections' },
+};
 
 const tooBigReason = 'Received too big message';
 

@@ -2,6 +2,7 @@
 
 import { afterEach, expect, test } from 'bun:test';
 import { createMetrics, type Metrics } from '../../src/metrics/metrics.ts';
+import { transportKinds } from '../../src/app/transports.ts';
 import { countedBy, renderTogether } from '../../src/metrics/together.ts';
 import { namespacesMax } from '../../src/metrics/namespace-labels.ts';
 import { until } from '../support/tcp-client.ts';
@@ -12,7 +13,7 @@ afterEach(() => {
 });
 
 function create(): Metrics {
-  const metrics = createMetrics({ node: 'n1', version: '1.2.3' });
+  const metrics = createMetrics({ node: 'n1', version: '1.2.3', transports: transportKinds });
   open.push(metrics);
   return metrics;
 }
@@ -128,7 +129,10 @@ test('two servers in one process count apart', async () => {
 });
 
 test('several processes answer as one: what they count is summed, and what has ended stays counted', async () => {
-  const [one, two] = [createMetrics({ node: 'm-1', version: '1' }), createMetrics({ node: 'm-2', version: '1' })];
+  const [one, two] = [
+    createMetrics({ node: 'm-1', version: '1', transports: transportKinds }),
+    createMetrics({ node: 'm-2', version: '1', transports: transportKinds }),
+  ];
   open.push(one, two);
   one.readFrom({ subscriptions: () => 2, relayLeader: () => true, databaseUp: () => true, outboxPending: () => 5 });
   two.readFrom({

@@ -4,6 +4,7 @@
 import { engines } from '../../../src/app/engines.ts';
 import { closeCodes, errorCodes } from '../../../src/protocol/codes.ts';
 import { metricsTable } from '../../../src/metrics/table.ts';
+import { transportKinds } from '../../../src/app/transports.ts';
 import { settingsList } from '../../../src/settings/table.ts';
 import { finding, type Finding } from './finding.ts';
 import type { SourceFile } from './source-files.ts';
@@ -43,7 +44,7 @@ function literalsOf(files: Files, path: string, pattern: RegExp): string[] {
 
 /** Documents whose part between `<!-- generated -->` and `<!-- /generated -->` is not what the code makes of it. */
 export function outdatedDocuments(files: Files): Finding[] {
-  const documents = { 'docs/settings.md': settingsList(engines), 'docs/metrics.md': metricsTable() };
+  const documents = { 'docs/settings.md': settingsList(engines), 'docs/metrics.md': metricsTable(transportKinds) };
   return Object.entries(documents).flatMap(([path, generated]) => {
     const document = files.get(path);
     if (document === undefined) return [`${path} does not exist`];

@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import type { Access } from '../../../src/core/access.ts';
 import type { SyncAdapter } from '../../../src/core/sync-adapter.ts';
 import { createMetrics } from '../../../src/metrics/metrics.ts';
+import { transportKinds } from '../../../src/app/transports.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import { createHub, HandClock, idle, memoryAdapter, type Connected } from '../../support/hub.ts';
 
@@ -49,7 +50,7 @@ test('whatever fails while it opens, every count is as it was, and everyone hear
     fc.asyncProperty(fc.array(step, { minLength: 3, maxLength: 25, size: 'max' }), async (steps) => {
       let fault: Fault = 'none';
       const clock = new HandClock();
-      const metrics = createMetrics({ node: 'n', version: '0' });
+      const metrics = createMetrics({ node: 'n', version: '0', transports: transportKinds });
       const access: Pick<Access, 'may'> = {
         may: async (_identity, _action, channel) => {
           await idle();
