@@ -41,6 +41,7 @@ export type IntoAdapterPorts = Pick<DestinationPorts, 'sql' | 'publish' | 'settl
 
 /** Channels of templates that are known to be written down; past this many, they are written down again. */
 const knownMax = 50_000;
+const sliceBytesMax = 1 << 20;
 
 export class IntoAdapter implements Destination {
   readonly #ports: IntoAdapterPorts;
@@ -104,9 +105,13 @@ export class IntoAdapter implements Destination {
 
   async #publish(rows: readonly (OutboxRow & { channel: string })[]): Promise<void> {
     const source = await this.#knowSource();
-    // All at once and in order, so that the log takes them in order and in few round trips.
-    await Promise.all(rows.map((row) => this.#publishRow(row, source)));
-    await this.#ports.settled();
+    for (let from = 0; from < rows.length;) {
+      const next = sliceEnd(rows, from);
+      // All at once and in order, so that the log takes them in order and in few round trips.
+      await Promise.all(rows.slice(from, next).map((row) => this.#publishRow(row, source)));
+      await this.#ports.settled();
+      from = next;
+    }
   }
 
   async #publishRow(row: OutboxRow & { channel: string }, source: string): Promise<void> {
@@ -135,6 +140,14 @@ export class IntoAdapter implements Destination {
     if (row === undefined) throw new Error('the table realtime.log is empty');
     return row.epoch;
   }
+}
+
+/** A batch may hold more than may wait for a socket, so it is published in slices: the end of the one that begins here. */
+function sliceEnd(rows: readonly OutboxRow[], from: number): number {
+  let bytes = 0;
+  let end = from;
+  while (end < rows.length && bytes < sliceBytesMax) bytes += rows[end++]?.data.length ?? 0;
+  return end;
 }
 
 function hasChannel<R extends OutboxRow>(row: R): row is R & { channel: string } {

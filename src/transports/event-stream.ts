@@ -250,8 +250,9 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     if (this.#ended) return;
     const controller = this.#controller;
     this.end(1006);
-    // An error resets the connection and frees what is queued, which a close would still send.
-    controller?.error(new Error('the client reads too slowly'));
+    // An error resets the connection and frees what is queued, which a close would still send. The runtime prints one
+    // that says anything.
+    controller?.error();
   }
 
   #writeText(text: string): void {

@@ -3,8 +3,8 @@
 // Most of the time nothing is read. The relay and the appender of this process hand over what they have just committed,
 // notifications what other nodes have. If that follows directly on what was delivered, it goes on to the hub at once.
 // Only what was missed, or was too large for a notification, is read from the table: rows after the last delivered
-// `seq`. Numbers are given out behind a fence, so a lower one never appears later. Between two batches the reader waits
-// for the sockets.
+// `seq`. Numbers are given out behind a fence, so a lower one never appears later. Whenever sockets lag, also within a
+// batch, the reader waits for them.
 
 import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
@@ -147,9 +147,8 @@ export class PostgresReader {
     while (!this.#closed) {
       const rows = this.#nextHanded();
       if (rows === undefined) return this.#handed.length > 0 || this.#behind ? this.#readPage() : undefined;
-      this.#deliver(rows);
-      const settled = this.#events.settled();
-      if (settled instanceof Promise) return settled;
+      const settled = this.#deliver(rows);
+      if (settled !== undefined) return settled;
     }
     return undefined;
   }
@@ -181,20 +180,21 @@ export class PostgresReader {
       if (this.#closed) return;
       const outdated = filter !== undefined && version !== this.#interestVersion;
       if (outdated || restarts !== this.#restarts) this.#behind = true;
-      else this.#takePage(page.rows, page.seq, handed);
+      else await this.#takePage(page.rows, page.seq, handed);
     } catch (error) {
       this.#options.log('the log could not be read; trying again', error);
       this.#options.observer.failed(this.#options.name);
       await this.#options.clock.sleep(backoffMs(this.#failures++, backoff, this.#options.clock));
       this.#behind = true;
     }
-    await this.#events.settled();
   }
 
   /** `handed`: so many hand-overs were there before the page was read. */
-  #takePage(rows: readonly LogRow[], seq: number, handed: number): void {
+  async #takePage(rows: readonly LogRow[], seq: number, handed: number): Promise<void> {
     if (rows.length > 0) {
-      this.#deliver(rows);
+      const restarts = this.#restarts;
+      await this.#deliver(rows);
+      if (restarts !== this.#restarts) return;
       // There may be more; the read after the last page finds nothing and ends it.
       this.#behind = true;
     }
@@ -213,19 +213,36 @@ export class PostgresReader {
     this.#settleBacklog(-dropped.reduce((sum, rows) => sum + rows.length, 0));
   }
 
-  #deliver(rows: readonly LogRow[]): void {
+  /** Stops where sockets are to be waited for: a batch may hold more than may wait for one. Then answers the rest. */
+  #deliver(rows: readonly LogRow[], from = 0): Promise<void> | undefined {
     const { observer, name, clock } = this.#options;
     let count = 0;
-    for (const row of rows) {
+    let settled: void | Promise<void> = undefined;
+    let next = from;
+    for (; next < rows.length && settled === undefined; next++) {
+      const row = rows[next];
+      if (row === undefined) break;
       this.#last = Math.max(this.#last, row.seq);
-      if (!this.#interest.has(row.channel)) continue;
-      this.#events.publication(toPublication(row));
-      count++;
+      if (this.#interest.has(row.channel)) {
+        this.#events.publication(toPublication(row));
+        count++;
+      }
+      settled = this.#events.settled();
     }
-    const oldest = rows[0];
-    if (count === 0 || oldest === undefined) return;
-    observer.message(name, 'in', count);
-    observer.delay(name, Math.max(0, clock.now() - oldest.at) / 1_000);
+    const oldest = rows[from];
+    if (count > 0 && oldest !== undefined) {
+      observer.message(name, 'in', count);
+      observer.delay(name, Math.max(0, clock.now() - oldest.at) / 1_000);
+    }
+    return settled === undefined ? undefined : this.#deliverRest(rows, next, settled);
+  }
+
+  async #deliverRest(rows: readonly LogRow[], from: number, settled: Promise<void>): Promise<void> {
+    const restarts = this.#restarts;
+    await settled;
+    // Of another log, or for nobody.
+    if (this.#closed || restarts !== this.#restarts) return;
+    await this.#deliver(rows, from);
   }
 
   #settleBacklog(change: number): void {
