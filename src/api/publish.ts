@@ -2,12 +2,20 @@
 // the hub and of the cluster, and decides nothing.
 
 import { Elysia, t } from 'elysia';
-import { keyOf } from '../core/access.ts';
+import { anonymous, keyOf } from '../core/access.ts';
 import type { Cluster } from '../core/cluster.ts';
 import { backendReader } from '../core/history-reads.ts';
 import type { Hub } from '../core/hub.ts';
-import { historyLimitDefault, historyLimitMax, isIdempotencyKey, keyLengthMax } from '../protocol/commands.ts';
-import { historyFrame } from '../protocol/frames.ts';
+import type { Snapshots } from '../core/snapshot.ts';
+import {
+  beforeShape,
+  historyLimitDefault,
+  historyLimitMax,
+  isBefore,
+  isIdempotencyKey,
+  keyLengthMax,
+} from '../protocol/commands.ts';
+import { historyFrame, olderFrame } from '../protocol/frames.ts';
 import { memberText, singleLine } from '../protocol/json-text.ts';
 import { isPosition, type Position } from '../protocol/position.ts';
 import { channelPart, isServerChannel } from '../protocol/channel.ts';
@@ -20,6 +28,7 @@ import type { ServerAccess } from './server-access.ts';
 
 export interface ApiOptions {
   readonly hub: Hub;
+  readonly snapshots: Snapshots;
   readonly messageBytesMax: number;
   readonly cluster: Cluster;
   readonly serverAccess: ServerAccess;
@@ -61,7 +70,7 @@ interface Published {
   readonly offset?: number;
 }
 
-export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClosed }: ApiOptions): Elysia {
+export function apiRoutes({ hub, snapshots, messageBytesMax, cluster, serverAccess, isClosed }: ApiOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-api', prefix: '/realtime' })
     .post(
       '/publish',
@@ -136,16 +145,26 @@ export function apiRoutes({ hub, messageBytesMax, cluster, serverAccess, isClose
         const user = await serverAccess.require(request, 'history', [channel]);
         const query = queryOf(request);
         const range = { since: sinceOf(query), limit: limitOf(query, historyLimits) };
-        const page = await hub.history(channel, range, user?.user ?? backendReader);
-        const messages = page.publications.map((publication) => publication.frame);
-        return new Response(historyFrame(undefined, channel, page.head, messages, page.complete), {
-          headers: { 'content-type': 'application/json; charset=utf-8' },
-        });
+        const before = beforeOf(query);
+        const account = user?.user ?? backendReader;
+        const page = await hub.history(channel, before === undefined ? range : { limit: 1 }, account);
+        let frame: string;
+        if (before === undefined) {
+          const messages = page.publications.map((publication) => publication.frame);
+          frame = historyFrame(undefined, channel, page.head, messages, page.complete);
+        } else {
+          const { limit } = range;
+          const older = await snapshots.older(channel, { identity: user ?? anonymous, account, before, limit });
+          frame = olderFrame(undefined, channel, page.head, older.rows, older.complete);
+        }
+        return new Response(frame, { headers: { 'content-type': 'application/json; charset=utf-8' } });
       },
       {
         detail: {
           summary: 'A stretch of a channel’s history',
-          description: 'Query: limit; epoch and offset together read what follows that position.',
+          description:
+            'Query: limit; epoch and offset together read what follows that position; before reads rows that are older ' +
+            'than the history, where a rule says which.',
           tags: ['api'],
         },
       },
@@ -203,6 +222,16 @@ function idempotencyKey(request: Request, key: string | undefined): string | und
     throw new RealtimeError('bad_request', `An idempotency key has 1 to ${keyLengthMax} characters.`);
   }
   return given;
+}
+
+function beforeOf(query: URLSearchParams): string | undefined {
+  const before = query.get('before') ?? undefined;
+  if (before === undefined) return undefined;
+  if (!isBefore(before)) throw new RealtimeError('bad_request', beforeShape);
+  if (query.has('epoch') || query.has('offset')) {
+    throw new RealtimeError('bad_request', 'Give either "before", or "epoch" and "offset".');
+  }
+  return before;
 }
 
 function sinceOf(query: URLSearchParams): Position | undefined {

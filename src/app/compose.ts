@@ -211,6 +211,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   const app = createServer({
     settings,
     hub,
+    snapshots,
     sessions,
     subscribing,
     failures,

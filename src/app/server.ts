@@ -10,6 +10,7 @@ import type { Subscribing } from '../core/subscribing.ts';
 import type { Clock } from '../time/clock.ts';
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
+import type { Snapshots } from '../core/snapshot.ts';
 import type { Metrics, RenderedMetrics } from '../metrics/metrics.ts';
 import { Admission } from '../transports/admission.ts';
 import { RefusalLog } from '../transports/refusal-log.ts';
@@ -39,6 +40,7 @@ import type { Shutdown } from './shutdown.ts';
 export interface ServerParts {
   readonly settings: Settings;
   readonly hub: Hub;
+  readonly snapshots: Snapshots;
   readonly sessions: Sessions;
   readonly subscribing: Subscribing;
   readonly failures: Failures;
@@ -168,6 +170,7 @@ export function createServer(parts: ServerParts): Elysia {
     const ticketing = ticketRoutes({ tickets, serverAccess, origins, tokens, isClosed: isShuttingDown });
     const api = apiRoutes({
       hub,
+      snapshots: parts.snapshots,
       messageBytesMax: settings.maxMessageBytes,
       cluster: parts.cluster,
       serverAccess,

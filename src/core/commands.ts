@@ -1,7 +1,15 @@
 // What each command of a connection does. One object serves all sessions, which hand it one command at a time.
 
 import { isRefused, type Command } from '../protocol/commands.ts';
-import { directFrame, encodeFrame, historyFrame, presenceFrame, publishedFrame, withId } from '../protocol/frames.ts';
+import {
+  directFrame,
+  encodeFrame,
+  historyFrame,
+  olderFrame,
+  presenceFrame,
+  publishedFrame,
+  withId,
+} from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Clock } from '../time/clock.ts';
@@ -14,9 +22,11 @@ import { refusalError, type Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
 import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
 import type { Presence } from './presence.ts';
+import type { Snapshots } from './snapshot.ts';
 import type { Subscribing } from './subscribing.ts';
 
 type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
+type Older = Pick<Of<'history'>, 'id' | 'channel' | 'limit'> & { readonly before: string | number };
 
 /** Nobody else waits for these, and there may be many. */
 const historyPollMs = 50;
@@ -26,6 +36,7 @@ const largeReply = 128 << 10;
 export interface CommandsOptions {
   readonly hub: Hub;
   readonly subscribing: Subscribing;
+  readonly snapshots: Snapshots;
   readonly denials: Denials;
   readonly access: Access;
   readonly presence: Presence;
@@ -163,18 +174,35 @@ export class Commands {
     await this.#options.denials.leaveDenied(connection);
   }
 
-  async #history(connection: Connection, { id, channel, since, limit }: Of<'history'>): Promise<void> {
+  async #history(connection: Connection, { id, channel, since, before, limit }: Of<'history'>): Promise<void> {
     await this.#untilRead(connection);
     if (connection.closed) return;
     // After the wait, which may be long: the right may have ended in it.
     if (!(await this.#options.access.may(connection.identity, 'history', channel, connection.account)))
       throw new RealtimeError('forbidden');
-    const page = await this.#options.hub.history(channel, { since, limit }, connection.account);
-    const messages = page.publications.map((publication) => publication.frame);
-    const frame = historyFrame(id, channel, page.head, messages, page.complete);
+    const frame =
+      before === undefined
+        ? await this.#messages(connection, { id, channel, since, limit })
+        : await this.#older(connection, { id, channel, before, limit });
     connection.outlet.send('history', frame);
     // Several in one packet would hold everybody up for as long as all of them take to write.
     if (frame.length > largeReply) await this.#options.clock.sleep(0);
+  }
+
+  async #messages(
+    { account }: Connection,
+    { id, channel, since, limit }: Omit<Of<'history'>, 'type'>,
+  ): Promise<string> {
+    const page = await this.#options.hub.history(channel, { since, limit }, account);
+    const messages = page.publications.map((publication) => publication.frame);
+    return historyFrame(id, channel, page.head, messages, page.complete);
+  }
+
+  async #older({ identity, account }: Connection, { id, channel, before, limit }: Older): Promise<string> {
+    const { hub, snapshots } = this.#options;
+    const { head } = await hub.history(channel, { limit: 1 }, account);
+    const { rows, complete } = await snapshots.older(channel, { identity, account, before, limit });
+    return olderFrame(id, channel, head, rows, complete);
   }
 
   async #presence(connection: Connection, { id, channel, data, limit }: Of<'presence'>): Promise<void> {

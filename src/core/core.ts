@@ -81,6 +81,7 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
   const commands = new Commands({
     hub,
     subscribing,
+    snapshots,
     denials,
     access,
     presence,

@@ -41,15 +41,35 @@ export interface SnapshotWish {
   readonly isUsable: (snapshot: Snapshot) => boolean;
 }
 
+export interface OlderWish {
+  readonly identity: Identity;
+  readonly account: string;
+  readonly before: string | number;
+  readonly limit: number;
+}
+
+export interface OlderPage {
+  /** JSON texts on one line, at most `limit`. */
+  readonly rows: readonly string[];
+  /** There are no more. */
+  readonly complete: boolean;
+}
+
 export interface Snapshots {
   /** Whether a rule says which rows the channel describes. */
   has(channel: string): boolean;
   /** Rejects with `unavailable` when they cannot be read. */
   take(channel: SnapshotChannel, wish: SnapshotWish): Promise<Snapshot>;
+  /**
+   * Rows that are older than the channel's history. Rejects with `unavailable` when they cannot be read, with
+   * `bad_request` when no rule says which they are, or when `before` makes no sense to the rule.
+   */
+  older(channel: string, wish: OlderWish): Promise<OlderPage>;
 }
 
 /** A node without a database to read from. */
 export const noSnapshots: Snapshots = {
   has: () => false,
   take: () => Promise.reject(new Error('there are no snapshots here')),
+  older: () => Promise.reject(new Error('there are no snapshots here')),
 };

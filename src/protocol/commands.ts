@@ -48,6 +48,8 @@ export interface HistoryCommand extends Identified {
   readonly type: 'history';
   readonly channel: ChannelName;
   readonly since?: Position | undefined;
+  /** Rows that come before this one are wanted, not publications. */
+  readonly before?: string | number | undefined;
   readonly limit: number;
 }
 
@@ -91,6 +93,7 @@ export const commandIdLengthMax = 64;
 export const keyLengthMax = 64;
 export const historyLimitDefault = 100;
 export const historyLimitMax = 1_000;
+export const beforeLengthMax = 256;
 /** Of one `subscribe` command. */
 export const subscribeChannelsMax = 1_000;
 export const presenceLimitDefault = 1_000;
@@ -246,7 +249,18 @@ function readChannelCommand(
   if (typeof limit !== 'number' || !Number.isInteger(limit) || limit < 1 || limit > historyLimitMax) {
     return refused(id, channel, 'bad_request', `"limit" is a whole number from 1 to ${historyLimitMax}.`);
   }
-  return { type, id, channel, since, limit };
+  const before = frame.before ?? undefined;
+  if (before === undefined) return { type, id, channel, since, limit };
+  if (since !== undefined) return refused(id, channel, 'bad_request', 'Give either "since" or "before".');
+  if (!isBefore(before)) return refused(id, channel, 'bad_request', beforeShape);
+  return { type, id, channel, before, limit };
+}
+
+export const beforeShape = `"before" is a number, or a text of 1 to ${beforeLengthMax} characters without NUL.`;
+
+export function isBefore(value: unknown): value is string | number {
+  if (typeof value === 'number') return Number.isFinite(value);
+  return typeof value === 'string' && value !== '' && value.length <= beforeLengthMax && !value.includes('\u0000');
 }
 
 function readPresence(

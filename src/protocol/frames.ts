@@ -75,6 +75,8 @@ export interface HistoryFrame {
   /** The channel's head. */
   readonly offset: number;
   readonly messages: readonly MessageFrame[];
+  /** With `before`: the rows that come before it, the nearest first. */
+  readonly rows?: readonly unknown[];
   readonly complete: boolean;
 }
 
@@ -234,6 +236,18 @@ export function historyFrame(
 export function snapshotFrame(channel: string, rows: readonly string[], position: Position, more: boolean): string {
   const end = `"epoch":${JSON.stringify(position.epoch)},"offset":${position.offset},"more":${more}}`;
   return `{"type":"snapshot","channel":"${channel}","rows":[${rows.join(',')}],${end}`;
+}
+
+/** Rows that are older than the history; JSON texts on one line. */
+export function olderFrame(
+  id: CommandId | undefined,
+  channel: string,
+  head: Position,
+  rows: readonly string[],
+  complete: boolean,
+): string {
+  const start = `{"type":"history"${idMember(id)},"channel":"${channel}","epoch":${JSON.stringify(head.epoch)}`;
+  return `${start},"offset":${head.offset},"messages":[],"rows":[${rows.join(',')}],"complete":${complete}}`;
 }
 
 /** A list of members as it goes out: `members` is a JSON array as text, which may be shared by many replies. */

@@ -63,6 +63,16 @@ export type RowsQuery = SqlQuery | { readonly toSQL: () => SqlQuery };
  */
 export type SnapshotRows = (request: RowsRequest) => RowsQuery | Promise<SqlQuery>;
 
+export interface OlderRequest extends RowsRequest {
+  /** What the client named: the key, or the place, of the oldest row that it has. It may name anything. */
+  readonly before: string | number;
+  /** Rows at most: one more than the client wants, which tells whether there are more. What exceeds it is cut off. */
+  readonly limit: number;
+}
+
+/** Says which rows come before one that the client has, the nearest first. */
+export type OlderRows = (request: OlderRequest) => RowsQuery | Promise<SqlQuery>;
+
 /** A rule as `realtime.config.ts` writes it. */
 export interface RuleConfig {
   /** A channel name with `*` for any characters and `{name}` for a part: `ephemeral:*`, `user:{sub}`, `*`. */
@@ -77,6 +87,8 @@ export interface RuleConfig {
   readonly authorize?: Authorize;
   /** The rows that a subscription with `snapshot: true` begins with. */
   readonly snapshot?: SnapshotRows;
+  /** The rows that `history` with `before` answers: what is older than the history that is kept. */
+  readonly older?: OlderRows;
   /** Connections subscribed to one channel, on all nodes; one more is refused. Default: any number. */
   readonly subscribersMax?: number;
   /** Members of one channel's presence, on all nodes; one more is refused. Default: 10,000. */

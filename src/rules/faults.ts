@@ -15,6 +15,7 @@ const ruleMembers = [
   'allow',
   'authorize',
   'snapshot',
+  'older',
   'subscribersMax',
   'membersMax',
   'join',
@@ -76,6 +77,8 @@ function checkRule(report: Report, where: string, rule: unknown): ChannelPattern
     report(`${where}.join: 'always' needs one channel for each token, and * stands for many`);
   }
   checkRows(report, where, rule['snapshot'], recoverable);
+  const { older } = rule;
+  if (older !== undefined && typeof older !== 'function') report(`${where}.older: is not a function`);
   if (authorize !== undefined && typeof authorize !== 'function') report(`${where}.authorize: is not a function`);
   const allow = objectMember(report, `${where}.allow`, rule['allow'], actions);
   for (const action of actions) checkWho(report, where, action, allow?.[action], rule, pattern);

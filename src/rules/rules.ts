@@ -6,6 +6,7 @@ import {
   actions,
   type Action,
   type Authorize,
+  type OlderRows,
   type RealtimeConfig,
   type RuleConfig,
   type SnapshotRows,
@@ -51,6 +52,7 @@ const rememberedMax = 1_000;
 export interface RowsRule {
   readonly pattern: ChannelPattern;
   readonly snapshot: SnapshotRows | undefined;
+  readonly older: OlderRows | undefined;
 }
 
 interface Rule extends RowsRule {
@@ -67,6 +69,7 @@ function compileRule(config: RuleConfig): Rule {
     pattern,
     isJoined: config.join === 'always',
     snapshot: config.snapshot,
+    older: config.older,
     log: {
       pattern: pattern.source,
       recoverable,

@@ -63,18 +63,33 @@ export class DatabaseRows {
 
   /** Rejects with the database's error, or with what is too much. */
   async read(channel: string, query: SqlQuery): Promise<SeenRows> {
-    const { timeoutMs } = this.#limits;
-    const settings = { ...printing, statement_timeout: String(timeoutMs), lock_timeout: String(timeoutMs) };
     return await this.#sql.begin('isolation level repeatable read read only', async (transaction) => {
       const [seen] = await transaction<{ snapshot: string; pending: boolean }[]>`
         SELECT pg_current_snapshot()::text AS snapshot, EXISTS (
           SELECT FROM realtime.outbox o WHERE o.channel = ${channel} OR strpos(o.channel, '{') > 0
         ) AS pending,
-          (SELECT count(set_config(s.key, s.value, true)) FROM json_each_text(${JSON.stringify(settings)}::text::json) s)`;
+          (SELECT count(set_config(s.key, s.value, true)) FROM json_each_text(${this.#settings}::text::json) s)`;
       if (seen === undefined) throw new Error('the database did not say which snapshot it took');
-      const { rows, bytes } = await this.#rows(transaction, query);
+      const { rowsMax } = this.#limits;
+      const { rows, bytes } = await this.#rows(transaction, query, rowsMax + 1);
+      if (rows.length > rowsMax) throw new Error(`there are more than ${rowsMax} rows: give the query a limit`);
       return { rows, bytes, snapshot: seen.snapshot, isPending: seen.pending };
     });
+  }
+
+  /** The first rows, `rowsMax` at most, of a query alone. Rejects as `read` does. */
+  async page(query: SqlQuery, rowsMax: number): Promise<readonly string[]> {
+    return await this.#sql.begin('isolation level repeatable read read only', async (transaction) => {
+      await transaction`
+        SELECT set_config(s.key, s.value, true) FROM json_each_text(${this.#settings}::text::json) s`;
+      return (await this.#rows(transaction, query, rowsMax)).rows;
+    });
+  }
+
+  /** Of each transaction, as JSON. */
+  get #settings(): string {
+    const timeout = String(this.#limits.timeoutMs);
+    return JSON.stringify({ ...printing, statement_timeout: timeout, lock_timeout: timeout });
   }
 
   /** Whether changes of the channel that the snapshot sees still wait for the relay. */
@@ -88,8 +103,8 @@ export class DatabaseRows {
     return row?.pending === true;
   }
 
-  async #rows(transaction: Transaction, query: SqlQuery): Promise<{ rows: string[]; bytes: number }> {
-    const { rowsMax, bytesMax } = this.#limits;
+  async #rows(transaction: Transaction, query: SqlQuery, rowsMax: number): Promise<{ rows: string[]; bytes: number }> {
+    const { bytesMax } = this.#limits;
     const params = query.params as never[];
     const described = await transaction.unsafe(`SELECT * FROM (${query.sql}\n) q`, params).describe();
     const columns = described.columns as unknown as readonly Column[];
@@ -97,13 +112,12 @@ export class DatabaseRows {
     const names = columns.map((_column, index) => `c${index + 1}`).join(', ');
     const expressions = await this.#print(transaction, columns);
     const text = `SELECT row_to_json(r)::text AS row FROM (${query.sql}\n) q (${names})
-      CROSS JOIN LATERAL (SELECT ${expressions}) r LIMIT ${rowsMax + 1}`;
+      CROSS JOIN LATERAL (SELECT ${expressions}) r LIMIT ${rowsMax}`;
     const rows: string[] = [];
     let bytes = 0;
     for await (const portionOfRows of transaction.unsafe<{ row: string }[]>(text, params).cursor(portion)) {
       for (const { row } of portionOfRows) {
         bytes += row.length;
-        if (rows.length === rowsMax) throw new Error(`there are more than ${rowsMax} rows: give the query a limit`);
         if (bytes > bytesMax) throw new Error(`the rows have more than ${bytesMax} bytes: give the query a limit`);
         rows.push(singleLine(row));
       }

@@ -9,12 +9,14 @@
 //
 // Whoever asks with the same query and parameters shares the rows, and so does whoever comes within a second after.
 
-import type { Snapshot, SnapshotChannel, Snapshots, SnapshotWish } from '../core/snapshot.ts';
+import type { Identity } from '../core/access.ts';
+import type { OlderPage, OlderWish, Snapshot, SnapshotChannel, Snapshots, SnapshotWish } from '../core/snapshot.ts';
 import { Turns } from '../core/turns.ts';
 import type { Position } from '../protocol/position.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { snapshotFrame } from '../protocol/frames.ts';
-import type { SqlQuery } from '../rules/config.ts';
+import type { RowsQuery, RowsRequest, SqlQuery } from '../rules/config.ts';
+import type { ChannelPattern } from '../rules/pattern.ts';
 import type { RowsRule } from '../rules/rules.ts';
 import type { Clock } from '../time/clock.ts';
 import { within } from '../time/within.ts';
@@ -66,9 +68,9 @@ export class DatabaseSnapshots implements Snapshots {
   async take(channel: SnapshotChannel, wish: SnapshotWish): Promise<Snapshot> {
     const { observe } = this.#ports;
     try {
-      const query = await this.#query(channel.name, wish);
-      const key = keyOf(channel.name, query);
-      const { snapshot, isNew } = await this.#shared.get(key, wish.isUsable, () => this.#inTurn(channel, query, wish));
+      const query = await this.#rowsQuery(channel.name, wish);
+      const read = () => this.#inTurn(wish.account, () => this.#read(channel, query));
+      const { snapshot, isNew } = await this.#shared.get(keyOf(channel.name, query), wish.isUsable, read);
       observe(isNew ? 'taken' : 'shared');
       return snapshot;
     } catch (error) {
@@ -95,20 +97,38 @@ export class DatabaseSnapshots implements Snapshots {
     this.#unreported = 0;
   }
 
-  async #query(channel: string, { identity }: SnapshotWish): Promise<SqlQuery> {
-    const { pattern, snapshot } = this.#ports.rowsOf(channel);
-    if (snapshot === undefined) throw new Error('no rule says which rows the channel has');
-    const { user, claims = {} } = identity;
-    const answer = snapshot({ user, claims, channel, captures: pattern.capture(channel), sql });
-    // A query builder's query is no promise, but would run if it were awaited.
-    if (!(answer instanceof Promise)) return queryOf(answer);
-    return queryOf(await within(answer, this.#timeoutMs, 'the rule’s snapshot function'));
+  async older(channel: string, { identity, account, before, limit }: OlderWish): Promise<OlderPage> {
+    const { pattern, older } = this.#ports.rowsOf(channel);
+    if (older === undefined) throw new RealtimeError('bad_request', `No rule says which rows are older in ${channel}.`);
+    try {
+      const request = requestOf(channel, pattern, identity);
+      // One more than is wanted says that there are more.
+      const query = await this.#query(older({ ...request, before, limit: limit + 1 }));
+      const rows = await this.#inTurn(account, () => this.#ports.rows.page(query, limit + 1));
+      return { rows: rows.slice(0, limit), complete: rows.length <= limit };
+    } catch (error) {
+      if (isBadValue(error)) throw new RealtimeError('bad_request', '"before" names no row.', { cause: error });
+      this.#report(channel, error);
+      throw new RealtimeError('unavailable', 'The rows of this channel cannot be read now.', { cause: error });
+    }
   }
 
-  async #inTurn(channel: SnapshotChannel, query: SqlQuery, { account }: SnapshotWish): Promise<Snapshot> {
+  async #rowsQuery(channel: string, { identity }: SnapshotWish): Promise<SqlQuery> {
+    const { pattern, snapshot } = this.#ports.rowsOf(channel);
+    if (snapshot === undefined) throw new Error('no rule says which rows the channel has');
+    return this.#query(snapshot(requestOf(channel, pattern, identity)));
+  }
+
+  /** A query builder's query is no promise, but would run if it were awaited. */
+  async #query(answer: RowsQuery | Promise<SqlQuery>): Promise<SqlQuery> {
+    if (!(answer instanceof Promise)) return queryOf(answer);
+    return queryOf(await within(answer, this.#timeoutMs, 'the rule’s function'));
+  }
+
+  async #inTurn<Value>(account: string, work: () => Promise<Value>): Promise<Value> {
     await this.#turns.take(account);
     try {
-      return await this.#read(channel, query);
+      return await work();
     } finally {
       this.#turns.give(account);
     }
@@ -171,6 +191,16 @@ async function windowOf(
     reached = { epoch: last.epoch, offset: last.offset };
   }
   return { position, heldUpTo };
+}
+
+function requestOf(channel: string, pattern: ChannelPattern, { user, claims = {} }: Identity): RowsRequest {
+  return { user, claims, channel, captures: pattern.capture(channel), sql };
+}
+
+/** The database could not read a value as what it should be: SQLSTATE 22, a data exception. */
+function isBadValue(error: unknown): boolean {
+  const { code } = error as { readonly code?: unknown };
+  return typeof code === 'string' && code.startsWith('22');
 }
 
 function keyOf(channel: string, { sql: text, params }: SqlQuery): string {

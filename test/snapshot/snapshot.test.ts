@@ -10,7 +10,7 @@ import { RowsBelief } from '../support/rows-belief.ts';
 import { TestRules } from '../support/rules-file.ts';
 import { until } from '../support/tcp-client.ts';
 import { secret, tokenOf } from '../support/tokens.ts';
-import { describeWire, publish, samples } from '../wire/wire.ts';
+import { call, describeWire, publish, samples } from '../wire/wire.ts';
 
 const drizzle = ['drizzle-orm', 'drizzle-orm/pg-core'].map((name) =>
   JSON.stringify(Bun.resolveSync(name, import.meta.dir)),
@@ -31,6 +31,10 @@ rules.writeText(`
     const open = await sql\`true\`;
     return sql\`select id from tasks where room = \${captures.room} and \${open}\`;
   } },
+  { channels: 'old:{room}', allow: { history: 'everyone' }, older: ({ captures, before, limit, sql }) => sql\`
+    select id from tasks where room = \${captures.room} and id < \${before} order by id desc limit \${limit}\` },
+  { channels: 'whole:{room}', recoverable: false, allow: { history: 'everyone' }, older: ({ captures, before, sql }) => sql\`
+    select id from tasks where room = \${captures.room} and id < \${before} order by id desc\` },
   { channels: 'mine', allow: { subscribe: 'everyone' },
     snapshot: ({ user, sql }) => sql\`select \${user}::text as user, count(*) as n from tasks\` },
   { channels: 'counted', allow: { subscribe: 'everyone' },
@@ -215,6 +219,43 @@ describeWire('snapshots', (wire) => {
       expect(await sql`select * from counts`).toHaveLength(0);
     },
   );
+
+  test('history with a row’s key goes back past what is kept, page by page', async () => {
+    const server = await started;
+    const name = room();
+    const first = Math.floor(Math.random() * 1e8) * 10;
+    const ids = Array.from({ length: 7 }, (_, index) => first + index);
+    for (const id of ids) await sql`insert into tasks (id, room) values (${id}, ${name})`;
+    const socket = await wire.socket(server);
+    for (const kind of ['old', 'whole']) {
+      const channel = `${kind}:${name}`;
+      const page = (before: unknown, limit = 3) => socket.request({ type: 'history', channel, before, limit });
+      const seen: number[] = [];
+      for (let before = first + 7; ;) {
+        const { rows, messages, complete } = await page(before);
+        expect(messages).toEqual([]);
+        for (const { id } of rows as { id: number }[]) seen.push((before = id));
+        if (complete === true) break;
+      }
+      expect(seen).toEqual(ids.toReversed());
+      // A key may come as a text, such as one that a number would round.
+      expect((await page(String(first + 1))).rows).toEqual([{ id: first }]);
+      expect(await page('no number')).toMatchObject({ type: 'error', code: 'bad_request' });
+      for (const bad of ['', 'x'.repeat(257), { id: 1 }, true, 'a\u0000b']) {
+        expect(await page(bad)).toMatchObject({ type: 'error', code: 'bad_request' });
+      }
+      expect(
+        await socket.request({ type: 'history', channel, before: 1, since: { epoch: 'e', offset: 1 } }),
+      ).toMatchObject({
+        code: 'bad_request',
+      });
+    }
+    const answer = await call(server, `/realtime/channels/old:${name}/history?before=${first + 2}&limit=1`);
+    expect(answer.body).toMatchObject({ type: 'history', messages: [], rows: [{ id: first + 1 }], complete: false });
+    expect(await socket.request({ type: 'history', channel: `tasks:${name}`, before: 1 })).toMatchObject({
+      code: 'bad_request',
+    });
+  });
 
   test('what is no flag, and a channel without rows, are bad requests', async () => {
     const server = await started;

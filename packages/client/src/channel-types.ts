@@ -46,6 +46,11 @@ export interface PublishOptions extends RequestOptions {
 export interface HistoryOptions extends RequestOptions {
   /** Only what came after it; without, the newest. */
   readonly since?: Position;
+  /**
+   * Rows that come before the one of this key, the nearest first, as `rows`: older than the kept messages, where a rule
+   * of the server says which.
+   */
+  readonly before?: string | number;
   /** 1 to 1,000; 100 unless given. */
   readonly limit?: number;
 }

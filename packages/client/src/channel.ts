@@ -125,8 +125,8 @@ export class Channel<Data = unknown> implements ChannelPort {
    * @example
    * const { messages } = await client.channel('chat:42').history({ limit: 50 });
    */
-  history({ since, limit, ...options }: HistoryOptions = {}): Promise<History<Data>> {
-    return this.#host.connection.request({ type: 'history', channel: this.name, since, limit }, options);
+  history({ since, before, limit, ...options }: HistoryOptions = {}): Promise<History<Data>> {
+    return this.#host.connection.request({ type: 'history', channel: this.name, since, before, limit }, options);
   }
 
   /**

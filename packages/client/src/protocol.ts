@@ -114,6 +114,8 @@ export interface Published extends Reply {
 export interface History<Data = unknown> extends Reply, Position {
   readonly type: 'history';
   readonly messages: readonly Message<Data>[];
+  /** With `before`. */
+  readonly rows?: readonly unknown[];
   readonly complete: boolean;
 }
 
@@ -185,6 +187,7 @@ export type Command = { readonly id?: number | string } & (
       readonly type: 'history';
       readonly channel: string;
       readonly since?: Position | undefined;
+      readonly before?: string | number | undefined;
       readonly limit?: number | undefined;
     }
   | {

@@ -72,7 +72,8 @@ export class StreamLink implements Link {
       case 'presence': {
         const { type, channel, limit } = command;
         const { epoch, offset } = ('since' in command && command.since) || ({} as Partial<Position>);
-        const query = queryOf({ limit, epoch, offset });
+        const before = 'before' in command ? command.before : undefined;
+        const query = queryOf({ limit, epoch, offset, before });
         return void this.#request(command, type, `/realtime/channels/${encodeURIComponent(channel)}/${type}${query}`);
       }
     }
