@@ -8,7 +8,7 @@ import { runToEnd } from './run-to-end.ts';
 const root = new URL('..', import.meta.url).pathname;
 
 /** The client first: the others are built on it. */
-const packages = ['client', 'react', 'tanstack-db'];
+const packages = ['client', 'react', 'tanstack-db', 'server'];
 
 export async function buildPackages(): Promise<void> {
   for (const name of packages) rmSync(join(root, 'packages', name, 'dist'), { recursive: true, force: true });

@@ -26,6 +26,8 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
   { name: 'prometheus', commands: ['promtool'] },
   { name: 'systemd', commands: ['systemd-analyze'] },
+  { name: 'python3', commands: ['python3'] },
+  { name: 'php-cli', commands: ['php'] },
 ];
 
 /**

@@ -35,6 +35,10 @@ const files = [
   'packages/client/src/errors.ts',
   'packages/react/src/index.ts',
   'packages/tanstack-db/src/index.ts',
+  'packages/server/src/backend.ts',
+  'packages/server/src/errors.ts',
+  'packages/server/src/sql.ts',
+  'packages/server/src/token.ts',
 ];
 const items = files.flatMap(itemsOf);
 /** Said in full by their docstrings, or shown with another one. */
@@ -69,11 +73,18 @@ import { liveTable, Sobranie, SobranieError, type Change } from '@sobranie/clien
 import { useChannel, useConnection, useLiveTable, usePresence, useTable } from '@sobranie/react';
 import { sobranieCollection } from '@sobranie/tanstack-db';
 import { createCollection } from '@tanstack/db';
+import { Backend, BackendError, send, signToken, unwatch, watch, type Query } from '@sobranie/server';
 interface Post { title: string }
 interface Message { text: string }
 interface Order { id: number; status: string }
 const known = new Sobranie<{ posts: Change<Post>; orders: Change<Order>; 'chat:*': Message }>('');
 const followed = liveTable(known, 'orders', { key: 'id' });
+declare const knownBackend: Backend;
+declare const apiKey: string;
+declare const secret: string;
+declare const connection: string;
+declare const later: Order[];
+declare const database: { query(query: Query): Promise<unknown> };
 declare const room: string;
 declare const order: Order;
 declare const api: { send(id: number): Promise<void> };
@@ -105,7 +116,7 @@ test('the examples are of the right types', async () => {
   expect(examples.length).toBeGreaterThan(12);
   const paths = examples.map((example, index) => {
     const path = join(folder, `example-${index}.ts`);
-    const own = `${/new Sobranie/.test(example) ? '' : 'const client = known;'}${/const orders/.test(example) ? '' : 'const orders = followed;'}`;
+    const own = `${/new Sobranie/.test(example) ? '' : 'const client = known;'}${/const orders/.test(example) ? '' : 'const orders = followed;'}${/new Backend/.test(example) ? '' : 'const backend = knownBackend;'}`;
     writeFileSync(path, `${prelude}\nexport async function example() {\n${own}\n${example}\n}\n`);
     return path;
   });

@@ -10,7 +10,7 @@ import { patient } from '../support/patience.ts';
 patient();
 
 const root = join(import.meta.dir, '../..');
-const packages = ['client', 'react', 'tanstack-db'];
+const packages = ['client', 'react', 'tanstack-db', 'server'];
 const bytesMax = { core: 8_000, react: 2_000 };
 
 async function run(command: readonly string[], cwd = root): Promise<string> {

@@ -1,5 +1,5 @@
 // The shell lines of the documents are run as they stand, with a real server and database where they name one, and the
-// calls that docs/http.md lists are those that the server describes itself.
+// calls that docs/http.md lists are those that the server describes itself. Blocks call python3 and PHP (php-cli) too.
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { temporaryFolder } from '../support/janitor.ts';
