@@ -11,13 +11,15 @@ export interface AttackOptions {
   readonly seed?: number;
   readonly count: number;
   /** Frames, requests or new connections per second. */
-  readonly perSecond: number;
+  readonly perSecond?: number;
   /** How many connections share the work. */
   readonly sockets?: number;
   /** What connections are opened with, or the channel that is asked for. */
   readonly query?: string;
   /** Every other connection of a crowd is an event stream. */
   readonly mixed?: boolean;
+  /** After so many a stream is content. */
+  readonly bytesEach?: number;
 }
 
 /** What was counted, by name. */
@@ -32,7 +34,7 @@ function say(what: 'ready' | 'done', outcome: Outcome): void {
 /** Calls the step so often per second, in bursts of a hundredth; resolves after the last. A false step is repeated. */
 async function paced(
   count: number,
-  perSecond: number,
+  perSecond = 1_000,
   step: (index: number) => boolean | Promise<boolean>,
 ): Promise<void> {
   const startedAt = performance.now();
@@ -297,6 +299,48 @@ const greedy: Attack = async (url, { count, perSecond, sockets = 16, query = '' 
   return { asked: count, closed };
 };
 
+/** Asks for long histories all at once, each socket for `count` of them, and reads all that comes. */
+const histories: Attack = async (url, { count, sockets = 1, query = '' }) => {
+  let answers = 0;
+  let errors = 0;
+  let bytes = 0;
+  const peers = await welcomed(url, sockets, undefined, (chunk) => {
+    bytes += chunk.length;
+    answers += countOf('"complete":', chunk);
+    errors += countOf('"type":"error"', chunk);
+  });
+  const ask = textFrame(JSON.stringify({ type: 'history', channel: query, limit: 1_000 }));
+  for (const peer of peers) for (let sent = 0; sent < count; sent++) peer.send(ask);
+  const deadline = performance.now() + 60_000;
+  while (answers + errors < count * sockets && performance.now() < deadline) await Bun.sleep(10);
+  for (const peer of peers) peer.cut();
+  return { asked: count * sockets, answers, errors, megabytes: Math.round(bytes / 1e6) };
+};
+
+/** Streams that resume at an old cursor, which `query` holds, all at once; each ends with `bytesEach`. */
+const resumers: Attack = async (url, { count, query = '', bytesEach = 0 }) => {
+  let bytes = 0;
+  let whole = 0;
+  const one = async (): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let read = 0;
+    await Peer.open(url, {
+      first: streamOf(query),
+      onData: (chunk, from) => {
+        read += chunk.length;
+        bytes += chunk.length;
+        if (read < bytesEach) return;
+        whole++;
+        from.cut();
+      },
+      onClose: () => resolve(),
+    });
+    await promise;
+  };
+  await Promise.all(Array.from({ length: count }, one));
+  return { streams: count, whole, megabytes: Math.round(bytes / 1e6) };
+};
+
 /** Control frames alone, a third of them pieces of messages that never end. */
 const controls: Attack = async (url, { count, perSecond, sockets = 8 }) => {
   const payload = Buffer.alloc(100, 'p');
@@ -377,6 +421,8 @@ const bodies: Attack = async (url, { count, sockets = 2 }) => {
 export const attacks = {
   names,
   greedy,
+  histories,
+  resumers,
   controls,
   bodies,
   frames,

@@ -1,0 +1,143 @@
+// A few kilobytes that make a cluster read hundreds of megabytes: histories of large messages, and streams with old
+// cursors. Over Redis 100 commands, 6.5 KB, held 3.5 GB in its buffers and stopped publishing on every node for 25 s;
+// over PostgreSQL 30 streams, 13 KB, took 1.6 GB of a node. Neither is felt on another node now. LONG=1 reads more.
+
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { readFileSync } from 'node:fs';
+import { EventClient, WebSocketClient } from '../support/clients.ts';
+import { attack } from '../support/hostile/attacker.ts';
+import type { AttackName, AttackOptions, Outcome } from '../support/hostile/attack.ts';
+import { long } from '../support/hostile/stage.ts';
+import { startNodes, stopNodes } from '../support/nodes.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { patient } from '../support/patience.ts';
+import type { RunningServer } from '../support/process.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { CursorWriter } from '../../src/protocol/cursor.ts';
+import type { SubscriptionState } from '../../src/protocol/frames.ts';
+import { post } from '../wire/wire.ts';
+
+patient();
+
+const dataBytes = 60 << 10;
+const data = 'x'.repeat(dataBytes);
+const large = 'large:1';
+const channels = Array.from({ length: long ? 40 : 20 }, (_, index) => `old:${index}`);
+const kept = { history: long ? 1_000 : 300, each: long ? 40 : 20 };
+const publishMsMax = 100;
+const mebibyte = 1 << 20;
+
+interface Felt {
+  readonly outcome: Outcome;
+  readonly publishes: number;
+  readonly refused: number;
+  readonly p99Ms: number;
+  readonly nodeMiB: number;
+  readonly redisMiB: number;
+}
+
+describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
+  let redis: TestRedis | undefined;
+  let nodes: readonly RunningServer[];
+  let attacked: RunningServer;
+  let other: RunningServer;
+
+  beforeAll(async () => {
+    const { url } = await createDatabase({ migrated: true });
+    if (sync === 'redis') redis = await startRedis();
+    const store: Record<string, string> = redis === undefined ? {} : { REDIS_URL: redis.url };
+    nodes = await startNodes(2, () => ({ SYNC: sync, DATABASE_URL: url, ...store }));
+    [attacked, other] = nodes as [RunningServer, RunningServer];
+    const fill = async (channel: string, count: number): Promise<void> => {
+      for (let sent = 0; sent < count; sent += 20) {
+        const some = Array.from({ length: Math.min(20, count - sent) }, () => publish(attacked, channel, data));
+        expect(new Set(await Promise.all(some))).toEqual(new Set([200]));
+      }
+    };
+    await fill(large, kept.history);
+    for (const channel of channels) await fill(channel, kept.each);
+  }, 120_000);
+
+  afterAll(async () => {
+    await stopNodes(nodes ?? []);
+    await redis?.close();
+  }, 60_000);
+
+  async function publish(node: RunningServer, channel: string, value: unknown): Promise<number> {
+    return (await post(node, '/realtime/publish', { channel, data: value })).status;
+  }
+
+  async function redisBytes(): Promise<number> {
+    return Number(/used_memory:(\d+)/.exec((await redis?.admin.info('memory')) ?? '')?.[1] ?? 0);
+  }
+
+  /** What a backend feels that publishes on the other node meanwhile, and what the attack costs at its worst. */
+  async function feel(name: AttackName, options: AttackOptions): Promise<Felt> {
+    const times: number[] = [];
+    let refused = 0;
+    let nodeBytes = 0;
+    let storeBytes = 0;
+    let over = false;
+    const victim = await WebSocketClient.open(other.url);
+    await victim.request({ type: 'subscribe', channel: 'victim' });
+    const publishing = (async () => {
+      while (!over) {
+        const startedAt = performance.now();
+        if ((await publish(other, 'victim', 1)) !== 200) refused++;
+        await victim.next('message', 10_000);
+        times.push(performance.now() - startedAt);
+        nodeBytes = Math.max(nodeBytes, residentBytes(attacked), residentBytes(other));
+        if (times.length % 10 === 0) storeBytes = Math.max(storeBytes, await redisBytes());
+        await Bun.sleep(5);
+      }
+    })();
+    const outcome = await attack(attacked, name, options).finally(() => (over = true));
+    await publishing;
+    await victim.cut();
+    times.sort((a, b) => a - b);
+    const p99Ms = times[Math.floor(times.length * 0.99)] ?? NaN;
+    const felt = {
+      outcome,
+      publishes: times.length,
+      refused,
+      p99Ms: Math.round(p99Ms),
+      nodeMiB: Math.round(nodeBytes / mebibyte),
+      redisMiB: Math.round(storeBytes / mebibyte),
+    };
+    process.stderr.write(`reads, ${sync}, ${name}: ${JSON.stringify(felt)}\n`);
+    return felt;
+  }
+
+  function expectUnharmed({ refused, publishes, p99Ms, nodeMiB, redisMiB }: Felt): void {
+    expect(refused).toBe(0);
+    expect(publishes).toBeGreaterThan(20);
+    expect(p99Ms).toBeLessThan(publishMsMax);
+    expect(nodeMiB).toBeLessThan(512);
+    expect(redisMiB).toBeLessThan(256);
+  }
+
+  test('100 commands for histories of large messages are answered, and not felt on the other node', async () => {
+    const felt = await feel('histories', { count: 100, query: large });
+    expect(felt.outcome).toMatchObject({ asked: 100, answers: 100, errors: 0 });
+    expectUnharmed(felt);
+  });
+
+  test('30 streams with cursors of old in many channels get all of it, and are not felt on the other node', async () => {
+    const first = await EventClient.open(attacked.url, { query: `channels=${channels.join(',')}` });
+    const { frame } = await first.next('welcome');
+    const cursor = new CursorWriter(channels);
+    for (const { channel, epoch = '' } of frame.channels as unknown as readonly SubscriptionState[]) {
+      cursor.set(channel, { epoch, offset: 0 });
+    }
+    await first.cut();
+    const query = `channels=${channels.join(',')}&since=${encodeURIComponent(cursor.text())}`;
+    const bytesEach = channels.length * kept.each * dataBytes;
+    const felt = await feel('resumers', { count: 30, query, bytesEach });
+    expect(felt.outcome).toMatchObject({ streams: 30, whole: 30 });
+    expectUnharmed(felt);
+  });
+});
+
+function residentBytes({ pid }: RunningServer): number {
+  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1_024;
+}
