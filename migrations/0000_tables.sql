@@ -113,6 +113,10 @@ CREATE TABLE realtime.published (
   CONSTRAINT published_pk PRIMARY KEY (watch, channel)
 );
 --> statement-breakpoint
+-- Numbers those who carry the outbox to a log elsewhere, in the order in which they began: what one of them still does
+-- after another took over is known by it. Only a relay's own session takes from it.
+CREATE SEQUENCE realtime.terms;
+--> statement-breakpoint
 -- A publication on its way into the log, see realtime.append_entries.
 CREATE TYPE realtime.entry AS (
   place bigint,

@@ -265,7 +265,8 @@ $$;
 -- The next batch without taking it, for a log outside of this database; the caller calls `taken` once the rows are stored
 -- there. `id` names a row of the outbox: one that stands for all channels of a template is answered once for each of them,
 -- or once without a channel.
--- `is_templated`: the channel came from a template of the watch. The last row has no channel, and the next state as data.
+-- `is_templated`: the channel came from a template of the watch. The last row has no channel: the next state as data, and
+-- as id `more` where rows wait beyond this batch.
 CREATE FUNCTION realtime.peek(batch_max integer, state text DEFAULT NULL)
 RETURNS TABLE (id text, channel text, data text, key text, watch integer, is_templated boolean, fault text, xid xid8)
 LANGUAGE plpgsql VOLATILE
@@ -289,7 +290,8 @@ BEGIN
     LEFT JOIN realtime.watched w ON w.number = s.watch
     ORDER BY f.lsn, f.xid, s.place;
   END IF;
-  RETURN QUERY SELECT NULL::text, NULL::text, batch.next_state, NULL::text, NULL::integer, false, NULL::text, NULL::xid8;
+  RETURN QUERY SELECT CASE WHEN strpos(batch.next_state, '|') > 0 THEN 'more' END, NULL::text, batch.next_state,
+    NULL::text, NULL::integer, false, NULL::text, NULL::xid8;
 END;
 $$;
 --> statement-breakpoint

@@ -26,7 +26,7 @@ async function publish(channel: string, until: number, counting: () => boolean):
   let last = 0;
   while (performance.now() < until) {
     const pipeline = redis.pipeline();
-    for (let count = 0; count < batch; count++) pipeline.evalsha(sha, 3, ...keys, ...values, key('c'), history);
+    for (let count = 0; count < batch; count++) pipeline.evalsha(sha, 3, ...keys, ...values, key('c'), '', history);
     const answers = (await pipeline.exec()) ?? [];
     for (const [error, answer] of answers) {
       if (error) throw error;

@@ -1,6 +1,7 @@
 // Where table changes go: what the relay asks of a destination, and what a destination asks of the node. One takes
 // batches into the log of this database (`into-log.ts`), the other into an adapter's (`into-adapter.ts`).
 
+import type { Carried } from '../core/sync-adapter.ts';
 import type { Database } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
 import type { ChannelRule } from '../rules/rules.ts';
@@ -25,8 +26,9 @@ export interface Batch {
  * A session that is lost ends the sequence anywhere: `interrupted`, and later `begin` again.
  */
 export interface Destination {
-  /** SQL that a session needs before its first batch; undefined when it needs none. */
-  begin(): string | undefined;
+  /** SQL that a session needs before its first batch. `begun` gets the rows of its last statement. */
+  begin(): string;
+  begun(rows: readonly Row[]): void;
   /** SQL that reads the next batch after this state, or of everything. `take` gets the rows of its last statement. */
   statement(state: OutboxState | undefined): string;
   /** Takes the batch over. Rejects when it could not; then nothing was lost, and the same rows come again. */
@@ -44,6 +46,7 @@ export interface Change {
   readonly key?: string | undefined;
   /** The transaction that wrote it. */
   readonly xid?: string | undefined;
+  readonly carried?: Carried | undefined;
 }
 
 /** What a destination may use of the node. */

@@ -1,11 +1,12 @@
 // Takes batches into a log outside of the database: reads rows, publishes them there, then deletes exactly those.
 //
-// A crash between publishing and deleting brings the same rows again, so each is published under an idempotency key of
-// its own, by which the log ignores repeats. The deletion travels with the next read: this saves a round trip and costs
-// nothing, as it may be repeated.
+// A crash between publishing and deleting brings the same rows again, so the log ignores repeats: by an idempotency key
+// of each row, or by its place in a numbered batch, which takes one mark per channel (`carried`). The deletion travels
+// with the next read: this saves a round trip and costs nothing, as it may be repeated.
 
 import { literal, textArray } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
+import { TermEnded } from '../core/sync-adapter.ts';
 import { isChannelName, isServerChannel } from '../protocol/channel.ts';
 import {
   batchMaxDefault,
@@ -34,6 +35,8 @@ interface OutboxRow {
   readonly xid: string;
 }
 
+type ChannelRow = OutboxRow & { readonly channel: string };
+
 /** A channel that a template made: the watch and the channel, which holds no blank. */
 type Made = `${number} ${string}`;
 
@@ -52,19 +55,36 @@ export class IntoAdapter implements Destination {
   #made: readonly Made[] = [];
   #known = new Set<Made>();
   /** Names the database: a fresh copy gives ids anew, and they are not the ones from before. */
-  #source: Promise<string> | undefined;
+  #source = '';
+  #term = 0;
+  /** A log has seen a higher term than this database gave: it was set back to an earlier state. */
+  #termMin = 1;
+  #batch = 0;
+  /** All that earlier terms may have published and not deleted was taken by now. */
+  #clean = false;
 
   constructor(ports: IntoAdapterPorts, batchMax: number = batchMaxDefault) {
     this.#ports = ports;
     this.#batchMax = batchMax;
   }
 
-  begin(): undefined {
+  /** In the session that holds the leader's lock: a term that was taken elsewhere could be newer than its holder. */
+  begin(): string {
+    return `select l.epoch, setval('realtime.terms', greatest(nextval('realtime.terms'), ${this.#termMin})) as term
+      from realtime.log l`;
+  }
+
+  begun(rows: readonly Row[]): void {
+    const [row] = rows;
+    if (row === undefined) throw new Error('the table realtime.log is empty');
+    this.#source = String(row['epoch']);
+    this.#term = Number(row['term']);
+    this.#batch = 0;
+    this.#clean = false;
     // Ids of another session may be those of another database.
     this.#published = [];
     this.#made = [];
     this.#known.clear();
-    return undefined;
   }
 
   statement(state: OutboxState | undefined): string {
@@ -82,6 +102,7 @@ export class IntoAdapter implements Destination {
     const read = rows.slice(0, -1) as unknown as readonly OutboxRow[];
     const valid = read.filter(hasChannel);
     if (valid.length > 0) await this.#publish(valid);
+    if (report['id'] !== 'more') this.#clean = true;
     this.#published = [...new Set(read.map(({ id }) => id))];
     this.#made = madeBy(valid).filter((made) => !this.#known.has(made));
     return {
@@ -100,46 +121,62 @@ export class IntoAdapter implements Destination {
   }
 
   interrupted(): void {
-    this.#source = undefined;
+    // The next session begins a term of its own, by which what comes again is known.
   }
 
-  async #publish(rows: readonly (OutboxRow & { channel: string })[]): Promise<void> {
-    const source = await this.#knowSource();
+  async #publish(rows: readonly ChannelRow[]): Promise<void> {
+    this.#batch++;
+    const places = placesOf(rows);
     for (let from = 0; from < rows.length;) {
       const next = sliceEnd(rows, from);
-      // All at once and in order, so that the log takes them in order and in few round trips.
-      await Promise.all(rows.slice(from, next).map((row) => this.#publishRow(row, source)));
+      try {
+        // All at once and in order, so that the log takes them in order and in few round trips.
+        await Promise.all(rows.slice(from, next).map((row) => this.#publishRow(row, places)));
+      } catch (error) {
+        if (error instanceof TermEnded) this.#termMin = error.term + 1;
+        throw error;
+      }
       await this.#ports.settled();
       from = next;
     }
   }
 
-  async #publishRow(row: OutboxRow & { channel: string }, source: string): Promise<void> {
-    const { id, channel, data, key, xid } = row;
+  async #publishRow({ id, channel, data, key, xid }: ChannelRow, places: Map<string, Places>): Promise<void> {
+    if (key !== null) return void (await this.#ports.publish({ channel, data, key, xid }));
+    const { ids, taken } = places.get(channel) ?? { ids: [], taken: 0 };
+    const place = taken + 1;
+    places.set(channel, { ids, taken: place });
     // NUL keeps these keys apart from those that people choose, which hold none.
-    await this.#ports.publish({ channel, data, key: key ?? `\u0000${source} ${id}`, xid });
+    await this.#ports.publish({
+      channel,
+      data,
+      key: `\u0000${this.#source} ${id}`,
+      xid,
+      carried: { source: this.#source, term: this.#term, batch: this.#batch, place, id, ids, clean: this.#clean },
+    });
   }
 
   #remember(made: readonly Made[]): void {
     if (this.#known.size > knownMax) this.#known = new Set();
     for (const each of made) this.#known.add(each);
   }
+}
 
-  async #knowSource(): Promise<string> {
-    this.#source ??= this.#readSource();
-    try {
-      return await this.#source;
-    } catch (error) {
-      this.#source = undefined;
-      throw error;
-    }
-  }
+/** The rows of a batch that go to one channel without a key of their own, and how many of them were handed over. */
+interface Places {
+  readonly ids: readonly string[];
+  readonly taken: number;
+}
 
-  async #readSource(): Promise<string> {
-    const [row] = await this.#ports.sql<{ epoch: string }[]>`SELECT epoch FROM realtime.log`;
-    if (row === undefined) throw new Error('the table realtime.log is empty');
-    return row.epoch;
+function placesOf(rows: readonly ChannelRow[]): Map<string, Places> {
+  const byChannel = new Map<string, string[]>();
+  for (const { id, channel, key } of rows) {
+    if (key !== null) continue;
+    const ids = byChannel.get(channel);
+    if (ids === undefined) byChannel.set(channel, [id]);
+    else ids.push(id);
   }
+  return new Map([...byChannel].map(([channel, ids]) => [channel, { ids, taken: 0 }]));
 }
 
 /** A batch may hold more than may wait for a socket, so it is published in slices: the end of the one that begins here. */
@@ -154,7 +191,7 @@ function hasChannel<R extends OutboxRow>(row: R): row is R & { channel: string }
   return isChannelName(row.channel) && !isServerChannel(row.channel);
 }
 
-function madeBy(rows: readonly (OutboxRow & { channel: string })[]): Made[] {
+function madeBy(rows: readonly ChannelRow[]): Made[] {
   const made = new Set<Made>();
   for (const { watch, channel, is_templated } of rows) {
     if (is_templated && watch !== null) made.add(`${watch} ${channel}`);

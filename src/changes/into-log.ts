@@ -40,6 +40,10 @@ export class IntoLog implements Destination {
     return `prepare sobranie_relay (text) as select * from realtime.relay(${this.#batchMax}, ${rules}, $1)`;
   }
 
+  begun(): void {
+    // The statement is prepared: nothing was answered.
+  }
+
   statement(state: OutboxState | undefined): string {
     return `execute sobranie_relay (${state === undefined ? 'null' : literal(state)})`;
   }

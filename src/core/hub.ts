@@ -22,7 +22,7 @@ import type { Recovering } from './recoveries.ts';
 import type { RecoveryLimits } from './recovery.ts';
 import type { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
-import type { HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
+import type { Carried, HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
 
 export interface HubOptions {
   readonly messageBytesMax: number;
@@ -51,6 +51,7 @@ export interface PublishRequest {
   readonly data: string;
   readonly source: PublicationSource;
   readonly key?: string | undefined;
+  readonly carried?: Carried | undefined;
   readonly from?: Sender | undefined;
   readonly except?: string | undefined;
   /** Of a table change: the transaction that wrote it. */
@@ -211,7 +212,7 @@ export class Hub implements SyncEvents {
    * recoverable ones are numbered there first and come back through `publication`.
    */
   publish(request: PublishRequest): MaybePromise<Position | undefined> {
-    const { channel, data, source, key, from, except, xid } = request;
+    const { channel, data, source, key, carried, from, except, xid } = request;
     const { adapter, observer, clock } = this.#ports;
     // A row is as large as it is: its writer has committed already and could not be told.
     if (source !== 'database') this.requireSize(data);
@@ -220,7 +221,7 @@ export class Hub implements SyncEvents {
     const rule = this.#ruleOf(channel);
     const at = clock.now();
     observer.published(source, channel);
-    if (rule.recoverable) return adapter.publish({ channel, rule, data, at, from, except, key, xid });
+    if (rule.recoverable) return adapter.publish({ channel, rule, data, at, from, except, key, xid, carried });
     local?.accept(new Publication({ channel, offset: 0, epoch: '', data, at, from, except }));
     return toOthers(adapter.publish({ channel, rule, data, at, from, except, key }));
   }

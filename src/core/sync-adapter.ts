@@ -12,6 +12,7 @@
 //  - An adapter says what it cannot do in its traits; callers ask the traits, and tests skip by them with a reason.
 
 import type { Position } from '../protocol/position.ts';
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { ChannelRule } from '../rules/rules.ts';
 import type { Publication, Sender } from './publication.ts';
@@ -38,6 +39,43 @@ export interface Outgoing {
   readonly key?: string | undefined;
   /** Kept with the publication, see there. */
   readonly xid?: string | undefined;
+  /**
+   * Of a publication with a key that its source made: what tells repeats by a mark per channel. An adapter that uses it
+   * need not remember the key.
+   */
+  readonly carried?: Carried | undefined;
+}
+
+/**
+ * A publication that its source may hand over again, until the row that it stands for is gone from there.
+ *
+ * One carrier at a time has the source, and each gets a higher term. It hands over batches, one after another: no row
+ * of a batch can come again in the same term once the next batch has begun.
+ */
+export interface Carried {
+  /** Names the source, without a blank. */
+  readonly source: string;
+  readonly term: number;
+  /** From 1 in each term. */
+  readonly batch: number;
+  /** Among the batch's publications to this channel, from 1. */
+  readonly place: number;
+  /** Names the row. The same whoever carries it. */
+  readonly id: string;
+  /** Of all these publications, in order; only the first of them has it. */
+  readonly ids: readonly string[];
+  /** What earlier terms handed over cannot come any more. */
+  readonly clean: boolean;
+}
+
+/** A carrier whose source has another one by now, of this term. Nothing was published. */
+export class TermEnded extends RealtimeError {
+  readonly term: number;
+
+  constructor(term: number, options?: ErrorOptions) {
+    super('unavailable', 'Another relay carries this source.', options);
+    this.term = term;
+  }
 }
 
 export interface HistoryQuery {

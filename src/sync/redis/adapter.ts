@@ -26,7 +26,7 @@ import { withoutArguments } from '../../redis/error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { RedisConnection, type RedisConnectionOptions } from './connection.ts';
 import { readPage, type ReadReply } from './history.ts';
-import { decodeSender, encodeSender, splitMessage } from './scripts.ts';
+import { decodeSender, encodeCarried, encodeSender, splitMessage, termEnded } from './scripts.ts';
 
 /** `prefix` begins every key and topic, so that several servers can share one Redis. */
 export interface RedisAdapterOptions extends RedisConnectionOptions {
@@ -152,19 +152,20 @@ export class RedisAdapter implements SyncAdapter {
 
   // Commands
 
-  async #append({ channel, rule, data, from, except, key, xid }: Outgoing): Promise<Position> {
+  async #append({ channel, rule, data, from, except, key, xid, carried }: Outgoing): Promise<Position> {
     const head = this.#key('m', channel);
     const [epoch, offset] = await this.#live.commands.append(
       head,
       this.#key('s', channel),
       // In a cluster a key that is not there holds up the script for as long as its slot moves.
-      key === undefined ? head : `${this.#key('k', channel)}:${key}`,
+      key === undefined || carried !== undefined ? head : `${this.#key('k', channel)}:${key}`,
       data,
       encodeSender({ from, except, xid }),
       rule.historySize,
       rule.historySeconds * 1_000,
       this.#live.commands.publishCommand,
       this.#topicOf(channel),
+      encodeCarried(carried),
     );
     return { epoch, offset: Number(offset) };
   }
@@ -203,6 +204,8 @@ export class RedisAdapter implements SyncAdapter {
       return await answer;
     } catch (cause) {
       this.#options.observer.failed(this.name);
+      const ended = termEnded(cause);
+      if (ended !== undefined) throw ended;
       throw cause instanceof RealtimeError ? cause : new RealtimeError('unavailable', undefined, { cause });
     }
   }

@@ -1,7 +1,8 @@
 // The Lua scripts of the Redis adapter, and the form in which publications travel and are stored. Each script touches
 // the keys of one channel alone, which share a hash tag, so that they work in a cluster too.
 //
-//   m:{channel}   hash: e = epoch, o = offset of the head, r = the server's history that they were counted in
+//   m:{channel}   hash: e = epoch, o = offset of the head, r = the server's history that they were counted in; and
+//                 for each source that is carried here, t = how far, b = its last batch, p = rows of earlier terms
 //   s:{channel}   stream: one entry per publication, whose id is its offset: d = data, m = sender, a = unix ms
 //   k:{channel}:… the position that an idempotency key was used at
 //
@@ -17,6 +18,8 @@
 // To ask Redis for its history (INFO) takes half as long as the rest of a script, so the caller may pass the history
 // that it knows. It asked for it on the connection that it uses, and whatever brings another history ends that
 // connection. The script asks only if the log was not counted in the history that was passed.
+
+import { TermEnded, type Carried } from '../../core/sync-adapter.ts';
 
 const openLog = `
 local head = redis.call('HMGET', KEYS[1], 'e', 'r', 'o')
@@ -51,15 +54,57 @@ const headKeptMs = 30 * 24 * 3_600_000;
  * One atomic step: key check, epoch, offset, append, trim, publish. Answers {epoch, offset}.
  *
  * KEYS  head, stream, and that of the idempotency key; without one, the head again
- * ARGV  data, sender, size of the history, milliseconds that it is kept, PUBLISH or SPUBLISH, topic, facts
+ * ARGV  data, sender, size of the history, milliseconds that it is kept, PUBLISH or SPUBLISH, topic, what is carried or
+ *       nothing, facts
  *
  * Each argument costs the driver as much as the script's simplest command, so there are as few as possible.
+ * What a source carries is known by a mark: the term, the batch, and the place in it up to which all was appended. One
+ * place follows the other, so nothing is appended before what failed. A later term hands over rows that the last batch of
+ * an earlier one may hold: they are known by name, until the source says that no more of them can come.
+ *
  * The head outlives the stream, so that a quiet channel keeps counting. Without a head what is left of the stream
  * belongs to an earlier log, and goes. The first write is one that a full Redis refuses, so nothing is done by half.
  */
 export const appendScript = `
-${readFacts(7)}
+${readFacts(8)}
 ${openLog}
+local marks
+if ARGV[7] ~= '' then
+  local source, term, batch, place, clean, id, ids =
+    string.match(ARGV[7], '^(%S+) (%d+) (%d+) (%d+) ([01]) (%S+)\\n?(.*)$')
+  local fields = {'t:' .. source, 'b:' .. source, 'p:' .. source}
+  local told = redis.call('HMGET', KEYS[1], fields[1], fields[3])
+  local toldTerm, toldBatch, toldPlace = string.match(told[1] or '0 0 0', '(%d+) (%d+) (%d+)')
+  term, batch, place = tonumber(term), tonumber(batch), tonumber(place)
+  toldTerm, toldBatch, toldPlace = tonumber(toldTerm), tonumber(toldBatch), tonumber(toldPlace)
+  if term < toldTerm then return redis.error_reply('TERMENDED ' .. toldTerm) end
+  local isNext = term > toldTerm or batch > toldBatch
+  if not isNext and (batch < toldBatch or place <= toldPlace) then return {epoch, offset} end
+  local due = 1
+  if not isNext then due = toldPlace + 1 end
+  if place ~= due then return redis.error_reply('NOTNEXT a publication before this one is missing') end
+  local earlier = told[2]
+  if clean == '1' then
+    if earlier then redis.call('HDEL', KEYS[1], fields[3]) end
+    earlier = false
+  elseif term > toldTerm and toldPlace > 0 then
+    local all, seen, count = {}, {}, 0
+    for each in string.gmatch(earlier or '', '%S+') do all[#all + 1], seen[each] = each, true end
+    for each in string.gmatch(redis.call('HGET', KEYS[1], fields[2]) or '', '%S+') do
+      count = count + 1
+      if count > toldPlace then break end
+      if not seen[each] then all[#all + 1] = each end
+    end
+    earlier = table.concat(all, ' ')
+    redis.call('HSET', KEYS[1], fields[3], earlier)
+  end
+  marks = {fields[1], term .. ' ' .. batch .. ' ' .. place}
+  if isNext then marks[3], marks[4] = fields[2], ids end
+  if earlier and string.find(' ' .. earlier .. ' ', ' ' .. id .. ' ', 1, true) then
+    redis.call('HSET', KEYS[1], unpack(marks))
+    return {epoch, offset}
+  end
+end
 local keyed = KEYS[3] ~= KEYS[1]
 if keyed then
   local seen = redis.call('GET', KEYS[3])
@@ -77,6 +122,7 @@ local at = string.format('%d%03d', time[1], math.floor(time[2] / 1000))
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], offset .. '-0', 'd', ARGV[1], 'm', ARGV[2], 'a', at)
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 redis.call('PEXPIRE', KEYS[1], math.max(${headKeptMs}, ARGV[4]))
+if marks then redis.call('HSET', KEYS[1], unpack(marks)) end
 if keyed then redis.call('SET', KEYS[3], string.match(epoch, '^%w+') .. ' ' .. offset, 'PX', ARGV[4]) end
 redis.call(ARGV[5], ARGV[6], epoch .. ' ' .. offset .. ' ' .. at .. '\\n' .. ARGV[2] .. '\\n' .. ARGV[1])
 return {epoch, offset}
@@ -149,6 +195,19 @@ if want > 0 then
 end
 return {epoch, offset, entries, cut}
 `;
+
+/** What is carried, for the script; empty for a publication that is not. */
+export function encodeCarried(carried: Carried | undefined): string {
+  if (carried === undefined) return '';
+  const { source, term, batch, place, clean, id, ids } = carried;
+  return `${source} ${term} ${batch} ${place} ${clean ? 1 : 0} ${id}${place === 1 ? `\n${ids.join(' ')}` : ''}`;
+}
+
+/** What the script rejects with when the source has another carrier by now; undefined for any other error. */
+export function termEnded(error: unknown): TermEnded | undefined {
+  const term = error instanceof Error ? /^TERMENDED (\d+)/.exec(error.message)?.[1] : undefined;
+  return term === undefined ? undefined : new TermEnded(Number(term), { cause: error });
+}
 
 export interface SenderFields {
   readonly from?: { readonly user: string | null; readonly connection: string } | undefined;
