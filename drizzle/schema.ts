@@ -16,6 +16,7 @@ import {
   timestamp,
   unique,
   uniqueIndex,
+  uuid,
 } from 'drizzle-orm/pg-core';
 
 export const realtime = pgSchema('realtime');
@@ -186,4 +187,37 @@ export const presenceMembers = realtime.table(
 export const presenceNodes = realtime.table('presence_nodes', {
   node: text('node').primaryKey(),
   diesAt: timestamp('dies_at', { withTimezone: true }).notNull(),
+});
+
+/** Nodes that keep in `hookStates` what they have, and their last sign of life. */
+export const hookNodes = realtime.table('hook_nodes', {
+  node: text('node').primaryKey(),
+  seenAt: timestamp('seen_at', { withTimezone: true }).notNull(),
+});
+
+/** What each node has of channels with subscribers, members and users. */
+export const hookStates = realtime.table(
+  'hook_states',
+  {
+    kind: text('kind').notNull(),
+    channel: text('channel').notNull(),
+    who: text('who').notNull(),
+    node: text('node').notNull(),
+  },
+  (table) => [
+    primaryKey({ name: 'hook_states_pkey', columns: [table.kind, table.channel, table.who, table.node] }),
+    index('hook_states_node').on(table.node),
+  ],
+);
+
+/** Events that the receiver of the hooks has not taken yet. */
+export const hookEvents = realtime.table('hook_events', {
+  seq: bigserial('seq', { mode: 'number' }).primaryKey(),
+  id: uuid('id').notNull().defaultRandom(),
+  event: text('event').notNull(),
+  channel: text('channel').notNull(),
+  who: text('who').notNull(),
+  at: timestamp('at', { withTimezone: true })
+    .notNull()
+    .default(sql`clock_timestamp()`),
 });

@@ -25,6 +25,7 @@ import { engines as allEngines } from './engines.ts';
 import { openIdentity } from './identity.ts';
 import { ListeningSocket } from './listening-socket.ts';
 import { connectionsWithin, OpenFiles, openFilesReserve } from './open-files.ts';
+import { openHooks } from './hooks.ts';
 import { joinNodes } from './join-nodes.ts';
 import { createLimits } from './limits.ts';
 import { Health } from './health.ts';
@@ -103,6 +104,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     sent: (type, channel, count) => metrics.sent(type, channel, count),
     log: (message, error) => log.warn({ err: error }, message),
   });
+  const hooks = openHooks({ settings, database, incarnation, metrics, clock, log, closing });
   const { hub, sessions, subscribing, users, failures } = createCore(
     {
       nodeId: settings.nodeId,
@@ -125,10 +127,11 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
       rules,
       access,
       snapshots,
-      presence,
+      presence: hooks.observed(presence),
       limits,
       authenticate,
       observer: metrics,
+      occupancy: hooks.occupancy,
       clock,
       cluster: () => nodes?.cluster,
       log: (message, error) => log.error({ err: error }, message),
@@ -199,6 +202,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     shutdownSeconds: () => shutdown.seconds,
     databaseUp: () => health.isOk('database'),
     ...relaySources,
+    ...hooks.sources,
   });
   const pages = demoPages({
     enabled: !settings.production,

@@ -40,6 +40,8 @@ export class Channel implements Home, SnapshotChannel {
   readonly members: Members;
   /** Set while the sync layer is asked for the channel. */
   opening: Promise<Channel> | undefined;
+  /** The sync layer has answered. */
+  wasOpened = false;
   #position: Position = { epoch: '', offset: 0 };
   #held: Publication[] | undefined;
   #heldOverflowed = false;
@@ -75,6 +77,7 @@ export class Channel implements Home, SnapshotChannel {
   /** The sync layer answered: the node is live from `head` on. */
   opened(head: Position | undefined): void {
     this.opening = undefined;
+    this.wasOpened = true;
     if (head === undefined) return;
     this.#position = head;
     this.#ports.kept?.opened(this.name, head);

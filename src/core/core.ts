@@ -11,6 +11,7 @@ import { Failures } from './failures.ts';
 import { Hub, type HubOptions } from './hub.ts';
 import type { Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
+import type { Occupancy } from './occupancy.ts';
 import type { Presence } from './presence.ts';
 import { Recoveries } from './recoveries.ts';
 import { Sessions } from './sessions.ts';
@@ -38,6 +39,7 @@ export interface CorePorts {
   readonly limits: Limits;
   readonly authenticate: Authenticate;
   readonly observer: HubObserver;
+  readonly occupancy: Occupancy;
   readonly clock: Clock;
   /** All nodes together, this one among them; undefined before it has joined them. */
   readonly cluster: () => Cluster | undefined;
@@ -101,6 +103,7 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
     access,
     limits,
     observer,
+    occupancy: ports.occupancy,
     failures,
     clock,
   });

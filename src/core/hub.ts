@@ -13,6 +13,7 @@ import { Kept } from './kept.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { Members } from './members.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
+import type { Occupancy } from './occupancy.ts';
 import type { Fanout } from './outlet.ts';
 import { paceLimits, waitForPace } from './pace.ts';
 import type { Presence } from './presence.ts';
@@ -38,6 +39,7 @@ export interface HubPorts {
   readonly rules: Rules;
   readonly presence: Presence;
   readonly observer: HubObserver;
+  readonly occupancy: Occupancy;
   readonly clock: Clock;
   /** In which recoveries send, by the number of publications. */
   readonly slices: Slices;
@@ -115,6 +117,7 @@ export class Hub implements SyncEvents {
     this.#channels.set(name, channel);
     const opened = (position: Position | undefined): Channel => {
       channel.opened(position);
+      this.#ports.occupancy.channel(name, true);
       return channel;
     };
     const refused = (error: unknown): never => {
@@ -140,6 +143,7 @@ export class Hub implements SyncEvents {
   /** Forgets the channel if nobody is subscribed to it: nothing of it may stay behind. */
   release(channel: Channel): void {
     if (channel.members.size > 0 || channel.opening !== undefined || !this.isOpen(channel)) return;
+    if (channel.wasOpened) this.#ports.occupancy.channel(channel.name, false);
     channel.close();
     this.#channels.delete(channel.name);
     this.#unsettled.delete(channel.members);

@@ -10,6 +10,7 @@ import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
 import type { Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
+import type { Occupancy } from './occupancy.ts';
 import type { Outlet } from './outlet.ts';
 import { Session, type SessionPorts } from './session.ts';
 
@@ -24,6 +25,7 @@ export interface SessionsOptions {
   readonly access: Access;
   readonly limits: Limits;
   readonly observer: HubObserver;
+  readonly occupancy: Occupancy;
   readonly failures: Failures;
   readonly clock: Clock;
 }
@@ -50,7 +52,7 @@ export class Sessions {
 
   constructor(options: SessionsOptions) {
     this.#options = options;
-    const { nodeId, heartbeatSeconds, hub, commands, limits, observer, failures } = options;
+    const { nodeId, heartbeatSeconds, hub, commands, limits, observer, occupancy, failures } = options;
     this.#ports = {
       nodeId,
       heartbeatSeconds,
@@ -62,6 +64,7 @@ export class Sessions {
         this.#sessions.delete(session.id);
         hub.leave(session);
         limits.left(session);
+        if (session.identity.user !== null) occupancy.user(session.identity.user, false);
         observer.disconnection(session.outlet.transport, code);
       },
     };
@@ -82,12 +85,13 @@ export class Sessions {
 
   /** A connection has opened. `address` is what the client is counted by; undefined while addresses are not limited. */
   connect(identity: Identity, outlet: Outlet, address?: string): Session {
-    const { clock, limits, observer, connectionPrefix } = this.#options;
+    const { clock, limits, observer, occupancy, connectionPrefix } = this.#options;
     const id = connectionPrefix + randomId(clock, idLength - connectionPrefix.length);
     const session = new Session(id, identity, outlet, clock.now(), this.#ports);
     this.#sessions.set(session.id, session);
     observer.connection(outlet.transport, 'accepted');
     limits.joined(session, address);
+    if (identity.user !== null) occupancy.user(identity.user, true);
     return session;
   }
 

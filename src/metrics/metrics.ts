@@ -8,6 +8,7 @@ import { Counter, Gauge, Registry, type Aggregator } from 'prom-client';
 import type { HubObserver, SyncObserver } from '../core/observer.ts';
 import type { TransportKind } from '../core/outlet.ts';
 import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
+import { hookMetrics, type HookMetrics } from './hook-metrics.ts';
 import { hubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
 import { snapshotMetrics, type SnapshotMetrics } from './snapshot-metrics.ts';
@@ -30,6 +31,8 @@ export interface MetricSources {
   /** Age in seconds of the oldest row that waits. */
   readonly outboxLagSeconds?: () => number | undefined;
   readonly relayLeader?: () => boolean;
+  /** Hook events that wait; on the node that sends them. */
+  readonly hooksPending?: () => number | undefined;
   readonly databaseUp?: () => boolean | undefined;
   /** Of each watched table that had any; on the node that relays. */
   readonly captureFaults?: () => readonly CaptureFaults[];
@@ -58,7 +61,7 @@ export interface RenderedMetrics {
   readonly body: string;
 }
 
-export interface Metrics extends HubObserver, SyncObserver, AccessMetrics, SnapshotMetrics {
+export interface Metrics extends HubObserver, SyncObserver, AccessMetrics, SnapshotMetrics, HookMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<RenderedMetrics>;
@@ -85,6 +88,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
     ...syncMetrics(registry),
     ...accessMetrics(registry),
     ...snapshotMetrics(registry),
+    ...hookMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
     snapshot: async () => snapshotOf(await registry.getMetricsAsJSON()),
@@ -122,6 +126,11 @@ const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-
     aggregator: 'max',
   },
   relayLeader: { name: 'sobranie_relay_leader', help: '1 on the node that relays' },
+  hooksPending: {
+    name: 'sobranie_hooks_pending',
+    help: 'Hook events that wait for the receiver; only the node that sends them has it',
+    aggregator: 'max',
+  },
   databaseUp: {
     name: 'sobranie_database_up',
     help: '1 while the database answers, as seen every few seconds',

@@ -218,6 +218,25 @@ const furtherSettings = {
     String(8 * mebibyte),
     'Bytes of the rows of one snapshot as JSON. Of a query that has more, its subscribers get `unavailable`.',
   ),
+  hooksUrl: optional(
+    'HOOKS_URL',
+    urlOf('http', 'https'),
+    'no hooks',
+    'Endpoint that is told of channels, members and users that come and go: docs/hooks.md.',
+  ),
+  hooksSecret: optional('HOOKS_SECRET', secretText, 'the API key', 'Signs the requests to `HOOKS_URL`.'),
+  hooksTimeout: defaulted(
+    'HOOKS_TIMEOUT',
+    seconds(1, 60),
+    '10',
+    'Seconds that the endpoint of `HOOKS_URL` has to answer.',
+  ),
+  hooksMax: defaulted(
+    'HOOKS_MAX',
+    wholeNumber(1, 10_000_000),
+    '100000',
+    'Events that wait in the database while the endpoint is away. Past it the oldest are dropped, and counted.',
+  ),
   requestTimeout: defaulted(
     'REQUEST_TIMEOUT',
     // The runtime counts in steps of four seconds, up to 255.

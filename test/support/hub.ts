@@ -12,6 +12,7 @@ import type { Publication } from '../../src/core/publication.ts';
 import type { RuleConfig } from '../../src/rules/config.ts';
 import { Rules } from '../../src/rules/rules.ts';
 import type { Session } from '../../src/core/session.ts';
+import { unobserved } from '../../src/core/occupancy.ts';
 import { noSnapshots } from '../../src/core/snapshot.ts';
 import type { Sessions } from '../../src/core/sessions.ts';
 import type { SyncAdapter } from '../../src/core/sync-adapter.ts';
@@ -326,6 +327,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
       adapter,
       rules,
       snapshots: noSnapshots,
+      occupancy: unobserved,
       access: options.wholeAccess ?? { ...openAccess, ...options.access },
       presence,
       limits: options.commandLimits ?? unlimited,

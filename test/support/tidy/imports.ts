@@ -21,6 +21,7 @@ export const floors: Readonly<Record<string, number>> = {
   nodes: 3,
   presence: 3,
   snapshot: 3,
+  hooks: 3,
   auth: 3,
   limits: 3,
   metrics: 3,
