@@ -36,6 +36,7 @@ beforeAll(async () => {
     JWT_SECRET: secret,
     API_KEY: 'the-key',
     SOBRANIE_URL: nodes[0]!.url,
+    PORT: '0',
   });
   [, url = ''] = await backend.waitForOutput(/open (http\S+)/);
   browser = await launchBrowser();

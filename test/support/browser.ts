@@ -44,13 +44,14 @@ export interface TestBrowser {
   close(): Promise<void>;
 }
 
-export async function launchBrowser(): Promise<TestBrowser> {
+/** `more`: further arguments of the program. */
+export async function launchBrowser(more: readonly string[] = []): Promise<TestBrowser> {
   if (!existsSync(executablePath)) {
     throw new Error(`No browser at ${executablePath}: install the package "chromium" or set CHROMIUM_PATH.`);
   }
   const server = await chromium.launchServer({
     executablePath,
-    args,
+    args: [...args, ...more],
     timeout: launchTimeoutMs,
     handleSIGINT: false,
     handleSIGTERM: false,
