@@ -2,6 +2,7 @@
 // starts is a node, the keeper of several worker processes, or one of these workers.
 // Exit codes: 0 after an orderly shutdown, 78 for faulty settings, 1 for anything else.
 
+import './app/bun-version.ts';
 import { announce } from './app/banner.ts';
 import { startNode } from './app/compose.ts';
 import { engines } from './app/engines.ts';
@@ -11,6 +12,7 @@ import { openRulesFile } from './settings/rules-file.ts';
 import type { Running } from './app/running.ts';
 import { shutdownSignals } from './app/signals.ts';
 import { readSettings, SettingsError, settingsWarnings, type Settings } from './settings/settings.ts';
+import { StartFault } from './app/start-fault.ts';
 import { startWorker, workerNumber } from './workers/link.ts';
 import { WorkerEndedEarly } from './workers/process.ts';
 import { startWorkers } from './workers/keeper.ts';
@@ -79,6 +81,10 @@ function failToStart(error: unknown): never {
     process.exit(badSettingsExitCode);
   }
   if (error instanceof EmbeddedPostgresError) console.error(error.message);
+  // A stack would hide the sentence that helps.
+  else if (error instanceof StartFault && settings.logFormat === 'pretty') {
+    console.error(`The server could not start.\n  ${error.message}`);
+  } else if (error instanceof StartFault) log.fatal(`the server could not start: ${error.message}`);
   else log.fatal({ err: error }, 'the server could not start');
   process.exit(1);
 }

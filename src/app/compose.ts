@@ -14,6 +14,7 @@ import { NodePresence } from '../presence/presence.ts';
 import type { Nodes } from '../nodes/nodes.ts';
 import { connectionPrefixLength } from '../nodes/whole-cluster.ts';
 import { demoPages } from '../pages/demo.ts';
+import { ConnectionLog } from '../transports/connection-log.ts';
 import { startAccess } from './access.ts';
 import { createTransports, transportKinds } from './transports.ts';
 import type { TopicPublisher } from '../transports/websocket.ts';
@@ -35,6 +36,7 @@ import { openRulesFile } from '../settings/rules-file.ts';
 import { createServer, heartbeatInForce } from './server.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
+import { engineFault } from './start-fault.ts';
 import { openSnapshots } from './snapshots.ts';
 import { listeningUrl } from './banner.ts';
 
@@ -86,7 +88,9 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   const health = new Health({ clock, drainingSince: () => shutdown?.startedAt, log });
   const engineLog = watched(log, (error) => health.hint('sync', error));
   const engineParts = { incarnation, database, observer: metrics, clock, log: engineLog, closing };
-  const engine = await openEngine(engines, settings, engineParts);
+  const engine = await openEngine(engines, settings, engineParts).catch((error: unknown) => {
+    throw engineFault(error, settings, engines);
+  });
   const { adapter } = engine;
   const { authenticate, tokens, tickets } = openIdentity({ settings, store: engine.tickets, clock, log, closing });
   const takesTokens = tokens !== undefined;
@@ -105,6 +109,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     log: (message, error) => log.warn({ err: error }, message),
   });
   const hooks = openHooks({ settings, database, incarnation, metrics, clock, log, closing });
+  const connections = new ConnectionLog({ write: (fields, message) => log.info(fields, message), clock });
   const { hub, sessions, subscribing, users, failures } = createCore(
     {
       nodeId: settings.nodeId,
@@ -135,6 +140,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
       clock,
       cluster: () => nodes?.cluster,
       log: (message, error) => log.error({ err: error }, message),
+      ended: (session, code, reason) => connections.ended(session, code, reason),
     },
   );
   let publisher: TopicPublisher | null = null;

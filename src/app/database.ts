@@ -8,7 +8,9 @@ import type { CloseStack } from './close-stack.ts';
 import { startEmbeddedPostgres } from '../embedded/embedded-postgres.ts';
 import { systemClock } from '../time/clock.ts';
 import { isPassingFailure, patiently } from '../time/patiently.ts';
+import { plainCause } from './causes.ts';
 import { redactUrl, type Logger } from './logger.ts';
+import { databaseFault } from './start-fault.ts';
 import type { Settings } from '../settings/settings.ts';
 
 export interface NodeDatabase {
@@ -29,8 +31,10 @@ export async function openDatabase(settings: Settings, log: Logger, closing: Clo
   const startedAt = performance.now();
   const { remarks } = await patiently(() => migrate(directUrl), {
     mayPass: isPassingFailure,
-    waiting: (error) => log.warn({ err: error }, 'waiting for the database'),
+    waiting: (error) => log.warn({ cause: plainCause(error) }, 'waiting for the database'),
     clock: systemClock,
+  }).catch((error: unknown) => {
+    throw databaseFault(error, settings);
   });
   for (const remark of remarks) log.warn({ database: redactUrl(url) }, remark);
   const isOurs = settings.databaseUrl === undefined && settings.nodeEnv !== 'production';

@@ -6,12 +6,15 @@ import { Subscription, type Subscriber } from './subscription.ts';
 
 const isClosed = 1;
 const isSlow = 2;
+/** Above the two flags stands how many commands came, up to 2^28. */
+const oneCommand = 4;
+const commandsFull = 0x3fff_fffc;
 
 export class Connection implements Subscriber {
   readonly id: string;
   identity: Identity;
   readonly outlet: Outlet;
-  /** One number for two truths: a field more would take every connection to the next larger size. */
+  /** One number for two truths and a count: a field more would take every connection to the next larger size. */
   #flags = 0;
   /** The only one as it is, several in a map: idle connections with one subscription are the most frequent by far. */
   #subscriptions: Subscription | Map<string, Subscription> | undefined;
@@ -41,6 +44,15 @@ export class Connection implements Subscriber {
 
   set slow(is: boolean) {
     this.#flags = is ? this.#flags | isSlow : this.#flags & ~isSlow;
+  }
+
+  /** Commands that came from the peer. */
+  get commandCount(): number {
+    return this.#flags >>> 2;
+  }
+
+  countCommand(): void {
+    if (this.#flags < commandsFull) this.#flags += oneCommand;
   }
 
   subscription(channel: string): Subscription | undefined {

@@ -14,7 +14,7 @@ import type { HubObserver } from './observer.ts';
 import type { Occupancy } from './occupancy.ts';
 import type { Presence } from './presence.ts';
 import { Recoveries } from './recoveries.ts';
-import { Sessions } from './sessions.ts';
+import { Sessions, type SessionsOptions } from './sessions.ts';
 import { Slices } from './slices.ts';
 import type { Snapshots } from './snapshot.ts';
 import { Subscribing } from './subscribing.ts';
@@ -45,6 +45,8 @@ export interface CorePorts {
   readonly cluster: () => Cluster | undefined;
   /** Where failures go that no client is told in detail. */
   readonly log: (message: string, error: unknown) => void;
+  /** A connection ended. */
+  readonly ended?: SessionsOptions['ended'];
 }
 
 export interface Core {
@@ -106,6 +108,7 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
     occupancy: ports.occupancy,
     failures,
     clock,
+    ended: ports.ended,
   });
   const users = new Users({ nodeId, sessions, hub, subscribing, observer, failures });
   return { hub, sessions, subscribing, users, failures };

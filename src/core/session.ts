@@ -28,8 +28,8 @@ export interface SessionPorts {
   readonly limits: Limits;
   readonly observer: HubObserver;
   readonly failures: Failures;
-  /** Called once by each session, as it ends. */
-  ended(session: Session, code: number): void;
+  /** Called once by each session, as it ends. `reason` is empty where nobody gave one. */
+  ended(session: Session, code: number, reason: string): void;
 }
 
 /** A frame as it came, or what was read from one. Only one that was admitted is not counted again. */
@@ -78,6 +78,7 @@ export class Session extends Connection {
 
   /** A text frame from the peer. Never throws. */
   receive(text: string): void {
+    this.countCommand();
     this.#take(text);
   }
 
@@ -233,12 +234,12 @@ export class Session extends Connection {
   }
 
   /** The connection is gone: everything of it leaves the hub. Idempotent. */
-  end(code: number): void {
+  end(code: number, reason = ''): void {
     if (this.closed) return;
     this.closed = true;
     if (code === closeCodes.tooBig) this.#ports.observer.rateLimited('frames');
     this.#work = undefined;
-    this.#ports.ended(this, code);
+    this.#ports.ended(this, code, reason);
   }
 }
 

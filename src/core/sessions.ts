@@ -28,6 +28,8 @@ export interface SessionsOptions {
   readonly occupancy: Occupancy;
   readonly failures: Failures;
   readonly clock: Clock;
+  /** Called once by each session as it ends, before it leaves its channels. */
+  readonly ended?: ((session: Session, code: number, reason: string) => void) | undefined;
 }
 
 export interface Drain {
@@ -60,7 +62,8 @@ export class Sessions {
       limits,
       observer,
       failures,
-      ended: (session, code) => {
+      ended: (session, code, reason) => {
+        options.ended?.(session, code, reason);
         this.#sessions.delete(session.id);
         hub.leave(session);
         limits.left(session);

@@ -38,6 +38,7 @@ export async function migrate(url: string): Promise<Migrated> {
   const sql = connect(url, { applicationName: 'sobranie migrate', max: 1, answerSeconds: 0 });
   try {
     await connectFirst(sql);
+    await refuseOld(sql);
     const remarks = await migrateWith(sql);
     await sql`select realtime.renew_captures(true)`;
     return { remarks };
@@ -52,6 +53,19 @@ async function connectFirst(sql: Database): Promise<void> {
   } catch (error) {
     throw unavailable(error);
   }
+}
+
+async function refuseOld(sql: Database): Promise<void> {
+  const [row] = await sql`select current_setting('server_version_num')::int as number`;
+  const fault = versionFault(Number(row?.['number']));
+  if (fault !== undefined) throw new RealtimeError('internal', fault);
+}
+
+/** `number` as PostgreSQL gives it, such as 120018. Undefined when this version will do. */
+export function versionFault(number: number): string | undefined {
+  if (number >= 130_000) return undefined;
+  const version = number >= 100_000 ? String(Math.floor(number / 10_000)) : `9.${Math.floor(number / 100) % 100}`;
+  return `The database is PostgreSQL ${version}. This server needs 13 or newer: upgrade it, or set another DATABASE_URL.`;
 }
 
 async function migrateWith(sql: Database): Promise<string[]> {

@@ -6,8 +6,8 @@
 // The owner's pid stands in a file beside the lock. It is only for the message.
 
 import { Database } from 'bun:sqlite';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { EmbeddedPostgresError, reasonOf, systemErrorCode } from './embedded-error.ts';
 
 /** Another process, or another start in this process, owns the folder. */
@@ -69,10 +69,21 @@ function openLockFile(path: string): Database {
   try {
     return new Database(path, { create: true });
   } catch (error) {
-    throw new EmbeddedPostgresError(`cannot open the lock file ${path}: ${reasonOf(error)}`, {
-      cause: error,
-    });
+    const reason = foreignOwner(dirname(path)) ?? reasonOf(error);
+    throw new EmbeddedPostgresError(`cannot open the lock file ${path}: ${reason}`, { cause: error });
   }
+}
+
+/** In words, with what mends it; undefined where the folder is this account's. */
+function foreignOwner(directory: string): string | undefined {
+  const own = process.getuid?.();
+  const { uid } = statSync(directory);
+  if (own === undefined || own === uid) return undefined;
+  const owner = uid === 0 ? 'root' : `user ${uid}`;
+  return (
+    `the data folder belongs to ${owner}, and this server runs as user ${own}, perhaps since it was started once as` +
+    ` another one. Give it back: chown -R ${own} ${directory}; or set DATA_DIR or DATABASE_URL`
+  );
 }
 
 /** Polls: a new owner may not have written its pid yet, and that of the last owner would mislead. */

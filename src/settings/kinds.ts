@@ -76,16 +76,32 @@ export function matching(pattern: RegExp, allowed: string): Kind<string> {
   return plain(allowed, (text) => (pattern.test(text) ? text : undefined));
 }
 
+const unencodedFault =
+  'it is no URL as it stands; if its user or password holds one of these characters, write # as %23, / as %2F, ? as %3F,' +
+  ' @ as %40, : as %3A and % as %25';
+
+/** Whether the user or password holds what ends it, or a percent sign that begins no code. */
+function unencoded(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { username, password, pathname, search, hash } = new URL(text);
+  if (username === '' && `${pathname}${search}${hash}`.includes('@')) return true;
+  return hash !== '' || [username, password, pathname].some((part) => /%(?![0-9a-f]{2})/i.test(part));
+}
+
 /** A URL of one of these schemes; its password is never shown. */
 export function urlOf(...schemes: readonly string[]): Kind<string> {
   return {
     allowed: `a URL that begins with ${schemes.map((scheme) => `\`${scheme}://\``).join(' or ')}`,
     parse: (text) => {
-      if (!URL.canParse(text)) return undefined;
+      if (!URL.canParse(text) || unencoded(text)) return undefined;
       const { protocol } = new URL(text);
       return schemes.some((scheme) => protocol === `${scheme}:`) && text.includes('://') ? text : undefined;
     },
-    show: (text) => shorten(redactUrl(text)),
+    show: (text) => (unencoded(text) ? '***' : shorten(redactUrl(text))),
+    why: (text) => {
+      const isScheme = schemes.some((scheme) => text.startsWith(`${scheme}://`));
+      return isScheme && (!URL.canParse(text) || unencoded(text)) ? unencodedFault : undefined;
+    },
   };
 }
 

@@ -11,6 +11,7 @@ import { CursorWriter } from '../protocol/cursor.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
 import { sseEvent } from '../protocol/sse.ts';
+import { slowReader } from './connection-log.ts';
 import { keepAliveSeconds, sse, type EventFanout, type FannedOut } from './event-fanout.ts';
 import { gapFrame } from './gap-frame.ts';
 
@@ -89,11 +90,11 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   }
 
   /** The connection is gone, or shall be. Idempotent. */
-  end(code: number): void {
+  end(code: number, reason = ''): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#fanout.remove(this);
-    this.#session?.end(code);
+    this.#session?.end(code, reason);
     this.#session = undefined;
     this.#waiting = undefined;
   }
@@ -128,7 +129,8 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   send(type: string, frame: string): void {
     this.#writeText(sseEvent({ event: type, data: frame }));
     // Nothing is left to hear. A browser that comes back is told 403, and stops.
-    if (type === 'unsubscribed' && this.channels.length === 0) this.disconnect(closeCodes.policyViolation);
+    if (type === 'unsubscribed' && this.channels.length === 0)
+      this.disconnect(closeCodes.policyViolation, 'unsubscribed');
   }
 
   subscribed(states: readonly SubscriptionState[]): void {
@@ -239,17 +241,17 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     // See pause.
   }
 
-  disconnect(code: number): void {
+  disconnect(code: number, reason: string): void {
     if (this.#ended) return;
     const controller = this.#controller;
-    this.end(code);
+    this.end(code, reason);
     controller?.close();
   }
 
   terminate(): void {
     if (this.#ended) return;
     const controller = this.#controller;
-    this.end(1006);
+    this.end(1006, slowReader);
     // An error resets the connection and frees what is queued, which a close would still send. The runtime prints one
     // that says anything.
     controller?.error();

@@ -99,7 +99,7 @@ export class WebSocketConnection implements Outlet {
   close(_socket: Socket, code: number, reason: string): void {
     this.#socket = undefined;
     // The runtime tells the peer 1009, and this side that the connection broke.
-    this.#session?.end(reason === tooBigReason ? closeCodes.tooBig : code);
+    this.#session?.end(reason === tooBigReason ? closeCodes.tooBig : code, reason);
     this.#session = undefined;
   }
 

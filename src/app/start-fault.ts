@@ -1,0 +1,109 @@
+// Why a start failed, for the person who reads the terminal or the log: what was tried, the cause in plain words, and
+// what mends it. Host, user and database are named here, a password never.
+
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import { urlNameOf, type EngineSettings } from '../settings/engine-settings.ts';
+import type { Settings } from '../settings/settings.ts';
+import { knownCode, plainCause } from './causes.ts';
+
+/** Its message says all that there is to say. */
+export class StartFault extends Error {
+  constructor(message: string, cause: unknown) {
+    super(message, { cause });
+    this.name = 'StartFault';
+  }
+}
+
+interface Target {
+  /** The setting that leads there. */
+  readonly setting: string;
+  readonly what: string;
+  readonly host: string;
+  readonly user: string;
+  readonly database: string;
+  /** The setting or variable that names a private authority. */
+  readonly authority: string;
+}
+
+const untrusted = (target: Target): string =>
+  `name the authority that signed it: ${target.authority}=/path/to/ca.pem (a file in the PEM format)`;
+
+const mends: Readonly<Record<string, (target: Target) => string>> = {
+  ECONNREFUSED: ({ what, setting }) => `start ${what}, or correct host and port in ${setting}`,
+  ENOTFOUND: ({ setting }) => `correct the host name in ${setting}`,
+  EAI_AGAIN: ({ setting }) => `correct the host name in ${setting}, or mend the name service of this machine`,
+  ETIMEDOUT: ({ setting }) => `correct ${setting}, or open the firewall between this machine and that one`,
+  CONNECT_TIMEOUT: ({ setting }) => `correct ${setting}, or open the firewall between this machine and that one`,
+  EHOSTUNREACH: ({ setting }) => `correct ${setting}, or mend the network`,
+  DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
+  SELF_SIGNED_CERT_IN_CHAIN: untrusted,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: untrusted,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
+  ERR_TLS_CERT_ALTNAME_INVALID: ({ setting }) => `write the host in ${setting} as the certificate names it`,
+  CERT_HAS_EXPIRED: () => 'renew the certificate',
+  '28P01': ({ user, setting }) => `correct the password of "${user}" in ${setting}`,
+  '28000': ({ user, database }) =>
+    `create the role "${user}", or let it into "${database}" in pg_hba.conf, with TLS if that asks for it (?sslmode=require)`,
+  '3D000': ({ database }) => `create it: CREATE DATABASE "${database}"`,
+  '42501': ({ user, database }) =>
+    `run as a superuser, connected to "${database}": ` +
+    `GRANT CREATE ON DATABASE "${database}" TO "${user}"; GRANT CREATE ON SCHEMA public TO "${user}";`,
+  '25006': ({ setting }) => `let ${setting} lead to the primary, or end default_transaction_read_only`,
+  '53300': () => 'raise max_connections, or lower the number of nodes: each opens about ten sessions',
+  NOAUTH: ({ setting }) => `write the password into ${setting}: redis://:password@host:6379`,
+  WRONGPASS: ({ setting }) => `correct user and password in ${setting}`,
+  NOPERM: ({ user }) => `give the user "${user}" the commands, keys and channels that docs/operate.md lists`,
+  READONLY: ({ setting }) => `let ${setting} lead to the master, or to the Sentinels: redis+sentinel://…`,
+};
+
+/** What a failure of the database at the start becomes: a `StartFault` where its cause is known. */
+export function databaseFault(error: unknown, { databaseUrlDirect, databaseUrl }: Settings): unknown {
+  // The migration's own words.
+  if (error instanceof RealtimeError && error.code === 'internal') return new StartFault(error.message, error);
+  const url = databaseUrlDirect ?? databaseUrl;
+  if (url === undefined) return error;
+  const { host, username, pathname } = new URL(url);
+  const user = decodeURIComponent(username) || 'postgres';
+  return faultOf(error, {
+    setting: databaseUrlDirect === undefined ? 'DATABASE_URL' : 'DATABASE_URL_DIRECT',
+    what: 'PostgreSQL',
+    host,
+    user,
+    database: decodeURIComponent(pathname.slice(1)) || user,
+    authority: 'NODE_EXTRA_CA_CERTS',
+  });
+}
+
+/** The same of the sync layer's own server. Of an engine without one the error stays as it is. */
+export function engineFault(error: unknown, { sync, engine }: Settings, engines: readonly EngineSettings[]): unknown {
+  const row = engines.find(({ name }) => name === sync);
+  const setting = row && urlNameOf(row);
+  const url = row?.url === undefined ? undefined : engine[row.url];
+  if (row === undefined || setting === undefined || typeof url !== 'string') return error;
+  const [, account = '', host = ''] = /^[a-z+]+:\/\/(?:([^@]*)@)?([^/?]*)/.exec(url) ?? [];
+  const user = account.includes(':') ? decodeURIComponent(account.split(':', 1)[0] ?? '') || 'default' : 'default';
+  const what = row.name.replace(/^./, (letter) => letter.toUpperCase());
+  const authority = row.settings['tlsCa']?.name ?? 'NODE_EXTRA_CA_CERTS';
+  return faultOf(error, { setting, what, host, user, database: '', authority });
+}
+
+function faultOf(error: unknown, target: Target): unknown {
+  const code = knownCode(error);
+  const cause = plainCause(error);
+  if (cause === undefined) return error;
+  const mend = code === undefined ? undefined : mends[code]?.(target);
+  const advice = mend === undefined ? '' : `\n  What to do: ${mend}`;
+  return new StartFault(
+    `${target.what} at ${target.host} (${target.setting}): ${cause}.${detailOf(error)}${advice}`,
+    error,
+  );
+}
+
+/** PostgreSQL names what it missed: its own sentence helps, and holds no secret. */
+function detailOf(error: unknown): string {
+  for (let at: unknown = error; at instanceof Error; at = at.cause) {
+    const { severity } = at as { severity?: unknown };
+    if (typeof severity === 'string') return `\n  PostgreSQL said: ${at.message}`;
+  }
+  return '';
+}
