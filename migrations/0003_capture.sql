@@ -258,19 +258,21 @@ AS $$
 $$;
 --> statement-breakpoint
 -- Who a change is about, for putting nested statements in order (realtime.reorder): the watch, the key before and after,
--- the row before and after as printed. Without a key, the row is its own.
+-- the row before and after as printed, and how deep triggers are nested. Without a key, the row is its own.
 CREATE FUNCTION realtime.capture_subject(watch realtime.watched, sides text[]) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT format('ARRAY[%L, %s, %s]', watch.number, string_agg(coalesce(s.key, s.image), ', ' ORDER BY s.place),
+  SELECT format('ARRAY[%L, %s, %s, pg_trigger_depth()::text]', watch.number, string_agg(coalesce(s.key, s.image), ', ' ORDER BY s.place),
     string_agg(s.image, ', ' ORDER BY s.place))
   FROM (
     SELECT u.place,
       CASE WHEN u.side = ANY (sides) THEN format('md5(row_to_json(%s_row.*)::text)', u.side) ELSE 'NULL' END AS image,
       CASE WHEN u.side = ANY (sides) THEN (
-        SELECT format('json_build_array(%s)::text', string_agg(
-          (realtime.printed(c.type, format('q.%s_%s', u.side, c.place), '', 'json')).expression, ', ' ORDER BY c.place))
+        -- NULL without a key, which format would make an empty one for all rows.
+        SELECT 'json_build_array(' || string_agg(
+          (realtime.printed(c.type, format('q.%s_%s', u.side, c.place), '', 'json')).expression, ', ' ORDER BY c.place)
+          || ')::text'
         FROM realtime.captured_columns(watch) c WHERE c.is_key
       ) ELSE 'NULL' END AS key
     FROM (VALUES (1, 'o'), (2, 'n')) u (place, side)
@@ -444,6 +446,42 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- What captures one row that a statement moves to another partition, if that statement is a MERGE: an UPDATE captures
+-- such rows itself. Nothing but its text tells which it is. `context` is that of the row's trigger. `fault` is set where
+-- it cannot be known.
+CREATE FUNCTION realtime.capture_move(
+  target oid, operation text, context text, OUT command text, OUT place text, OUT fault text
+)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  callers text := substr(context, nullif(strpos(context, E'\n'), 0) + 1);
+  -- NULL where it is not known: a function in SQL, or EXECUTE of a prepared statement.
+  statement text := CASE WHEN callers IS NULL THEN nullif(current_query(), '')
+    ELSE substring(callers FROM '^SQL statement "(.*?)"(?:\n(?:PL/|SQL )|$)') END;
+  watch realtime.watched;
+BEGIN
+  IF statement ~* '\mexecute\M' THEN
+    statement := NULL;
+  END IF;
+  IF statement !~* '\mmerge\M' THEN
+    RETURN;
+  END IF;
+  SELECT * INTO watch FROM realtime.watched w WHERE w.target = capture_move.target::regclass AND cardinality(w.channels) > 0;
+  IF NOT FOUND THEN
+    RETURN;
+  ELSIF statement IS NULL OR regexp_replace(statement, '\mthen\s+update\M', '', 'gi') ~* '\mupdate\M' THEN
+    fault := 'rows were moved to another partition by a statement that may have been a MERGE';
+  ELSIF operation = 'DELETE' OR statement !~* '\mthen\s+insert\M' THEN
+    command := replace(realtime.capture_statement(watch, operation, '$1', '$2', true),
+      CASE operation WHEN 'DELETE' THEN 'old_rows r' ELSE 'new_rows r' END, '(SELECT ($3).*) r');
+    SELECT ',"schema":' || to_json(n.nspname::text)::text || ',"table":' || to_json(c.relname::text)::text || ',"data":'
+    INTO place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target;
+  END IF;
+END;
+$$;
+--> statement-breakpoint
 -- A truncated table: nobody can tell its rows any more, so each of its channels is told. A template stands for all those
 -- that it has made. Answers the number of outbox rows.
 CREATE FUNCTION realtime.capture_truncate(target oid, place text) RETURNS bigint
@@ -454,7 +492,7 @@ DECLARE
   written bigint;
 BEGIN
   INSERT INTO realtime.outbox (xid, lsn, watch, subject, channel, data)
-  SELECT pg_current_xact_id(), pg_current_wal_insert_lsn(), w.number, ARRAY[w.number::text, NULL, NULL, NULL, NULL],
+  SELECT pg_current_xact_id(), pg_current_wal_insert_lsn(), w.number, ARRAY[w.number::text, NULL, NULL, NULL, NULL, pg_trigger_depth()::text],
     c.channel, '{"action":"TRUNCATE"' || place || 'null,"old":null}'
   FROM realtime.watched w CROSS JOIN unnest(w.channels) c (channel) WHERE w.target = capture_truncate.target::regclass;
   GET DIAGNOSTICS written = ROW_COUNT;
@@ -533,7 +571,7 @@ DECLARE
   in_doubt boolean := false;
   captured bigint := 0;
 BEGIN
-  IF marks LIKE ' %7$s@%%' AND strpos(substr(marks, 2), ' ') = 0 THEN
+%17$s  IF marks LIKE ' %7$s@%%' AND strpos(substr(marks, 2), ' ') = 0 THEN
     marks := set_config('sobranie.marks', '', true);
   ELSIF marks <> '' THEN
     began := pg_current_wal_insert_lsn();
@@ -590,7 +628,7 @@ BEGIN
   END IF;
   IF captured > 0 THEN
     IF mark IS NOT NULL THEN
-      PERFORM realtime.reorder(xid, mark, began);
+      PERFORM realtime.reorder(%7$s, xid, mark, began);
     END IF;
     IF NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
       PERFORM realtime.wake();
@@ -624,7 +662,32 @@ $probe$, computed) END,
     realtime.capture_statement(watch, 'INSERT', 'statement.xid', 'statement.place', true),
     realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', true),
     realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', true),
-    realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows')
+    realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows'),
+    CASE WHEN (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = watch.target) THEN format($move$  IF TG_LEVEL = 'ROW' THEN
+    GET DIAGNOSTICS marks = PG_CONTEXT;
+    BEGIN
+      SELECT * INTO now_written FROM realtime.capture_move(%1$s, TG_OP, marks);
+      IF now_written.command IS NOT NULL THEN
+        IF TG_OP = 'DELETE' THEN
+          EXECUTE now_written.command USING xid, now_written.place, OLD;
+        ELSE
+          EXECUTE now_written.command USING xid, now_written.place, NEW;
+        END IF;
+        GET DIAGNOSTICS captured = ROW_COUNT;
+      END IF;
+      place := now_written.fault;
+    EXCEPTION WHEN OTHERS THEN
+      place := SQLERRM;
+    END;
+    IF place IS NOT NULL AND TG_OP = 'DELETE' THEN
+      captured := realtime.capture_fault(%1$s, place);
+    END IF;
+    IF captured > 0 AND NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
+      PERFORM realtime.wake();
+    END IF;
+    RETURN NULL;
+  END IF;
+$move$, watch.target::oid) END
   );
 END;
 $body$;

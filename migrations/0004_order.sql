@@ -6,8 +6,8 @@
 -- row. Order between different rows stays as it was captured.
 
 -- BEFORE each statement of a watched table: notes the number of the watch and the end of the write-ahead log, in a setting
--- that ends with the transaction: ` 7@0/16B3748 9@0/16B3790`, the innermost statement last. A caller who writes nonsense
--- there puts nothing but the order of its own transaction's changes at stake.
+-- that ends with the transaction: ` 7@0/16B3748i 9@0/16B3790u`, the innermost statement last, with the operation's first
+-- letter. A caller who writes nonsense there puts nothing but its own transaction's changes at stake.
 CREATE FUNCTION realtime.mark() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -16,7 +16,8 @@ DECLARE
   marks text;
 BEGIN
   marks := set_config('sobranie.marks',
-    concat(current_setting('sobranie.marks', true), ' ', TG_ARGV[0], '@', pg_current_wal_insert_lsn()), true);
+    concat(current_setting('sobranie.marks', true), ' ', TG_ARGV[0], '@', pg_current_wal_insert_lsn(),
+      lower(left(TG_OP, 1))), true);
   RETURN NULL;
 END;
 $$;
@@ -29,9 +30,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   marks text := current_setting('sobranie.marks', true);
-  parts text[] := regexp_match(marks, '^(.*) ' || number || '@([0-9A-F]{1,8}/[0-9A-F]{1,8})( !)?((?: [0-9].*)?)$');
+  parts text[] := regexp_match(marks, '^(.*) ' || number || '@([0-9A-F]{1,8}/[0-9A-F]{1,8})[a-z]?( !)?((?: [0-9].*)?)$');
 BEGIN
-  IF marks !~ '^( [0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}( !)?)*$' THEN
+  IF marks !~ '^( [0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}[a-z]?( !)?)*$' THEN
     marks := '';
   ELSIF parts IS NOT NULL THEN
     marks := parts[1] || parts[4];
@@ -40,51 +41,78 @@ BEGIN
     END IF;
   END IF;
   nested := marks <> '';
-  marks := set_config('sobranie.marks', regexp_replace(marks, '(@[0-9A-F/]+)( !)?', '\1 !', 'g'), true);
+  marks := set_config('sobranie.marks', regexp_replace(marks, '(@[0-9A-F/]+[a-z]?)( !)?', '\1 !', 'g'), true);
 END;
 $$;
 --> statement-breakpoint
--- How many of the changes of nested statements came before an insert of the key `key` with the row `image`. `changes` are
--- the nested changes of this key, in order: their places, and their subjects as capture_subject writes them.
+-- How many of the changes of nested statements came before a change that their statement made itself, and whether that is a
+-- guess. `subject` is that of the change, as capture_subject writes it. The arrays are the nested changes of its keys, in
+-- order: their places, and their subjects.
 --
--- The insert stands where the key is absent before it and has this row after it. Before an update or delete of the same
--- key no nested change of it can be: the server refuses the statement then.
-CREATE FUNCTION realtime.changes_before_insert(
-  watch integer, key text, image text, places bigint[], old_keys text[], new_keys text[], old_images text[]
-) RETURNS bigint
+-- The change stands where the rows before and after it continue each other. Where several places do: an update or delete
+-- comes first, as the server refuses it once the row was changed.
+CREATE FUNCTION realtime.changes_before(
+  subject text[], is_alone boolean, places bigint[], old_keys text[], new_keys text[], old_images text[],
+  new_images text[], depths text[], OUT place bigint, OUT is_guess boolean
+)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  count integer := cardinality(places);
+  count CONSTANT integer := cardinality(places);
+  old_key CONSTANT text := subject[2];
+  new_key CONSTANT text := subject[3];
+  -- What these keys stand for, after so many nested changes; empty: nothing, NULL: not known.
+  old_state text;
+  new_state text;
+  is_fit boolean;
   fitting integer[] := '{}';
+  by_trigger boolean;
   kinds integer[];
 BEGIN
   FOR i IN 0..count LOOP
-    IF (i = 0 OR new_keys[i] IS DISTINCT FROM key)
-      AND (i = count OR (old_keys[i + 1] IS NOT DISTINCT FROM key AND old_images[i + 1] = image)) THEN
+    IF old_key = old_keys[i] OR old_key = new_keys[i] THEN
+      old_state := CASE WHEN old_key = new_keys[i] THEN new_images[i] ELSE '' END;
+    END IF;
+    IF new_key = old_keys[i] OR new_key = new_keys[i] THEN
+      new_state := CASE WHEN new_key = new_keys[i] THEN new_images[i] ELSE '' END;
+    END IF;
+    is_fit := (old_key IS NULL OR coalesce(old_state = subject[4], true))
+      AND (new_key IS NULL OR new_key = old_key OR coalesce(new_state = '', true));
+    IF new_key = old_keys[i + 1] OR new_key = new_keys[i + 1] THEN
+      is_fit := is_fit AND coalesce(new_key = old_keys[i + 1] AND old_images[i + 1] = subject[5], false);
+    ELSIF old_key = old_keys[i + 1] THEN
+      is_fit := false;
+    END IF;
+    IF is_fit THEN
       fitting := fitting || i;
     END IF;
   END LOOP;
-  IF cardinality(fitting) > 1 THEN
-    -- A row replaced by one that looks the same: by triggers before the insert if there are such, else it was inserted and
-    -- then deleted.
+  is_guess := fitting = '{}';
+  place := coalesce(places[fitting[1]], 0);
+  IF old_key IS NULL AND cardinality(fitting) > 1 THEN
+    -- A row that looks the same was replaced: either the one that was inserted went, or another one before it. The statement
+    -- itself, in a WITH or a function that it calls, can do the latter alone, and triggers that run after inserts the
+    -- former. A row that is the only one leaves no doubt without such triggers.
+    by_trigger := depths[fitting[1] + 1]::integer > subject[6]::integer;
     kinds := ARRAY(
-      SELECT DISTINCT t.tgtype & 2 FROM pg_trigger t JOIN realtime.watched w ON w.target::oid = t.tgrelid
-      WHERE w.number = watch AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 4 = 4
-        AND t.tgname NOT LIKE 'realtime\_%' AND t.tgname NOT LIKE 'zz\_realtime\_%'
+      -- Of all events: an upsert or a merge runs those of several.
+      SELECT DISTINCT t.tgtype & 2
+      FROM pg_trigger t JOIN realtime.watched w ON w.target::oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
+      WHERE w.number = subject[1]::integer AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 28 <> 0
+        AND p.pronamespace <> 'realtime'::regnamespace
     );
-    IF kinds = '{0}' THEN
-      RETURN coalesce(places[fitting[1]], 0);
+    IF NOT by_trigger OR kinds <> '{0}' THEN
+      place := coalesce(places[fitting[cardinality(fitting)]], 0);
+      is_guess := NOT is_alone OR (by_trigger AND 0 = ANY (kinds));
     END IF;
   END IF;
-  RETURN coalesce(places[fitting[cardinality(fitting)]], 0);
 END;
 $$;
 --> statement-breakpoint
 -- Puts the rows that a statement has captured, from `began` on, before those that were captured since its `mark`, where
 -- both are about the same row. Rows that move are written again, at the end of the write-ahead log.
-CREATE FUNCTION realtime.reorder(xid xid8, mark pg_lsn, began pg_lsn) RETURNS void
+CREATE FUNCTION realtime.reorder(watch integer, xid xid8, mark pg_lsn, began pg_lsn) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 -- As many rows as the statements changed, of which the planner knows nothing.
@@ -94,9 +122,10 @@ AS $$
 #variable_conflict use_column
 DECLARE
   own record;
+  guess record;
   later_rows pg_lsn[] := '{}';
   later_places bigint[] := '{}';
-  place bigint;
+  guessed text[] := '{}';
 BEGIN
   -- A subject without keys is the whole table's.
   IF NOT EXISTS (
@@ -112,7 +141,8 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Inserts of keys that nested statements changed. All others come before all nested changes.
+  -- Changes of keys that nested statements changed too, and that do not just come before. All others come before all
+  -- nested changes.
   FOR own IN
     WITH nested AS (
       SELECT m.subject, max(m.place) AS place
@@ -126,23 +156,39 @@ BEGIN
         ) n
       ) m GROUP BY m.change, m.subject
     )
-    SELECT o.lsn, o.subject, array_agg(n.place ORDER BY n.place) AS places,
-      array_agg(n.subject[2] ORDER BY n.place) AS old_keys, array_agg(n.subject[3] ORDER BY n.place) AS new_keys,
-      array_agg(n.subject[4] ORDER BY n.place) AS old_images
-    FROM realtime.outbox o JOIN (
-      SELECT n.place, n.subject, n.subject[1] AS watch, n.subject[2] AS key FROM nested n
-      UNION SELECT n.place, n.subject, n.subject[1], n.subject[3] FROM nested n
-    ) n ON n.watch = o.subject[1] AND n.key = o.subject[3]
-    WHERE o.xid = reorder.xid AND o.lsn >= began AND o.subject[2] IS DISTINCT FROM o.subject[3]
+    SELECT c.lsn, c.subject, c.channel, c.subjects = 1 AS is_alone, array_agg(c.place ORDER BY c.place) AS places,
+      array_agg(c.nested[2] ORDER BY c.place) AS old_keys, array_agg(c.nested[3] ORDER BY c.place) AS new_keys,
+      array_agg(c.nested[4] ORDER BY c.place) AS old_images, array_agg(c.nested[5] ORDER BY c.place) AS new_images,
+      array_agg(c.nested[6] ORDER BY c.place) AS depths
+    FROM (
+      SELECT DISTINCT o.lsn, o.subject, o.channel, o.subjects, n.place, n.subject AS nested
+      FROM (
+        SELECT o.*, count(*) FILTER (WHERE o.is_new) OVER () AS subjects
+        FROM (
+          SELECT o.lsn, o.subject, o.channel, o.subject IS DISTINCT FROM lag(o.subject) OVER (ORDER BY o.lsn) AS is_new
+          FROM realtime.outbox o WHERE o.xid = reorder.xid AND o.lsn >= began
+        ) o
+      ) o
+      CROSS JOIN LATERAL unnest(o.subject[2:3]) ok (key)
+      JOIN (nested n CROSS JOIN LATERAL unnest(n.subject[2:3]) nk (key))
+        ON n.subject[1] = o.subject[1] AND nk.key = ok.key
       -- Rows without a key may be there several times: one more was never in the way.
-      AND o.subject[3] <> o.subject[5]
-    GROUP BY o.lsn, o.subject
+      WHERE NOT coalesce(o.subject[2] = o.subject[4] OR o.subject[3] = o.subject[5], false)
+    ) c
+    GROUP BY c.lsn, c.subject, c.channel, c.subjects
+    HAVING c.subject[2] IS NULL OR c.subject[2] <> c.subject[3]
+      OR (array_agg(c.nested[2] ORDER BY c.place))[1] IS DISTINCT FROM c.subject[3]
+      OR (array_agg(c.nested[4] ORDER BY c.place))[1] IS DISTINCT FROM c.subject[5]
   LOOP
-    place := realtime.changes_before_insert(
-      own.subject[1]::integer, own.subject[3], own.subject[5], own.places, own.old_keys, own.new_keys, own.old_images
+    guess := realtime.changes_before(
+      own.subject, own.is_alone, own.places, own.old_keys, own.new_keys, own.old_images, own.new_images,
+      own.depths
     );
     later_rows := later_rows || own.lsn;
-    later_places := later_places || place;
+    later_places := later_places || guess.place;
+    IF guess.is_guess THEN
+      guessed := guessed || own.channel;
+    END IF;
   END LOOP;
 
   WITH nested AS (
@@ -162,5 +208,11 @@ BEGIN
   INSERT INTO realtime.outbox (xid, lsn, channel, data, key, watch, subject, fault, at)
   SELECT t.xid, pg_current_wal_insert_lsn(), t.channel, t.data, t.key, t.watch, t.subject, t.fault, t.at
   FROM (SELECT * FROM taken ORDER BY taken.place, taken.side, taken.turn) t;
+
+  -- A guess that is wrong would stay wrong: subscribers look anew.
+  INSERT INTO realtime.outbox (xid, lsn, channel, watch, fault)
+  SELECT reorder.xid, pg_current_wal_insert_lsn(), g.channel, reorder.watch,
+    'a statement and its triggers replaced a row by one that looks the same'
+  FROM (SELECT DISTINCT u.channel FROM unnest(guessed) u (channel)) g;
 END;
 $$;

@@ -145,20 +145,30 @@ CREATE TRIGGER on_unwatched AFTER DELETE ON realtime.watched FOR EACH ROW EXECUT
 --> statement-breakpoint
 -- The triggers of a watch: their names, and what comes after CREATE TRIGGER <name>. The mark has the last name, so that what
 -- other triggers change before the statement begins is not taken for a part of it.
+--
+-- A row that MERGE moves to another partition is in no transition table of its UPDATE. Row triggers see it: one is deleted
+-- in a statement that is no DELETE, or inserted in one that is no INSERT. They come first, before other triggers change
+-- the row again. For any other row the condition costs little, and is false.
 CREATE FUNCTION realtime.watch_triggers(number integer, target regclass) RETURNS TABLE (name text, definition text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT t.name, format(t.definition || ' FOR EACH STATEMENT EXECUTE FUNCTION realtime.', target)
-    || CASE WHEN t.name LIKE 'zz%' THEN format('mark(%L)', number) ELSE format('capture_%s()', number) END
+  SELECT t.name, concat(format(t.event, target), ' FOR EACH ', t.level, ' EXECUTE FUNCTION realtime.',
+    CASE WHEN t.name LIKE 'zz%' THEN format('mark(%L)', number) ELSE format('capture_%s()', number) END)
   FROM (VALUES
-    ('realtime_insert', 'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows'),
-    ('realtime_update', 'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'),
-    ('realtime_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows'),
-    ('realtime_truncate', 'AFTER TRUNCATE ON %s'),
-    ('zz_realtime_mark', 'BEFORE INSERT OR UPDATE OR DELETE ON %s'),
-    ('zz_realtime_mark_truncate', 'BEFORE TRUNCATE ON %s')
-  ) t (name, definition)
+    ('realtime_insert', 'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows', 'STATEMENT'),
+    ('realtime_update', 'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows', 'STATEMENT'),
+    ('realtime_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows', 'STATEMENT'),
+    ('realtime_truncate', 'AFTER TRUNCATE ON %s', 'STATEMENT'),
+    ('!realtime_moved_out', 'AFTER DELETE ON %s', $w$ROW
+      WHEN (rtrim(current_setting('sobranie.marks', true), ' !') NOT LIKE '%d')$w$),
+    ('!realtime_moved_in', 'AFTER INSERT ON %s', $w$ROW
+      WHEN (rtrim(current_setting('sobranie.marks', true), ' !') NOT LIKE '%i')$w$),
+    ('zz_realtime_mark', 'BEFORE INSERT OR UPDATE OR DELETE ON %s', 'STATEMENT'),
+    ('zz_realtime_mark_truncate', 'BEFORE TRUNCATE ON %s', 'STATEMENT')
+  ) t (name, event, level)
+  WHERE t.level = 'STATEMENT' OR (current_setting('server_version_num')::integer >= 150000
+    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = target AND c.relkind = 'p'))
 $$;
 --> statement-breakpoint
 -- Which of them the table has.

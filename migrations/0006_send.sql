@@ -159,7 +159,7 @@ BEGIN
         RAISE EXCEPTION 'the table was altered while a transaction that began before was open';
       END IF;
       IF pg_trigger_depth() > 1 OR current_setting('sobranie.nested', true) = 'yes' THEN
-        subject := printed.subject || pg_trigger_depth()::text;
+        subject := printed.subject;
       END IF;
     END IF;
     data := '{"action":"' || TG_OP || '"' || place || coalesce(printed.new_row, 'null')

@@ -1,0 +1,182 @@
+// One random application, run twice: on a database where its tables are watched, and on one that has never seen this
+// server. Whatever the application gets is the same: rows, counts, errors, lastval(). And who replays what was published,
+// change by change, ends with the tables.
+//
+// LONG=1 runs 200,000 statements.
+
+import { expect, test } from 'bun:test';
+import postgres from 'postgres';
+import { createDatabase } from '../support/postgres.ts';
+import { randomFrom, seed } from '../support/random.ts';
+import { workload, type Table } from '../support/workload.ts';
+import { takenOver, type Seen } from './support.ts';
+
+const isLong = process.env['LONG'] !== undefined;
+const applications = Number(process.env['APPLICATIONS'] ?? (isLong ? 500 : 5));
+const statementsEach = 400;
+const inFlight = 20;
+
+async function outcome(sql: postgres.Sql, text: string): Promise<string> {
+  try {
+    const rows = await sql.unsafe(text).simple();
+    const shown = rows.map((row) => JSON.stringify(row)).toSorted();
+    return `${rows.command} ${rows.count} ${shown.join(' ')}`;
+  } catch (error) {
+    const { code, message } = error as postgres.PostgresError;
+    return `${code} ${message}`;
+  }
+}
+
+type Row = Record<string, unknown>;
+
+/** A column that comes and goes is no part of what is compared. */
+function textOf(row: Row): string {
+  return JSON.stringify(
+    Object.entries(row)
+      .filter(([name]) => name !== 'more')
+      .toSorted(([one], [other]) => one.localeCompare(other)),
+  );
+}
+
+/** What a subscriber of a channel knows, from its messages alone. Throws where one does not continue the others. */
+class Replica {
+  readonly #rows = new Map<string, Row[]>();
+  readonly #key: readonly string[];
+
+  constructor(key: readonly string[]) {
+    this.#key = key;
+  }
+
+  get all(): string[] {
+    return [...this.#rows.values()].flat().map(textOf);
+  }
+
+  apply({ action, data, old }: Row): void {
+    if (action === 'TRUNCATE') this.#rows.clear();
+    if (action === 'DELETE' || action === 'UPDATE') this.#take(old as Row);
+    if (action === 'INSERT' || action === 'UPDATE') this.#put(data as Row);
+  }
+
+  #placeOf(row: Row): string {
+    return textOf(this.#key.length === 0 ? row : Object.fromEntries(this.#key.map((name) => [name, row[name]])));
+  }
+
+  #take(old: Row): void {
+    const place = this.#placeOf(old);
+    const [row, ...others] = this.#rows.get(place) ?? [];
+    if (row === undefined) throw new Error('a row goes that was not there');
+    const known = Object.fromEntries(Object.keys(old).map((name) => [name, row[name]]));
+    if (textOf(known) !== textOf(old)) throw new Error('a row goes that was another one');
+    if (others.length === 0) this.#rows.delete(place);
+    else this.#rows.set(place, others);
+  }
+
+  #put(row: Row): void {
+    const place = this.#placeOf(row);
+    const rows = this.#rows.get(place) ?? [];
+    if (this.#key.length > 0 && rows.length > 0) throw new Error('a row comes that is there');
+    this.#rows.set(place, [...rows, row]);
+  }
+}
+
+/** What the subscribers of a table's channels end with: of its own, and of those of its rooms together. */
+function replay(messages: readonly Seen[], table: Table): Map<string, string[]> {
+  const channels = Map.groupBy(
+    messages.filter(({ channel }) => channel.split(':')[0] === table.name),
+    ({ channel }) => channel,
+  );
+  const ends = new Map<string, string[]>();
+  for (const [channel, seen] of channels) {
+    const replica = new Replica(table.key);
+    for (const [place, { data }] of seen.entries()) {
+      try {
+        replica.apply(data);
+      } catch (error) {
+        const around = seen.slice(Math.max(0, place - 12), place + 4).map((message) => JSON.stringify(message.data));
+        throw new Error(`${channel}: ${String(error)}\n${around.join('\n')}`, { cause: error });
+      }
+    }
+    ends.set(channel, replica.all.toSorted());
+  }
+  return ends;
+}
+
+/** The last one is of no application: what is published uses numbers of the session that publishes it. */
+type Sessions = readonly [watched: postgres.Sql, bare: postgres.Sql, relay: postgres.Sql];
+
+let gaps = 0;
+
+async function runBoth(start: number, version: number, [watched, bare, relay]: Sessions): Promise<void> {
+  const application = workload(randomFrom(start), version);
+  for (const sql of [watched, bare]) {
+    await sql.unsafe(`DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop; SET search_path = shop`).simple();
+    await sql.unsafe(application.setUp).simple();
+  }
+  for (const { name } of application.tables) {
+    await watched`select realtime.watch(${name}::text::regclass, array[${name}, ${`${name}:{room}`}]::text[])`;
+  }
+  const texts: string[] = [];
+  for (let count = 0; count < statementsEach; count++) texts.push(application.next());
+  texts.push(application.finish);
+  for (let from = 0; from < texts.length; from += inFlight) {
+    const some = texts
+      .slice(from, from + inFlight)
+      .flatMap((text, n) => (n % 2 ? [text, 'SELECT last_number()'] : [text]));
+    const outcomes = async (sql: postgres.Sql): Promise<string[]> => {
+      const results = await Promise.all(some.map((text) => outcome(sql, text)));
+      return results.map((result, place) => `${some[place]}\n  ${result}`);
+    };
+    const [ofWatched, ofBare] = await Promise.all([outcomes(watched), outcomes(bare)]);
+    expect(ofWatched).toEqual(ofBare);
+  }
+
+  const messages = await takenOver(relay);
+  const doubtful = new Set(messages.filter(({ data }) => data['gap'] === true).map(({ channel }) => channel));
+  gaps += doubtful.size;
+  for (const table of application.tables) {
+    const ends = replay(
+      messages.filter(({ channel }) => !doubtful.has(channel)),
+      table,
+    );
+    const rows = await watched.unsafe(
+      `SELECT realtime.part(room) AS room, to_json(t)::text AS row FROM ${table.name} t`,
+    );
+    const truth = new Map<string, string[]>();
+    for (const { room, row } of rows) {
+      for (const channel of [table.name, ...(room === null ? [] : [`${table.name}:${String(room)}`])]) {
+        truth.set(channel, [...(truth.get(channel) ?? []), textOf(JSON.parse(row as string) as Row)]);
+      }
+    }
+    for (const channel of new Set([...ends.keys(), ...truth.keys()])) {
+      if (doubtful.has(channel)) continue;
+      expect(ends.get(channel) ?? [], channel).toEqual((truth.get(channel) ?? []).toSorted());
+    }
+  }
+}
+
+test(
+  `watched or not, an application gets the same, and a replay gives its tables (SEED=${seed})`,
+  async () => {
+    const databases = await Promise.all([createDatabase({ migrated: true }), createDatabase()]);
+    const connect = (url: string): postgres.Sql => postgres(url, { max: 1, onnotice: () => undefined });
+    const [ofWatched, ofBare] = databases.map(({ url }) => url) as [string, string];
+    const sessions: Sessions = [connect(ofWatched), connect(ofBare), connect(ofWatched)];
+    try {
+      const [row] = await sessions[2]`select current_setting('server_version_num')::int / 10000 as version`;
+      for (let number = 0; number < applications; number++) {
+        const start = seed + number * 7919;
+        try {
+          await runBoth(start, row!['version'] as number, sessions);
+        } catch (error) {
+          throw new Error(`SEED=${start} APPLICATIONS=1: ${String(error)}`, { cause: error });
+        }
+      }
+      // Gaps are for what cannot be known; a few.
+      expect(gaps).toBeLessThan(2 * applications + 10);
+    } finally {
+      await Promise.all(sessions.map((session) => session.end({ timeout: 1 })));
+      await Promise.all(databases.map((database) => database.drop()));
+    }
+  },
+  isLong ? 3_600_000 : 60_000,
+);
