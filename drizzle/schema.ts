@@ -36,6 +36,7 @@ export const log = realtime.table(
 
 const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' });
 const pgLsn = customType<{ data: string }>({ dataType: () => 'pg_lsn' });
+const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' });
 const regclass = customType<{ data: string }>({ dataType: () => 'regclass' });
 
 /** What writers' transactions left to be published. */
@@ -129,6 +130,20 @@ export const published = realtime.table(
   },
   (table) => [primaryKey({ name: 'published_pk', columns: [table.watch, table.channel] })],
 );
+
+/** What could not be carried. */
+export const parked = realtime.table('parked', {
+  number: bigint('number', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
+  channel: text('channel').notNull(),
+  watch: integer('watch'),
+  data: bytea('data'),
+  bytes: bigint('bytes', { mode: 'number' }),
+  error: text('error').notNull(),
+  writtenAt: timestamp('written_at', { withTimezone: true }).notNull(),
+  parkedAt: timestamp('parked_at', { withTimezone: true })
+    .notNull()
+    .default(sql`clock_timestamp()`),
+});
 
 /** What was spent of limits that hold over all nodes. Unlogged, which the schema cannot express. */
 export const limits = realtime.table('limits', {

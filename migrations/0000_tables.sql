@@ -113,6 +113,21 @@ CREATE TABLE realtime.published (
   CONSTRAINT published_pk PRIMARY KEY (watch, channel)
 );
 --> statement-breakpoint
+-- What could not be carried, see realtime.park.
+CREATE TABLE realtime.parked (
+  number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY NOT NULL,
+  channel text NOT NULL,
+  -- The number of the watch that captured it.
+  watch integer,
+  -- What was to be published, as the bytes of the database's own encoding: a text that cannot be sent could not be read
+  -- here either. Of a large one the beginning; NULL when even that cannot be read.
+  data bytea,
+  bytes bigint,
+  error text NOT NULL,
+  written_at timestamp with time zone NOT NULL,
+  parked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+--> statement-breakpoint
 -- Numbers those who carry the outbox to a log elsewhere, in the order in which they began: what one of them still does
 -- after another took over is known by it. Only a relay's own session takes from it.
 CREATE SEQUENCE realtime.terms;

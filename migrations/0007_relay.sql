@@ -195,14 +195,99 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- Parks rows of the outbox, named as `realtime.peek` names them. A row becomes a gap of its channels, which the next read
+-- finds. One that was a gap already, or whose channel nobody can have, is deleted. `reason` is one of few.
+CREATE FUNCTION realtime.park(ids text[], reason text, error text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+  item record;
+  beginning bytea;
+  parked bigint := 0;
+BEGIN
+  FOR item IN
+    SELECT o.ctid AS place, o.channel, o.watch, o.at, octet_length(o.data) AS bytes,
+      o.data IS NOT NULL AND (realtime.is_channel(o.channel) OR strpos(o.channel, '{') > 0) AS is_told
+    FROM (SELECT split_part(u.id, '-', 1)::xid8 AS xid, split_part(u.id, '-', 2)::pg_lsn AS lsn FROM unnest(ids) u (id)) t
+    JOIN realtime.outbox o ON o.xid = t.xid AND o.lsn = t.lsn
+  LOOP
+    BEGIN
+      SELECT convert_to(CASE WHEN item.bytes > 1048576 THEN substr(o.data, 1, 1000) ELSE o.data END, getdatabaseencoding())
+      INTO beginning FROM realtime.outbox o WHERE o.ctid = item.place;
+    EXCEPTION WHEN OTHERS THEN
+      beginning := NULL;
+    END;
+    INSERT INTO realtime.parked (channel, watch, data, bytes, error, written_at)
+    VALUES (encode(convert_to(item.channel, getdatabaseencoding()), 'escape'), item.watch, beginning, item.bytes,
+      left(park.error, 2000), item.at);
+    IF item.is_told THEN
+      UPDATE realtime.outbox o SET data = NULL, key = NULL, fault = 'parked: ' || reason WHERE o.ctid = item.place;
+    ELSE
+      DELETE FROM realtime.outbox o WHERE o.ctid = item.place;
+    END IF;
+    parked := parked + 1;
+  END LOOP;
+  RETURN parked;
+END;
+$$;
+--> statement-breakpoint
+-- Parks those of these rows whose data is longer than `bytes_max`, and answers where all of them are then. The length of
+-- a text that is stored out of line is read from its pointer, so a large one is never in memory.
+CREATE FUNCTION realtime.park_large(places tid[], bytes_max bigint) RETURNS tid[]
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+  large text[];
+  ids text[];
+BEGIN
+  SELECT array_agg(o.xid || '-' || o.lsn) FILTER (WHERE octet_length(o.data) > bytes_max) INTO large
+  FROM realtime.outbox o WHERE o.ctid = ANY (places);
+  IF large IS NULL THEN
+    RETURN places;
+  END IF;
+  SELECT array_agg(o.xid || '-' || o.lsn) INTO ids FROM realtime.outbox o WHERE o.ctid = ANY (places);
+  PERFORM realtime.park(large, 'too large', format('The row is larger than MAX_ROW_BYTES (%s bytes).', bytes_max));
+  RETURN ARRAY(
+    SELECT o.ctid
+    FROM (SELECT split_part(u.id, '-', 1)::xid8 AS xid, split_part(u.id, '-', 2)::pg_lsn AS lsn FROM unnest(ids) u (id)) t
+    JOIN realtime.outbox o ON o.xid = t.xid AND o.lsn = t.lsn
+  );
+END;
+$$;
+--> statement-breakpoint
+-- The row that a read of one row would answer next, as `realtime.peek` names it; NULL when there is none.
+CREATE FUNCTION realtime.next_id() RETURNS text
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT o.xid || '-' || o.lsn FROM realtime.outbox o
+  WHERE o.ctid = (SELECT v.places[1] FROM realtime.visible(1, NULL) v)
+$$;
+--> statement-breakpoint
+-- Forgets what was parked a month ago, and what is more than 10,000 rows.
+CREATE FUNCTION realtime.forget_parked() RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM realtime.parked p
+  WHERE p.parked_at < clock_timestamp() - interval '30 days'
+    OR p.number <= (SELECT max(q.number) - 10000 FROM realtime.parked q)
+$$;
+--> statement-breakpoint
 -- Moves one batch from the outbox into the log, as one transaction, and answers what it moved, in order. Rows of
 -- ephemeral channels (a rule says so) are answered too, with seq and offset 0, and stored nowhere; rows whose key the
 -- channel's log already has are gone without a trace; rows whose channel is no channel are dropped.
 --
 -- `rules`: array of {pattern, recoverable, historySize, historySeconds}; the first whose pattern matches counts.
 --
--- The last row has no channel and reports: offset = rows taken, at = rows dropped, data = the state for the next call.
-CREATE FUNCTION realtime.relay(batch_max integer, rules jsonb, state text DEFAULT NULL)
+-- Rows of more than `bytes_max` bytes are parked. The last row has no channel and reports: offset = rows taken, at = rows dropped, data = the state for the next call.
+CREATE FUNCTION realtime.relay(batch_max integer, rules jsonb, state text DEFAULT NULL, bytes_max bigint DEFAULT 16777216)
 RETURNS TABLE (
   seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
   "user" text, connection text, "except" text, xid xid8
@@ -224,6 +309,7 @@ DECLARE
 BEGIN
   SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
   IF batch.places IS NOT NULL THEN
+    batch.places := realtime.park_large(batch.places, bytes_max);
     -- The fence. Rows that another relay took meanwhile are not there any more when this one deletes.
     PERFORM 1 FROM realtime.log FOR UPDATE;
     WITH gone AS (
@@ -267,7 +353,7 @@ $$;
 -- or once without a channel.
 -- `is_templated`: the channel came from a template of the watch. The last row has no channel: the next state as data, and
 -- as id `more` where rows wait beyond this batch.
-CREATE FUNCTION realtime.peek(batch_max integer, state text DEFAULT NULL)
+CREATE FUNCTION realtime.peek(batch_max integer, state text DEFAULT NULL, bytes_max bigint DEFAULT 16777216)
 RETURNS TABLE (id text, channel text, data text, key text, watch integer, is_templated boolean, fault text, xid xid8)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -280,6 +366,7 @@ DECLARE
 BEGIN
   SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
   IF batch.places IS NOT NULL THEN
+    batch.places := realtime.park_large(batch.places, bytes_max);
     SELECT array_agg(o::realtime.outbox ORDER BY o.lsn, o.xid) INTO found_rows
     FROM realtime.outbox o WHERE o.ctid = ANY (batch.places);
     RETURN QUERY

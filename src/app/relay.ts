@@ -42,6 +42,10 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
       for (let count = 0; count < dropped; count++) parts.metrics.error('bad_channel');
       if (dropped > 0) log.warn({ rows: dropped }, 'changes were dropped: their channel is not a valid name');
     },
+    parked: (rows, error) => {
+      parts.metrics.rowsParked(rows);
+      log.error({ rows, err: error }, 'changes could not be carried and are parked: see realtime.parked');
+    },
     waiting: (rows, lagSeconds) => (waiting = { rows, lagSeconds }),
     faults: (found) => {
       for (const { table, count, lastReason } of found) {
@@ -54,6 +58,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     error: (error) => log.error({ err: error }, 'the relay failed and starts over'),
   };
   const ports: DestinationPorts = {
+    rowBytesMax: settings.maxRowBytes,
     rules: rules.all,
     sql: database.sql,
     publish: (change) => hub.publish({ ...change, source: 'database' }),

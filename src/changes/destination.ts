@@ -2,7 +2,7 @@
 // batches into the log of this database (`into-log.ts`), the other into an adapter's (`into-adapter.ts`).
 
 import type { Carried } from '../core/sync-adapter.ts';
-import type { Database } from '../database/connect.ts';
+import { literal, textArray, type Database } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
 import type { ChannelRule } from '../rules/rules.ts';
 
@@ -17,8 +17,10 @@ export interface Batch {
   readonly rows: number;
   /** Rows whose channel is not a valid name. */
   readonly dropped: number;
-  /** For the next read. */
-  readonly state: OutboxState;
+  /** For the next read; undefined where that has to look at everything. */
+  readonly state: OutboxState | undefined;
+  /** Rows that the layer refused. The next statement parks them. Absent: none. */
+  readonly parked?: number;
 }
 
 /**
@@ -29,8 +31,11 @@ export interface Destination {
   /** SQL that a session needs before its first batch. `begun` gets the rows of its last statement. */
   begin(): string;
   begun(rows: readonly Row[]): void;
-  /** SQL that reads the next batch after this state, or of everything. `take` gets the rows of its last statement. */
-  statement(state: OutboxState | undefined): string;
+  /**
+   * SQL that reads the next batch after this state, or of everything. `take` gets the rows of its last statement. `max`
+   * is how many rows at most, where that is not as many as always.
+   */
+  statement(state: OutboxState | undefined, max?: number): string;
   /** Takes the batch over. Rejects when it could not; then nothing was lost, and the same rows come again. */
   take(rows: readonly Row[]): Promise<Batch>;
   /** SQL for what is left to do when the relay stops; undefined when nothing is. */
@@ -51,6 +56,8 @@ export interface Change {
 
 /** What a destination may use of the node. */
 export interface DestinationPorts {
+  /** Data of a row at most; larger ones are parked. Default: 16 MiB. */
+  readonly rowBytesMax?: number | undefined;
   readonly rules: readonly ChannelRule[];
   readonly sql: Database;
   /** Publishes a change. Throws or rejects when the sync layer did not take it. */
@@ -60,6 +67,16 @@ export interface DestinationPorts {
   /** Resolves when the sockets of this node have taken in what was published, or were too slow to wait for. */
   readonly settled: () => void | Promise<void>;
   readonly failed: (message: string, error: unknown) => void;
+}
+
+export const rowBytesMaxDefault = 16 << 20;
+
+/** SQL that parks rows, named as `realtime.peek` names them. A short `reason` is counted, the error is kept. */
+export function parking(ids: readonly string[], reason: string, error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  // A text that quotes what could not be decoded may hold what cannot be encoded again.
+  const given = [textArray(ids), reason, message.replaceAll('\0', '').toWellFormed()].map(literal);
+  return `select realtime.park(${given.join(', ')})`;
 }
 
 /** Rows per batch at most. */

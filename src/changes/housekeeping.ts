@@ -117,7 +117,7 @@ export class Housekeeping {
     }
     const now = this.#options.clock.monotonic();
     if (now - this.#forgotAt > 3_600_000) {
-      await session.query(`select realtime.forget(${forgetAfterSeconds})`);
+      await session.query(`select realtime.forget(${forgetAfterSeconds}); select realtime.forget_parked()`);
       this.#forgotAt = now;
     }
   }

@@ -7,9 +7,12 @@
 import { literal, textArray } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
 import { TermEnded } from '../core/sync-adapter.ts';
+import { isOutOfMemory, refusalOf } from './refusal.ts';
 import { isChannelName, isServerChannel } from '../protocol/channel.ts';
 import {
   batchMaxDefault,
+  parking,
+  rowBytesMaxDefault,
   type Batch,
   type Destination,
   type DestinationPorts,
@@ -37,11 +40,21 @@ interface OutboxRow {
 
 type ChannelRow = OutboxRow & { readonly channel: string };
 
+/** A row that was not published. Without a reason of its own it waits behind one that was refused. */
+interface Failure {
+  readonly row: ChannelRow;
+  readonly reason: string | undefined;
+  readonly error: unknown;
+}
+
 /** A channel that a template made: the watch and the channel, which holds no blank. */
 type Made = `${number} ${string}`;
 
-export type IntoAdapterPorts = Pick<DestinationPorts, 'sql' | 'publish' | 'settled'>;
+export type IntoAdapterPorts = Pick<DestinationPorts, 'sql' | 'publish' | 'settled' | 'rowBytesMax'>;
 
+/** A full layer may have room again soon. After so many tries it is the large rows that have none. */
+const fullRetries = 4;
+const largeCharacters = 64 << 10;
 /** Channels of templates that are known to be written down; past this many, they are written down again. */
 const knownMax = 50_000;
 const sliceBytesMax = 1 << 20;
@@ -51,6 +64,10 @@ export class IntoAdapter implements Destination {
   readonly #batchMax: number;
   /** Ids of rows that were published and wait for their deletion. */
   #published: readonly string[] = [];
+  /** Rows that the layer refused, to be parked with the deletion: SQL for each. */
+  #refused: readonly string[] = [];
+  /** Batches in a row that a full layer refused. */
+  #fullFor = 0;
   /** Channels that templates made, to be written down with the deletion: a TRUNCATE concerns them. */
   #made: readonly Made[] = [];
   #known = new Set<Made>();
@@ -83,62 +100,101 @@ export class IntoAdapter implements Destination {
     this.#clean = false;
     // Ids of another session may be those of another database.
     this.#published = [];
+    this.#refused = [];
     this.#made = [];
     this.#known.clear();
   }
 
-  statement(state: OutboxState | undefined): string {
+  statement(state: OutboxState | undefined, max: number = this.#batchMax): string {
     const from = state === undefined ? 'null' : literal(state);
-    return `${this.end() ?? ''}select * from realtime.peek(${this.#batchMax}, ${from})`;
+    const { rowBytesMax = rowBytesMaxDefault } = this.#ports;
+    return `${this.end() ?? ''}select * from realtime.peek(${max}, ${from}, ${rowBytesMax})`;
   }
 
   async take(rows: readonly Row[]): Promise<Batch> {
     // The read that these rows answer was sent together with the deletion.
     this.#remember(this.#made);
     this.#published = [];
+    this.#refused = [];
     this.#made = [];
     const report = rows.at(-1);
     if (report === undefined) throw new Error('realtime.peek answered nothing');
     const read = rows.slice(0, -1) as unknown as readonly OutboxRow[];
     const valid = read.filter(hasChannel);
-    if (valid.length > 0) await this.#publish(valid);
-    if (report['id'] !== 'more') this.#clean = true;
-    this.#published = [...new Set(read.map(({ id }) => id))];
-    this.#made = madeBy(valid).filter((made) => !this.#known.has(made));
+    const failures = valid.length > 0 ? await this.#publish(valid) : [];
+    const refused = failures.filter(({ reason }) => reason !== undefined);
+    const left = new Set(failures.map(({ row }) => row.id));
+    if (report['id'] !== 'more' && left.size === 0) this.#clean = true;
+    this.#refused = refused.map(({ row, reason = '', error }) => parking([row.id], reason, rootOf(error)));
+    this.#published = [...new Set(read.map(({ id }) => id))].filter((id) => !left.has(id));
+    this.#made = madeBy(valid.filter(({ id }) => !left.has(id))).filter((made) => !this.#known.has(made));
     return {
-      rows: this.#published.length,
+      rows: this.#published.length + left.size,
       dropped: read.filter((row) => row.channel !== null && row.fault === null && !hasChannel(row)).length,
-      state: String(report['data']),
+      // What is parked is read again, as a gap, and so is what follows it in its channel.
+      state: left.size > 0 ? undefined : String(report['data']),
+      ...(refused.length > 0 ? { parked: refused.length } : {}),
     };
   }
 
   end(): string | undefined {
-    if (this.#published.length === 0) return undefined;
+    const parked = this.#refused.map((statement) => `${statement}; `).join('');
+    if (this.#published.length === 0) return parked === '' ? undefined : parked;
     const watches = this.#made.map((made) => made.slice(0, made.indexOf(' ')));
     const channels = this.#made.map((made) => made.slice(made.indexOf(' ') + 1));
     const given = [this.#published, watches, channels].map((values) => literal(textArray(values)));
-    return `select realtime.taken(${given.join(', ')}); `;
+    return `${parked}select realtime.taken(${given.join(', ')}); `;
   }
 
   interrupted(): void {
     // The next session begins a term of its own, by which what comes again is known.
   }
 
-  async #publish(rows: readonly ChannelRow[]): Promise<void> {
+  /** Answers the rows that were not published. Rejects when the layer could not be asked. */
+  async #publish(rows: readonly ChannelRow[]): Promise<readonly Failure[]> {
     this.#batch++;
     const places = placesOf(rows);
+    const failures = new Map<string, Failure[]>();
+    let isFull = false;
     for (let from = 0; from < rows.length;) {
       const next = sliceEnd(rows, from);
-      try {
-        // All at once and in order, so that the log takes them in order and in few round trips.
-        await Promise.all(rows.slice(from, next).map((row) => this.#publishRow(row, places)));
-      } catch (error) {
-        if (error instanceof TermEnded) this.#termMin = error.term + 1;
-        throw error;
-      }
+      // All at once and in order, so that the log takes them in order and in few round trips.
+      const slice = rows.slice(from, next);
+      const outcomes = await Promise.allSettled(slice.map((row) => this.#publishRow(row, places)));
       await this.#ports.settled();
+      slice.forEach((row, index) => {
+        const outcome = outcomes[index];
+        if (outcome?.status !== 'rejected') return;
+        isFull ||= isOutOfMemory(outcome.reason);
+        this.#note(failures, row, outcome.reason);
+      });
       from = next;
     }
+    this.#fullFor = isFull ? this.#fullFor + 1 : 0;
+    return [...failures.values()].flat();
+  }
+
+  /**
+   * The first failure of a channel decides: what follows it there has to wait for the gap that takes its place. A channel
+   * that refuses even a gap takes nothing at all.
+   */
+  #note(failures: Map<string, Failure[]>, row: ChannelRow, error: unknown): void {
+    if (error instanceof TermEnded) this.#termMin = error.term + 1;
+    const [first, ...more] = failures.get(row.channel) ?? [];
+    if (first === undefined) {
+      const reason = this.#reasonOf(row, error);
+      // The same rows come again; those that were taken are known by their places.
+      if (reason === undefined) throw error;
+      failures.set(row.channel, [{ row, reason, error }]);
+      return;
+    }
+    const reason = first.row.data === '' ? first.reason : undefined;
+    failures.set(row.channel, [first, ...more, { row, reason, error: first.error }]);
+  }
+
+  #reasonOf(row: ChannelRow, error: unknown): string | undefined {
+    const isTooLarge = isOutOfMemory(error) && this.#fullFor >= fullRetries && row.data.length > largeCharacters;
+    return isTooLarge ? 'OOM' : refusalOf(error);
   }
 
   async #publishRow({ id, channel, data, key, xid }: ChannelRow, places: Map<string, Places>): Promise<void> {
@@ -189,6 +245,11 @@ function sliceEnd(rows: readonly OutboxRow[], from: number): number {
 
 function hasChannel<R extends OutboxRow>(row: R): row is R & { channel: string } {
   return isChannelName(row.channel) && !isServerChannel(row.channel);
+}
+
+/** What the layer itself said. */
+function rootOf(error: unknown): unknown {
+  return error instanceof Error && error.cause !== undefined ? rootOf(error.cause) : error;
 }
 
 function madeBy(rows: readonly ChannelRow[]): Made[] {

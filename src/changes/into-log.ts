@@ -7,6 +7,7 @@ import type { Row } from '../database/direct-session.ts';
 import type { LogRow } from '../database/log-row.ts';
 import {
   batchMaxDefault,
+  rowBytesMaxDefault,
   type Batch,
   type Destination,
   type DestinationPorts,
@@ -21,7 +22,7 @@ export interface LogReader {
   catchUp(): void;
 }
 
-export type IntoLogPorts = Pick<DestinationPorts, 'rules' | 'publish' | 'published' | 'failed'>;
+export type IntoLogPorts = Pick<DestinationPorts, 'rules' | 'rowBytesMax' | 'publish' | 'published' | 'failed'>;
 
 export class IntoLog implements Destination {
   readonly #ports: IntoLogPorts;
@@ -36,16 +37,16 @@ export class IntoLog implements Destination {
 
   /** Planned once: with few rows to move, planning is a tenth of the work. */
   begin(): string {
-    const rules = literal(JSON.stringify(this.#ports.rules));
-    return `prepare sobranie_relay (text) as select * from realtime.relay(${this.#batchMax}, ${rules}, $1)`;
+    return `prepare sobranie_relay (text) as ${this.#call(this.#batchMax, '$1')}`;
   }
 
   begun(): void {
     // The statement is prepared: nothing was answered.
   }
 
-  statement(state: OutboxState | undefined): string {
-    return `execute sobranie_relay (${state === undefined ? 'null' : literal(state)})`;
+  statement(state: OutboxState | undefined, max?: number): string {
+    const from = state === undefined ? 'null' : literal(state);
+    return max === undefined ? `execute sobranie_relay (${from})` : this.#call(max, from);
   }
 
   async take(rows: readonly Row[]): Promise<Batch> {
@@ -64,6 +65,11 @@ export class IntoLog implements Destination {
 
   interrupted(): void {
     this.#reader.catchUp();
+  }
+
+  #call(max: number, from: string): string {
+    const { rules, rowBytesMax = rowBytesMaxDefault } = this.#ports;
+    return `select * from realtime.relay(${max}, ${literal(JSON.stringify(rules))}, ${from}, ${rowBytesMax})`;
   }
 
   async #handOver(rows: readonly LogRow[]): Promise<void> {

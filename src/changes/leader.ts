@@ -14,7 +14,9 @@
 import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
 import type { Bell } from './bell.ts';
+import { dataFault } from '../database/data-fault.ts';
 import type { Destination, OutboxState } from './destination.ts';
+import { Suspect } from './suspect.ts';
 
 /** Two-key advisory locks; the first key is ours in every use. */
 export const doorbellLock = '1937006946, 1';
@@ -28,6 +30,8 @@ export interface LeaderOptions {
   readonly safetyMs: number;
   /** A batch was handed over. */
   readonly moved: (rows: number, dropped: number, seconds: number) => void;
+  /** Rows could not be carried, and are parked. */
+  readonly parked: (rows: number, error?: unknown) => void;
   /** Asked between reads. */
   readonly closing: () => boolean;
 }
@@ -59,10 +63,12 @@ export class Leader {
   #restlessUntil = 0;
   #sweptAt: number;
   #sweepMs = 0;
+  readonly #suspect: Suspect;
 
   constructor(options: LeaderOptions) {
     this.#options = options;
     this.#sweptAt = options.clock.monotonic();
+    this.#suspect = new Suspect(options.session);
   }
 
   /** Relays until the session ends or `closing` answers true. Rejects when a batch cannot be read or taken. */
@@ -88,7 +94,8 @@ export class Leader {
   async #read(): Promise<'found' | 'again' | 'rest'> {
     const { session, destination, bell, clock, moved } = this.#options;
     const startedAt = clock.monotonic();
-    const sweep = this.#sweepDue(startedAt);
+    const max = this.#suspect.max;
+    const sweep = max !== undefined || this.#sweepDue(startedAt);
     const takeLock = this.#idle && !this.#holding && this.#writersNotify && startedAt >= this.#restlessUntil;
     const letGo = this.#holding && this.#ringsTooFast(startedAt);
     if (letGo) this.#restlessUntil = startedAt + restlessMs;
@@ -96,13 +103,24 @@ export class Leader {
 
     const lock = takeLock ? `select pg_try_advisory_lock(${doorbellLock}) as held; ` : '';
     const unlock = letGo ? `select pg_advisory_unlock(${doorbellLock}); ` : '';
-    const statement = destination.statement(sweep ? undefined : this.#state);
-    const answers = await session.query(lock + unlock + statement);
+    const statement = destination.statement(sweep ? undefined : this.#state, max);
+    await this.#suspect.prepare();
+    let answers: readonly (readonly Row[])[];
+    try {
+      answers = await session.query(lock + unlock + statement);
+    } catch (error) {
+      const code = dataFault(error);
+      if (code === undefined || session.closed) throw error;
+      await this.#narrow(code, error);
+      return 'found';
+    }
+    this.#suspect.passed();
     if (letGo) this.#holding = false;
     if (takeLock) this.#holding = locked(answers[0]);
 
     const batch = await destination.take(answers.at(-1) ?? []);
     this.#state = batch.state;
+    if (batch.parked !== undefined && batch.parked > 0) this.#options.parked(batch.parked);
     const elapsed = clock.monotonic() - startedAt;
     if (sweep) {
       this.#sweptAt = clock.monotonic();
@@ -115,6 +133,17 @@ export class Leader {
     }
     const untried = !takeLock && !this.#holding && this.#writersNotify && clock.monotonic() >= this.#restlessUntil;
     return untried ? 'again' : 'rest';
+  }
+
+  /** A row of the batch cannot be read or moved. The others go on without it. */
+  async #narrow(code: string, error: unknown): Promise<void> {
+    const { session } = this.#options;
+    // Nobody knows whether the failed statement took the doorbell's lock or released it.
+    await session.query(`select pg_advisory_unlock(${doorbellLock})`);
+    this.#holding = false;
+    this.#state = undefined;
+    const parked = await this.#suspect.failed(code, error);
+    if (parked > 0) this.#options.parked(parked, error);
   }
 
   async #rest(): Promise<void> {

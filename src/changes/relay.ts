@@ -23,6 +23,8 @@ export interface RelayObserver extends HousekeepingObserver {
   leader(leader: boolean): void;
   /** A batch was moved: rows taken, how many of them were dropped, seconds from query to hand-over. */
   batch(rows: number, dropped: number, seconds: number): void;
+  /** Rows could not be carried: they are in `realtime.parked`, with the error, which is given where it is one for all. */
+  parked(rows: number, error?: unknown): void;
 }
 
 export interface RelayOptions {
@@ -171,6 +173,7 @@ export class Relay {
         clock: this.#clock,
         safetyMs,
         moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
+        parked: (rows, error) => observer.parked(rows, error),
         closing: () => this.#closing,
       }).lead();
     } finally {

@@ -5,6 +5,7 @@
 import postgres from 'postgres';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { backoffMs } from '../time/backoff.ts';
+import { dataFault } from './data-fault.ts';
 import { systemClock } from '../time/clock.ts';
 
 export interface ConnectOptions {
@@ -84,9 +85,14 @@ function ignoreNotice(): void {
   return undefined;
 }
 
-/** Wraps a driver's error once; the client sees the code and a fixed text, the log also the cause. */
+/**
+ * Wraps a driver's error once; the client sees the code and a fixed text, the log also the cause. What no retry can help,
+ * such as a character that the database's encoding lacks, is a `bad_request`.
+ */
 export function unavailable(cause: unknown): RealtimeError {
-  return cause instanceof RealtimeError ? cause : new RealtimeError('unavailable', undefined, { cause });
+  if (cause instanceof RealtimeError) return cause;
+  if (dataFault(cause) === undefined) return new RealtimeError('unavailable', undefined, { cause });
+  return new RealtimeError('bad_request', 'The database cannot store this.', { cause });
 }
 
 /** A string as an SQL literal, for the simple protocol, which takes no parameters. */

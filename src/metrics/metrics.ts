@@ -11,6 +11,7 @@ import { accessMetrics, type AccessMetrics } from './access-metrics.ts';
 import { hookMetrics, type HookMetrics } from './hook-metrics.ts';
 import { hubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
+import { relayMetrics, type RelayMetrics } from './relay-metrics.ts';
 import { snapshotMetrics, type SnapshotMetrics } from './snapshot-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
 import { snapshotOf, type MetricsSnapshot } from './together.ts';
@@ -61,7 +62,7 @@ export interface RenderedMetrics {
   readonly body: string;
 }
 
-export interface Metrics extends HubObserver, SyncObserver, AccessMetrics, SnapshotMetrics, HookMetrics {
+export interface Metrics extends HubObserver, SyncObserver, AccessMetrics, SnapshotMetrics, HookMetrics, RelayMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<RenderedMetrics>;
@@ -89,6 +90,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
     ...accessMetrics(registry),
     ...snapshotMetrics(registry),
     ...hookMetrics(registry),
+    ...relayMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
     snapshot: async () => snapshotOf(await registry.getMetricsAsJSON()),

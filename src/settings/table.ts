@@ -155,6 +155,12 @@ const furtherSettings = {
     String(64 * kibibyte),
     'Largest data of one publication by a client or the HTTP API. A WebSocket frame may have 8 KiB more.',
   ),
+  maxRowBytes: defaulted(
+    'MAX_ROW_BYTES',
+    wholeNumber(kibibyte, 256 * mebibyte),
+    String(16 * mebibyte),
+    'Largest JSON of a table change, or of `realtime.send`. A larger one is parked, and its channels get a `gap`.',
+  ),
   maxChannelsPerConnection: defaulted(
     'MAX_CHANNELS_PER_CONNECTION',
     wholeNumber(1, 100_000),

@@ -62,6 +62,7 @@ const promised: Readonly<Record<string, readonly string[]>> = {
   sobranie_database_up: [],
   sobranie_build_info: ['version', 'bun'],
   sobranie_capture_faults_total: ['table'],
+  sobranie_rows_parked_total: [],
   sobranie_presence_members: [],
   sobranie_shutdown_duration_seconds: [],
   process_resident_memory_bytes: ['server_id'],

@@ -30,6 +30,14 @@ test('several nodes at once, then again: migrated once', async () => {
   expect(log!['epoch']).toMatch(/^[a-z0-9]{6}$/);
 });
 
+// A letter outside of ASCII, in a comment even, fails the migration of a database whose encoding lacks it.
+test('migrations are plain ASCII', async () => {
+  const folder = new URL('../../migrations/', import.meta.url).pathname;
+  for await (const file of new Bun.Glob('*.sql').scan({ cwd: folder })) {
+    expect(/[^\n\x20-\x7e]/.exec(await Bun.file(folder + file).text())?.[0], file).toBeUndefined();
+  }
+});
+
 // The migrations of an application that uses drizzle, and ours, used to share one table: either's next migration was then
 // skipped or refused.
 test("an application's own migrations and tables are left alone", async () => {

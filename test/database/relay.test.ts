@@ -325,6 +325,7 @@ describe('faults', () => {
       observer: {
         leader: () => undefined,
         batch: () => undefined,
+        parked: () => undefined,
         waiting: () => undefined,
         faults: () => undefined,
         error: () => undefined,
@@ -340,6 +341,7 @@ describe('faults', () => {
       observer: {
         leader: (leader) => told.push(leader),
         batch: () => undefined,
+        parked: () => undefined,
         waiting: (rows, seconds) => told.push([rows, seconds]),
         faults: () => undefined,
         error: () => undefined,
@@ -416,7 +418,7 @@ describe('to a log elsewhere', () => {
     const row = { id: '7-0/1', channel: 'a', data: '1', key: 'k', watch: 3, is_templated: true, fault: null };
     expect(await destination.take([row, report])).toEqual({ rows: 1, dropped: 0, state: 'state' });
     const deletion = `select realtime.taken('{"7-0/1"}', '{"3"}', '{"a"}'); `;
-    expect(destination.statement('state')).toBe(`${deletion}select * from realtime.peek(1000, 'state')`);
+    expect(destination.statement('state')).toBe(`${deletion}select * from realtime.peek(1000, 'state', 16777216)`);
     expect(destination.end()).toBe(deletion);
     destination.begun([{ epoch: 'another', term: 1 }]);
     expect(destination.statement(undefined)).toStartWith('select');

@@ -104,6 +104,8 @@ export interface TestRelay {
   readonly errors: unknown[];
   /** Rows dropped so far. */
   readonly dropped: () => number;
+  /** Rows parked so far. */
+  readonly parked: () => number;
   /** How often the reader of this node was told to read the log. */
   readonly catchUps: () => number;
 }
@@ -120,6 +122,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
   const ephemeral: TestRelay['ephemeral'] = [];
   const errors: unknown[] = [];
   let dropped = 0;
+  let parked = 0;
   let catchUps = 0;
   const collect = (batch: readonly LogRow[]): void => {
     for (const row of batch) rows.push(row);
@@ -140,6 +143,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
     observer: {
       leader: () => undefined,
       batch: (_rows, count) => (dropped += count),
+      parked: (count) => (parked += count),
       waiting: () => undefined,
       faults: () => undefined,
       error: (error) => errors.push(error),
@@ -148,7 +152,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
     ...more,
   });
   await relay.start();
-  return { relay, rows, ephemeral, errors, dropped: () => dropped, catchUps: () => catchUps };
+  return { relay, rows, ephemeral, errors, dropped: () => dropped, parked: () => parked, catchUps: () => catchUps };
 }
 
 /** Numbers of a channel's rows without a hole or a repeat, from `first` on. */

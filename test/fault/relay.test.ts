@@ -69,7 +69,15 @@ describe(`The relay (SEED=${seed})`, () => {
           await session.query('listen realtime_wake; select 1');
           const ports = { rules, publish: ignore, published: ignore, failed: ignore };
           const destination = new IntoLog(ports, { hand: ignore, catchUp: ignore }, 50);
-          const options = { session, destination, bell, clock: systemClock, safetyMs: 100, moved: ignore };
+          const options = {
+            session,
+            destination,
+            bell,
+            clock: systemClock,
+            safetyMs: 100,
+            moved: ignore,
+            parked: ignore,
+          };
           await new Leader({ ...options, closing: () => closing }).lead();
         } catch (error) {
           // The session was ended under it, as it should be able to bear at any moment, also while it is set up.

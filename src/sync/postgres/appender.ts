@@ -6,6 +6,7 @@
 
 import type { Outgoing } from '../../core/sync-adapter.ts';
 import { literal, unavailable, type Database } from '../../database/connect.ts';
+import { dataFault } from '../../database/data-fault.ts';
 import type { LogRow } from '../../database/log-row.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
@@ -111,6 +112,13 @@ export class PostgresAppender {
         else entry.resolve({ epoch: row.epoch, offset: row.offset });
       });
     } catch (error) {
+      if (batch.length > 1 && dataFault(error) !== undefined) {
+        // One of them cannot be stored: the others must not fail with it.
+        const half = Math.ceil(batch.length / 2);
+        await this.#appendBatch(batch.slice(0, half));
+        await this.#appendBatch(batch.slice(half));
+        return;
+      }
       this.#failed(error);
       for (const entry of batch) entry.reject(unavailable(error));
     }

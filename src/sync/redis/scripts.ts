@@ -22,7 +22,12 @@
 import { TermEnded, type Carried } from '../../core/sync-adapter.ts';
 
 const openLog = `
-local head = redis.call('HMGET', KEYS[1], 'e', 'r', 'o')
+local head = redis.pcall('HMGET', KEYS[1], 'e', 'r', 'o')
+-- Something else stands there, which is no log: the channel must not be refused for ever.
+if head.err then
+  redis.call('DEL', KEYS[1])
+  head = {}
+end
 local epoch, offset = head[1], head[3]
 if not epoch or known == '' or head[2] ~= known then
   local info = redis.pcall('INFO', 'replication')
@@ -119,7 +124,18 @@ end
 offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
 local time = redis.call('TIME')
 local at = string.format('%d%03d', time[1], math.floor(time[2] / 1000))
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], offset .. '-0', 'd', ARGV[1], 'm', ARGV[2], 'a', at)
+local function add()
+  return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], offset .. '-0', 'd', ARGV[1], 'm', ARGV[2], 'a', at)
+end
+local added = add()
+if type(added) == 'table' and added.err then
+  -- No stream, or one that is ahead of its head: the log is not what was counted, and another one begins.
+  redis.call('DEL', KEYS[2])
+  epoch = string.sub(redis.sha1hex(KEYS[1] .. epoch .. at), 1, 10)
+  redis.call('HSET', KEYS[1], 'e', epoch)
+  added = add()
+  if type(added) == 'table' and added.err then return added end
+end
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 redis.call('PEXPIRE', KEYS[1], math.max(${headKeptMs}, ARGV[4]))
 if marks then redis.call('HSET', KEYS[1], unpack(marks)) end
