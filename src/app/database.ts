@@ -24,6 +24,13 @@ export interface NodeDatabase {
   readonly applicationName: string;
 }
 
+/** For a node that has none: what nevertheless asks for it fails with these words. */
+export const nowhere: NodeDatabase = new Proxy({} as NodeDatabase, {
+  get: () => {
+    throw new Error('this node has no database');
+  },
+});
+
 const poolSize = 4;
 
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {

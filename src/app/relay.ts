@@ -16,7 +16,7 @@ import type { Logger } from './logger.ts';
 
 export interface RelayParts {
   readonly settings: Settings;
-  readonly database: NodeDatabase;
+  readonly database: NodeDatabase | undefined;
   readonly engine: OpenEngine;
   readonly rules: Rules;
   readonly hub: Hub;
@@ -29,7 +29,7 @@ export interface RelayParts {
 
 export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   const { settings, database, engine, rules, hub, log, closing } = parts;
-  if (!settings.role.has('relay')) return {};
+  if (!settings.role.has('relay') || database === undefined) return {};
   /** Known while this node leads, once it has looked. */
   let waiting: { readonly rows: number; readonly lagSeconds: number } | undefined;
   let faults: readonly CaptureFault[] = [];

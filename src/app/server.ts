@@ -1,6 +1,6 @@
 // The HTTP server: one Elysia app with every route, and the one WebSocket configuration that Bun takes per server.
 
-import { Elysia } from 'elysia';
+import { Elysia, type ElysiaConfig } from 'elysia';
 import type { Access, Authenticate } from '../core/access.ts';
 import type { Failures } from '../core/failures.ts';
 import type { Limits } from '../core/limits.ts';
@@ -38,6 +38,8 @@ import type { Logger } from './logger.ts';
 import type { Shutdown } from './shutdown.ts';
 
 export interface ServerParts {
+  /** An application's server hands requests on; none of its own will listen. */
+  readonly isHosted: boolean;
   readonly settings: Settings;
   readonly hub: Hub;
   readonly snapshots: Snapshots;
@@ -79,25 +81,29 @@ function idleTimeoutFor(heartbeatSeconds: number): number {
   return heartbeat + (heartbeat < 16 ? 8 : 16);
 }
 
+/** How the runtime keeps WebSockets, all of one server alike. */
+export function websocketOptions(settings: Settings): NonNullable<ElysiaConfig<''>['websocket']> {
+  return {
+    // Above the largest data, with room for what stands around it: too much data is an error and closes nothing.
+    maxPayloadLength: settings.maxMessageBytes + envelopeBytes,
+    backpressureLimit: settings.maxBufferedBytes,
+    closeOnBackpressureLimit: true,
+    idleTimeout: idleTimeoutFor(settings.heartbeat),
+    sendPings: true,
+    perMessageDeflate: false,
+  };
+}
+
 export function createServer(parts: ServerParts): Elysia {
   const { settings, hub, sessions, subscribing, failures, limits, access, clock, metrics, shutdown } = parts;
   const isShuttingDown = () => shutdown.started;
   const origins = new Origins(settings.allowedOrigins);
-  const app = new ExactPaths({
-    notFound: (request) => notFoundResponse(origins.apiHeaders(request)),
+  const config: ElysiaConfig<''> = {
     // A slash at the end makes another path: otherwise a proxy's rule for one path would not hold for the other.
     strictPath: true,
     // Host names of one to three letters, as in containers, break the router's shortcut.
     handler: { standardHostname: false },
-    websocket: {
-      // Above the largest data, with room for what stands around it: too much data is an error and closes nothing.
-      maxPayloadLength: settings.maxMessageBytes + envelopeBytes,
-      backpressureLimit: settings.maxBufferedBytes,
-      closeOnBackpressureLimit: true,
-      idleTimeout: idleTimeoutFor(settings.heartbeat),
-      sendPings: true,
-      perMessageDeflate: false,
-    },
+    websocket: websocketOptions(settings),
     serve: {
       // Two servers on one port would share its connections unnoticed: only workers of one server may.
       reusePort: settings.workers > 1,
@@ -108,7 +114,10 @@ export function createServer(parts: ServerParts): Elysia {
       // A larger body gets the runtime's bare 413. One below this gets our own error, `too_large`.
       maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
     },
-  });
+  };
+  const notFound = (request: Request): Response => notFoundResponse(origins.apiHeaders(request));
+  // Without a server of its own it has no routes in the runtime's router, which exact paths rest on.
+  const app = parts.isHosted ? new Elysia(config) : new ExactPaths({ ...config, notFound });
   const peerOf = (request: Request) => app.server?.requestIP(request) ?? undefined;
   const anyAddressOf = addressReader((request) => peerOf(request)?.address, settings.trustedProxies);
   const addressOf = limitsAddresses(settings) ? anyAddressOf : undefined;
@@ -194,9 +203,9 @@ export function createServer(parts: ServerParts): Elysia {
       addressOf: anyAddressOf,
     });
     const calls = new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins));
-    app
-      .use(calls.use(api).use(present).use(users).use(rights).use(nodes).use(ticketing))
-      .use(swaggerRoutes(parts.version));
+    app.use(calls.use(api).use(present).use(users).use(rights).use(nodes).use(ticketing));
+    // A host has an API of its own to describe.
+    if (!parts.isHosted) app.use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

@@ -40,7 +40,31 @@ function standardFile(): string {
 
 const readMsMax = 5_000;
 
-export class RulesFile {
+/** Where rules come from, at the start and at each reload. */
+export interface RulesSource {
+  /** What messages name it by. */
+  readonly path: string;
+  /** @throws RulesError with every fault. */
+  read(): Promise<Rules>;
+}
+
+/** Rules that a program gives as they are. */
+export class GivenRules implements RulesSource {
+  readonly path = 'the given rules';
+  readonly #config: RealtimeConfig;
+
+  constructor(config: RealtimeConfig) {
+    this.#config = config;
+  }
+
+  read(): Promise<Rules> {
+    const faults = configFaults(this.#config);
+    if (faults.length > 0) return Promise.reject(new RulesError(faults));
+    return Promise.resolve(new Rules(this.#config));
+  }
+}
+
+export class RulesFile implements RulesSource {
   readonly path: string;
   readonly #module: FreshModule;
 
@@ -71,10 +95,11 @@ export class RulesFile {
 }
 
 /** @throws SettingsError when the rules are faulty: such a server does not start. */
-export async function openRulesFile({
-  configFile,
-}: Pick<Settings, 'configFile'>): Promise<{ file: RulesFile; rules: Rules }> {
-  const file = new RulesFile(configFile);
+export async function openRulesFile(
+  { configFile }: Pick<Settings, 'configFile'>,
+  given?: RulesSource,
+): Promise<{ file: RulesSource; rules: Rules }> {
+  const file = given ?? new RulesFile(configFile);
   try {
     return { file, rules: await file.read() };
   } catch (error) {

@@ -1,11 +1,16 @@
-// Where the files that ship with the server are: in the checkout, or inside the executable that `bun run build` makes.
-// Both hold them under the same paths, so the rest of the code does not know which of the two runs.
+// Where the files that ship with the server are: in the checkout, inside the executable that `bun run build` makes, or
+// beside a bundle such as the package's. All hold them under the same paths, so the rest of the code does not know which
+// of these runs.
 
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
 export const isExecutable: boolean = Bun.isStandaloneExecutable;
 
-const folder = isExecutable ? import.meta.dir : resolve(import.meta.dir, '../..');
+// A bundle has them beside itself.
+const isBundle = !isExecutable && existsSync(join(import.meta.dir, 'migrations'));
+
+const folder = isExecutable || isBundle ? import.meta.dir : resolve(import.meta.dir, '../..');
 
 /** The place of a file or folder, such as `migrations`, by its path in the checkout. */
 export function shippedPath(path: string): string {

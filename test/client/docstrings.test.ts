@@ -39,10 +39,26 @@ const files = [
   'packages/server/src/errors.ts',
   'packages/server/src/sql.ts',
   'packages/server/src/token.ts',
+  'src/guest/realtime.ts',
+  'src/guest/test-server.ts',
 ];
 const items = files.flatMap(itemsOf);
 /** Said in full by their docstrings, or shown with another one. */
-const plain = ['Channel', 'Presence', 'LiveTable', 'connect', 'reconnect', 'close', 'channel', 'on', 'list', 'remove'];
+const plain = [
+  'Realtime',
+  'TestServer',
+  'connections',
+  'Channel',
+  'Presence',
+  'LiveTable',
+  'connect',
+  'reconnect',
+  'close',
+  'channel',
+  'on',
+  'list',
+  'remove',
+];
 
 test('all are found', () => {
   const names = new Set(items.map(({ name }) => name));
@@ -73,6 +89,9 @@ import { liveTable, Sobranie, SobranieError, type Change } from '@sobranie/clien
 import { useChannel, useConnection, useLiveTable, usePresence, useTable } from '@sobranie/react';
 import { sobranieCollection } from '@sobranie/tanstack-db';
 import { createCollection } from '@tanstack/db';
+import { Elysia } from 'elysia';
+import { realtime, type Realtime } from '@sobranie/server/elysia';
+import { startTestServer, type TestServer } from '@sobranie/server/testing';
 import { Backend, BackendError, send, signToken, unwatch, watch, type Query } from '@sobranie/server';
 interface Post { title: string }
 interface Message { text: string }
@@ -80,6 +99,10 @@ interface Order { id: number; status: string }
 const known = new Sobranie<{ posts: Change<Post>; orders: Change<Order>; 'chat:*': Message }>('');
 const followed = liveTable(known, 'orders', { key: 'id' });
 declare const knownBackend: Backend;
+declare const knownServer: TestServer;
+declare const DATABASE_URL: string;
+declare const JWT_SECRET: string;
+declare const knownApp: { decorator: { realtime: Realtime } };
 declare const apiKey: string;
 declare const secret: string;
 declare const connection: string;
@@ -116,11 +139,11 @@ test('the examples are of the right types', async () => {
   expect(examples.length).toBeGreaterThan(12);
   const paths = examples.map((example, index) => {
     const path = join(folder, `example-${index}.ts`);
-    const own = `${/new Sobranie/.test(example) ? '' : 'const client = known;'}${/const orders/.test(example) ? '' : 'const orders = followed;'}${/new Backend/.test(example) ? '' : 'const backend = knownBackend;'}`;
+    const own = `${/new Sobranie/.test(example) ? '' : 'const client = known;'}${/const orders/.test(example) ? '' : 'const orders = followed;'}${/new Backend/.test(example) ? '' : 'const backend = knownBackend;'}${/(const|using) server/.test(example) ? '' : 'const server = knownServer;'}${/const app/.test(example) ? '' : 'const app = knownApp;'}`;
     writeFileSync(path, `${prelude}\nexport async function example() {\n${own}\n${example}\n}\n`);
     return path;
   });
-  const config = { extends: '../../tsconfig.json', include: [], files: paths };
+  const config = { extends: '../../tsconfig.json', include: ['../../src/**/*.d.ts'], files: paths };
   writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));
   try {
     const check = Bun.spawn([join(root, 'node_modules/.bin/tsc'), '--noEmit', '-p', folder], { stdout: 'pipe' });

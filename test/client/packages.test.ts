@@ -2,10 +2,11 @@
 // Sizes are those of what a page loads first, minified by Bun and gzipped; parts that few pages need are loaded later.
 
 import { beforeAll, expect, test } from 'bun:test';
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { temporaryFolder } from '../support/janitor.ts';
 import { patient } from '../support/patience.ts';
+import { createDatabase } from '../support/postgres.ts';
 
 patient();
 
@@ -32,6 +33,35 @@ test.concurrent.each(packages)('%s is published as it should be', async (name) =
   const tools = join(root, 'node_modules/.bin');
   await run(['node', join(tools, 'publint'), 'run', tarball, '--strict']);
   await run(['node', join(tools, 'attw'), tarball, '--profile', 'esm-only']);
+});
+
+test('the server in the package for backends runs where it is installed, with the framework alone beside it', async () => {
+  const folder = temporaryFolder('install');
+  const installed = join(folder, 'node_modules/@sobranie/server');
+  await run([process.execPath, 'pm', 'pack', '--destination', folder], join(root, 'packages/server'));
+  const [file = ''] = readdirSync(folder).filter((name) => name.endsWith('.tgz'));
+  mkdirSync(installed, { recursive: true });
+  await run(['tar', '-xzf', join(folder, file), '--strip-components=1', '-C', installed]);
+  symlinkSync(realpathSync(join(root, 'node_modules/elysia')), join(folder, 'node_modules/elysia'));
+  const script = `
+    import { Elysia } from 'elysia';
+    import { realtime } from '@sobranie/server/elysia';
+    import { startTestServer } from '@sobranie/server/testing';
+    const settings = { DATABASE_URL: process.argv[2], LOG_LEVEL: 'silent', DRAIN_WINDOW: '0', SHUTDOWN_TIMEOUT: '0' };
+    const app = new Elysia().use(realtime({ settings })).listen(0);
+    const { offset } = await app.decorator.realtime.publish('news', 1);
+    await app.stop(true);
+    await using server = await startTestServer();
+    console.log(offset, (await server.publish('news', 1)).offset);
+  `;
+  await Bun.write(join(folder, 'app.ts'), script);
+  // An empty database: the migrations are in the package.
+  const database = await createDatabase();
+  try {
+    expect(await run([process.execPath, join(folder, 'app.ts'), database.url], folder)).toBe('1 1\n');
+  } finally {
+    await database.drop();
+  }
 });
 
 /** Bytes of what is loaded at once by a page that imports this. */

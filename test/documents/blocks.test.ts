@@ -83,7 +83,7 @@ test('TypeScript is of the right types, and rules files are read without a fault
     writeFileSync(join(folder, 'members.ts'), members);
     const typed = blocks.filter(({ language }) => language === 'ts');
     const paths = typed.map(written);
-    const config = { extends: '../../tsconfig.json', include: [], files: paths };
+    const config = { extends: '../../tsconfig.json', include: ['../../src/**/*.d.ts'], files: paths };
     writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));
     const check = Bun.spawn([process.execPath, 'x', 'tsc', '--noEmit', '-p', folder], {
       cwd: projectRoot,

@@ -32,6 +32,8 @@ export const floors: Readonly<Record<string, number>> = {
   settings: 4,
   app: 5,
   workers: 6,
+  /** The server inside another program. */
+  guest: 6,
   /** The command `sobranie`. */
   cli: 6,
   /** Files that stand in `src/` itself. */
