@@ -20,7 +20,8 @@ import type { Logger } from './logger.ts';
 
 export interface HookParts {
   readonly settings: Settings;
-  readonly database: NodeDatabase;
+  /** Events wait there for the receiver; without it there are no hooks. */
+  readonly database: NodeDatabase | undefined;
   readonly incarnation: string;
   readonly metrics: HookMetrics;
   readonly clock: Clock;
@@ -40,6 +41,10 @@ const connectionsMax = 2;
 export function openHooks({ settings, database, incarnation, metrics, clock, log, closing }: HookParts): Hooks {
   const { hooksUrl: url, hooksSecret, apiKey, presenceGrace } = settings;
   if (url === undefined) return none;
+  if (database === undefined) {
+    log.warn({}, 'HOOKS_URL is set, and this node has no database to keep events in: there are no hooks');
+    return none;
+  }
   const secret = hooksSecret ?? apiKey;
   if (secret === undefined) log.warn({}, 'hooks are not signed: set HOOKS_SECRET');
   const graceMs = presenceGrace * 1_000;
