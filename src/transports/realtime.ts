@@ -16,15 +16,7 @@ import { sse, type EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
 import { answerHeaders } from '../http/answer-headers.ts';
 import type { Origins } from '../http/origins.ts';
-import {
-  channelList,
-  errorResponse,
-  offeredProtocols,
-  queryOf,
-  requireChannel,
-  bearerProtocol,
-  subprotocol,
-} from '../http/request.ts';
+import { channelList, errorResponse, offeredProtocols, queryOf, requireChannel, subprotocol } from '../http/request.ts';
 import { websocket, WebSocketConnection, type ConnectionStart } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */
@@ -115,9 +107,9 @@ function openWebSocket(
 function upgrade(request: Request, server: UpgradingServer | null, start: ConnectionStart): Response | undefined {
   const data = new WebSocketConnection(start);
   const offered = offeredProtocols(request);
-  // By itself the runtime answers what was offered first. That may be a token, or a protocol that is not spoken here.
-  const isOurs = offered.includes(subprotocol) || offered.some((name) => name.startsWith(bearerProtocol));
-  const headers = isOurs ? protocolHeaders : noProtocolHeaders;
+  // By itself the runtime answers what was offered first. That may be a token, or a protocol that is not spoken here. One
+  // that was not offered ends the connection at the client.
+  const headers = offered.includes(subprotocol) ? protocolHeaders : noProtocolHeaders;
   const upgraded = server?.upgrade(request, offered.length === 0 ? { data } : { data, headers });
   if (upgraded === true) return undefined;
   return errorResponse(new RealtimeError('bad_request', 'The WebSocket handshake is malformed.'));
