@@ -224,6 +224,8 @@ function idempotencyKey(request: Request, key: string | undefined): string | und
   return given;
 }
 
+const sinceShape = '"epoch" and "offset" are given together, and "offset" is a whole number.';
+
 function beforeOf(query: URLSearchParams): string | undefined {
   const before = query.get('before') ?? undefined;
   if (before === undefined) return undefined;
@@ -239,6 +241,6 @@ function sinceOf(query: URLSearchParams): Position | undefined {
   const offset = query.get('offset');
   if (epoch === null && offset === null) return undefined;
   const since = { epoch, offset: offset === null ? undefined : wholeNumberOf(offset) };
-  if (!isPosition(since)) throw new RealtimeError('bad_request', '"epoch" and "offset" are given together.');
+  if (!isPosition(since)) throw new RealtimeError('bad_request', sinceShape);
   return since;
 }
