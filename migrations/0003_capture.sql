@@ -101,7 +101,7 @@ BEGIN
     END IF;
     parts := parts || literal;
     EXIT WHEN rest = '';
-    name := substring(rest FROM '^\{([^{}]+)\}');
+    name := substring(rest FROM '^[{]([^{}]+)[}]');
     IF name IS NULL THEN
       RAISE EXCEPTION 'realtime.watch: channel template "%" has unbalanced or empty braces', template
         USING ERRCODE = 'invalid_parameter_value';
@@ -448,7 +448,7 @@ $$;
 --> statement-breakpoint
 -- What captures one row that a statement moves to another partition, if that statement is a MERGE: an UPDATE captures
 -- such rows itself. Nothing but its text tells which it is. `context` is that of the row's trigger. `fault` is set where
--- it cannot be known.
+-- it cannot be known. No literal has a backslash, which a writer's session may take for an escape.
 CREATE FUNCTION realtime.capture_move(
   target oid, operation text, context text, OUT command text, OUT place text, OUT fault text
 )
@@ -456,24 +456,25 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  callers text := substr(context, nullif(strpos(context, E'\n'), 0) + 1);
+  callers text := substr(context, nullif(strpos(context, chr(10)), 0) + 1);
   -- NULL where it is not known: a function in SQL, or EXECUTE of a prepared statement.
   statement text := CASE WHEN callers IS NULL THEN nullif(current_query(), '')
-    ELSE substring(callers FROM '^SQL statement "(.*?)"(?:\n(?:PL/|SQL )|$)') END;
+    ELSE substring(callers FROM '^SQL statement "(.*?)"(?:[[:cntrl:]](?:PL/|SQL )|$)') END;
   watch realtime.watched;
 BEGIN
-  IF statement ~* '\mexecute\M' THEN
+  IF statement ~* '[[:<:]]execute[[:>:]]' THEN
     statement := NULL;
   END IF;
-  IF statement !~* '\mmerge\M' THEN
+  IF statement !~* '[[:<:]]merge[[:>:]]' THEN
     RETURN;
   END IF;
   SELECT * INTO watch FROM realtime.watched w WHERE w.target = capture_move.target::regclass AND cardinality(w.channels) > 0;
   IF NOT FOUND THEN
     RETURN;
-  ELSIF statement IS NULL OR regexp_replace(statement, '\mthen\s+update\M', '', 'gi') ~* '\mupdate\M' THEN
+  ELSIF statement IS NULL
+    OR regexp_replace(statement, '[[:<:]]then[[:space:]]+update[[:>:]]', '', 'gi') ~* '[[:<:]]update[[:>:]]' THEN
     fault := 'rows were moved to another partition by a statement that may have been a MERGE';
-  ELSIF operation = 'DELETE' OR statement !~* '\mthen\s+insert\M' THEN
+  ELSIF operation = 'DELETE' OR statement !~* '[[:<:]]then[[:space:]]+insert[[:>:]]' THEN
     command := replace(realtime.capture_statement(watch, operation, '$1', '$2', true),
       CASE operation WHEN 'DELETE' THEN 'old_rows r' ELSE 'new_rows r' END, '(SELECT ($3).*) r');
     SELECT ',"schema":' || to_json(n.nspname::text)::text || ',"table":' || to_json(c.relname::text)::text || ',"data":'
@@ -663,7 +664,7 @@ $probe$, computed) END,
     realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', true),
     realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', true),
     realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows'),
-    CASE WHEN (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = watch.target) THEN format($move$  IF TG_LEVEL = 'ROW' THEN
+    CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p' THEN format($move$  IF TG_LEVEL = 'ROW' THEN
     GET DIAGNOSTICS marks = PG_CONTEXT;
     BEGIN
       SELECT * INTO now_written FROM realtime.capture_move(%1$s, TG_OP, marks);
@@ -679,8 +680,11 @@ $probe$, computed) END,
     EXCEPTION WHEN OTHERS THEN
       place := SQLERRM;
     END;
-    IF place IS NOT NULL AND TG_OP = 'DELETE' THEN
+    -- Once for all rows of the statement.
+    marks := current_setting('sobranie.marks', true);
+    IF place IS NOT NULL AND TG_OP = 'DELETE' AND current_setting('sobranie.moved', true) IS DISTINCT FROM marks THEN
       captured := realtime.capture_fault(%1$s, place);
+      marks := set_config('sobranie.moved', marks, true);
     END IF;
     IF captured > 0 AND NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
       PERFORM realtime.wake();

@@ -41,7 +41,7 @@ BEGIN
     END IF;
   END IF;
   nested := marks <> '';
-  marks := set_config('sobranie.marks', regexp_replace(marks, '(@[0-9A-F/]+[a-z]?)( !)?', '\1 !', 'g'), true);
+  marks := set_config('sobranie.marks', regexp_replace(marks, '(@[0-9A-F/]+[a-z]?)( !)?', E'\\1 !', 'g'), true);
 END;
 $$;
 --> statement-breakpoint

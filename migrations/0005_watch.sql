@@ -179,10 +179,10 @@ AS $$
   SELECT coalesce(array_agg(t.tgname::text), '{}')
   FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
   WHERE t.tgrelid = target AND p.pronamespace = 'realtime'::regnamespace
-    AND (p.proname LIKE 'capture\_%' OR p.proname = 'mark')
+    AND (starts_with(p.proname::text, 'capture_') OR p.proname = 'mark')
 $$;
 --> statement-breakpoint
--- Locks a table, if that can be had soon: a lock that waits would make all writers wait behind it. Answers whether it did.
+-- Locks a table and its partitions, if that can be had soon: a lock that waits would make all writers wait behind it. Answers whether it did.
 CREATE FUNCTION realtime.lock_briefly(target regclass, mode text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -191,7 +191,7 @@ AS $$
 BEGIN
   FOR attempt IN 1..5 LOOP
     BEGIN
-      EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', target, mode);
+      EXECUTE format('LOCK TABLE %s IN %s MODE', target, mode);
       RETURN true;
     EXCEPTION WHEN lock_not_available THEN
       PERFORM pg_sleep(0.05 * attempt);
