@@ -25,6 +25,7 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'nginx', commands: ['nginx', '/usr/sbin/nginx'] },
   { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
   { name: 'prometheus', commands: ['promtool'] },
+  { name: 'prometheus-alertmanager', commands: ['prometheus-alertmanager'] },
   { name: 'systemd', commands: ['systemd-analyze'] },
   { name: 'python3', commands: ['python3'] },
   { name: 'php-cli', commands: ['php'] },

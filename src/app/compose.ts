@@ -223,6 +223,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     close: () => closing.close(),
   });
   metrics.readFrom({
+    connectionsMax: () => settings.maxConnections,
     subscriptions: () => hub.subscriptionCount,
     channels: () => hub.channelCount,
     presenceMembers: () => presence.members,

@@ -21,6 +21,7 @@ import { snapshotOf, type MetricsSnapshot } from './together.ts';
  * metric of a source that is not given, or answers undefined, has no sample: a 0 would be made up.
  */
 export interface MetricSources {
+  readonly connectionsMax?: () => number;
   readonly subscriptions?: () => number;
   readonly channels?: () => number;
   /** Of this node, once per channel. */
@@ -107,6 +108,10 @@ interface GaugeRow {
 }
 
 const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-?: GaugeRow } = {
+  connectionsMax: {
+    name: 'sobranie_connections_max',
+    help: 'How many connections this node accepts at most, of all transports together',
+  },
   subscriptions: { name: 'sobranie_subscriptions_active', help: 'Subscriptions of all connections' },
   channels: { name: 'sobranie_channels_active', help: 'Channels with a subscriber; each worker counts its own' },
   presenceMembers: {

@@ -1,0 +1,177 @@
+// The dashboard and the alerts that ship, with a real Prometheus and Alertmanager over a pair of loaded nodes: every
+// panel has data, and a fault that is caused is the alert that fires, and ends with it.
+
+import { expect, test } from 'bun:test';
+import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import postgres from 'postgres';
+import { dashboardFile, dashboardText, rows } from '../../scripts/dashboards.ts';
+import { EventClient, WebSocketClient } from '../support/clients.ts';
+import { readDocument } from '../support/documents.ts';
+import { startNode, startNodes, stopNodes } from '../support/nodes.ts';
+import { patient } from '../support/patience.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { rulesFile, startMonitoring } from '../support/prometheus.ts';
+import { startProxy } from '../support/proxy.ts';
+import { startRedis } from '../support/redis.ts';
+import { until } from '../support/tcp-client.ts';
+
+patient();
+
+const isLong = process.env['LONG'] === '1';
+
+interface Rule {
+  readonly alert: string;
+  readonly annotations: { readonly runbook: string };
+}
+
+const { groups } = Bun.YAML.parse(readFileSync(rulesFile, 'utf8')) as { groups: { rules: Rule[] }[] };
+const alerts = groups.flatMap(({ rules }) => rules);
+
+test('promtool of prometheus runs the tests of the rules', async () => {
+  const check = Bun.spawn(['promtool', 'test', 'rules', 'rules.test.yml'], {
+    cwd: dirname(rulesFile),
+    stdout: 'pipe',
+    stderr: 'pipe',
+  });
+  const [out, errors] = await Promise.all([check.stdout.text(), check.stderr.text()]);
+  expect([await check.exited, errors, out.includes('SUCCESS')]).toEqual([0, '', true]);
+});
+
+test('each alert has its paragraph, and each paragraph its alert', () => {
+  const { anchors, text } = readDocument('docs/operate.md');
+  for (const { alert, annotations } of alerts) {
+    const [path, anchor = ''] = annotations.runbook.split('#');
+    expect([alert, path, anchors.has(anchor)]).toEqual([alert, 'docs/operate.md', true]);
+  }
+  const [, section = ''] = /\n## Alerts\n([^]*?)\n## /.exec(text) ?? [];
+  expect(section.match(/^### /gm)).toHaveLength(alerts.length);
+});
+
+test('the dashboard is what the code makes', () => {
+  expect(readFileSync(dashboardFile, 'utf8')).toBe(dashboardText());
+});
+
+test('with prometheus-alertmanager: every panel shows something, and faults that are caused are told', async () => {
+  const [redis, { url }] = await Promise.all([startRedis(), createDatabase({ migrated: true })]);
+  const proxy = await startProxy({ port: Number(new URL(url).port) });
+  const settings = { SYNC: 'redis', REDIS_URL: redis.url, MAX_CONNECTIONS: '10' };
+  const [one, two] = await startNodes(2, (index) => ({
+    ...settings,
+    // The second one's database can be taken away.
+    DATABASE_URL: index === 1 ? proxy.through(url) : url,
+    ...(index === 1 ? { ROLE: 'ws,sse,api' } : {}),
+  }));
+  if (one === undefined || two === undefined) throw new Error('two nodes were started');
+  const monitoring = await startMonitoring([one, two].map((node) => new URL(node.url).host));
+  const { notified } = monitoring;
+  const told = (what: string, timeoutMs = 20_000): Promise<void> =>
+    until(
+      () => notified.includes(what),
+      () => `${what}; told: ${notified.join(', ')}`,
+      timeoutMs,
+      100,
+    );
+  const sql = postgres(url, { max: 1, onnotice: () => undefined });
+  await sql`create table item (id serial primary key, room text)`;
+  await sql`select realtime.watch('item', array['items', 'room:{room}'])`;
+  const sockets = await Promise.all([one, two].map((node) => WebSocketClient.open(node.url)));
+  const streams = await Promise.all([one, two].map((node) => EventClient.open(node.url, { query: 'channels=items' })));
+  const [socket] = sockets as [WebSocketClient, WebSocketClient];
+  for (const each of sockets) await each.request({ type: 'subscribe', channel: 'items', presence: true });
+  let running = true;
+  const load = (async () => {
+    while (running) {
+      await sql`insert into item (room) values ('a')`;
+      await socket.request({ type: 'publish', channel: 'items', data: 1 }).catch(() => undefined);
+      await (await WebSocketClient.open(one.url)).close();
+      await Bun.sleep(50);
+    }
+    // Where the test has failed, what it writes to may be gone.
+  })().catch(() => undefined);
+
+  const silent = async (): Promise<string[]> => {
+    const found = await Promise.all(
+      Object.values(rows).flatMap((panels) =>
+        panels.flatMap(({ title, queries }) =>
+          queries.map(async ({ expr }) => {
+            const shown = expr.replaceAll('$__rate_interval', '10s').replaceAll('$instance', '.*');
+            return (await monitoring.query(shown)).some(({ value }) => Number.isFinite(value))
+              ? []
+              : [`${title}: ${expr}`];
+          }),
+        ),
+      ),
+    );
+    return found.flat();
+  };
+  let empty: string[] = [];
+  await until(
+    async () => (empty = await silent()).length === 0,
+    () => `every panel has data; without: ${empty.join('\n')}`,
+    20_000,
+    250,
+  );
+  expect(notified).toEqual([]);
+
+  // A position of another log; a column that is gone; and rooms for ten connections, of which nine are taken.
+  const lost = await socket.request({ type: 'subscribe', channel: 'old', since: { epoch: 'x', offset: 1 } });
+  expect(lost).toMatchObject({ recovered: false });
+  await sql`alter table item drop column room`;
+  await sql`alter table item add column room text`;
+  const crowd = await Promise.all(Array.from({ length: 7 }, () => WebSocketClient.open(two.url)));
+  await Promise.all([told('SobranieLosses firing'), told('SobranieConnectionsNearLimit firing')]);
+  await Promise.all(crowd.map((each) => each.close()));
+  await told('SobranieConnectionsNearLimit resolved');
+
+  await redis.kill9();
+  await told('SobranieSyncDown firing');
+  await redis.start();
+  await told('SobranieSyncDown resolved');
+
+  if (isLong) {
+    proxy.mode = 'blackhole';
+    proxy.cut();
+    await told('SobranieDatabaseDown firing', 60_000);
+    proxy.mode = 'forward';
+    await told('SobranieDatabaseDown resolved', 60_000);
+
+    // Deaf: connections stand, and nobody answers.
+    const before = notified.length;
+    redis.pause();
+    await until(() => notified.slice(before).includes('SobranieSyncDown firing'), 'a deaf Redis is told', 60_000, 100);
+    // What is written meanwhile waits.
+    await told('SobranieRelayStuck firing', 60_000);
+    redis.resume();
+    await told('SobranieRelayStuck resolved', 60_000);
+
+    await sql`select realtime.watch('item', array['items', 'gone:{room}'])`;
+    await sql`alter table item drop column room`;
+    running = false;
+    await load;
+    await sql`insert into item default values`;
+    await told('SobranieCaptureFaults firing', 60_000);
+
+    // Another session takes the relay's lock.
+    await sql.unsafe(`select pg_terminate_backend(pid) from pg_locks
+      where locktype = 'advisory' and classid = 1937006946 and objid = 2 and granted`);
+    await sql`select pg_advisory_lock(1937006946, 2)`;
+    await told('SobranieNoRelay firing', 60_000);
+    await sql`select pg_advisory_unlock(1937006946, 2)`;
+    await told('SobranieNoRelay resolved', 60_000);
+
+    await two.kill9();
+    await told('SobranieNodeDown firing', 60_000);
+    const again = await startNode({ ...settings, DATABASE_URL: url, NODE_ID: 'node-2', PORT: String(two.port) });
+    await told('SobranieNodeDown resolved', 60_000);
+    await stopNodes([again]);
+  }
+  running = false;
+  await load;
+  await Promise.all([...sockets, ...streams].map((each) => each.cut()));
+  await monitoring.close();
+  await sql.end();
+  await stopNodes(isLong ? [one] : [one, two]);
+  await proxy.close();
+  await redis.close();
+}, 400_000);
