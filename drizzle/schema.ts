@@ -87,14 +87,24 @@ export const faults = realtime.table(
 );
 
 /** Each channel's head. */
-export const channels = realtime.table('channels', {
-  channel: text('channel').primaryKey(),
-  epoch: text('epoch').notNull(),
-  offset: bigint('offset', { mode: 'number' }).notNull(),
-  historySize: integer('history_size').notNull(),
-  historySeconds: integer('history_seconds').notNull(),
-  usedAt: bigint('used_at', { mode: 'number' }).notNull(),
-  watches: integer('watches').array(),
+export const channels = realtime.table(
+  'channels',
+  {
+    channel: text('channel').primaryKey(),
+    epoch: text('epoch').notNull(),
+    offset: bigint('offset', { mode: 'number' }).notNull(),
+    historySize: integer('history_size').notNull(),
+    historySeconds: integer('history_seconds').notNull(),
+    usedAt: bigint('used_at', { mode: 'number' }).notNull(),
+    watches: integer('watches').array(),
+  },
+  (table) => [index('channels_history').on(table.historySeconds)],
+);
+
+/** How far the log was looked through at each age. */
+export const trimming = realtime.table('trimming', {
+  age: integer('age').primaryKey(),
+  seq: bigint('seq', { mode: 'number' }).notNull(),
 });
 
 /** The log of all recoverable channels. */

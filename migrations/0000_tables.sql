@@ -73,15 +73,26 @@ CREATE TABLE realtime.channels (
   channel text PRIMARY KEY NOT NULL,
   -- The log's epoch when the channel got its first publication; it stays, so that a new log epoch disturbs nobody.
   epoch text NOT NULL,
-  -- The head. Kept apart from the publications, so that a channel whose history is all trimmed keeps counting.
+  -- The head, unless a publication of the channel has a higher offset. It is written when that is trimmed, so that the
+  -- channel keeps counting, and not with each publication: while a snapshot is open anywhere in the database, no version
+  -- of a row goes away, and whoever looks for the newest of 100,000 has to pass them all.
   "offset" bigint NOT NULL,
   -- The rule's size and age, for the trimming, which knows no rules.
   history_size integer NOT NULL,
   history_seconds integer NOT NULL,
-  -- Unix milliseconds. No index on it: every update of a head would then have to touch the index too.
+  -- Unix milliseconds: of its beginning, or of the last publication that was trimmed.
   used_at bigint NOT NULL,
   -- The watches that published to it by a template: whom a TRUNCATE of their tables concerns.
   watches integer[]
+);
+--> statement-breakpoint
+-- For how long rules keep, each once.
+CREATE INDEX channels_history ON realtime.channels USING btree (history_seconds);
+--> statement-breakpoint
+-- How far the log was looked through for what is past its end, by the age in seconds at which that is done.
+CREATE TABLE realtime.trimming (
+  age integer PRIMARY KEY NOT NULL,
+  seq bigint NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE realtime.publications (

@@ -351,8 +351,7 @@ $$;
 -- The next batch without taking it, for a log outside of this database; the caller calls `taken` once the rows are stored
 -- there. `id` names a row of the outbox: one that stands for all channels of a template is answered once for each of them,
 -- or once without a channel.
--- `is_templated`: the channel came from a template of the watch. The last row has no channel: the next state as data, and
--- as id `more` where rows wait beyond this batch.
+-- `is_templated`: the channel came from a template of the watch. The last row has no channel, and the next state as data.
 CREATE FUNCTION realtime.peek(batch_max integer, state text DEFAULT NULL, bytes_max bigint DEFAULT 16777216)
 RETURNS TABLE (id text, channel text, data text, key text, watch integer, is_templated boolean, fault text, xid xid8)
 LANGUAGE plpgsql VOLATILE
@@ -377,8 +376,7 @@ BEGIN
     LEFT JOIN realtime.watched w ON w.number = s.watch
     ORDER BY f.lsn, f.xid, s.place;
   END IF;
-  RETURN QUERY SELECT CASE WHEN strpos(batch.next_state, '|') > 0 THEN 'more' END, NULL::text, batch.next_state,
-    NULL::text, NULL::integer, false, NULL::text, NULL::xid8;
+  RETURN QUERY SELECT NULL::text, NULL::text, batch.next_state, NULL::text, NULL::integer, false, NULL::text, NULL::xid8;
 END;
 $$;
 --> statement-breakpoint
@@ -401,12 +399,22 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- What waits, for the operator: rows, counted up to 10,000, and the age of the oldest in seconds.
-CREATE FUNCTION realtime.outbox_stats(OUT pending bigint, OUT lag_seconds double precision)
+-- What waits, for the operator: rows, counted up to 10,000, and the age of the oldest in seconds. `above` is where to
+-- begin, and `lowest` the place of the oldest, or the end: rows that were taken and cannot be vacuumed lie before it, and
+-- what commits late. So a caller begins at 0/0 now and then.
+CREATE FUNCTION realtime.outbox_stats(
+  above pg_lsn DEFAULT '0/0', OUT pending bigint, OUT lag_seconds double precision, OUT lowest pg_lsn
+)
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
 SET jit = off
 AS $$
-  SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(o.at)), 0)::double precision
-  FROM (SELECT at FROM realtime.outbox ORDER BY lsn, xid LIMIT 10000) o
+  SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(o.at)), 0)::double precision,
+    coalesce(min(o.lsn), (SELECT pg_current_wal_insert_lsn()))
+  FROM (
+    SELECT o.at, o.lsn FROM realtime.outbox o WHERE o.lsn >= outbox_stats.above ORDER BY o.lsn, o.xid LIMIT 10000
+  ) o
 $$;

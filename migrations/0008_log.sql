@@ -18,7 +18,7 @@ END;
 $$;
 --> statement-breakpoint
 -- Appends publications behind the fence, the one way into the log: numbers them, ignores those whose key their channel's
--- log has, trims, and tells the other nodes. Up to eight are carried by the notification.
+-- log has, and tells the other nodes. Up to eight are carried by the notification.
 --
 -- Answers one row per entry, in their order. `fresh` is false for one whose key was used: it changed nothing, and the row
 -- is the position of the first. An ephemeral one has seq and offset 0. Empty data is a gap.
@@ -49,9 +49,10 @@ BEGIN
   -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
   IF EXISTS (SELECT FROM unnest(entries) e WHERE e.key IS NOT NULL AND e.size IS NOT NULL) THEN
     UPDATE realtime.publications p SET key = NULL
-    FROM unnest(entries) e JOIN realtime.channels c ON c.channel = e.channel
+    FROM unnest(entries) e
     WHERE p.channel = e.channel AND p.key = e.key
-      AND (p."offset" <= c."offset" - e.size OR p.at <= now_ms - e.seconds::bigint * 1000);
+      AND (p."offset" <= (SELECT max(q."offset") FROM realtime.publications q WHERE q.channel = e.channel) - e.size
+        OR p.at <= now_ms - e.seconds::bigint * 1000);
   END IF;
 
   FOR made IN
@@ -69,16 +70,25 @@ BEGIN
       FROM given g
       WHERE g.size IS NOT NULL AND g.turn <= 1
         AND (g.key IS NULL OR NOT EXISTS (SELECT FROM known k WHERE k.channel = g.channel AND k.key = g.key))
-    ), heads AS MATERIALIZED (
+    ), stood AS MATERIALIZED (
+      SELECT f.channel, f.total, f.size, f.seconds, f.watch, c.epoch, c.watches, coalesce(greatest(c."offset", (
+          SELECT p."offset" FROM realtime.publications p WHERE p.channel = f.channel ORDER BY p."offset" DESC LIMIT 1
+        )), 0) AS head,
+        c.history_size IS DISTINCT FROM f.size OR c.history_seconds IS DISTINCT FROM f.seconds
+          OR (f.watch IS NOT NULL AND f.watch = ANY (c.watches) IS NOT TRUE) AS is_new
+      FROM fresh f LEFT JOIN realtime.channels c ON c.channel = f.channel
+      WHERE f.rank = f.total
+    ), noted AS (
+      -- A channel's first publication, and the rare one that comes under another rule or by another watch.
       INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
-      SELECT f.channel, log.epoch, f.total, f.size, f.seconds, now_ms, CASE WHEN f.watch IS NOT NULL THEN ARRAY[f.watch] END
-      FROM fresh f WHERE f.rank = f.total
+      SELECT s.channel, log.epoch, 0, s.size, s.seconds, now_ms, CASE WHEN s.watch IS NOT NULL THEN ARRAY[s.watch] END
+      FROM stood s WHERE s.is_new
       ON CONFLICT (channel) DO UPDATE SET
-        "offset" = h."offset" + excluded."offset", history_size = excluded.history_size,
-        history_seconds = excluded.history_seconds, used_at = excluded.used_at,
+        history_size = excluded.history_size, history_seconds = excluded.history_seconds,
         watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
           ELSE coalesce(h.watches, '{}') || excluded.watches END
-      RETURNING h.channel, h.epoch, h."offset" AS head, h.history_size AS size
+    ), heads AS MATERIALIZED (
+      SELECT s.channel, coalesce(s.epoch, log.epoch) AS epoch, s.head + s.total AS head FROM stood s
     ), numbered AS MATERIALIZED (
       SELECT nextval('realtime.publications_seq_seq') AS seq, f.*
       FROM (
@@ -89,21 +99,6 @@ BEGIN
       INSERT INTO realtime.publications
         (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
       SELECT n.seq, n.channel, n."offset", n.data, now_ms, n."user", n.connection, n."except", n.key, n.xid FROM numbered n
-    ), trimmed AS (
-      -- What is past the size is deleted when the head passes a multiple of 256, at most 1,024 rows at a time, and not
-      -- before it is a minute old: a node that lags behind still fills its holes from it.
-      DELETE FROM realtime.publications p
-      WHERE p.ctid = ANY (ARRAY(
-        SELECT x.ctid
-        FROM (
-          SELECT h.channel, h.head - h.size AS upto FROM heads h JOIN fresh f ON f.channel = h.channel AND f.rank = 1
-          WHERE h.head > h.size AND h.head / 256 <> (h.head - f.total) / 256
-        ) h CROSS JOIN LATERAL (
-          SELECT q.ctid, q.at FROM realtime.publications q
-          WHERE q.channel = h.channel AND q."offset" <= h.upto ORDER BY q."offset" LIMIT 1024
-        ) x
-        WHERE x.at < now_ms - 60000
-      ))
     )
     SELECT coalesce(n.seq, f.seq, k.seq, 0) AS seq, g.channel,
       coalesce(n.epoch, f.epoch, (SELECT c.epoch FROM realtime.channels c WHERE g.size IS NOT NULL AND c.channel = g.channel),
@@ -191,57 +186,142 @@ AS $$
   ]) a
 $$;
 --> statement-breakpoint
--- Deletes publications past their channel's age or size, looking at `examine_max` rows after `after` at most, in the
--- order of the log. Answers how many it deleted, and where to go on; NULL when the rest is too young to be looked at.
--- Nothing younger than a minute goes, nor anything within a minute of its age: nodes that lag still read it.
-CREATE FUNCTION realtime.trim(after bigint, examine_max integer, OUT deleted bigint, OUT next bigint)
+-- The ages in seconds at which publications are looked at to be trimmed: each rule's age, when they end by it; and a
+-- minute and its doubles, when they may be past the rule's size. So each is looked at a few times in its life, in the order
+-- of the log, whatever other channels keep; and it is deleted before it is twice as old as it has to be.
+--
+-- A minute is added everywhere: nodes that lag still read what is past its end.
+CREATE FUNCTION realtime.trimming_ages() RETURNS TABLE (age integer, seq bigint)
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$
+  WITH RECURSIVE kept AS (
+    -- From one value to the next by the index: channels may be millions.
+    SELECT min(c.history_seconds) AS seconds FROM realtime.channels c
+    UNION ALL
+    SELECT (SELECT min(c.history_seconds) FROM realtime.channels c WHERE c.history_seconds > k.seconds)
+    FROM kept k WHERE k.seconds IS NOT NULL
+  ), age AS (
+    SELECT least(k.seconds::bigint + 60, 2147483647)::integer AS age FROM kept k WHERE k.seconds IS NOT NULL
+    UNION SELECT 60 * (1 << n) FROM generate_series(0, 20) n
+    WHERE n = 0 OR 60 * (1 << n) <= (SELECT max(k.seconds) FROM kept k)
+  )
+  SELECT a.age, coalesce(t.seq, 0) FROM age a LEFT JOIN realtime.trimming t ON t.age = a.age ORDER BY a.age
+$$;
+--> statement-breakpoint
+-- Keeps how far the log was looked through, for a relay that leads later.
+CREATE FUNCTION realtime.trimmed(ages integer[], seqs bigint[]) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM realtime.trimming t WHERE t.age <> ALL (ages);
+  INSERT INTO realtime.trimming AS t (age, seq) SELECT u.age, u.seq FROM unnest(ages, seqs) u (age, seq)
+  ON CONFLICT (age) DO UPDATE SET seq = excluded.seq WHERE t.seq <> excluded.seq
+$$;
+--> statement-breakpoint
+-- Looks at publications that are `age` seconds old, `examine_max` after `after` at most, in the order of the log, and
+-- deletes those past their channel's age or size. Answers how many it deleted; up to where it looked; whether nothing
+-- older is left; and for how many milliseconds the next one that it has not looked at was due.
+--
+-- It takes no part in the fence: who appends does not wait. It waits for nobody either, so that two who wait for each
+-- other cannot be: it fails, and is called again later.
+CREATE FUNCTION realtime.trim(
+  age integer, after bigint, examine_max integer,
+  OUT deleted bigint, OUT next bigint, OUT is_done boolean, OUT due_ms bigint
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
+SET lock_timeout = '100ms'
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_ms bigint := floor(extract(epoch FROM clock_timestamp()) * 1000);
+  places tid[];
+  emptied text[];
+  tops bigint[];
+  last_uses bigint[];
+  next_at bigint;
+BEGIN
+  WITH looked AS MATERIALIZED (
+    SELECT q.ctid AS place, q.seq, q.channel, q."offset", q.at, min(q.seq) FILTER (WHERE q.at >= now_ms - trim.age * 1000::bigint) OVER () AS young
+    FROM (
+      SELECT p.ctid, p.* FROM realtime.publications p WHERE p.seq > trim.after ORDER BY p.seq LIMIT examine_max
+    ) q
+  ), due AS MATERIALIZED (
+    SELECT * FROM looked l WHERE l.young IS NULL OR l.seq < l.young
+  ), head AS MATERIALIZED (
+    SELECT d.channel, c.history_seconds, c.history_size, greatest(c."offset", (
+        SELECT p."offset" FROM realtime.publications p WHERE p.channel = d.channel ORDER BY p."offset" DESC LIMIT 1
+      )) AS top
+    FROM (SELECT DISTINCT due.channel FROM due) d JOIN realtime.channels c ON c.channel = d.channel
+  ), past AS MATERIALIZED (
+    SELECT d.place, d.channel, d."offset", d.at, h.top
+    FROM due d JOIN head h ON h.channel = d.channel
+    WHERE d.at < now_ms - 60000
+      AND (d.at < now_ms - h.history_seconds * 1000::bigint - 60000 OR d."offset" <= h.top - h.history_size)
+  ), ended AS (
+    SELECT p.channel, p."offset" AS top, p.at FROM past p WHERE p."offset" = p.top ORDER BY p.channel
+  )
+  SELECT (SELECT array_agg(p.place) FROM past p), (SELECT array_agg(e.channel) FROM ended e),
+    (SELECT array_agg(e.top) FROM ended e), (SELECT array_agg(e.at) FROM ended e),
+    coalesce(min(l.young) - 1, max(l.seq), trim.after), count(*) < examine_max OR min(l.young) IS NOT NULL,
+    min(l.at) FILTER (WHERE l.seq = l.young)
+  INTO places, emptied, tops, last_uses, next, is_done, next_at
+  FROM looked l;
+
+  IF emptied IS NOT NULL THEN
+    -- The head's own publication goes: what it stood for has to stay.
+    PERFORM 1 FROM realtime.channels c WHERE c.channel = ANY (emptied) ORDER BY c.channel FOR UPDATE;
+    UPDATE realtime.channels c SET "offset" = greatest(c."offset", u.top), used_at = greatest(c.used_at, u.at)
+    FROM unnest(emptied, tops, last_uses) u (channel, top, at) WHERE c.channel = u.channel;
+  END IF;
+  DELETE FROM realtime.publications p WHERE p.ctid = ANY (places);
+  GET DIAGNOSTICS deleted = ROW_COUNT;
+  IF NOT is_done THEN
+    SELECT p.at INTO next_at FROM realtime.publications p WHERE p.seq > next ORDER BY p.seq LIMIT 1;
+  END IF;
+  due_ms := greatest(0, now_ms - trim.age * 1000::bigint - next_at);
+END;
+$$;
+--> statement-breakpoint
+-- Forgets channels that have no publication any more and had none for `seconds`; looks at `examine_max` of them after
+-- `after`, in the order of their names, without the fence. Answers how many it forgot, and where to go on; NULL at the end.
+--
+-- A forgotten channel that comes back counts from 1, and must not be taken for its former self: it begins in the epoch of
+-- the log, so that has to be another than the channel's was. It changes with the first channel that needs it, once for all
+-- that began before.
+CREATE FUNCTION realtime.forget(seconds bigint, after text, examine_max integer, OUT forgotten bigint, OUT next text)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET jit = off
 AS $$
-DECLARE
-  now_ms bigint := floor(extract(epoch FROM clock_timestamp()) * 1000);
-  places tid[];
-  examined bigint;
-BEGIN
-  SELECT array_agg(x.ctid) FILTER (
-      WHERE x.at < now_ms - x.history_seconds::bigint * 1000 - 60000 OR x."offset" <= x.head - x.history_size
-    ), count(*), max(x.seq)
-  INTO places, examined, next
-  FROM (
-    SELECT p.ctid, p.seq, p.at, p."offset", c."offset" AS head, c.history_size, c.history_seconds
-    FROM (SELECT q.ctid, q.* FROM realtime.publications q WHERE q.seq > trim.after ORDER BY q.seq LIMIT examine_max) p
-    JOIN realtime.channels c ON c.channel = p.channel
-    WHERE p.at < now_ms - 60000
-  ) x;
-  IF examined < examine_max THEN
-    next := NULL;
-  END IF;
-  DELETE FROM realtime.publications p WHERE p.ctid = ANY (places);
-  GET DIAGNOSTICS deleted = ROW_COUNT;
-END;
-$$;
---> statement-breakpoint
--- Forgets channels that nobody published to for `seconds`, at most 10,000 at a time. The log gets another epoch in the
--- same transaction: a forgotten channel that comes back counts from 1, and must not be taken for its former self.
-CREATE FUNCTION realtime.forget(seconds bigint) RETURNS bigint
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
-AS $$
+#variable_conflict use_column
 DECLARE
   idle text[];
+  used_ms bigint := floor(extract(epoch FROM clock_timestamp()) * 1000) - seconds * 1000;
 BEGIN
-  PERFORM 1 FROM realtime.log FOR UPDATE;
-  idle := ARRAY(
-    SELECT c.channel FROM realtime.channels c
-    WHERE c.used_at < extract(epoch FROM clock_timestamp()) * 1000 - seconds * 1000 LIMIT 10000
-  );
-  IF cardinality(idle) > 0 THEN
-    DELETE FROM realtime.publications p WHERE p.channel = ANY (idle);
-    DELETE FROM realtime.channels c WHERE c.channel = ANY (idle);
-    UPDATE realtime.log SET epoch = realtime.new_epoch(epoch);
+  SELECT array_agg(x.channel) FILTER (WHERE x.used_at < used_ms AND NOT EXISTS (
+      SELECT FROM realtime.publications p WHERE p.channel = x.channel
+    )), CASE WHEN count(*) = examine_max THEN max(x.channel) END
+  INTO idle, next
+  FROM (
+    SELECT c.channel, c.used_at FROM realtime.channels c WHERE c.channel > forget.after ORDER BY c.channel LIMIT examine_max
+  ) x;
+  forgotten := 0;
+  IF idle IS NOT NULL THEN
+    PERFORM 1 FROM realtime.log FOR UPDATE;
+    UPDATE realtime.log l SET epoch = realtime.new_epoch(l.epoch)
+    WHERE EXISTS (SELECT FROM realtime.channels c WHERE c.channel = ANY (idle) AND c.epoch = l.epoch);
+    -- Those that got a publication meanwhile stay.
+    DELETE FROM realtime.channels c WHERE c.channel = ANY (idle) AND NOT EXISTS (
+      SELECT FROM realtime.publications p WHERE p.channel = c.channel
+    );
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
   END IF;
-  RETURN cardinality(idle);
 END;
 $$;

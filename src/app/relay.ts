@@ -1,6 +1,7 @@
 // Opens the relay: gives its destination what that needs of the node, and tells the operator how it goes.
 
 import type { DestinationPorts } from '../changes/destination.ts';
+import type { LogState } from '../changes/log-trimmer.ts';
 import type { CaptureFault } from '../changes/housekeeping.ts';
 import { Relay, type RelayObserver } from '../changes/relay.ts';
 import type { Hub } from '../core/hub.ts';
@@ -32,11 +33,13 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   if (!settings.role.has('relay') || database === undefined) return {};
   /** Known while this node leads, once it has looked. */
   let waiting: { readonly rows: number; readonly lagSeconds: number } | undefined;
+  let logState: LogState | undefined;
   let faults: readonly CaptureFault[] = [];
   const observer: RelayObserver = {
     leader: (leader) => {
       log.info({ leader }, leader ? 'relaying table changes' : 'no longer relaying table changes');
       waiting = undefined;
+      logState = undefined;
     },
     batch: (_rows, dropped) => {
       for (let count = 0; count < dropped; count++) parts.metrics.error('bad_channel');
@@ -47,6 +50,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
       log.error({ rows, err: error }, 'changes could not be carried and are parked: see realtime.parked');
     },
     waiting: (rows, lagSeconds) => (waiting = { rows, lagSeconds }),
+    log: (state) => (logState = state),
     faults: (found) => {
       for (const { table, count, lastReason } of found) {
         const known = faults.find((each) => each.table === table)?.count ?? 0;
@@ -79,6 +83,8 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     // A look that was under way when this node ceased to lead may answer late.
     outboxPending: () => (relay.health().leader ? waiting?.rows : undefined),
     outboxLagSeconds: () => (relay.health().leader ? waiting?.lagSeconds : undefined),
+    logTrimLagSeconds: () => (relay.health().leader ? logState?.lagSeconds : undefined),
+    logPublications: () => (relay.health().leader ? logState?.publications : undefined),
     relayLeader: () => relay.health().leader,
     captureFaults: () => (relay.health().leader ? faults : []),
   };

@@ -12,6 +12,11 @@ import type { ChannelRule } from '../rules/rules.ts';
  */
 export type OutboxState = string;
 
+/** Whether more rows were visible than the batch that came with this state. */
+export function waitsBeyond(state: OutboxState): boolean {
+  return state.includes('|');
+}
+
 export interface Batch {
   /** Rows that left the outbox; also those that were dropped or whose key was used. */
   readonly rows: number;

@@ -4,6 +4,7 @@
 import type { Clock } from '../time/clock.ts';
 import { DirectSession } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
+import { LogTrimmer, type LogState } from './log-trimmer.ts';
 
 /** What could not be captured of a watched table. */
 export interface CaptureFault {
@@ -19,6 +20,8 @@ export interface HousekeepingObserver {
   waiting(rows: number, lagSeconds: number): void;
   /** Watched tables of which something could not be captured, with how often; what is newest of it. */
   faults(faults: readonly CaptureFault[]): void;
+  /** How the log stands, after each turn of trimming it. */
+  log(state: LogState): void;
   /** It failed and will try again. */
   error(error: unknown): void;
 }
@@ -27,15 +30,18 @@ export interface HousekeepingOptions {
   readonly url: string;
   readonly observer: HousekeepingObserver;
   readonly clock: Clock;
+  /** Rows wait for longer than the relay needs to take them: it may not know of them. */
+  readonly overlooked: () => void;
 }
 
-/** Between two looks at the outbox; the log is trimmed at every second one. */
 const intervalMs = 5_000;
-/** Rows per statement: it takes a few milliseconds, so that writers and readers get their turn in between. */
-const examineMax = 1_000;
-/** Statements per turn. The next turn goes on where this one stopped. */
-const stepsMax = 50;
-const forgetAfterSeconds = 30 * 24 * 3_600;
+/**
+ * A count of all that waits passes every row that was taken and cannot be vacuumed yet, as long as a snapshot is open
+ * anywhere: there may be millions. It gets this part of the time; in between, only what came later is counted.
+ */
+const wholeCountShare = 0.02;
+/** Older rows are no backlog that the relay is working on, if it reads at all. */
+const overlookedSeconds = 10;
 
 export class Housekeeping {
   readonly #options: HousekeepingOptions;
@@ -43,12 +49,14 @@ export class Housekeeping {
   #session: DirectSession | undefined;
   readonly #closed = new AbortController();
   #running: Promise<void> | undefined;
-  /** Where the slow walk over the whole log stands. */
-  #cursor = 0;
-  #forgotAt = -Infinity;
+  readonly #trimmer: LogTrimmer;
+  /** Of the oldest row that waits. */
+  #lowest = '0/0';
+  #countWholeAt = -Infinity;
 
   constructor(options: HousekeepingOptions) {
     this.#options = options;
+    this.#trimmer = new LogTrimmer(options.clock);
   }
 
   start(): void {
@@ -64,11 +72,11 @@ export class Housekeeping {
 
   async #run(): Promise<void> {
     const { observer } = this.#options;
-    for (let turn = 0; !this.#closed.signal.aborted; turn++) {
+    while (!this.#closed.signal.aborted) {
       try {
         const session = await this.#connected();
         await this.#look(session);
-        if (turn % 2 === 1) await this.#tidy(session);
+        observer.log(await this.#trimmer.turn(session, this.#closed.signal));
       } catch (error) {
         if (!this.#closed.signal.aborted) observer.error(error);
       }
@@ -90,9 +98,9 @@ export class Housekeeping {
 
   async #look(session: DirectSession): Promise<void> {
     const { observer } = this.#options;
-    const [rows] = await session.query('select * from realtime.outbox_stats()');
-    const stats = rows?.[0];
-    observer.waiting(Number(stats?.['pending']), Number(stats?.['lag_seconds']));
+    const { pending, lagSeconds } = await this.#count(session);
+    observer.waiting(pending, lagSeconds);
+    if (pending > 0 && lagSeconds > overlookedSeconds) this.#options.overlooked();
     // Tables that were altered; until then their writers pay for it.
     await session.query('select realtime.renew_captures(false)');
     const [faults = []] = await session.query(`
@@ -101,30 +109,16 @@ export class Housekeeping {
     observer.faults(faults as unknown as readonly CaptureFault[]);
   }
 
-  async #tidy(session: DirectSession): Promise<void> {
-    // The oldest rows expire first, so this keeps up with any rate while all channels keep history equally long…
-    let after = 0;
-    for (let step = 0; step < stepsMax && !this.#closed.signal.aborted; step++) {
-      const { deleted, next } = await trim(session, after);
-      if (next === null || deleted < examineMax / 4) break;
-      after = next;
-    }
-    // …and a slow walk over the whole log finds those that lie behind rows of a channel that keeps longer.
-    for (let step = 0; step < 2 && !this.#closed.signal.aborted; step++) {
-      const { next } = await trim(session, this.#cursor);
-      this.#cursor = next ?? 0;
-      if (next === null) break;
-    }
-    const now = this.#options.clock.monotonic();
-    if (now - this.#forgotAt > 3_600_000) {
-      await session.query(`select realtime.forget(${forgetAfterSeconds}); select realtime.forget_parked()`);
-      this.#forgotAt = now;
-    }
+  async #count(session: DirectSession): Promise<{ pending: number; lagSeconds: number }> {
+    const { clock } = this.#options;
+    const startedAt = clock.monotonic();
+    const isWhole = startedAt >= this.#countWholeAt;
+    const [rows] = await session.query(`select * from realtime.outbox_stats('${isWhole ? '0/0' : this.#lowest}')`);
+    const stats = rows?.[0];
+    const lowest = stats?.['lowest'];
+    this.#lowest = typeof lowest === 'string' ? lowest : '0/0';
+    const now = clock.monotonic();
+    if (isWhole) this.#countWholeAt = now + (now - startedAt) / wholeCountShare;
+    return { pending: Number(stats?.['pending']), lagSeconds: Number(stats?.['lag_seconds']) };
   }
-}
-
-async function trim(session: DirectSession, after: number): Promise<{ deleted: number; next: number | null }> {
-  const [rows] = await session.query(`select * from realtime.trim(${after}, ${examineMax})`);
-  const next = rows?.[0]?.['next'];
-  return { deleted: Number(rows?.[0]?.['deleted']), next: typeof next === 'number' ? next : null };
 }

@@ -13,6 +13,7 @@ import {
   batchMaxDefault,
   parking,
   rowBytesMaxDefault,
+  waitsBeyond,
   type Batch,
   type Destination,
   type DestinationPorts,
@@ -124,7 +125,7 @@ export class IntoAdapter implements Destination {
     const failures = valid.length > 0 ? await this.#publish(valid) : [];
     const refused = failures.filter(({ reason }) => reason !== undefined);
     const left = new Set(failures.map(({ row }) => row.id));
-    if (report['id'] !== 'more' && left.size === 0) this.#clean = true;
+    if (!waitsBeyond(String(report['data'])) && left.size === 0) this.#clean = true;
     this.#refused = refused.map(({ row, reason = '', error }) => parking([row.id], reason, rootOf(error)));
     this.#published = [...new Set(read.map(({ id }) => id))].filter((id) => !left.has(id));
     this.#made = madeBy(valid.filter(({ id }) => !left.has(id))).filter((made) => !this.#known.has(made));

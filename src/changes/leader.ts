@@ -9,13 +9,15 @@
 //  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path.
 //  5. Many rings cost the writers more than polling costs the relay: then it releases the lock.
 //  6. Where writers must not notify, as they may prepare their transactions, it never takes the lock and polls.
-// A safety read about every second looks at the whole outbox, so that nothing rests on a ring alone.
+// A safety read about every second looks again at all that became visible since the one before, so that nothing rests on
+// a ring alone. The whole outbox is read at the beginning, and when the housekeeping finds what was overlooked: it may
+// hold millions of rows that were taken and cannot be vacuumed while a snapshot is open, and delivery waits for a read.
 
 import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
 import type { Bell } from './bell.ts';
 import { dataFault } from '../database/data-fault.ts';
-import type { Destination, OutboxState } from './destination.ts';
+import { waitsBeyond, type Destination, type OutboxState } from './destination.ts';
 import { Suspect } from './suspect.ts';
 
 /** Two-key advisory locks; the first key is ours in every use. */
@@ -61,6 +63,8 @@ export class Leader {
   #ringsSeen = 0;
   #ringsAt = 0;
   #restlessUntil = 0;
+  /** Of the last safety read. Undefined: the next one is of everything. */
+  #sweptState: OutboxState | undefined;
   #sweptAt: number;
   #sweepMs = 0;
   readonly #suspect: Suspect;
@@ -90,6 +94,11 @@ export class Leader {
     if (last !== undefined) await session.query(`${last}select 1`);
   }
 
+  /** The next safety read is of everything, and comes as soon as reads of everything may. */
+  readAll(): void {
+    this.#sweptState = undefined;
+  }
+
   /** One round trip: the lock, if it is to change hands, and a batch. Answers what to do then. */
   async #read(): Promise<'found' | 'again' | 'rest'> {
     const { session, destination, bell, clock, moved } = this.#options;
@@ -103,7 +112,8 @@ export class Leader {
 
     const lock = takeLock ? `select pg_try_advisory_lock(${doorbellLock}) as held; ` : '';
     const unlock = letGo ? `select pg_advisory_unlock(${doorbellLock}); ` : '';
-    const statement = destination.statement(sweep ? undefined : this.#state, max);
+    const from = sweep ? this.#sweptState : this.#state;
+    const statement = destination.statement(max === undefined ? from : undefined, max);
     await this.#suspect.prepare();
     let answers: readonly (readonly Row[])[];
     try {
@@ -122,7 +132,8 @@ export class Leader {
     this.#state = batch.state;
     if (batch.parked !== undefined && batch.parked > 0) this.#options.parked(batch.parked);
     const elapsed = clock.monotonic() - startedAt;
-    if (sweep) {
+    if (sweep || from === undefined) {
+      if (batch.state !== undefined && !waitsBeyond(batch.state)) this.#sweptState = batch.state;
       this.#sweptAt = clock.monotonic();
       this.#sweepMs = elapsed;
     }

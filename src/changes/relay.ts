@@ -161,21 +161,23 @@ export class Relay {
 
   async #lead(session: DirectSession): Promise<void> {
     const { url, destination, observer, safetyMs = 1_000 } = this.#options;
-    const housekeeping = new Housekeeping({ url, observer, clock: this.#clock });
+    const leader = new Leader({
+      session,
+      destination,
+      bell: this.#bell,
+      clock: this.#clock,
+      safetyMs,
+      moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
+      parked: (rows, error) => observer.parked(rows, error),
+      closing: () => this.#closing,
+    });
+    const overlooked = (): void => leader.readAll();
+    const housekeeping = new Housekeeping({ url, observer, clock: this.#clock, overlooked });
     this.#leader = true;
     observer.leader(true);
     housekeeping.start();
     try {
-      await new Leader({
-        session,
-        destination,
-        bell: this.#bell,
-        clock: this.#clock,
-        safetyMs,
-        moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
-        parked: (rows, error) => observer.parked(rows, error),
-        closing: () => this.#closing,
-      }).lead();
+      await leader.lead();
     } finally {
       this.#leader = false;
       observer.leader(false);

@@ -32,6 +32,9 @@ export interface MetricSources {
   readonly outboxPending?: () => number | undefined;
   /** Age in seconds of the oldest row that waits. */
   readonly outboxLagSeconds?: () => number | undefined;
+  /** For how long what is past its end has waited to be trimmed from the log of this database. */
+  readonly logTrimLagSeconds?: () => number | undefined;
+  readonly logPublications?: () => number | undefined;
   readonly relayLeader?: () => boolean;
   /** Hook events that wait; on the node that sends them. */
   readonly hooksPending?: () => number | undefined;
@@ -130,6 +133,16 @@ const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-
   outboxLagSeconds: {
     name: 'sobranie_outbox_lag_seconds',
     help: 'Age in seconds of the oldest change in the outbox; only the node that relays has it',
+    aggregator: 'max',
+  },
+  logTrimLagSeconds: {
+    name: 'sobranie_log_trim_lag_seconds',
+    help: 'How far the trimming of the log in the database is behind; only the node that relays has it',
+    aggregator: 'max',
+  },
+  logPublications: {
+    name: 'sobranie_log_publications',
+    help: 'Publications in the log in the database, as the database estimates them; only the node that relays has it',
     aggregator: 'max',
   },
   relayLeader: { name: 'sobranie_relay_leader', help: '1 on the node that relays' },

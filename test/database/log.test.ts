@@ -98,59 +98,114 @@ describe('numbering', () => {
   });
 });
 
+interface Trimmed {
+  readonly deleted: number;
+  readonly next: number;
+  readonly is_done: boolean;
+  readonly due: number;
+}
+
 describe('trimming', () => {
   const age = (seconds: number): Promise<unknown> => sql`update realtime.publications set at = at - ${seconds * 1000}`;
-  const trim = (after = 0, max = 10_000): Promise<unknown> =>
-    sql`select deleted::int, next::int from realtime.trim(${after}, ${max})`.then(([row]) => ({ ...row }));
+  const trim = async (seconds = 60, after = 0, max = 10_000): Promise<Trimmed> => {
+    const [row] = await sql<Trimmed[]>`
+      select deleted::int, next::int, is_done, coalesce(due_ms, 0)::int / 1000 as due
+      from realtime.trim(${seconds}, ${after}, ${max})`;
+    return row!;
+  };
 
   test('what is past size or age goes, after a minute of grace', async () => {
-    await append(Array.from({ length: 30 }, () => ({ size: 10, seconds: 100 })));
-    expect(await trim()).toEqual({ deleted: 0, next: null });
+    const rows = await append(Array.from({ length: 30 }, () => ({ size: 10, seconds: 100 })));
+    expect(await trim()).toMatchObject({ deleted: 0, next: rows[0]!.seq - 1, is_done: true });
     await age(61);
-    expect(await trim()).toEqual({ deleted: 20, next: null });
+    expect(await trim()).toMatchObject({ deleted: 20, next: rows[29]!.seq, is_done: true });
     expect(await stored('a')).toEqual([21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
     await age(90);
-    expect(await trim()).toEqual({ deleted: 0, next: null });
+    expect(await trim(160)).toMatchObject({ deleted: 0, is_done: true });
     await age(10);
-    expect(await trim()).toEqual({ deleted: 10, next: null });
+    expect(await trim(160)).toMatchObject({ deleted: 10, is_done: true });
     expect((await append([{}]))[0]!.offset).toBe(31);
   });
 
-  test('one call looks at no more than it was told, and says where to go on', async () => {
-    const rows = await append(Array.from({ length: 30 }, () => ({ size: 25 })));
-    await age(61);
-    expect(await trim(0, 3)).toEqual({ deleted: 3, next: rows[2]!.seq });
-    expect(await trim(rows[2]!.seq, 3)).toEqual({ deleted: 2, next: rows[5]!.seq });
+  test('a channel whose history is all trimmed keeps its count, for the next publication and for who asks', async () => {
+    const [first] = await append([{ seconds: 1 }, { seconds: 1 }]);
+    await age(70);
+    expect((await trim(61)).deleted).toBe(2);
+    const [head] = await sql`select "offset"::int, epoch from realtime.channels where channel = 'a'`;
+    expect({ ...head }).toEqual({ offset: 2, epoch: first!.epoch });
+    expect((await append([{}]))[0]).toMatchObject({ offset: 3, epoch: first!.epoch });
   });
 
-  test('a busy channel is trimmed as it grows, a minute behind', async () => {
-    await append(Array.from({ length: 600 }, () => ({ size: 100 })));
-    await age(61);
-    await append([{ size: 100 }]);
-    expect(await stored('a')).toHaveLength(601);
-    await append(Array.from({ length: 300 }, () => ({ size: 100 })));
-    expect((await stored('a'))[0]).toBe(601);
-    await sql`select realtime.send('small', '1') from generate_series(1, 200)`;
-    await relayed(sql);
-    await age(61);
-    await sql`select realtime.send('small', '1') from generate_series(1, 100)`;
-    await relayed(sql);
-    expect((await stored('small'))[0]).toBe(201);
+  test('one call looks at no more than it was told, and says where to go on and for how long that was due', async () => {
+    const rows = await append(Array.from({ length: 30 }, () => ({ size: 25 })));
+    await age(70);
+    expect(await trim(60, 0, 3)).toEqual({ deleted: 3, next: rows[2]!.seq, is_done: false, due: 10 });
+    expect(await trim(60, rows[2]!.seq, 3)).toMatchObject({ deleted: 2, next: rows[5]!.seq, is_done: false });
+    expect(await trim(60, rows[5]!.seq, 100)).toMatchObject({ deleted: 0, next: rows[29]!.seq, is_done: true, due: 0 });
+  });
+
+  // One rule that kept longer than another stopped the trimming of both: the oldest rows were those of the first.
+  test('rules that keep for long are not in the way of those that keep for short', async () => {
+    await append(
+      Array.from({ length: 50 }, (_, n) => ({ channel: n % 2 ? 'short' : 'long', seconds: n % 2 ? 10 : 9_000 })),
+    );
+    await age(80);
+    await sql`truncate realtime.trimming`;
+    const ages = (await sql`select age from realtime.trimming_ages()`).map(({ age: each }) => each as number);
+    expect(ages).toEqual([60, 70, 120, 240, 480, 960, 1920, 3840, 7680, 9060]);
+    const { deleted, next } = await trim(70);
+    expect(deleted).toBe(25);
+    expect(await stored('short')).toEqual([]);
+    expect(await stored('long')).toHaveLength(25);
+    await sql`select realtime.trimmed('{70}', ${[next]}::bigint[])`;
+    const [place] = await sql`select seq::int from realtime.trimming_ages() where age = 70`;
+    expect(place!['seq']).toBe(next);
+  });
+
+  test('it waits neither for who appends nor for who holds a head', async () => {
+    await append([{ seconds: 1 }]);
+    await age(70);
+    await sql
+      .begin(async (tx) => {
+        await tx`select from realtime.log for update`;
+        await tx`insert into realtime.outbox (xid, lsn, channel, data) values (pg_current_xact_id(), '0/1', 'a', '1')`;
+        await tx`select from realtime.channels where channel = 'a' for update`;
+        const failed = await trim(61).catch((error: unknown) => (error as { code: string }).code);
+        expect(failed).toBe('55P03');
+        await tx`select 1`;
+        throw new Error('rolled back');
+      })
+      .catch((error: unknown) => expect((error as Error).message).toBe('rolled back'));
+    await sql.begin(async (tx) => {
+      await tx`select from realtime.log for update`;
+      expect((await trim(61)).deleted).toBe(1);
+    });
   });
 });
 
 describe('forgetting', () => {
+  const forget = async (after = ''): Promise<object> => {
+    const [row] = await sql`select forgotten::int, next from realtime.forget(900, ${after}, 2)`;
+    return { ...row };
+  };
+  const epochNow = async (): Promise<string> => (await sql`select epoch from realtime.log`)[0]!['epoch'] as string;
+
   test('a channel that was idle for long counts anew under another epoch; others keep theirs', async () => {
     const [[a], [b]] = [await append([{}]), await append([{ channel: 'b' }])];
-    await sql`update realtime.channels set used_at = used_at - 1000000 where channel = 'a'`;
-    const [row] = await sql`select realtime.forget(900)::int as n`;
-    expect(row!['n']).toBe(1);
+    await append([{ channel: 'c' }]);
+    await sql`update realtime.channels set used_at = used_at - 1000000`;
+    // What has history is not idle, however old that is.
+    expect(await forget()).toEqual({ forgotten: 0, next: 'b' });
+    await sql`delete from realtime.publications where channel in ('a', 'c')`;
+    expect(await forget()).toEqual({ forgotten: 1, next: 'b' });
+    const epoch = await epochNow();
+    // The epoch of the log is new for all that began before: it changes once.
+    expect(await forget('b')).toEqual({ forgotten: 1, next: null });
+    expect(await epochNow()).toBe(epoch);
     const [[again], [kept]] = [await append([{}]), await append([{ channel: 'b' }])];
-    expect(again!.offset).toBe(1);
+    expect(again).toMatchObject({ offset: 1, epoch });
     expect(again!.epoch).not.toBe(a!.epoch);
     expect(kept).toMatchObject({ offset: 2, epoch: b!.epoch });
-    const [second] = await sql`select realtime.forget(900)::int as n, (select epoch from realtime.log) as epoch`;
-    expect({ ...second }).toEqual({ n: 0, epoch: again!.epoch });
   });
 });
 

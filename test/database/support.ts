@@ -145,6 +145,7 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
       batch: (_rows, count) => (dropped += count),
       parked: (count) => (parked += count),
       waiting: () => undefined,
+      log: () => undefined,
       faults: () => undefined,
       error: (error) => errors.push(error),
     },

@@ -59,6 +59,13 @@ export interface LogState {
   readonly topic: string;
 }
 
+/** A channel's head, beside its row: that holds it only once the publication itself was trimmed. */
+function headOffset(sql: Database, channel: ReturnType<Database>): ReturnType<Database> {
+  return sql`coalesce(greatest(c."offset", (
+    SELECT h."offset" FROM realtime.publications h WHERE h.channel = ${channel} ORDER BY h."offset" DESC LIMIT 1
+  )), 0)`;
+}
+
 export async function readLogState(sql: Database): Promise<LogState> {
   const [row] = await sql<LogState[]>`
     SELECT epoch, topic, (SELECT coalesce(max(seq), 0) FROM realtime.publications) AS seq FROM realtime.log`;
@@ -69,7 +76,7 @@ export async function readLogState(sql: Database): Promise<LogState> {
 /** The heads of channels; one that never had a publication stands at 0 of the log's epoch. */
 export async function readHeads(sql: Database, channels: readonly string[]): Promise<Map<string, Position>> {
   const rows = await sql<{ channel: string; epoch: string; offset: number }[]>`
-    SELECT asked.channel, coalesce(c.epoch, log.epoch) AS epoch, coalesce(c."offset", 0) AS "offset"
+    SELECT asked.channel, coalesce(c.epoch, log.epoch) AS epoch, ${headOffset(sql, sql`asked.channel`)} AS "offset"
     FROM unnest(${textArray(channels)}::text[]) AS asked (channel)
     CROSS JOIN realtime.log
     LEFT JOIN realtime.channels c ON c.channel = asked.channel`;
@@ -128,7 +135,7 @@ export async function readHistory(
   // One row more than asked tells whether there is more; one statement sees one state of head and log.
   const rows = await sql<(RawRow & { head: number; head_epoch: string; total: number })[]>`
     WITH head AS (
-      SELECT coalesce(c.epoch, log.epoch) AS epoch, coalesce(c."offset", 0) AS "offset"
+      SELECT coalesce(c.epoch, log.epoch) AS epoch, ${headOffset(sql, sql`${channel}::text`)} AS "offset"
       FROM realtime.log LEFT JOIN realtime.channels c ON c.channel = ${channel}
     ),
     page AS (
