@@ -9,6 +9,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { shippedPath } from '../shipped/files.ts';
 import { connect, unavailable, type Database } from './connect.ts';
 import { findSchema, setAsideEarlier, takeOverEarlier } from './earlier-schema.ts';
+import { isOutdated, replacing, setAsideOutdated, takeOverOutdated } from './outdated-schema.ts';
 
 const migrationsFolder = shippedPath('migrations');
 /** Beside the doorbell's locks: the same first key. */
@@ -93,16 +94,19 @@ async function migrateWith(sql: Database): Promise<string[]> {
       'The database was migrated by a newer version of this server: start that version, or restore a backup.',
     );
   }
-  const pending = known.filter(({ folderMillis }) => folderMillis > appliedAt);
+  const outdated = found === 'ours' && (await isOutdated(sql, known));
+  const pending = outdated ? known : known.filter(({ folderMillis }) => folderMillis > appliedAt);
   if (pending.length === 0) return [];
   // All or nothing, as one transaction: a start that is killed halfway leaves the schema as it was.
   return await sql.begin(async (transaction) => {
     const tx = transaction as unknown as Database;
     if (found === 'earlier') await setAsideEarlier(tx);
+    if (outdated) await setAsideOutdated(tx);
     const healed = found === 'none' && (await wasDropped(tx));
-    if (found !== 'ours') await createSchema(tx);
-    for (const migration of pending) await apply(tx, migration);
+    if (found !== 'ours' || outdated) await createSchema(tx);
+    for (const migration of pending) await apply(tx, migration, outdated ? replacing : undefined);
     if (found === 'earlier') return await takeOverEarlier(tx);
+    if (outdated) return await takeOverOutdated(tx);
     return healed
       ? ['The schema "realtime" was gone and is made again. What it watched has to be watched again: realtime.watch.']
       : [];
@@ -141,7 +145,11 @@ async function createSchema(sql: Database): Promise<void> {
     .simple();
 }
 
-async function apply(sql: Database, { sql: statements, hash, folderMillis }: MigrationMeta): Promise<void> {
-  for (const statement of statements) await sql.unsafe(statement).simple();
+async function apply(
+  sql: Database,
+  { sql: statements, hash, folderMillis }: MigrationMeta,
+  rewrite = (statement: string): string => statement,
+): Promise<void> {
+  for (const statement of statements) await sql.unsafe(rewrite(statement)).simple();
   await sql`insert into realtime.migrations (hash, created_at) values (${hash}, ${folderMillis})`;
 }
