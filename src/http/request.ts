@@ -117,7 +117,7 @@ export function errorResponse(
     'content-type': 'application/json; charset=utf-8',
     'cache-control': 'no-store',
   });
-  if (error.retryable || error.retryAfter !== undefined) {
+  if (error.retryable) {
     headers.set('retry-after', String(Math.ceil(error.retryAfter ?? 1)));
   }
   return new Response(JSON.stringify({ error: error.body() }), { status, headers });

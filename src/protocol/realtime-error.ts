@@ -25,8 +25,9 @@ export class RealtimeError extends Error {
     this.retryAfter = options?.retryAfter;
   }
 
+  /** An error that says when a retry may succeed can be retried, whatever its code. */
   get retryable(): boolean {
-    return errorCodes[this.code].retryable;
+    return errorCodes[this.code].retryable || this.retryAfter !== undefined;
   }
 
   get status(): number {

@@ -465,7 +465,12 @@ describeWire('WebSocket', (wire) => {
     await wire.stream(server, { query: `channels=${wire.channel()}` });
     const third = await wire.socket(server);
     expect((await third.closed).code).toBe(1013);
-    expect(await third.nextAny()).toMatchObject({ type: 'error', code: 'limit_exceeded', retryAfter: 10 });
+    expect(await third.nextAny()).toMatchObject({
+      type: 'error',
+      code: 'limit_exceeded',
+      retryable: true,
+      retryAfter: 10,
+    });
     expect(await third.nextAny().catch(String)).toContain('unread: nothing');
     await first.close();
     await until(async () => (await sample(server, 'sobranie_ws_connections_active')) === 0, 'the first has left');
