@@ -3,6 +3,8 @@
 //
 // Whoever came while the read was under way may take from its page as well: what the log held does not change. Only a
 // position past the page's head says nothing then, since the log may have grown meanwhile.
+//
+// A read that fails is tried once more where many wait for it: each of them would come back and ask for the same.
 
 import type { Position } from '../protocol/position.ts';
 import type { HistoryPage } from './sync-adapter.ts';
@@ -26,6 +28,7 @@ export class SharedRead {
   /** In the order in which they came. */
   #waiting: Waiting[] = [];
   #running = false;
+  #failed = false;
 
   constructor(read: ReadLog, pageSize: number) {
     this.#read = read;
@@ -50,8 +53,11 @@ export class SharedRead {
       const readers = new Set(this.#waiting);
       try {
         const page = await this.#read(since, longest.account);
+        this.#failed = false;
         this.#handOut(page, since, readers);
       } catch (error) {
+        this.#failed = !this.#failed && readers.size > 1;
+        if (this.#failed) continue;
         this.#waiting = this.#waiting.filter((waiting) => !readers.has(waiting));
         for (const { reject } of readers) reject(error);
       }

@@ -22,7 +22,7 @@ const perTurn = 5;
 const turnMs = 100;
 
 const rules = new TestRules(`
-  { channels: 'brief:*', history: { size: 200, seconds: 60 } },
+  { channels: 'brief:*', history: { size: 500, seconds: 60 } },
   { channels: 'lasting:*', history: { size: 1000, seconds: 86400 } },
   { channels: '*' }`);
 const redis = await startRedis();
@@ -56,7 +56,8 @@ async function begin(environment: Record<string, string>): Promise<Life> {
     const text = String(data);
     if (text.startsWith('{"type":"message"')) life.received++;
     else if (text.startsWith('{"type":"subscribed"')) subscribed++;
-    else if (text.startsWith('{"type":"gap"')) throw new Error(text);
+    else if (text.startsWith('{"type":"gap"'))
+      throw new Error(`${text}, and the server: ${server.stdout().slice(-3_000)}`);
   };
   await new Promise((resolve) => (socket.onopen = resolve));
   const names = Array.from({ length: channels }, (_, index) => [`brief:${index + 1}`, `lasting:${index + 1}`]).flat();

@@ -180,6 +180,29 @@ test('a crowd that stands about at the same place costs two reads', async () => 
   expect(story.reads).toBe(2);
 });
 
+// The one read of a crowd took longer than a second on a busy machine, and 80 clients were refused for it.
+test('a read that fails once is tried again where many wait, and not for one alone', async () => {
+  let failures = 0;
+  const log = Object.assign(new Log(), { head: 20 });
+  const shared = new SharedRead(async (since) => {
+    await idle();
+    if (failures-- > 0) throw new Error('late');
+    return log.page(since, pageSize);
+  }, pageSize);
+  const since = { epoch: '1', offset: 18 };
+  for (const [waiting, failing, outcome] of [
+    [2, 1, 'fulfilled'],
+    [2, 2, 'rejected'],
+    [2, 1, 'fulfilled'],
+    [1, 1, 'rejected'],
+  ] as const) {
+    failures = failing;
+    const pages = Array.from({ length: waiting }, () => shared.page(since, 'a'));
+    const statuses = (await Promise.allSettled(pages)).map(({ status }) => status);
+    expect(statuses).toEqual(pages.map(() => outcome));
+  }
+});
+
 test('a read that fails rejects those it was for, and the next ones are read for', async () => {
   let fails = true;
   const log = Object.assign(new Log(), { head: 20 });
