@@ -2,6 +2,7 @@
 
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { installGateways } from './gateway-programs.ts';
+import { installNats } from './nats-program.ts';
 import { runToEnd } from './run-to-end.ts';
 
 /** Installs exactly what the lockfile says. Ends this process when that fails: nothing would work after it. */
@@ -32,13 +33,15 @@ const debianPackages: readonly DebianPackage[] = [
 ];
 
 /**
- * Installs the Debian packages that some file under test/ names and this machine lacks, and the gateways that are none;
+ * Installs the Debian packages that some file under test/ names and this machine lacks, and the programs that are none;
  * says what it cannot do.
  */
 export async function installTestPackages(): Promise<void> {
   await installTestDebianPackages();
-  const missing = await installGateways();
-  if (missing !== undefined) console.error(missing);
+  for (const install of [installGateways, installNats]) {
+    const missing = await install();
+    if (missing !== undefined) console.error(missing);
+  }
 }
 
 async function installTestDebianPackages(): Promise<void> {

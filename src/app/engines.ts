@@ -1,7 +1,7 @@
 // The engines that this server has: the only list of them. The first one is taken where the settings choose none. A
 // folder is loaded when its engine is opened, so nobody pays for the driver of another one.
 
-import { certificates, matching, redisUrl, wholeNumber } from '../settings/kinds.ts';
+import { certificates, matching, natsUrl, redisUrl, wholeNumber } from '../settings/kinds.ts';
 import { defaulted, optional } from '../settings/setting.ts';
 import { engine, type Engine } from './engine.ts';
 
@@ -49,6 +49,60 @@ export const engines: readonly Engine[] = [
     open: async ({ url, ...values }, parts) => {
       if (url === undefined) throw new Error('REDIS_URL is not set');
       return (await import('../sync/redis/engine.ts')).openRedisEngine({ url, ...values }, parts);
+    },
+  }),
+  engine({
+    name: 'nats',
+    shared: true,
+    settings: {
+      url: optional(
+        'NATS_URL',
+        natsUrl,
+        'no NATS',
+        'NATS 2.12 or newer with JetStream, one server or a cluster. It carries publications and keeps history; tickets,' +
+          ' limits and presence stay in the database, which all nodes must share.',
+      ),
+      credentials: optional(
+        'NATS_CREDENTIALS',
+        matching(/^[^\0]+$/, 'a path'),
+        'none',
+        'A credentials file, as NATS writes it for a user of an account.',
+      ),
+      tlsCa: optional(
+        'NATS_TLS_CA',
+        certificates,
+        'the authorities that the operating system trusts',
+        'Certificates of the authorities that may sign the certificate of NATS, for a `NATS_URL` that begins with `tls://`.',
+      ),
+      prefix: defaulted(
+        'NATS_PREFIX',
+        matching(/^[A-Za-z0-9_-]{1,32}$/, '1 to 32 characters of `A-Z a-z 0-9 _ -`'),
+        'sobranie',
+        'Beginning of every stream and subject in NATS, so that several clusters of servers can share one NATS.',
+      ),
+      replicas: optional(
+        'NATS_REPLICAS',
+        wholeNumber(1, 5),
+        '3 in a cluster, else 1',
+        'Copies of each stream that the server makes. Streams that are there keep theirs.',
+      ),
+      keySeconds: defaulted(
+        'NATS_KEY_SECONDS',
+        wholeNumber(60, 7 * 24 * 3_600),
+        '3600',
+        'For how long NATS knows idempotency keys, and rows that were published. It keeps them in memory, about 100 bytes' +
+          ' each.',
+      ),
+    },
+    url: 'url',
+    open: async ({ url, credentials, ...values }, parts) => {
+      if (url === undefined) throw new Error('NATS_URL is not set');
+      const [{ openNats }, { openStores }] = await Promise.all([
+        import('../sync/nats/engine.ts'),
+        import('../sync/postgres/stores.ts'),
+      ]);
+      const text = credentials === undefined ? undefined : await Bun.file(credentials).text();
+      return openNats({ url, credentials: text, ...values }, parts, await openStores(parts));
     },
   }),
   engine({

@@ -62,7 +62,7 @@ export interface Beside {
 }
 
 /** Begins their envelopes: a publication's begins with a brace. */
-const besideMark = '!';
+export const besideMark = '!';
 const answerTimeoutMs = 1_000;
 /** Nothing else notices that the appender's connection alone is half open. Until then no publication is accepted. */
 const appenderAnswerSeconds = 4;

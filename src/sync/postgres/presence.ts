@@ -20,7 +20,7 @@ import type { PostgresAdapter } from './adapter.ts';
 export interface PostgresPresenceOptions {
   readonly sql: Database;
   /** Whose listener hears what is told. */
-  readonly adapter: PostgresAdapter;
+  readonly adapter: Pick<PostgresAdapter, 'hearBeside'>;
 }
 
 /** A batch of members takes longer than a single query, and a database that is being started even longer. */

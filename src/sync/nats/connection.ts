@@ -1,0 +1,240 @@
+// The connection to NATS and the two streams behind it.
+//
+//   1. `open` connects and makes the streams, or brings their configuration up to date
+//   2. the driver reconnects by itself, for as long as it takes, to any server that the cluster has named
+//   3. every two seconds, and after each reconnect, the stream is asked for: proof that it answers, and which one it is
+//   4. `up` is true while both hold
+
+import { connect, credsAuthenticator, type NatsConnection } from '@nats-io/transport-node';
+import { jetstreamManager, JetStreamApiError, type JetStreamManager, type StreamConfig } from '@nats-io/jetstream';
+import { RealtimeError } from '../../protocol/realtime-error.ts';
+import { backoffCeilingMs } from '../../time/backoff.ts';
+import type { Clock } from '../../time/clock.ts';
+import { within } from '../../time/within.ts';
+import type { NatsNames } from './names.ts';
+import type { NatsTarget } from './target.ts';
+
+export interface NatsConnectionOptions {
+  readonly target: NatsTarget;
+  readonly names: NatsNames;
+  readonly nodeId: string;
+  readonly clock: Clock;
+  /** Copies of each stream; undefined: 3 in a cluster, else 1. */
+  readonly replicas: number | undefined;
+  /** For how long the server knows idempotency keys. */
+  readonly keySeconds: number;
+}
+
+/** What the adapter is told. None of it throws. */
+export interface NatsConnectionEvents {
+  upChanged(): void;
+  /** Messages may have been missed, or the stream may be another one. */
+  reconnected(): void;
+  /** The streams answered. */
+  beat(): void;
+  failed(error: unknown): void;
+}
+
+/** Longer than the slowest answer of a server that is well. */
+export const answerTimeoutMs = 1_000;
+const beatEveryMs = 2_000;
+const retryEveryMs = 100;
+/** Publications of a channel that are kept for a start; a rule that wants more raises it. */
+const perChannelMin = 1_000;
+const nanoseconds = 1e9;
+
+export class NatsClient {
+  readonly connection: NatsConnection;
+  readonly manager: JetStreamManager;
+  readonly #options: NatsConnectionOptions;
+  readonly #events: NatsConnectionEvents;
+  #epoch = '';
+  #perChannel = perChannelMin;
+  #isConnected = true;
+  #streamAnswers = false;
+  #isBeating = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #probes = 0;
+  #closed = false;
+
+  /** Rejects when NATS cannot be reached, or has no JetStream; nothing stays open then. */
+  static async open(options: NatsConnectionOptions, events: NatsConnectionEvents): Promise<NatsClient> {
+    const { target, clock } = options;
+    let tries = 0;
+    const connection = await connect({
+      servers: [...target.servers],
+      ...target.account,
+      ...(target.credentials === undefined
+        ? {}
+        : { authenticator: credsAuthenticator(new TextEncoder().encode(target.credentials)) }),
+      ...(target.tls ? { tls: target.tlsCa === undefined ? {} : { ca: target.tlsCa } } : {}),
+      name: 'sobranie',
+      timeout: 5_000,
+      pingInterval: 2_000,
+      maxPingOut: 2,
+      maxReconnectAttempts: -1,
+      // Nodes that lose a server in the same instant return spread out.
+      reconnectDelayHandler: () => clock.random() * backoffCeilingMs(tries++ % 8, { firstMs: 50, maxMs: 1_000 }),
+    });
+    let client: NatsClient | undefined;
+    try {
+      const manager = await jetstreamManager(connection, { timeout: answerTimeoutMs });
+      client = new NatsClient(connection, manager, options, events);
+      await client.#learn();
+    } catch (error) {
+      await connection.close().catch((failure: unknown) => events.failed(failure));
+      throw error;
+    }
+    client.#streamAnswers = true;
+    void client.#follow();
+    client.#beatLater(beatEveryMs);
+    return client;
+  }
+
+  private constructor(
+    connection: NatsConnection,
+    manager: JetStreamManager,
+    options: NatsConnectionOptions,
+    events: NatsConnectionEvents,
+  ) {
+    this.connection = connection;
+    this.manager = manager;
+    this.#options = options;
+    this.#events = events;
+  }
+
+  get up(): boolean {
+    return this.#isConnected && this.#streamAnswers && !this.#closed;
+  }
+
+  /** Names the log: of the stream that is there. */
+  get epoch(): string {
+    return this.#epoch;
+  }
+
+  /** Raises what the stream keeps of a channel to at least so many. */
+  async keep(perChannel: number): Promise<void> {
+    if (perChannel <= this.#perChannel) return;
+    this.#perChannel = perChannel;
+    await this.#learn();
+  }
+
+  /** The driver would keep what it is given for later: throws while there is no connection. */
+  get live(): NatsConnection {
+    if (!this.#isConnected || this.#closed) throw new RealtimeError('unavailable');
+    return this.connection;
+  }
+
+  /** A message to this node itself comes back, and the stream answers. */
+  async probe(timeoutMs: number): Promise<void> {
+    const { names, nodeId } = this.#options;
+    const heard = Promise.withResolvers<undefined>();
+    const subject = names.probe(`${nodeId}-${++this.#probes}`);
+    const subscription = this.live.subscribe(subject, { max: 1, callback: () => heard.resolve(undefined) });
+    try {
+      this.live.publish(subject);
+      await within(Promise.all([heard.promise, this.#learn()]), timeoutMs, 'the probe of NATS');
+    } finally {
+      subscription.unsubscribe();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.connection.close().catch((error: unknown) => this.#events.failed(error));
+  }
+
+  async #follow(): Promise<void> {
+    for await (const { type } of this.connection.status()) {
+      if (this.#closed) return;
+      if (type === 'disconnect' || type === 'reconnect') {
+        this.#isConnected = type === 'reconnect';
+        this.#streamAnswers = false;
+        this.#events.upChanged();
+        if (type === 'reconnect') this.#beatLater(0);
+      }
+    }
+  }
+
+  #beatLater(milliseconds: number): void {
+    clearTimeout(this.#timer);
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => void this.#beatOnce(), milliseconds);
+  }
+
+  async #beatOnce(): Promise<void> {
+    // One that waits for an answer of before the reconnect ends within its timeout.
+    if (!this.#isBeating) {
+      this.#isBeating = true;
+      await this.#beat();
+      this.#isBeating = false;
+    }
+    this.#beatLater(this.up ? beatEveryMs : retryEveryMs);
+  }
+
+  async #beat(): Promise<void> {
+    const epoch = this.#epoch;
+    const wasUp = this.up;
+    try {
+      if (!this.#isConnected) return;
+      await this.#learn();
+      this.#streamAnswers = true;
+    } catch (error) {
+      this.#streamAnswers = false;
+      if (wasUp && !this.#closed) this.#events.failed(error);
+    }
+    if (this.#closed) return;
+    this.#events.upChanged();
+    if (!this.up) return;
+    if (!wasUp || epoch !== this.#epoch) this.#events.reconnected();
+    else this.#events.beat();
+  }
+
+  /** Makes the streams where they are missing, and learns which log it is. */
+  async #learn(): Promise<void> {
+    const { names, keySeconds } = this.#options;
+    const replicas = this.#options.replicas ?? (this.connection.info?.cluster === undefined ? 1 : 3);
+    const log = await this.#ensure(names.logStream, {
+      subjects: [names.logs],
+      allow_msg_counter: true,
+      allow_direct: true,
+      num_replicas: replicas,
+      max_msgs_per_subject: this.#perChannel,
+      duplicate_window: keySeconds * nanoseconds,
+      republish: { src: names.logs, dest: names.repeated },
+    });
+    await this.#ensure(names.dataStream, {
+      subjects: [names.allData],
+      allow_msg_ttl: true,
+      allow_direct: true,
+      num_replicas: replicas,
+    });
+    this.#perChannel = Math.max(this.#perChannel, log.perChannel);
+    this.#epoch = Bun.hash(log.created).toString(36);
+  }
+
+  async #ensure(name: string, config: Partial<StreamConfig>): Promise<{ created: string; perChannel: number }> {
+    const { streams } = this.manager;
+    let info = await streams.info(name).catch((error: unknown) => {
+      if (error instanceof JetStreamApiError && error.code === streamNotFound) return undefined;
+      throw error;
+    });
+    // Several nodes may do so at once; the server answers the same to each.
+    info ??= await streams.add({ name, ...config });
+    const { max_msgs_per_subject: kept, duplicate_window: window } = info.config;
+    const wanted = Math.max(kept, config.max_msgs_per_subject ?? -1);
+    // Nodes that are set differently would undo each other's change for ever.
+    const duplicates = this.#epoch === '' ? (config.duplicate_window ?? window) : window;
+    if (wanted !== kept || duplicates !== window) {
+      info = await streams.update(name, {
+        ...info.config,
+        max_msgs_per_subject: wanted,
+        duplicate_window: duplicates,
+      });
+    }
+    return { created: String(info.created), perChannel: info.config.max_msgs_per_subject };
+  }
+}
+
+const streamNotFound = 10_059;

@@ -1,0 +1,37 @@
+// What the driver rejects with, in the words of the sync layer. The driver's errors carry no code, by which a failure of
+// the network is told from a publication that can never be taken.
+
+import { errors } from '@nats-io/transport-node';
+import { RealtimeError } from '../../protocol/realtime-error.ts';
+
+const { ConnectionError, TimeoutError, NoRespondersError } = errors;
+
+/** NATS did not answer, or answered that it cannot at this moment. */
+export class NatsFailure extends Error {
+  readonly code: string;
+
+  constructor(error: unknown) {
+    super(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+    this.name = 'NatsFailure';
+    this.code = 'NATS';
+  }
+}
+
+/** The same answer, but a failure becomes `unavailable`. Errors that clients may see pass as they are. */
+export async function available<Value>(answer: Promise<Value>): Promise<Value> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw unavailable(error);
+  }
+}
+
+export function unavailable(error: unknown): RealtimeError {
+  if (error instanceof RealtimeError) return error;
+  return new RealtimeError('unavailable', undefined, { cause: new NatsFailure(error) });
+}
+
+/** NATS is not there yet, or a cluster has chosen no leader yet. A wrong password does not pass. */
+export function isPassing(error: unknown): boolean {
+  return error instanceof ConnectionError || error instanceof TimeoutError || error instanceof NoRespondersError;
+}

@@ -1,0 +1,34 @@
+// Where NATS is, read from its URL: `nats://user:password@host:4222,host:4222`, or `tls://` for TLS.
+
+export interface NatsTarget {
+  /** `host:port` of each server that was named. */
+  readonly servers: readonly string[];
+  readonly tls: boolean;
+  readonly account: { readonly user: string; readonly pass: string } | { readonly token: string } | undefined;
+  /** The text of a credentials file. */
+  readonly credentials?: string | undefined;
+  /** Certificates of authorities, in PEM form. */
+  readonly tlsCa?: string | undefined;
+}
+
+const form = /^(nats|tls):\/\/(?:([^/?#]*)@)?([^/?#@]+)\/?$/;
+const hostForm = /^(?:\[[\dA-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?$/;
+
+/** Throws an error that shows none of the text: a password may be anywhere. */
+export function parseNatsUrl(text: string): NatsTarget {
+  const [, scheme, account, hosts = ''] = form.exec(text) ?? [];
+  if (scheme === undefined) throw new Error('the URL does not have the form nats://user:password@host:port');
+  const servers = hosts.split(',');
+  if (!servers.every((host) => hostForm.test(host))) throw new Error('a host of the URL is not valid');
+  return {
+    servers: servers.map((host) => (/:\d+$/.test(host) ? host : `${host}:4222`)),
+    tls: scheme === 'tls',
+    account: account === undefined ? undefined : parseAccount(account),
+  };
+}
+
+function parseAccount(text: string): NatsTarget['account'] {
+  const colon = text.indexOf(':');
+  if (colon === -1) return { token: decodeURIComponent(text) };
+  return { user: decodeURIComponent(text.slice(0, colon)), pass: decodeURIComponent(text.slice(colon + 1)) };
+}

@@ -1,0 +1,91 @@
+// Two real servers over NATS are one server, on one nats-server and on a cluster of three: the same sequence everywhere,
+// whatever is killed, and each table change once. Tickets, limits and presence are in the database beside it.
+
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { WebSocketClient } from '../support/clients.ts';
+import { startNats, startNatsCluster, type TestNats, type TestNatsCluster } from '../support/nats.ts';
+import { patient } from '../support/patience.ts';
+import { RedisStage, type RedisPlace, type StageOptions } from '../support/redis-stage.ts';
+import { until } from '../support/tcp-client.ts';
+
+patient();
+
+const long = process.env['LONG'] === '1';
+
+function stageOn<Place extends RedisPlace>(nats: Place, options: StageOptions = {}): Promise<RedisStage<Place>> {
+  const environment = { SYNC: 'nats', NATS_URL: nats.url, REDIS_URL: undefined };
+  return RedisStage.on(nats, { ...options, environment });
+}
+
+describe('two nodes over one nats-server', () => {
+  let stage: RedisStage<TestNats>;
+  beforeAll(async () => {
+    stage = await stageOn(await startNats(), { database: true });
+  }, 60_000);
+  afterEach(() => stage.endLoads(), 30_000);
+  afterAll(() => stage.close(), 60_000);
+
+  test('the nats-server killed -9 and started again: publications and rows all arrive, each once', async () => {
+    const load = await stage.load({ databaseUrl: stage.databaseUrl });
+    for (let round = 0; round < (long ? 10 : 1); round++) {
+      await stage.redis.kill9();
+      await until(() => load.unavailable > 0, 'a publication was answered unavailable');
+      await stage.redis.start();
+      await load.arrives(50);
+    }
+    await load.finish();
+  }, 60_000);
+
+  test('paused: publications are refused in time, and nobody misses anything', async () => {
+    const load = await stage.load();
+    stage.redis.pause();
+    await until(() => load.unavailable > 0, 'a publication was answered unavailable');
+    stage.redis.resume();
+    await load.arrives(50);
+    await load.finish();
+  }, 60_000);
+
+  test('a node killed -9: its readers go on elsewhere', async () => {
+    const load = await stage.load({ databaseUrl: stage.databaseUrl });
+    for (const node of stage.nodes.slice(0, long ? 2 : 1)) {
+      await stage.startNode();
+      await stage.killNode(node);
+      await load.arrives(30, 40_000);
+    }
+    await load.finish({ timeoutMs: 40_000 });
+  }, 90_000);
+
+  test('members of a channel are the same on both nodes, and a leave reaches the other one', async () => {
+    const [one, two] = await Promise.all(stage.nodes.slice(0, 2).map((node) => WebSocketClient.open(node.url)));
+    if (one === undefined || two === undefined) throw new Error('there are not two nodes');
+    const channel = 'room:presence';
+    await two.request({ type: 'subscribe', channel, presence: true });
+    await one.request({ type: 'subscribe', channel, presence: true });
+    expect((await two.next('join')).channel).toBe(channel);
+    expect(await one.request({ type: 'presence', channel })).toMatchObject({ count: 2 });
+    await one.close();
+    expect((await two.next('leave', 20_000)).channel).toBe(channel);
+    await two.close();
+  }, 40_000);
+});
+
+describe('two nodes over a cluster of three', () => {
+  let stage: RedisStage<TestNatsCluster>;
+  beforeAll(async () => {
+    stage = await stageOn(await startNatsCluster());
+  }, 60_000);
+  afterEach(() => stage.endLoads(), 30_000);
+  afterAll(() => stage.close(), 60_000);
+
+  test('the leader of the log killed -9 under load: nobody misses anything', async () => {
+    const load = await stage.load();
+    for (let round = 0; round < (long ? 6 : 1); round++) {
+      const leader = await stage.redis.leaderOf('sobranie_log');
+      await leader.kill9();
+      await load.arrives(50, 40_000);
+      await leader.start();
+      await load.arrives(50, 40_000);
+    }
+    await load.finish({ timeoutMs: 40_000 });
+  }, 90_000);
+});
