@@ -1,6 +1,7 @@
 // What a trigger costs the writers: one-row inserts by pgbench at 1, 16 and 64 clients into three tables of one shape:
 // without a trigger, with the plain row trigger, and watched by us. Both listening servers run throughout, so that the
-// path behind the trigger takes its share of the machine as it does in life.
+// path behind the trigger takes its share of the machine as it does in life. Then statements of many rows (bulk.ts).
+import { bulkUpdates } from './bulk.ts';
 import type { BenchOptions } from './options.ts';
 import { runPgbench, startDatabase, until, type BenchDatabase } from './postgres.ts';
 import { oursPath, plainPath, type RowPath } from './row-paths.ts';
@@ -41,6 +42,7 @@ export async function writers(options: BenchOptions): Promise<void> {
       }
       printClients(clients, speeds, bare);
     }
+    if (!options.baselinesOnly) await bulkUpdates(database, options);
   } finally {
     for (const server of servers) await server.stop();
     await database.close();

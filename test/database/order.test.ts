@@ -1,0 +1,173 @@
+// Small statements whose changes were once told wrongly, or not at all: triggers of the application that change the row
+// again, rows that a statement moves, and values that no parser takes. The right value is what the table says.
+
+import { afterAll, beforeEach, expect, test } from 'bun:test';
+import postgres from 'postgres';
+import { createDatabase, startCluster } from '../support/postgres.ts';
+import { migrate } from '../../src/database/migrate.ts';
+import { takenOver } from './support.ts';
+
+const created = await createDatabase({ migrated: true });
+const sql = postgres(created.url, { max: 1, onnotice: () => undefined });
+const [row] = await sql`select current_setting('server_version_num')::int / 10000 as version`;
+const version = row!['version'] as number;
+
+afterAll(async () => {
+  await sql.end({ timeout: 1 });
+  await created.drop();
+});
+
+beforeEach(async () => {
+  await sql.unsafe(`drop schema if exists shop cascade; create schema shop; set search_path = shop; reset all;
+    set search_path = shop`);
+  await takenOver(sql);
+});
+
+/** What a subscriber of the whole table gets: the action, then the row after, or before where it is gone. */
+async function told(channel = 'item'): Promise<string[]> {
+  const seen = (await takenOver(sql)).filter((message) => message.channel === channel);
+  return seen.map(({ data }) =>
+    data['gap'] === true
+      ? 'gap'
+      : `${String(data['action'])} ${Object.values((data['data'] ?? data['old']) as object).join(' ')}`.trim(),
+  );
+}
+
+const trigger = (name: string, event: string, body: string, level = 'row'): string => `
+  create function ${name}() returns trigger language plpgsql as $$ begin ${body} end $$;
+  create trigger ${name} ${event} on item for each ${level} execute function ${name}();`;
+
+const again = `if pg_trigger_depth() = 1 then update item set b = 'again' where a = new.a; end if; return null;`;
+
+test.each([
+  ['with a key', 'a int primary key, b text'],
+  // All rows of such a table had one and the same key, and what its triggers did came first.
+  ['without a key', 'a int, b text'],
+])('a table %s: a trigger that changes the row again', async (_name, columns) => {
+  await sql.unsafe(`create table item (${columns}); ${trigger('a_again', 'after insert or update', again)}`);
+  await sql`select realtime.watch('item')`;
+  await sql`insert into item values (1, 'x'), (2, 'y')`;
+  expect(await told()).toEqual(['INSERT 1 x', 'INSERT 2 y', 'UPDATE 1 again', 'UPDATE 2 again']);
+});
+
+test('a trigger that deletes what was inserted, beside one that runs before and is no part of it', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text);
+    ${trigger('gone', 'after insert', 'delete from item where a = new.a; return null;')}`);
+  await sql`select realtime.watch('item')`;
+  await sql`insert into item values (1, 'x')`;
+  expect(await told()).toEqual(['INSERT 1 x', 'DELETE 1 x']);
+  // Now the row could as well have been replaced by one that looks the same: whoever subscribes looks anew.
+  await sql.unsafe(trigger('stamp', 'before insert or update', 'return new;'));
+  await sql`insert into item values (2, 'y')`;
+  expect((await told()).at(-1)).toBe('gap');
+});
+
+test('a statement that deletes a row and inserts it again', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text);
+    ${trigger('quiet', 'after insert', 'return null;')}`);
+  await sql`select realtime.watch('item')`;
+  await sql`insert into item values (1, 'x')`;
+  await sql`with d as (delete from item returning *) insert into item select * from d`;
+  expect(await told()).toEqual(['INSERT 1 x', 'DELETE 1 x', 'INSERT 1 x']);
+});
+
+test('rows that go by a cascade, which a trigger before the statement has changed', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text, up int references item on delete cascade);
+    ${trigger('touch', 'before delete', `if pg_trigger_depth() < 3 then update item set b = b || '!' where a = 3; end if; return null;`, 'statement')}`);
+  await sql`select realtime.watch('item')`;
+  await sql`insert into item values (1, 'x', null), (2, 'y', 1), (3, 'z', 2)`;
+  await told();
+  await sql`delete from item where a = 1`;
+  const seen = await told();
+  expect(seen.filter((change) => change.includes(' 3 ')).at(-1)).toStartWith('DELETE 3 z!');
+  expect(seen.filter((change) => change.startsWith('DELETE'))).toHaveLength(3);
+});
+
+// Literals of the functions were read with backslashes as escapes.
+test('in a session where backslashes are escapes', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text); create table other (a int);
+    ${trigger('a_again', 'after insert', again.replace('= 1', '< 3'))}
+    create function pass() returns trigger language plpgsql as
+      $$ begin insert into item values (new.a, 'x'); return null; end $$;
+    create trigger pass after insert on other for each row execute function pass()`);
+  await sql.unsafe('set standard_conforming_strings = off');
+  await sql`select realtime.watch('item', array['item', 'i:{a}']), realtime.watch('other')`;
+  await sql`insert into other values (1)`;
+  expect(await told()).toEqual(['INSERT 1 x', 'UPDATE 1 again']);
+});
+
+if (version >= 15) {
+  test('MERGE moves rows to another partition, which no transition table of it holds', async () => {
+    await sql.unsafe(`create table item (a int, b text, c text default 'c', primary key (a, b)) partition by list (b);
+      create table item_x partition of item for values in ('x');
+      create table item_y (c text, gone int, b text not null, a int not null);
+      alter table item_y drop column gone; alter table item attach partition item_y for values in ('y')`);
+    await sql`select realtime.watch('item', array['item', 'b:{b}'])`;
+    await sql`insert into item values (1, 'x'), (2, 'x')`;
+    await told();
+    const merge = (values: string, more = ''): string =>
+      `merge into item i using (values ${values}) v (a, b) on i.a = v.a when matched then update set b = v.b ${more}`;
+    await sql.unsafe(merge(`(1, 'y'), (2, 'x')`));
+    expect(await told()).toEqual(['DELETE 1 x c', 'INSERT 1 y c', 'UPDATE 2 x c']);
+    await sql.unsafe(merge(`(1, 'x'), (3, 'y')`, `when not matched then insert values (v.a, v.b)`));
+    expect(await told()).toEqual(['DELETE 1 y c', 'INSERT 1 x c', 'INSERT 3 y c']);
+    await sql.unsafe(`do $$ begin ${merge(`(1, 'y')`)}; end $$`);
+    expect(await told('b:y')).toEqual(['INSERT 1 y c']);
+    await sql`update item set b = 'x' where a = 1`;
+    expect(await told()).toEqual(['UPDATE 1 x c']);
+    // Its text tells nobody whether this is a MERGE.
+    await sql.unsafe(`create function moved() returns void language sql as $$ ${merge(`(1, 'y'), (2, 'y')`)} $$`);
+    await sql`select moved()`;
+    expect(await told()).toEqual(['gap']);
+    const [watch] = await sql`select fault_count::int as count, last_reason as reason from realtime.watches
+      where "table" = 'item'::regclass`;
+    expect(watch!['count']).toBeGreaterThan(0);
+    expect(watch!['reason']).toContain('MERGE');
+  });
+}
+
+test('json that no parser takes, lastval, and the settings of the session', async () => {
+  await sql.unsafe(
+    `create table item (a serial primary key, doc json, at timestamptz, f float8, b bytea, i interval, m money)`,
+  );
+  await sql`select realtime.watch('item')`;
+  await sql.unsafe(`set bytea_output = escape; set extra_float_digits = -15; set intervalstyle = sql_standard;
+    set timezone = 'America/New_York'; set datestyle = 'German'`);
+  await sql.unsafe(`insert into item (doc, at, f, b, i, m)
+    values ('{"a":"\\u0000\\ud800"}', '2026-03-29 01:30+00', 0.1::float8 + 0.2, '\\x00ff', '1 year 3 days 04:05', 1.5)`);
+  const [last] = await sql`select lastval()::int as n, (select max(a) from item) as a`;
+  expect(last!['n']).toBe(last!['a'] as number);
+  await sql`update item set f = 1`;
+  const [outbox] = await sql`select data from realtime.outbox order by lsn limit 1`;
+  expect(outbox!['data']).toContain(
+    `"doc":{"a":"\\u0000\\ud800"},"at":"2026-03-29T01:30:00+00:00","f":0.30000000000000004,"b":"\\\\x00ff",` +
+      `"i":"1 year 3 days 04:05:00","m":"$1.50"}`,
+  );
+  expect(await takenOver(sql)).toHaveLength(2);
+});
+
+// A transaction that has notified cannot be prepared.
+test('a transaction is prepared, and published when it is committed', async () => {
+  const cluster = await startCluster();
+  try {
+    const database = await cluster.createDatabase();
+    const superuser = postgres(database.superUrl, { max: 1, onnotice: () => undefined });
+    await superuser`alter system set max_prepared_transactions = 5`;
+    await superuser.end();
+    await cluster.restart();
+    await migrate(database.url);
+    const writer = postgres(database.url, { max: 1, onnotice: () => undefined });
+    // The relay sleeps: whoever writes would notify it.
+    const relay = postgres(database.url, { max: 1, onnotice: () => undefined });
+    await relay`select pg_advisory_lock(1937006946, 1)`;
+    await writer`create table item (a int primary key)`;
+    await writer`select realtime.watch('item')`;
+    await writer.unsafe(`begin; insert into item values (1); prepare transaction 'one'`).simple();
+    expect(await takenOver(writer)).toEqual([]);
+    await writer`commit prepared 'one'`;
+    expect(await takenOver(writer)).toHaveLength(1);
+    await Promise.all([writer.end(), relay.end()]);
+  } finally {
+    await cluster.close();
+  }
+});
