@@ -30,6 +30,13 @@ export const log = realtime.table(
     topic: text('topic')
       .notNull()
       .default(sql`'realtime_' || replace(gen_random_uuid()::text, '-', '')`),
+    source: text('source')
+      .notNull()
+      .default(sql`substr(replace(gen_random_uuid()::text, '-', ''), 1, 12)`),
+    generation: bigint('generation', { mode: 'number' })
+      .notNull()
+      .default(sql`floor(extract(epoch FROM clock_timestamp()) * 1000)`),
+    signature: text('signature'),
   },
   (table) => [check('log_single', sql`${table.single}`)],
 );

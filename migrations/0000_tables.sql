@@ -9,6 +9,12 @@ CREATE TABLE realtime.log (
   -- Begins the names under which this log notifies. Whoever may connect may listen and notify, so one that can be guessed
   -- would show publications to roles that may read nothing, and take forged ones from them. Only the owner reads this.
   topic text DEFAULT 'realtime_' || replace(gen_random_uuid()::text, '-', '') NOT NULL,
+  -- Names the outbox to a log elsewhere, which knows its rows by it; the same for as long as the rows are.
+  source text DEFAULT substr(replace(gen_random_uuid()::text, '-', ''), 1, 12) NOT NULL,
+  -- Rises whenever the log gets another epoch: of two, the greater is the later one. A log elsewhere follows it.
+  generation bigint DEFAULT floor(extract(epoch FROM clock_timestamp()) * 1000) NOT NULL,
+  -- The incarnation of the database that vouches for what was told, see realtime.vouch; NULL before the first.
+  signature text,
   CONSTRAINT log_single CHECK (single)
 );
 --> statement-breakpoint

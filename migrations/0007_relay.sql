@@ -195,6 +195,15 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- Names a row. A transaction and a place in the write-ahead log come again where the database was set back to an earlier
+-- state; the same microsecond with them does not.
+CREATE FUNCTION realtime.row_id(xid xid8, lsn pg_lsn, at timestamptz) RETURNS text
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT xid || '-' || lsn || '-' || to_hex((extract(epoch FROM at) * 1000000)::bigint)
+$$;
+--> statement-breakpoint
 -- Parks rows of the outbox, named as `realtime.peek` names them. A row becomes a gap of its channels, which the next read
 -- finds. One that was a gap already, or whose channel nobody can have, is deleted. `reason` is one of few.
 CREATE FUNCTION realtime.park(ids text[], reason text, error text) RETURNS bigint
@@ -246,12 +255,12 @@ DECLARE
   large text[];
   ids text[];
 BEGIN
-  SELECT array_agg(o.xid || '-' || o.lsn) FILTER (WHERE octet_length(o.data) > bytes_max) INTO large
+  SELECT array_agg(realtime.row_id(o.xid, o.lsn, o.at)) FILTER (WHERE octet_length(o.data) > bytes_max) INTO large
   FROM realtime.outbox o WHERE o.ctid = ANY (places);
   IF large IS NULL THEN
     RETURN places;
   END IF;
-  SELECT array_agg(o.xid || '-' || o.lsn) INTO ids FROM realtime.outbox o WHERE o.ctid = ANY (places);
+  SELECT array_agg(realtime.row_id(o.xid, o.lsn, o.at)) INTO ids FROM realtime.outbox o WHERE o.ctid = ANY (places);
   PERFORM realtime.park(large, 'too large', format('The row is larger than MAX_ROW_BYTES (%s bytes).', bytes_max));
   RETURN ARRAY(
     SELECT o.ctid
@@ -266,7 +275,7 @@ CREATE FUNCTION realtime.next_id() RETURNS text
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT o.xid || '-' || o.lsn FROM realtime.outbox o
+  SELECT realtime.row_id(o.xid, o.lsn, o.at) FROM realtime.outbox o
   WHERE o.ctid = (SELECT v.places[1] FROM realtime.visible(1, NULL) v)
 $$;
 --> statement-breakpoint
@@ -365,11 +374,15 @@ DECLARE
 BEGIN
   SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
   IF batch.places IS NOT NULL THEN
+    -- A writer need not have waited for its commit to be flushed. What is told elsewhere must not be lost here.
+    IF pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn() THEN
+      PERFORM pg_logical_emit_message(true, 'sobranie', '');
+    END IF;
     batch.places := realtime.park_large(batch.places, bytes_max);
     SELECT array_agg(o::realtime.outbox ORDER BY o.lsn, o.xid) INTO found_rows
     FROM realtime.outbox o WHERE o.ctid = ANY (batch.places);
     RETURN QUERY
-    SELECT f.xid || '-' || f.lsn, s.channel, s.data, s.key, s.watch,
+    SELECT realtime.row_id(f.xid, f.lsn, f.at), s.channel, s.data, s.key, s.watch,
       coalesce(s.channel <> ALL (w.channels), false), s.fault, f.xid
     FROM unnest(found_rows) f
     LEFT JOIN realtime.resolve(found_rows) s ON s.xid = f.xid AND s.lsn = f.lsn

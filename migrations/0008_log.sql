@@ -17,6 +17,85 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- Names this incarnation of the database: the cluster's data, its timeline, the database, the table. A promoted standby
+-- has another timeline. A dump that was restored has other oids, and its row of realtime.log another `xmin`.
+CREATE FUNCTION realtime.signature(log_xmin bigint) RETURNS text
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT concat_ws('.',
+    CASE WHEN has_function_privilege('pg_control_system()', 'execute')
+      THEN (SELECT c.system_identifier FROM pg_control_system() c) END,
+    substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
+    (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), 'realtime.log'::regclass::oid, log_xmin)
+$$;
+--> statement-breakpoint
+-- Gives the log another epoch, and all channels with it: what was told of the earlier one cannot be vouched for, so
+-- everybody who holds a position gets a gap. Offsets count on, and keys stay used.
+CREATE FUNCTION realtime.renew() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  fresh text;
+BEGIN
+  SELECT realtime.new_epoch(l.epoch) INTO fresh FROM realtime.log l FOR UPDATE;
+  UPDATE realtime.log SET epoch = fresh,
+    generation = greatest(generation + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+    signature = realtime.signature(pg_current_xact_id()::text::bigint & 4294967295);
+  UPDATE realtime.channels SET epoch = fresh;
+END;
+$$;
+--> statement-breakpoint
+-- Renews the log if this is another incarnation of the database than the one that told it: a standby that was promoted may
+-- lack the last commits, and a dump is of an earlier time. Answers whether it did.
+CREATE FUNCTION realtime.vouch() RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  log record;
+BEGIN
+  SELECT l.signature, realtime.signature(l.xmin::text::bigint) AS present INTO log FROM realtime.log l;
+  IF log.signature = log.present THEN
+    RETURN false;
+  END IF;
+  SELECT l.signature, realtime.signature(l.xmin::text::bigint) AS present INTO log FROM realtime.log l FOR UPDATE;
+  IF log.signature IS NULL THEN
+    UPDATE realtime.log SET signature = realtime.signature(pg_current_xact_id()::text::bigint & 4294967295);
+    RETURN false;
+  ELSIF log.signature = log.present THEN
+    RETURN false;
+  END IF;
+  PERFORM realtime.renew();
+  RETURN true;
+END;
+$$;
+--> statement-breakpoint
+-- What a node looks at every few seconds. It names the epoch that it knew and how far the database had written then: a
+-- database that has written less was set back, as by a snapshot of its disk.
+CREATE FUNCTION realtime.look(
+  known_epoch text, known_place pg_lsn, OUT epoch text, OUT generation bigint, OUT place pg_lsn, OUT source text
+)
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE EXCEPTION 'this is a standby' USING ERRCODE = 'read_only_sql_transaction';
+  END IF;
+  PERFORM realtime.vouch();
+  place := pg_current_wal_flush_lsn();
+  IF place < known_place THEN
+    PERFORM 1 FROM realtime.log l WHERE l.epoch = known_epoch FOR UPDATE;
+    IF FOUND THEN
+      PERFORM realtime.renew();
+    END IF;
+  END IF;
+  SELECT l.epoch, l.generation, l.source INTO epoch, generation, source FROM realtime.log l;
+END;
+$$;
+--> statement-breakpoint
 -- Appends publications behind the fence, the one way into the log: numbers them, ignores those whose key their channel's
 -- log has, and tells the other nodes. Up to eight are carried by the notification.
 --
@@ -43,7 +122,15 @@ DECLARE
   appended integer := 0;
   carried text := '';
 BEGIN
-  SELECT l.epoch, l.topic INTO log FROM realtime.log l FOR UPDATE;
+  -- What is told was flushed, whatever the session has as its default: a crash must not take it back.
+  PERFORM set_config('synchronous_commit', 'on', true)
+  WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
+  SELECT l.epoch, l.topic, l.signature = realtime.signature(l.xmin::text::bigint) AS is_vouched INTO log
+  FROM realtime.log l FOR UPDATE;
+  IF log.is_vouched IS NOT true THEN
+    PERFORM realtime.vouch();
+    SELECT l.epoch, l.topic INTO log FROM realtime.log l;
+  END IF;
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
 
   -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
@@ -315,7 +402,8 @@ BEGIN
   forgotten := 0;
   IF idle IS NOT NULL THEN
     PERFORM 1 FROM realtime.log FOR UPDATE;
-    UPDATE realtime.log l SET epoch = realtime.new_epoch(l.epoch)
+    UPDATE realtime.log l SET epoch = realtime.new_epoch(l.epoch),
+      signature = realtime.signature(pg_current_xact_id()::text::bigint & 4294967295)
     WHERE EXISTS (SELECT FROM realtime.channels c WHERE c.channel = ANY (idle) AND c.epoch = l.epoch);
     -- Those that got a publication meanwhile stay.
     DELETE FROM realtime.channels c WHERE c.channel = ANY (idle) AND NOT EXISTS (

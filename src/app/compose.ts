@@ -21,6 +21,7 @@ import { createTransports, transportKinds } from './transports.ts';
 import type { TopicPublisher } from '../transports/websocket.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
 import { CloseStack } from './close-stack.ts';
+import { Lineage } from '../database/lineage.ts';
 import { nowhere, openDatabase, type NodeDatabase } from './database.ts';
 import { openEngine, watched, type Engine } from './engine.ts';
 import { engines as allEngines } from './engines.ts';
@@ -178,7 +179,17 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
   health.add('sync', (timeoutMs) => adapter.probe(timeoutMs));
-  if (database !== undefined) health.add('database', () => database.sql`SELECT 1`);
+  let lineage: Lineage | undefined;
+  if (database !== undefined) {
+    lineage = new Lineage({
+      sql: database.sql,
+      changed: (generation) => engine.follow?.(generation),
+      failed: (error) => health.hint('database', error),
+    });
+    await lineage.start();
+    closing.add('database watch', () => lineage?.close());
+    health.add('database', async () => lineage?.look());
+  }
   presence.start();
   closing.add('presence', () => presence.close());
   nodes = await joinNodes({
@@ -202,6 +213,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     settings,
     database,
     engine,
+    lineage,
     rules,
     hub,
     metrics,

@@ -4,6 +4,7 @@ import type { DestinationPorts } from '../changes/destination.ts';
 import type { LogState } from '../changes/log-trimmer.ts';
 import type { CaptureFault } from '../changes/housekeeping.ts';
 import { Relay, type RelayObserver } from '../changes/relay.ts';
+import type { Lineage } from '../database/lineage.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics, MetricSources } from '../metrics/metrics.ts';
 import type { Rules } from '../rules/rules.ts';
@@ -19,6 +20,7 @@ export interface RelayParts {
   readonly settings: Settings;
   readonly database: NodeDatabase | undefined;
   readonly engine: OpenEngine;
+  readonly lineage: Lineage | undefined;
   readonly rules: Rules;
   readonly hub: Hub;
   readonly metrics: Metrics;
@@ -75,6 +77,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     applicationName: database.applicationName,
     destination: engine.destination(ports),
     observer,
+    beforeLead: async () => parts.lineage?.look(),
     clock: parts.clock,
   });
   await relay.start();

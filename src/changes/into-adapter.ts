@@ -88,14 +88,16 @@ export class IntoAdapter implements Destination {
 
   /** In the session that holds the leader's lock: a term that was taken elsewhere could be newer than its holder. */
   begin(): string {
-    return `select l.epoch, setval('realtime.terms', greatest(nextval('realtime.terms'), ${this.#termMin})) as term
+    // By the clock, as a database that was set back would give terms again that a log has seen.
+    const now = 'floor(extract(epoch from clock_timestamp()) * 1000)::bigint';
+    return `select l.source, setval('realtime.terms', greatest(nextval('realtime.terms'), ${this.#termMin}, ${now})) as term
       from realtime.log l`;
   }
 
   begun(rows: readonly Row[]): void {
     const [row] = rows;
     if (row === undefined) throw new Error('the table realtime.log is empty');
-    this.#source = String(row['epoch']);
+    this.#source = String(row['source']);
     this.#term = Number(row['term']);
     this.#batch = 0;
     this.#clean = false;

@@ -78,6 +78,8 @@ export class Leader {
   /** Relays until the session ends or `closing` answers true. Rejects when a batch cannot be read or taken. */
   async lead(): Promise<void> {
     const { session, closing, destination } = this.#options;
+    // Before anything is told in the name of the log.
+    await session.query('select realtime.vouch()');
     destination.begun((await session.query(destination.begin())).at(-1) ?? []);
     const answers = await session.query('select realtime.adopt(); select realtime.writers_notify() as notify');
     this.#writersNotify = answers.at(-1)?.[0]?.['notify'] === true;

@@ -35,6 +35,8 @@ export interface RelayOptions {
   /** Of this relay alone. */
   readonly destination: Destination;
   readonly observer: RelayObserver;
+  /** Called each time before it leads; if it rejects, the relay starts over. */
+  readonly beforeLead?: () => Promise<unknown>;
   readonly clock?: Clock;
   /** Longest sleep without looking. Default: 1,000. */
   readonly safetyMs?: number;
@@ -51,7 +53,12 @@ export interface RelayHealth {
 }
 
 // Each statement has to see what was committed before it, whatever the role or the database has as its default.
-const ownSettings = `set default_transaction_isolation = 'read committed'; set search_path = pg_catalog`;
+// What is told must not be lost by a crash, and nothing may end a statement or its session early.
+const ownSettings = `
+  set default_transaction_isolation = 'read committed'; set default_transaction_read_only = off;
+  set default_transaction_deferrable = off; set synchronous_commit = on; set search_path = pg_catalog;
+  set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
+  set plpgsql.extra_errors = ''; set plpgsql.extra_warnings = ''`;
 
 // The session of a client that vanished or was stopped still holds the leader's lock. So the server is told to end it:
 // 12 s after the peer's last sign of life, and, where it has that setting, 12 s after the session's last query. A live
@@ -156,6 +163,7 @@ export class Relay {
       await this.#bell.wait(standbyMs * (0.5 + this.#clock.random() / 2));
       if (this.#closing) return;
     }
+    await this.#options.beforeLead?.();
     await this.#lead(session);
   }
 

@@ -49,4 +49,9 @@ export interface OpenEngine {
   readonly presence: PresenceStore;
   /** Where the relay of this node takes its batches. Called at most once, after the adapter was started. */
   readonly destination: (ports: DestinationPorts) => Destination;
+  /**
+   * The log of the node's database has this generation; called at the start, and with each later one. What was carried
+   * from an earlier one cannot be vouched for: everybody who holds a position has to get a gap.
+   */
+  readonly follow?: (generation: number) => void;
 }

@@ -384,8 +384,8 @@ describe('to a log elsewhere', () => {
       { channel: 'a', data: '{"x": 1}', key: 'k' },
       { channel: 'b', data: '4' },
     ]);
-    const [log] = await sql`select epoch from realtime.log`;
-    expect(first[1]!.key).toMatch(new RegExp(`^\u0000${log!['epoch']} \\d+-[0-9A-F]+/[0-9A-F]+$`));
+    const [log] = await sql`select source from realtime.log`;
+    expect(first[1]!.key).toMatch(new RegExp(`^\u0000${log!['source']} \\d+-[0-9A-F]+/[0-9A-F]+-[0-9a-f]+$`));
     failing = false;
     published.length = 0;
     await until(async () => (await sql`select 1 from realtime.outbox`).length === 0);
@@ -404,7 +404,7 @@ describe('to a log elsewhere', () => {
     const { errors } = await relaying({ destination: collecting(published) });
     await sql`insert into item values (1)`;
     await until(() => published.length === 1);
-    await sql`update realtime.log set epoch = 'renamed'`;
+    await sql`update realtime.log set source = 'renamed'`;
     for (const pid of await relayPids()) await superuser`select pg_terminate_backend(${pid})`;
     await until(() => errors.length > 0);
     await sql`insert into item values (2)`;

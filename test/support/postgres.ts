@@ -5,7 +5,7 @@
 // The programs are those that the server embeds, or those in the folder SOBRANIE_TEST_PG_BIN (such as
 // /usr/lib/postgresql/15/bin) to test against another version.
 
-import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import postgres from 'postgres';
@@ -61,6 +61,70 @@ export function sharedCluster(): Promise<TestCluster> {
 /** A fresh database in the shared cluster. */
 export async function createDatabase(options?: DatabaseOptions): Promise<TestDatabase> {
   return (await sharedCluster()).createDatabase(options);
+}
+
+/** A standby of the cluster, which follows it by streaming. It ends with the test process, or by `close`. */
+export interface Standby {
+  readonly port: number;
+  /** As a superuser. */
+  readonly sql: postgres.Sql;
+  /** Resolves when it has all that the primary has written. */
+  caughtUp(): Promise<void>;
+  /** Receives nothing any more. */
+  detach(): Promise<void>;
+  promote(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Takes a base backup of the running cluster by its files, and starts a standby on it. */
+export async function startStandby(primary: TestCluster): Promise<Standby> {
+  const admin = postgres(urlOf('postgres', primary.port, 'postgres'), { max: 1, onnotice: () => undefined });
+  const folder = temporaryFolder('standby');
+  const data = join(folder, 'postgres');
+  const [place] = await admin`select current_setting('data_directory') as path`;
+  const binaries = testBinaries();
+  const account = chooseAccount({ cluster: data, reachable: [folder, binaries.postgres] });
+  await admin`select pg_backup_start('standby', true)`;
+  cpSync(String(place?.['path']), data, {
+    recursive: true,
+    filter: (path) => !path.endsWith('postmaster.pid') && !path.endsWith('postmaster.opts'),
+  });
+  const [label] = await admin`select labelfile from pg_backup_stop(false)`;
+  const port = await freePort();
+  writeFileSync(join(data, 'backup_label'), String(label?.['labelfile']));
+  writeFileSync(join(data, 'standby.signal'), '');
+  const settings = join(data, 'test.conf');
+  appendFileSync(settings, `port = ${port}\nprimary_conninfo = 'host=127.0.0.1 port=${primary.port} user=postgres'\n`);
+  account.own(data);
+  const postmaster = await startPostmaster({ binaries, account, cluster: data, logFile: join(folder, 'log'), port });
+  const sql = postgres(urlOf('postgres', port, 'postgres'), { max: 1, onnotice: () => undefined });
+  const meets = async (condition: () => Promise<boolean>): Promise<void> => {
+    while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 20));
+  };
+  return {
+    port,
+    sql,
+    caughtUp: async () => {
+      const [written] = await admin`select pg_current_wal_flush_lsn()::text as lsn`;
+      await meets(async () => {
+        const [row] = await sql`select pg_last_wal_replay_lsn() >= ${String(written?.['lsn'])}::text::pg_lsn as done`;
+        return row?.['done'] === true;
+      });
+    },
+    detach: async () => {
+      appendFileSync(settings, `primary_conninfo = ''\n`);
+      await sql`select pg_reload_conf()`;
+      await meets(async () => (await sql`select from pg_stat_wal_receiver`).length === 0);
+    },
+    promote: async () => {
+      await sql`select pg_promote(true)`;
+    },
+    close: async () => {
+      await Promise.all([sql.end({ timeout: 1 }), admin.end({ timeout: 1 })]);
+      await postmaster.stop();
+      await removeFolder(folder);
+    },
+  };
 }
 
 /** A cluster for one test alone; `close` it. */

@@ -46,6 +46,7 @@ export class MemoryAdapter implements SyncAdapter {
   readonly #subscribed = new Map<string, string>();
   #bytes = 0;
   #epoch: string;
+  #generation = 0;
   #events: SyncEvents | undefined;
 
   constructor(options: MemoryAdapterOptions) {
@@ -59,6 +60,22 @@ export class MemoryAdapter implements SyncAdapter {
     this.#events = events;
     this.#observer.up(this.name, true);
     return Promise.resolve();
+  }
+
+  /** The database whose changes are carried has this generation: after a later one all logs begin again. */
+  follow(generation: number): void {
+    const isFirst = this.#generation === 0;
+    if (generation <= this.#generation) return;
+    this.#generation = generation;
+    if (isFirst) return;
+    this.#logs.clear();
+    this.#emptied.clear();
+    this.#bytes = 0;
+    this.#renew();
+    for (const channel of this.#subscribed.keys()) {
+      this.#subscribed.set(channel, this.#epoch);
+      this.#events?.head(channel, { epoch: this.#epoch, offset: 0 });
+    }
   }
 
   publish(outgoing: Outgoing): Position | undefined {

@@ -23,5 +23,6 @@ export function openMemory({ historyBytesMax }: MemorySettings, parts: EnginePar
     limits: undefined,
     presence: new MemoryPresence(new MemoryMembers(clock)),
     destination: (ports) => new IntoAdapter(ports),
+    follow: (generation) => adapter.follow(generation),
   };
 }

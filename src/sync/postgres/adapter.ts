@@ -136,6 +136,11 @@ export class PostgresAdapter implements SyncAdapter {
     this.#reader?.catchUp();
   }
 
+  /** The log may have another epoch. */
+  checkEpoch(): void {
+    void this.#checkLog();
+  }
+
   publish(outgoing: Outgoing): Promise<Position | undefined> {
     if (outgoing.rule.recoverable) return this.#appender.append(outgoing);
     return this.#sendEphemeral(outgoing);

@@ -35,5 +35,12 @@ export function openPostgres({ incarnation, database, observer, clock, log, clos
   });
   closing.add('limit store', () => limits.close());
   const presence = new PostgresPresence({ sql, adapter });
-  return { adapter, tickets, limits, presence, destination: (ports) => new IntoLog(ports, adapter) };
+  return {
+    adapter,
+    tickets,
+    limits,
+    presence,
+    destination: (ports) => new IntoLog(ports, adapter),
+    follow: () => adapter.checkEpoch(),
+  };
 }

@@ -59,6 +59,7 @@ export class RedisAdapter implements SyncAdapter {
   #connection: RedisConnection | undefined;
   #events: SyncEvents | undefined;
   #closed = false;
+  #generation = 0;
 
   constructor(options: RedisAdapterOptions) {
     this.#options = options;
@@ -83,7 +84,15 @@ export class RedisAdapter implements SyncAdapter {
     });
     if (this.#closed) connection.close();
     else this.#connection = connection;
+    if (this.#generation > 0) connection.followDatabase(this.#generation);
     this.#tellHealth();
+  }
+
+  /** The database whose changes are carried has this generation. */
+  follow(generation: number): void {
+    if (generation <= this.#generation) return;
+    this.#generation = generation;
+    this.#connection?.followDatabase(generation);
   }
 
   publish(outgoing: Outgoing): Promise<Position | undefined> {

@@ -53,6 +53,8 @@ export class RedisCommands {
   readonly #host: RedisHost;
   #peer: string;
   #underWay = 0;
+  /** Of the database whose changes are carried. */
+  generation = 0;
   /** What the scripts need to know of the server; undefined while the present connection has not learned it. */
   #serverFacts: string | undefined;
 
@@ -102,7 +104,7 @@ export class RedisCommands {
 
   /** As `read`, but the script asks the server for its history: it may have taken on another without a sign. */
   readAsking(...args: (string | number)[]): Promise<ReadReply> {
-    return this.#run((facts) => this.#client.sobranieRead(...args, facts.startsWith('+') ? '+' : ''));
+    return this.#run((facts) => this.#client.sobranieRead(...args, facts.replace(/^(\+?)\w*/, '$1')));
   }
 
   async publish(topic: string, message: string): Promise<void> {
@@ -168,7 +170,7 @@ export class RedisCommands {
     client.options.enableAutoPipelining = this.#underWay > 0;
     this.#underWay++;
     try {
-      const answer = command(this.#serverFacts);
+      const answer = command(`${this.#serverFacts}@${this.generation}`);
       // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
       return await (client instanceof Cluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
     } finally {

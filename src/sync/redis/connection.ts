@@ -155,6 +155,13 @@ export class RedisConnection {
     }
   }
 
+  /** The database has another generation: each channel that is touched learns of it, and these at once. */
+  followDatabase(generation: number): void {
+    this.commands.generation = generation;
+    this.#reads.generation = generation;
+    this.#heads.tellAll();
+  }
+
   #topics(topology: RedisTopology): readonly string[] {
     return [...this.#canary.route(topology), ...this.subscriptions.names];
   }

@@ -43,5 +43,6 @@ export async function openRedisEngine({ url, tlsCa, prefix }: RedisSettings, par
     limits: redisLimits(client, prefix),
     presence: new RedisPresence({ client, adapter, prefix }),
     destination: (ports) => new IntoAdapter(ports),
+    follow: (generation) => adapter.follow(generation),
   };
 }

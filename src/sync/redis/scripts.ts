@@ -1,7 +1,8 @@
 // The Lua scripts of the Redis adapter, and the form in which publications travel and are stored. Each script touches
 // the keys of one channel alone, which share a hash tag, so that they work in a cluster too.
 //
-//   m:{channel}   hash: e = epoch, o = offset of the head, r = the server's history that they were counted in; and
+//   m:{channel}   hash: e = epoch, o = offset of the head, r = the server's history that they were counted in,
+//                 g = the generation of the database that the newest of them was carried from; and
 //                 for each source that is carried here, t = how far, b = its last batch, p = rows of earlier terms
 //   s:{channel}   stream: one entry per publication, whose id is its offset: d = data, m = sender, a = unix ms
 //   k:{channel}:… the position that an idempotency key was used at
@@ -11,6 +12,8 @@
 // Redis names each history of its data (`master_replid`, another after each restart and promotion, never stored), so
 // the first touch of a channel in another history begins another epoch, and everyone who holds a position gets a gap.
 // Only a server that writes its file before it answers (`appendfsync always`) and was not promoted keeps its epochs.
+// Where the database that changes come from was set back, some of what was told is true no longer: a later generation of
+// it begins another epoch likewise.
 // What is left of the log stays readable and the count goes on; keys stay used, for what was appended under a surviving
 // one survived as well. An epoch is therefore the log's name, which keys go by, then, after the first change, `-` and
 // the history's.
@@ -22,34 +25,41 @@
 import { TermEnded, type Carried } from '../../core/sync-adapter.ts';
 
 const openLog = `
-local head = redis.pcall('HMGET', KEYS[1], 'e', 'r', 'o')
+local head = redis.pcall('HMGET', KEYS[1], 'e', 'r', 'o', 'g')
 -- Something else stands there, which is no log: the channel must not be refused for ever.
 if head.err then
   redis.call('DEL', KEYS[1])
   head = {}
 end
 local epoch, offset = head[1], head[3]
-if not epoch or known == '' or head[2] ~= known then
+local is_later = generation > tonumber(head[4] or '0')
+if not epoch or known == '' or head[2] ~= known or is_later then
   local info = redis.pcall('INFO', 'replication')
   local history = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
   local time = redis.call('TIME')
   local name = string.sub(redis.sha1hex(KEYS[1] .. history .. time[1] .. '.' .. time[2]), 1, 10)
   if not epoch then
     epoch, offset = name, '0'
-    redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0, 'r', history)
+    redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0, 'r', history, 'g', string.format('%.0f', generation))
     redis.call('DEL', KEYS[2])
-  elseif head[2] ~= history then
+  elseif head[2] ~= history or is_later then
     local promoted = history ~= '' and string.find(info, 'master_replid2:0*[1-9a-f]')
-    if not durable or promoted then epoch = string.match(epoch, '^%w+') .. '-' .. name end
+    local lost = head[2] ~= history and (not durable or promoted)
+    if lost or (is_later and head[4]) then epoch = string.match(epoch, '^%w+') .. '-' .. name end
     redis.call('HSET', KEYS[1], 'e', epoch, 'r', history)
+    if is_later then redis.call('HSET', KEYS[1], 'g', string.format('%.0f', generation)) end
   end
 end
 `;
 
-/** What the caller knows of the server: `+` if it writes its file before it answers, then its history. */
+/**
+ * What the caller knows of the server: `+` if it writes its file before it answers, then its history; and after an `@` the
+ * generation of the database whose changes are carried here.
+ */
 const readFacts = (argument: number): string => `
 local durable, known = string.byte(ARGV[${argument}]) == 43, ARGV[${argument}]
-if durable then known = string.sub(known, 2) end
+local generation = tonumber(string.match(known, '@(%d+)$') or '0')
+known = string.match(known, '^%+?(%w*)')
 `;
 
 /** Positions of idle channels are kept this long; a channel idle for longer begins a new epoch. */
