@@ -209,7 +209,7 @@ async function connectOnce(port: number, token: string): Promise<void> {
 }
 
 // By the kernel's own count of what each thread ran, which is finer than its clock ticks.
-async function cpuMicrosOf(pid: number): Promise<number> {
+export async function cpuMicrosOf(pid: number): Promise<number> {
   const folder = `/proc/${pid}/task`;
   const threads = await readdir(folder);
   const times = await Promise.all(threads.map((thread) => readFile(`${folder}/${thread}/schedstat`, 'utf8')));

@@ -1,4 +1,4 @@
-// The bench's entry: `bun run bench <name> [--quick] [--baselines]`. Exit 0 when every run was counted whole, 1 when a
+// The bench's entry: `bun run bench <name> [--quick] [--baselines]; sse --compress`. Exit 0 when every run was counted whole, 1 when a
 // run was not, 2 for a command line that makes no sense.
 import { connect } from './connect.ts';
 import { fanout } from './fanout.ts';
@@ -8,6 +8,7 @@ import { rows } from './rows.ts';
 import { rules } from './rules.ts';
 import { BenchError } from './server-process.ts';
 import { sse } from './sse.ts';
+import { sseCompress } from './sse-compress.ts';
 import { sync, syncPostgres, syncRedis } from './sync.ts';
 import type { BenchOptions } from './options.ts';
 import { storm } from './storm.ts';
@@ -33,11 +34,11 @@ async function main(args: readonly string[]): Promise<number> {
   const flags = args.filter((arg) => arg.startsWith('--'));
   const names = args.filter((arg) => !arg.startsWith('--'));
   const unknown = [
-    ...flags.filter((flag) => flag !== '--quick' && flag !== '--baselines'),
+    ...flags.filter((flag) => !['--quick', '--baselines', '--compress'].includes(flag)),
     ...names.filter((name) => !Object.hasOwn(benches, name)),
   ];
   if (names.length === 0 || unknown.length > 0) {
-    console.error(`usage: bun run bench ${Object.keys(benches).join('|')} [--quick] [--baselines]`);
+    console.error(`usage: bun run bench ${Object.keys(benches).join('|')} [--quick] [--baselines]; sse --compress`);
     if (unknown.length > 0) console.error(`not known: ${unknown.join(', ')}`);
     return 2;
   }
@@ -50,7 +51,7 @@ async function main(args: readonly string[]): Promise<number> {
   console.log(machineFacts());
   for (const name of names) {
     const begun = performance.now();
-    await benches[name]?.(options);
+    await (name === 'sse' && flags.includes('--compress') ? sseCompress : benches[name])?.(options);
     console.log(`\n${name}: ${Math.round((performance.now() - begun) / 1000)} s`);
   }
   return 0;

@@ -158,6 +158,7 @@ export function createServer(parts: ServerParts): Elysia {
       }),
       origins,
       retryMs: settings.sseRetry,
+      compresses: settings.sseCompression,
       transports: { websocket: settings.role.has('ws'), sse: settings.role.has('sse') },
     }),
   );

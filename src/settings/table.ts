@@ -277,6 +277,13 @@ const furtherSettings = {
     '2000',
     'Milliseconds after which an EventSource reconnects. Each gets its own value, up to half as much more.',
   ),
+  sseCompression: defaulted(
+    'SSE_COMPRESSION',
+    truth,
+    'false',
+    'Compress event streams for clients that accept gzip, as every browser does. Each chunk is compressed once for all' +
+      ' streams with the same channels. Leave it off where a proxy compresses them.',
+  ),
   shutdownTimeout: defaulted(
     'SHUTDOWN_TIMEOUT',
     seconds(0, 86_400),

@@ -9,8 +9,7 @@ import { encodeFrame } from '../protocol/frames.ts';
 import { sseComment, sseEvent } from '../protocol/sse.ts';
 import { gapFrame } from './gap-frame.ts';
 import { PresenceStreams } from './presence-streams.ts';
-
-const encoder = new TextEncoder();
+import { SharedChunk } from './shared-chunk.ts';
 
 /** The transport's name. */
 export const sse = 'sse';
@@ -28,8 +27,7 @@ export interface FannedOut {
   readonly presences: readonly { readonly channel: string; readonly shard: number }[];
   /** Its keep-alive is an event, which a page can see. */
   readonly wantsPings: boolean;
-  /** One chunk may be shared by many streams. */
-  write(chunk: Uint8Array): void;
+  write(chunk: SharedChunk): void;
   /** While it is not yet live on all of its channels. */
   deliver(publications: readonly Publication[]): void;
   gap(gap: Gap): void;
@@ -67,8 +65,8 @@ export class EventFanout implements Fanout {
   #keepAlives: ReturnType<typeof setInterval> | undefined;
   #second = 0;
   #nextSecond = 0;
-  readonly #comment = encoder.encode(sseComment('keep-alive'));
-  readonly #ping = encoder.encode(sseEvent({ event: 'ping', data: encodeFrame({ type: 'ping' }) }));
+  readonly #comment = new SharedChunk(sseComment('keep-alive'));
+  readonly #ping = new SharedChunk(sseEvent({ event: 'ping', data: encodeFrame({ type: 'ping' }) }));
 
   constructor(bufferedBytesMax: number) {
     this.bufferedBytesMax = bufferedBytesMax;
@@ -203,7 +201,7 @@ export class EventFanout implements Fanout {
   #flush(group: Group): void {
     this.#dirty.delete(group);
     if (group.pending === '') return;
-    const chunk = encoder.encode(group.pending);
+    const chunk = new SharedChunk(group.pending);
     group.pending = '';
     for (const stream of group.streams) stream.write(chunk);
   }

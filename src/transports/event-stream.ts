@@ -14,8 +14,7 @@ import { sseEvent } from '../protocol/sse.ts';
 import { slowReader } from './connection-log.ts';
 import { keepAliveSeconds, sse, type EventFanout, type FannedOut } from './event-fanout.ts';
 import { gapFrame } from './gap-frame.ts';
-
-const encoder = new TextEncoder();
+import { gzipEnd, gzipHeader, SharedChunk } from './shared-chunk.ts';
 
 const none: FannedOut['presences'] = [];
 
@@ -34,6 +33,8 @@ export interface EventStreamOptions {
   readonly retryMs: number;
   /** Its keep-alives are events, which a page can see. */
   readonly wantsPings: boolean;
+  /** What it is sent is compressed by gzip. */
+  readonly compresses: boolean;
 }
 
 /** Also the underlying source of its ReadableStream, whose methods `start` and `cancel` are. */
@@ -41,12 +42,13 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   readonly transport = sse;
   readonly takesCommands = false;
   readonly wantsPings: boolean;
+  readonly #compresses: boolean;
   channels: readonly string[];
   presences: FannedOut['presences'] = none;
   readonly #fanout: EventFanout;
   readonly #retryMs: number;
   /** Until the stream is read, what it is sent waits here. */
-  #waiting: Uint8Array[] | undefined = [];
+  #waiting: Uint8Array[] | undefined;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   /** Of a stream that is alone; a group has its own. */
   #cursor: CursorWriter | undefined;
@@ -60,11 +62,13 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   #session: Session | undefined;
   #ended = false;
 
-  constructor({ channels, fanout, retryMs, wantsPings }: EventStreamOptions) {
+  constructor({ channels, fanout, retryMs, wantsPings, compresses }: EventStreamOptions) {
     this.channels = channels;
     this.wantsPings = wantsPings;
     this.#fanout = fanout;
     this.#retryMs = retryMs;
+    this.#compresses = compresses;
+    this.#waiting = compresses ? [gzipHeader] : [];
   }
 
   attach(session: Session): void {
@@ -99,9 +103,9 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     this.#waiting = undefined;
   }
 
-  /** One chunk may be shared by many streams. */
-  write(chunk: Uint8Array): void {
+  write(shared: SharedChunk): void {
     if (this.#ended) return;
+    const chunk = this.#compresses ? shared.compressed : shared.plain;
     const controller = this.#controller;
     if (controller === undefined) {
       this.#waiting?.push(chunk);
@@ -245,6 +249,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     if (this.#ended) return;
     const controller = this.#controller;
     this.end(code, reason);
+    if (this.#compresses) controller?.enqueue(gzipEnd);
     controller?.close();
   }
 
@@ -258,6 +263,6 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   }
 
   #writeText(text: string): void {
-    this.write(encoder.encode(text));
+    this.write(new SharedChunk(text));
   }
 }

@@ -2,14 +2,12 @@
 
 import type { PresencePush } from '../core/outlet.ts';
 import { sseEvent } from '../protocol/sse.ts';
+import { SharedChunk } from './shared-chunk.ts';
 
 /** An event stream, as it is told here. */
 export interface PresenceStream {
-  /** One chunk may be shared by many streams. */
-  write(chunk: Uint8Array): void;
+  write(chunk: SharedChunk): void;
 }
-
-const encoder = new TextEncoder();
 
 export class PresenceStreams {
   /** By channel and shard. */
@@ -33,7 +31,7 @@ export class PresenceStreams {
     const streams = this.#streams.get(keyOf(channel, shard));
     if (streams === undefined) return;
     const text = pushes.map(({ type, frame }) => sseEvent({ event: type, data: frame })).join('');
-    const chunk = encoder.encode(text);
+    const chunk = new SharedChunk(text);
     for (const stream of streams) stream.write(chunk);
   }
 }

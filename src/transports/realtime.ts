@@ -12,6 +12,7 @@ import { closeCodes } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { NodeUnavailable, type Admission, type Visitor } from './admission.ts';
+import { acceptsGzip } from './shared-chunk.ts';
 import { sse, type EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
 import { answerHeaders } from '../http/answer-headers.ts';
@@ -34,6 +35,8 @@ export interface RealtimeOptions {
   readonly origins: Origins;
   /** Milliseconds an EventSource waits before it reconnects; each stream is told its own, up to half as much again. */
   readonly retryMs: number;
+  /** Streams are compressed for clients that take gzip. */
+  readonly compresses: boolean;
   readonly transports: { readonly websocket: boolean; readonly sse: boolean };
 }
 
@@ -136,8 +139,9 @@ async function openEvents(
     origins.check(request);
     const query = queryOf(request);
     const named = streamChannels(query);
+    const compresses = options.compresses && acceptsGzip(request);
     const { stream, session } = await admission.admit(request, query, (visitor) =>
-      connect(visitor, { channels: named, wantsPings: query.get('ping') === '1' }, options),
+      connect(visitor, { channels: named, wantsPings: query.get('ping') === '1', compresses }, options),
     );
     try {
       const joined = await subscribing.joined(session);
@@ -160,7 +164,7 @@ async function openEvents(
     // A quiet stream is kept by keep-alives; the server's own timeout for idle requests must not cut it.
     server?.timeout(request, 0);
     return new Response(new ReadableStream(stream, byteStrategy), {
-      headers: { ...streamHeaders, ...origins.headers(request) },
+      headers: { ...streamHeaders, ...(compresses ? gzipHeaders : {}), ...origins.headers(request) },
     });
   } catch (error) {
     const expected = admission.refused(sse, request, error);
@@ -171,7 +175,7 @@ async function openEvents(
 
 function connect(
   { identity, address }: Visitor,
-  wanted: { readonly channels: readonly string[]; readonly wantsPings: boolean },
+  wanted: { readonly channels: readonly string[]; readonly wantsPings: boolean; readonly compresses: boolean },
   { sessions, clock, events: fanout, retryMs }: RealtimeOptions,
 ): { stream: EventStream; session: Session } {
   const stream = new EventStream({ ...wanted, fanout, retryMs: retryMs * (1 + clock.random() / 2) });
@@ -186,6 +190,9 @@ const streamHeaders = {
   'cache-control': 'no-cache, no-transform',
   'x-accel-buffering': 'no',
 };
+
+/** No `vary`: no cache keeps a stream. */
+const gzipHeaders = { 'content-encoding': 'gzip' };
 
 function streamChannels(query: URLSearchParams): readonly string[] {
   const channels = channelList(query);

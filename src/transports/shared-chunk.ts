@@ -1,0 +1,41 @@
+// Bytes that many event streams are sent: encoded once, and compressed once if any of them takes compressed ones.
+//
+// A compressed stream is one gzip member without an end: a header, then each chunk as raw deflate that ends on a whole
+// byte and looks back at nothing before it. So the same compressed bytes fit into every stream, wherever it stands, and
+// no stream has a compressor of its own, which would cost 50 to 250 KB each.
+
+import { constants, deflateRawSync } from 'node:zlib';
+
+/** Level 2 costs half of level 3 or 1, and saves as much as level 6: 20 µs and 0.39 of the bytes for a row of 1.6 kB. */
+const options = { level: 2, finishFlush: constants.Z_SYNC_FLUSH };
+
+/** The first bytes of every compressed stream. */
+export const gzipHeader = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff);
+
+/** Ends the compressed data. The checksum that gzip has after it is left out: it would differ for each stream. */
+export const gzipEnd = Uint8Array.of(3, 0);
+
+const encoder = new TextEncoder();
+
+export class SharedChunk {
+  readonly plain: Uint8Array;
+  #compressed: Uint8Array | undefined;
+
+  constructor(text: string) {
+    this.plain = encoder.encode(text);
+  }
+
+  get compressed(): Uint8Array {
+    return (this.#compressed ??= deflateRawSync(this.plain, options));
+  }
+}
+
+/** Whether the client takes gzip, by its Accept-Encoding. */
+export function acceptsGzip(request: Request): boolean {
+  const offers = request.headers.get('accept-encoding')?.toLowerCase().split(',') ?? [];
+  const qualityOf = (name: string): number | undefined => {
+    const offer = offers.find((each) => each.split(';', 1)[0]?.trim() === name);
+    return offer === undefined ? undefined : Number(/;\s*q=([\d.]+)/.exec(offer)?.[1] ?? 1);
+  };
+  return (qualityOf('gzip') ?? qualityOf('*') ?? 0) > 0;
+}
