@@ -20,15 +20,24 @@ export class RowsBelief {
   readonly faults: string[] = [];
   /** All rows of the snapshot are here. */
   isWhole = false;
-  /** The last offset that was told, by rows or messages. */
+  /** Where the client stands: as the rows or the last message said. */
+  epoch = '';
   offset = 0;
   readonly #seen: string[] = [];
 
-  /** Any frame of the channel. */
+  /** Any frame of the channel, the first of a connection among them. */
   take(frame: Frame): void {
+    const begins = frame.type === 'subscribed' ? frame : frame.type === 'welcome' ? frame.channels?.[0] : undefined;
+    if (begins !== undefined && begins.recovered !== true) this.#reset();
     if (frame.type === 'snapshot') this.#snapshot(frame);
     else if (frame.type === 'message') this.#message(frame);
     else if (frame.type === 'gap') this.#fault(`a gap: ${frame.reason}`, frame);
+  }
+
+  /** What was missed does not follow: rows do. */
+  #reset(): void {
+    this.rows.clear();
+    this.isWhole = false;
   }
 
   #snapshot(frame: Frame): void {
@@ -39,6 +48,7 @@ export class RowsBelief {
     }
     if (frame.more === true) return;
     this.isWhole = true;
+    this.epoch = frame.epoch ?? '';
     this.offset = frame.offset ?? 0;
     this.#seen.push(`rows at ${frame.offset}: ${[...this.rows.keys()].join(' ')}`);
   }
