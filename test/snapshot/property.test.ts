@@ -231,6 +231,6 @@ describe.each([...engines])(`rows and messages are the table (seed ${seed}), $na
       expect(failure).toBeUndefined();
       await sql.end({ timeout: 5 });
     },
-    isLong ? 1_200_000 : 60_000,
+    isLong ? 1_200_000 : 180_000,
   );
 });
