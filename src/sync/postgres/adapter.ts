@@ -149,7 +149,7 @@ export class PostgresAdapter implements SyncAdapter {
   subscribe(channel: string, rule: ChannelRule): Promise<Position> | undefined {
     this.#requireReader().add(channel);
     if (!rule.recoverable) return undefined;
-    return inTime(this.#heads.ask(channel));
+    return this.#heads.ask(channel);
   }
 
   unsubscribe(channel: string): void {

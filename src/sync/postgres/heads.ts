@@ -1,7 +1,10 @@
-// Reads the heads of channels. All that is asked for in one tick is one query: a node that starts needs thousands.
+// Reads the heads of channels. All that is asked for in one tick is one query, and what is asked for while that is under
+// way is the next: a node that starts needs thousands. Each query has a second, not each who asks: the last of a crowd
+// would have to be given up because of those before it.
 
 import { unavailable, type Database } from '../../database/connect.ts';
 import type { Position } from '../../protocol/position.ts';
+import { within } from '../../time/within.ts';
 import { readHeads } from './queries.ts';
 
 interface Asked {
@@ -10,6 +13,7 @@ interface Asked {
 }
 
 export const headsAtOnceMax = 5_000;
+const answerTimeoutMs = 1_000;
 
 export class PostgresHeads {
   readonly #sql: Database;
@@ -39,7 +43,11 @@ export class PostgresHeads {
       const asked = new Map([...this.#asked].slice(0, headsAtOnceMax));
       for (const channel of asked.keys()) this.#asked.delete(channel);
       try {
-        const heads = await readHeads(this.#sql, [...asked.keys()]);
+        const heads = await within(
+          readHeads(this.#sql, [...asked.keys()]),
+          answerTimeoutMs,
+          'the answer of the database',
+        );
         for (const [channel, waiting] of asked) {
           const head = heads.get(channel);
           for (const { resolve, reject } of waiting) {
