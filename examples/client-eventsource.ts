@@ -21,14 +21,14 @@ const page = `<!doctype html>
   function open(tries = 0) {
     const source = new EventSource(cursor === '' ? url : url + '&since=' + encodeURIComponent(cursor));
     // Little patience at first: browsers reuse connections, also those of a dead link, and each is tried once.
-    let silence = 8 - tries / 4;
+    let silence = 9 - tries / 4;
     const reopen = () => {
       clearInterval(pulse);
       source.close();
       setTimeout(open, 1000 + Math.random() * 2000, tries + 1);
     };
-    // The server sends a ping every 15 seconds: without one for nearly twice as long the link is dead.
-    const pulse = setInterval(() => ++silence > 8 && reopen(), 3000);
+    // The server sends a ping every 15 seconds: without one for twice as long the link is dead.
+    const pulse = setInterval(() => ++silence > 9 && reopen(), 3000);
     const on = (type, text) => source.addEventListener(type, (event) => {
       silence = tries = 0;
       cursor = event.lastEventId;

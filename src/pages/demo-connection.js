@@ -13,7 +13,7 @@ const pulseMs = 8_000;
 const silenceMax = 3;
 /** It sends one to a stream every 15 seconds. */
 const streamPulseMs = 3_000;
-const streamSilenceMax = 8;
+const streamSilenceMax = 9;
 /** Reasons of 1008 that a fresh token, or time, makes good. */
 const mayReturn = new Set(['rate_limited', 'token_expired']);
 /** From then on a connection counts as good, and the next loss is the first. */
