@@ -140,9 +140,11 @@ async function subscribe(node: RunningServer, room: string, random: Random): Pro
   const open = async (at: RunningServer): Promise<void> => {
     if (!overStream) return openSocket(at);
     for (;;) {
-      const refusal = await openStream(at).catch((error: unknown) => error);
-      if (refusal === undefined) return;
-      if (!(refusal instanceof Refused && refusal.status === 503)) throw refusal;
+      try {
+        return await openStream(at);
+      } catch (error) {
+        if (!(error instanceof Refused && error.status === 503)) throw error;
+      }
     }
   };
   await open(node);
