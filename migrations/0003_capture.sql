@@ -471,6 +471,8 @@ BEGIN
   SELECT * INTO watch FROM realtime.watched w WHERE w.target = capture_move.target::regclass AND cardinality(w.channels) > 0;
   IF NOT FOUND THEN
     RETURN;
+  ELSIF operation = 'UPDATE' THEN
+    fault := 'a MERGE, or what may have been one, inserted and updated rows of a partitioned table';
   ELSIF statement IS NULL
     OR regexp_replace(statement, '[[:<:]]then[[:space:]]+update[[:>:]]', '', 'gi') ~* '[[:<:]]update[[:>:]]' THEN
     fault := 'rows were moved to another partition by a statement that may have been a MERGE';
@@ -571,6 +573,7 @@ DECLARE
   now_written record;
   in_doubt boolean := false;
   captured bigint := 0;
+  context text;
 BEGIN
 %17$s  IF marks LIKE ' %7$s@%%' AND strpos(substr(marks, 2), ' ') = 0 THEN
     marks := set_config('sobranie.marks', '', true);
@@ -664,10 +667,22 @@ $probe$, computed) END,
     realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', true),
     realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', true),
     realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows'),
-    CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p' THEN format($move$  IF TG_LEVEL = 'ROW' THEN
-    GET DIAGNOSTICS marks = PG_CONTEXT;
+    CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p' THEN format($move$  -- Where a MERGE has inserted a row, the server tells that one in place of those that it updates afterwards.
+  IF TG_LEVEL = 'STATEMENT' AND TG_OP = 'UPDATE' AND current_setting('server_version_num')::integer >= 150000
+    AND marks ~ ' %2$s@[0-9A-F/]+i( !)? %2$s@[0-9A-F/]+u( !)?$' THEN
+    GET DIAGNOSTICS context = PG_CONTEXT;
+    SELECT * INTO now_written FROM realtime.capture_move(%1$s, TG_OP, context);
+    IF now_written.fault IS NOT NULL AND EXISTS (SELECT FROM new_rows) THEN
+      PERFORM realtime.unmark('%2$s');
+      captured := realtime.capture_fault(%1$s, now_written.fault);
+      PERFORM realtime.ring();
+      RETURN NULL;
+    END IF;
+  END IF;
+  IF TG_LEVEL = 'ROW' THEN
+    GET DIAGNOSTICS context = PG_CONTEXT;
     BEGIN
-      SELECT * INTO now_written FROM realtime.capture_move(%1$s, TG_OP, marks);
+      SELECT * INTO now_written FROM realtime.capture_move(%1$s, TG_OP, context);
       IF now_written.command IS NOT NULL THEN
         IF TG_OP = 'DELETE' THEN
           EXECUTE now_written.command USING xid, now_written.place, OLD;
@@ -691,7 +706,7 @@ $probe$, computed) END,
     END IF;
     RETURN NULL;
   END IF;
-$move$, watch.target::oid) END
+$move$, watch.target::oid, watch.number) END
   );
 END;
 $body$;

@@ -111,6 +111,13 @@ if (version >= 15) {
     expect(await told()).toEqual(['DELETE 1 x c', 'INSERT 1 y c', 'UPDATE 2 x c']);
     await sql.unsafe(merge(`(1, 'x'), (3, 'y')`, `when not matched then insert values (v.a, v.b)`));
     expect(await told()).toEqual(['DELETE 1 y c', 'INSERT 1 x c', 'INSERT 3 y c']);
+    // The server's transition table then has the inserted row in place of the updated one.
+    await sql.unsafe(merge(`(4, 'y'), (2, 'x')`, `when not matched then insert values (v.a, v.b)`));
+    expect((await told()).toSorted()).toEqual(['INSERT 4 y c', 'gap']);
+    await sql.unsafe(`insert into item values (5, 'x'), (2, 'x') on conflict (a, b) do update set c = 'd'`);
+    expect((await told()).toSorted()).toEqual(['INSERT 5 x c', 'UPDATE 2 x d']);
+    await sql`update item set c = 'c'`;
+    await told();
     await sql.unsafe(`do $$ begin ${merge(`(1, 'y')`)}; end $$`);
     expect(await told('b:y')).toEqual(['INSERT 1 y c']);
     await sql`update item set b = 'x' where a = 1`;

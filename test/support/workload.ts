@@ -162,10 +162,12 @@ function statement(random: Random, version: number): string {
       () => pick(['BEGIN', 'BEGIN', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'COMMIT', 'COMMIT', 'ROLLBACK'], random),
     ],
   ];
+  // A partitioned table whose rows a MERGE inserts and updates gets a gap: seldom, so that the rest of its order is seen.
+  const inserts = (): boolean => random() < (t === 't3' ? 0.02 : 0.5);
   const merge = (): string => `MERGE INTO ${t} x USING (VALUES ${rows()}) v (id, a, b, room) ON x.id = v.id
     WHEN MATCHED AND v.a % 3 = 0 THEN DELETE
     WHEN MATCHED THEN UPDATE SET a = v.a, room = v.room
-    ${random() < 0.5 ? 'WHEN NOT MATCHED THEN INSERT (id, a, b, room) VALUES (v.id, v.a, v.b, v.room)' : ''}`;
+    ${inserts() ? 'WHEN NOT MATCHED THEN INSERT (id, a, b, room) VALUES (v.id, v.a, v.b, v.room)' : ''}`;
   const all = version >= 15 ? [...kinds, [5, merge] as const] : kinds;
   let point = random() * all.reduce((sum, [weight]) => sum + weight, 0);
   for (const [weight, make] of all) {
