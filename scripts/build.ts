@@ -8,6 +8,7 @@ import { dirname, join, resolve } from 'node:path';
 import { absolutePath as swaggerFolder } from 'swagger-ui-dist';
 import { assets as swaggerFiles } from '../src/api/swagger.ts';
 import { findPostgresBinaries } from '../src/embedded/binaries.ts';
+import { clientScriptFile, makeClientScript } from '../src/pages/client-script.ts';
 import { packageFiles, shippedFiles } from '../src/shipped/files.ts';
 
 const root = resolve(import.meta.dir, '..');
@@ -28,6 +29,7 @@ try {
   for (const name of Object.keys(swaggerFiles)) {
     cpSync(join(swaggerFolder(), name), join(staging, packageFiles, name));
   }
+  await Bun.write(join(staging, clientScriptFile), await makeClientScript(join(root, 'packages/client/src/index.ts')));
   mkdirSync(outdir, { recursive: true });
   process.chdir(staging);
   const startedAt = performance.now();

@@ -22,7 +22,7 @@ import type { TopicPublisher } from '../transports/websocket.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
 import { CloseStack } from './close-stack.ts';
 import { Lineage } from '../database/lineage.ts';
-import { nowhere, openDatabase, type NodeDatabase } from './database.ts';
+import { nowhere, openDatabase, readWatches, type NodeDatabase } from './database.ts';
 import { openEngine, watched, type Engine } from './engine.ts';
 import { engines as allEngines } from './engines.ts';
 import { openIdentity } from './identity.ts';
@@ -276,6 +276,8 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     shutdown,
     pages,
     version: packageJson.version,
+    watches: () => database && readWatches(database.sql),
+    hasConsole: options.pages ?? (host === undefined && (!settings.production || settings.adminKey !== undefined)),
     tryRules,
     log,
   });

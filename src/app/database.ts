@@ -8,6 +8,7 @@ import type { CloseStack } from './close-stack.ts';
 import { startEmbeddedPostgres } from '../embedded/embedded-postgres.ts';
 import { systemClock } from '../time/clock.ts';
 import { isPassingFailure, patiently } from '../time/patiently.ts';
+import { within } from '../time/within.ts';
 import { plainCause } from './causes.ts';
 import { redactUrl, type Logger } from './logger.ts';
 import { databaseFault } from './start-fault.ts';
@@ -65,4 +66,15 @@ async function locate(
   const embedded = await startEmbeddedPostgres({ directory: settings.dataDir, log });
   closing.add('embedded PostgreSQL', () => embedded.stop());
   return { url: embedded.url, directUrl: embedded.url, psql: embedded.psql };
+}
+
+const watchesMax = 500;
+const watchesMsMax = 3_000;
+
+/** For people to look at. Rejects when the database does not answer in time. */
+export async function readWatches(sql: Database): Promise<readonly object[]> {
+  const query = sql`
+    SELECT "table"::text, to_json(channels) AS channels, to_json(columns) AS columns, fault, fault_count::int AS faults, last_reason AS reason
+    FROM realtime.watches ORDER BY 1 LIMIT ${watchesMax}`;
+  return within(query, watchesMsMax, 'the answer of the database');
 }

@@ -19,6 +19,22 @@ export interface LoggerOptions {
   readonly colors?: boolean | undefined;
 }
 
+export interface LoggedLine {
+  /** Unix milliseconds. */
+  readonly at: number;
+  readonly level: string;
+  readonly text: string;
+}
+
+const recentMax = 100;
+const recentTextMax = 500;
+const recentLines = new WeakMap<object, LoggedLine[]>();
+
+/** The last warnings and errors of this log, the newest last. */
+export function recentOf(log: Logger): readonly LoggedLine[] {
+  return recentLines.get(log) ?? [];
+}
+
 /** Fields whose names mark secrets, at the top of a log call and one level down. */
 const secretFields = ['authorization', 'cookie', 'token', 'password', 'secret', 'apiKey', 'adminKey', 'jwtSecret'];
 
@@ -27,7 +43,16 @@ export function createLogger(options: LoggerOptions): Logger {
   const write = options.write ?? stdoutWriter();
   const colors = options.colors ?? (process.stdout.isTTY === true && !process.env['NO_COLOR']);
   const show = format === 'json' ? redactText : (line: string) => redactText(prettyLine(line, colors));
-  return pino(
+  const recent: LoggedLine[] = [];
+  const keep = (line: string): void => {
+    if (!/^\{"level":"(?:warn|error|fatal)"/.test(line)) return;
+    const { level, time, msg, err, table, reason } = JSON.parse(redactText(line)) as Record<string, unknown>;
+    const cause = (err as { message?: unknown } | undefined)?.message;
+    const text = [msg, cause, table, reason].filter((part) => typeof part === 'string').join(': ');
+    recent.push({ at: Date.parse(String(time)), level: String(level), text: text.slice(0, recentTextMax) });
+    if (recent.length > recentMax) recent.shift();
+  };
+  const log = pino(
     {
       level,
       base: node === undefined ? null : { node },
@@ -35,8 +60,15 @@ export function createLogger(options: LoggerOptions): Logger {
       formatters: { level: (label) => ({ level: label }) },
       redact: { paths: secretFields.flatMap((field) => [field, `*.${field}`]), censor: '***' },
     },
-    { write: (line: string) => write(show(line)) },
+    {
+      write: (line: string) => {
+        keep(line);
+        write(show(line));
+      },
+    },
   );
+  recentLines.set(log, recent);
+  return log;
 }
 
 function stdoutWriter(): (line: string) => void {

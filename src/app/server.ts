@@ -25,6 +25,7 @@ import { ExactPaths } from '../http/exact-paths.ts';
 import { OwnMachine } from '../http/own-machine.ts';
 import { Origins } from '../http/origins.ts';
 import { operationsRoutes } from '../api/operations.ts';
+import { consolePages } from '../pages/console.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { realtimeRoutes } from '../transports/realtime.ts';
 import { rightsRoutes, type RulesTrial } from '../api/rights.ts';
@@ -34,7 +35,7 @@ import { swaggerRoutes } from '../api/swagger.ts';
 import { ticketRoutes, type TicketIssuer } from '../api/tickets.ts';
 import type { Health } from './health.ts';
 import { limitsAddresses, type Settings } from '../settings/settings.ts';
-import type { Logger } from './logger.ts';
+import { recentOf, type Logger } from './logger.ts';
 import type { Shutdown } from './shutdown.ts';
 
 export interface ServerParts {
@@ -63,6 +64,10 @@ export interface ServerParts {
   /** Routes of the demo; an empty app in production. */
   readonly pages: Elysia;
   readonly version: string;
+  /** Of `realtime.watches`; undefined without a database. */
+  readonly watches: () => Promise<readonly object[]> | undefined;
+  /** Outside production, or with an admin key. */
+  readonly hasConsole: boolean;
   readonly tryRules: () => Promise<RulesTrial>;
   readonly log: Logger;
 }
@@ -205,6 +210,22 @@ export function createServer(parts: ServerParts): Elysia {
     });
     const calls = new Elysia({ name: 'sobranie-calls' }).use(apiOrigins(origins));
     app.use(calls.use(api).use(present).use(users).use(rights).use(nodes).use(ticketing));
+    if (parts.hasConsole) {
+      app.use(
+        consolePages({
+          node: settings.nodeId,
+          version: parts.version,
+          sync: settings.sync,
+          hub,
+          cluster: parts.cluster,
+          requireAdmin: (request) => serverAccess.requireAdmin(request),
+          health: () => parts.health.ready(),
+          watches: parts.watches,
+          errors: () => recentOf(parts.log),
+          ticket: (channel) => tickets.vouch({ user: 'console', channels: { [channel]: ['subscribe', 'history'] } }),
+        }),
+      );
+    }
     // A host has an API of its own to describe.
     if (!parts.isHosted) app.use(swaggerRoutes(parts.version));
   }

@@ -4,14 +4,22 @@
 const timeoutMs = 8_000;
 const channelWithoutDatabase = 'demo';
 
-/** The page's own query may carry a token, for a server that asks for one. Read each time: a fresh one may stand there. */
-export const currentToken = () => new URLSearchParams(location.search).get('token');
+const place = 'sobranie-demo-token';
+
+/**
+ * The token for a server that asks for one: what was typed into the page, else what its own query carries. Read each
+ * time: a fresh one may stand there.
+ */
+export const token = {
+  read: () => sessionStorage.getItem(place) || new URLSearchParams(location.search).get('token'),
+  write: (text) => sessionStorage.setItem(place, text),
+};
 
 async function call(method, path, body) {
-  const token = currentToken();
+  const given = token.read();
   const headers = {
     ...(body && { 'content-type': 'application/json' }),
-    ...(token && { authorization: `Bearer ${token}` }),
+    ...(given && { authorization: `Bearer ${given}` }),
   };
   const response = await fetch(path, {
     method,

@@ -16,6 +16,7 @@ export class Column {
   #feed;
   #connection;
   #rowActions;
+  #title;
   #elements = new Map();
   #scheduled = false;
 
@@ -25,6 +26,7 @@ export class Column {
     this.#feed = feed;
     this.#connection = connection;
     this.#rowActions = rowActions;
+    this.#title = title;
     root.append(document.querySelector('#column').content.cloneNode(true));
     this.#part('title').textContent = title;
     this.#part('detail').textContent = detail;
@@ -117,6 +119,9 @@ export class Column {
 
   #wire(actions, id) {
     const [edit, remove] = actions.querySelectorAll('button');
+    // Whoever hears the buttons read out has to tell them apart.
+    edit.setAttribute('aria-label', `Edit row ${id} in the ${this.#title} list`);
+    remove.setAttribute('aria-label', `Delete row ${id} in the ${this.#title} list`);
     edit.addEventListener('click', () => this.#rowActions.edit(this.#feed.rows.get(id)));
     remove.addEventListener('click', () => this.#rowActions.remove(id));
   }

@@ -1,10 +1,11 @@
 // The demo page's composition: one store, two connections with a feed and a column each, the forms and the cut.
 
-import { channelStore, currentToken, readInfo, tableStore } from './demo-api.js';
+import { channelStore, readInfo, tableStore, token } from './demo-api.js';
 import { Column } from './demo-column.js';
-import { SocketConnection, StreamConnection } from './demo-connection.js';
+import { Connection } from './demo-connection.js';
 import { runCut } from './demo-cut.js';
 import { Feed } from './demo-feed.js';
+import { showPresence, showSnippets, wireCopy, wireToken } from './demo-own.js';
 
 const loadRetryMs = 1_000;
 
@@ -53,9 +54,9 @@ function createFeed(store) {
   return feed;
 }
 
-function createSide(root, { title, detail, Connection, store, rowActions }) {
+function createSide(root, { title, detail, transport, store, rowActions }) {
   const feed = createFeed(store);
-  const connection = new Connection({ channel: store.channel, currentToken, feed });
+  const connection = new Connection({ channel: store.channel, token: token.read, feed, transport });
   const column = new Column(root, { title, detail, feed, connection, rowActions });
   connection.open();
   return { feed, connection, column };
@@ -115,19 +116,7 @@ function showInfo({ node, sync, psql, database }) {
   if (!database || psql === null) return;
   byId('psql').hidden = false;
   byId('psql-line').textContent = `${psql} -c "insert into posts (title, body) values ('Hello', 'from psql')"`;
-  byId('copy').addEventListener('click', () => {
-    void attempt(async () => {
-      await copyText(byId('psql-line'));
-      byId('copy').textContent = 'Copied';
-    });
-  });
-}
-
-// The clipboard is closed to pages that are neither https nor localhost; selecting the line is the next best help.
-async function copyText(element) {
-  if (navigator.clipboard !== undefined) return navigator.clipboard.writeText(element.textContent);
-  getSelection().selectAllChildren(element);
-  throw new Error('This page may not use the clipboard here; the line is selected, copy it with the keyboard.');
+  wireCopy(byId('copy'), byId('psql-line'), attempt);
 }
 
 async function readInfoUntilItAnswers() {
@@ -150,21 +139,31 @@ const sides = [
   createSide(byId('socket'), {
     title: 'WebSocket',
     detail: 'GET /realtime/ws',
-    Connection: SocketConnection,
+    transport: 'websocket',
     store,
     rowActions,
   }),
   createSide(byId('stream'), {
     title: 'EventSource',
     detail: 'GET /realtime/events',
-    Connection: StreamConnection,
+    transport: 'sse',
     store,
     rowActions,
   }),
 ];
 wireInsert(store);
 wireCut(sides, store);
-document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible') for (const { connection } of sides) connection.hurry();
-});
+showSnippets();
+wireCopy(byId('copy-sql'), byId('own-sql'), attempt);
+wireCopy(byId('copy-client'), byId('own-client'), attempt);
+const connections = sides.map(({ connection }) => connection);
+const drawToken = wireToken(connections, token);
+for (const { connection, column } of sides) {
+  connection.onChange(() => {
+    column.draw();
+    drawToken();
+  });
+}
+drawToken();
+showPresence(connections[0], `guest ${Math.floor(Math.random() * 1_000)}`);
 byId('cut').disabled = false;

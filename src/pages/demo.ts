@@ -6,7 +6,7 @@ import { Elysia, ValidationError, status, t } from 'elysia';
 import type { Sql } from 'postgres';
 import { readJsonBody } from '../http/body.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { shippedPath } from '../shipped/files.ts';
+import { clientFile, pageFiles, pageHeaders } from './page-files.ts';
 import { createPosts, type Post, type Posts } from './posts.ts';
 
 export interface DemoPagesOptions {
@@ -26,29 +26,14 @@ export interface DemoPagesOptions {
 const bodyBytesMax = 16_384;
 const bodyLimit = { bytesMax: bodyBytesMax, tooLarge: `The body is larger than ${bodyBytesMax} bytes.` };
 
-const files = [
-  { path: '/', name: 'demo.html', type: 'text/html; charset=utf-8' },
-  ...['demo-theme.css', 'demo.css'].map((name) => ({
-    path: `/demo/${name}`,
-    name,
-    type: 'text/css; charset=utf-8',
-  })),
-  { path: '/demo/demo.svg', name: 'demo.svg', type: 'image/svg+xml' },
-  ...['demo', 'demo-api', 'demo-column', 'demo-connection', 'demo-cut', 'demo-feed'].map((module) => ({
-    path: `/demo/${module}.js`,
-    name: `${module}.js`,
-    type: 'text/javascript; charset=utf-8',
-  })),
-];
-
-const answerHeaders = {
-  'content-security-policy':
-    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
-  'cross-origin-resource-policy': 'same-origin',
-  'referrer-policy': 'no-referrer',
-  'x-content-type-options': 'nosniff',
+const modules = ['demo', 'demo-api', 'demo-column', 'demo-connection', 'demo-cut', 'demo-feed', 'demo-own'];
+const files = {
+  '/': 'demo.html',
+  '/demo/demo-theme.css': 'demo-theme.css',
+  '/demo/demo.css': 'demo.css',
+  '/demo/demo.svg': 'demo.svg',
+  ...Object.fromEntries(modules.map((module) => [`/demo/${module}.js`, `${module}.js`])),
 };
-const fileHeaders = { ...answerHeaders, 'cache-control': 'no-cache' };
 
 // A text in PostgreSQL cannot hold U+0000. It is refused here as an error of the sender, and not of the database.
 const titleSchema = t.String({
@@ -70,15 +55,10 @@ export function demoPages(options: DemoPagesOptions): Elysia {
   const plugin = new Elysia({ name: 'demo-pages' });
   if (!options.enabled) return plugin;
 
-  for (const { path, name, type } of files) {
-    const location = shippedPath(`src/pages/${name}`);
-    plugin.get(path, () => new Response(Bun.file(location), { headers: { ...fileHeaders, 'content-type': type } }), {
-      detail: { hide: true },
-    });
-  }
+  plugin.use(pageFiles(files)).use(clientFile('/demo/sobranie.js'));
   const { sql, psql, node, sync } = options;
   const info = { node, sync, psql: psql ?? null, database: sql !== undefined };
-  plugin.get('/demo/info', () => Response.json(info, { headers: answerHeaders }), {
+  plugin.get('/demo/info', () => Response.json(info, { headers: pageHeaders }), {
     detail: { tags: ['demo'], summary: 'What the demo page shows of this server' },
   });
   if (sql !== undefined) plugin.use(postsApi(createPosts(sql), options));
@@ -91,11 +71,11 @@ function postsApi(posts: Posts, { onFailure }: DemoPagesOptions) {
       const failure = toRealtimeError(error, String(code));
       if (failure.status >= 500) onFailure?.(failure);
       set.status = failure.status;
-      Object.assign(set.headers, answerHeaders);
+      Object.assign(set.headers, pageHeaders);
       return { error: failure.body() };
     })
     .onTransform(({ set }) => {
-      Object.assign(set.headers, answerHeaders);
+      Object.assign(set.headers, pageHeaders);
     })
     .get('', async () => ({ posts: await posts.newest() }), {
       detail: { summary: 'The newest rows of public.posts' },

@@ -49,7 +49,17 @@ test('without a database it says where one is to come from', async () => {
 test('it migrates a database, and serves its pages and the API’s documentation', async () => {
   const { url } = await createDatabase();
   const server = await start({ DATABASE_URL: url, DEMO_TABLES: 'true' });
-  const paths = ['/', '/demo/demo.js', '/demo/demo.css', '/demo/demo.svg', '/demo/info', '/demo/posts'];
+  const paths = [
+    '/',
+    '/console',
+    '/console/sobranie.js',
+    '/demo/sobranie.js',
+    '/demo/demo.js',
+    '/demo/demo.css',
+    '/demo/demo.svg',
+    '/demo/info',
+    '/demo/posts',
+  ];
   const documentation = ['/swagger', '/swagger/json', '/swagger/assets/swagger-ui.css'];
   for (const path of [
     ...paths,
