@@ -1,11 +1,20 @@
 // The engines that this server has: the only list of them. The first one is taken where the settings choose none. A
 // folder is loaded when its engine is opened, so nobody pays for the driver of another one.
 
-import { certificates, matching, natsUrl, redisUrl, wholeNumber } from '../settings/kinds.ts';
+import { certificates, matching, redisUrl, wholeNumber, type Kind } from '../settings/kinds.ts';
 import { defaulted, optional } from '../settings/setting.ts';
+import { natsUrlFault } from '../sync/nats/target.ts';
 import { engine, type Engine } from './engine.ts';
 
 const mebibyte = 1 << 20;
+
+const natsUrl: Kind<string> = {
+  allowed: 'a NATS URL: `nats://user:password@host:4222`, several hosts separated by commas; with TLS `tls://`',
+  parse: (text) => (natsUrlFault(text) === undefined ? text : undefined),
+  // A text that is no such URL may hold a password anywhere.
+  show: () => undefined,
+  why: natsUrlFault,
+};
 
 export const engines: readonly Engine[] = [
   engine({
@@ -95,6 +104,10 @@ export const engines: readonly Engine[] = [
       ),
     },
     url: 'url',
+    faults: ({ url, tlsCa }) =>
+      tlsCa === undefined || url?.startsWith('tls:') === true
+        ? []
+        : ['NATS_TLS_CA is set and NATS_URL uses no TLS: begin it with tls://'],
     open: async ({ url, credentials, ...values }, parts) => {
       if (url === undefined) throw new Error('NATS_URL is not set');
       const [{ openNats }, { openStores }] = await Promise.all([

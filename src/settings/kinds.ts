@@ -131,16 +131,6 @@ function redisUrlFault(text: string): string | undefined {
   }
 }
 
-/** One server of NATS, or several of a cluster. */
-export const natsUrl: Kind<string> = {
-  allowed: 'a NATS URL: `nats://user:password@host:4222`, several hosts separated by commas; with TLS `tls://`',
-  parse: (text) => (natsUrlForm.test(text) ? text : undefined),
-  show: (text) => text.replace(/^(\w+:\/\/)[^]*@/, '$1***@').replace(/^(?!nats:|tls:)[^]*$/, '***'),
-};
-
-const natsUrlForm =
-  /^(nats|tls):\/\/([^/?#@\s]+@)?(\[[\da-f:.]+\]|[\w.-]+)(:\d{1,5})?(,(\[[\da-f:.]+\]|[\w.-]+)(:\d{1,5})?)*\/?$/i;
-
 /** Certificates in PEM form, or the path of a file that holds them. The value is the PEM text. */
 export const certificates: Kind<string> = {
   allowed:

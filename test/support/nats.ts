@@ -1,7 +1,7 @@
 // A real nats-server of the tests' own, on a free port, with its streams in a temporary folder; or several that are one
 // cluster. Ends with the test process.
 
-import { connect } from '@nats-io/transport-node';
+import { connect, type ConnectionOptions } from '@nats-io/transport-node';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { natsProgram } from '../../scripts/nats-program.ts';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
@@ -50,8 +50,9 @@ async function server(port: number, { args = [], ready }: ServerOptions): Promis
   };
 }
 
-export async function startNats(): Promise<TestNats> {
-  const nats = await server(await freePort(), { ready: (url) => streamsAnswer(url) });
+/** `login`: how a client that may enter gives its name. */
+export async function startNats(args: readonly string[] = [], login: ConnectionOptions = {}): Promise<TestNats> {
+  const nats = await server(await freePort(), { args, ready: (url) => streamsAnswer(url, login) });
   await nats.start();
   return nats;
 }
@@ -97,8 +98,9 @@ export async function startNatsCluster(): Promise<TestNatsCluster> {
   };
 }
 
-async function streamsAnswer(url: string): Promise<void> {
+async function streamsAnswer(url: string, login: ConnectionOptions = {}): Promise<void> {
   const connection = await connect({
+    ...login,
     servers: url.replace('nats://', '').split(','),
     waitOnFirstConnect: true,
     reconnectTimeWait: 20,

@@ -27,8 +27,26 @@ export function parseNatsUrl(text: string): NatsTarget {
   };
 }
 
+/** What is wrong with the URL; undefined when it is one. */
+export function natsUrlFault(text: string): string | undefined {
+  try {
+    parseNatsUrl(text);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
 function parseAccount(text: string): NatsTarget['account'] {
   const colon = text.indexOf(':');
-  if (colon === -1) return { token: decodeURIComponent(text) };
-  return { user: decodeURIComponent(text.slice(0, colon)), pass: decodeURIComponent(text.slice(colon + 1)) };
+  if (colon === -1) return { token: decode(text) };
+  return { user: decode(text.slice(0, colon)), pass: decode(text.slice(colon + 1)) };
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new Error('a % is not followed by two hexadecimal digits');
+  }
 }
