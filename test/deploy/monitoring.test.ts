@@ -65,7 +65,7 @@ test('with prometheus-alertmanager: every panel shows something, and faults that
   if (one === undefined || two === undefined) throw new Error('two nodes were started');
   const monitoring = await startMonitoring([one, two].map((node) => new URL(node.url).host));
   const { notified } = monitoring;
-  const told = (what: string, timeoutMs = 20_000): Promise<void> =>
+  const told = (what: string, timeoutMs = 40_000): Promise<void> =>
     until(
       () => notified.includes(what),
       () => `${what}; told: ${notified.join(', ')}`,
@@ -109,10 +109,12 @@ test('with prometheus-alertmanager: every panel shows something, and faults that
   await until(
     async () => (empty = await silent()).length === 0,
     () => `every panel has data; without: ${empty.join('\n')}`,
-    20_000,
+    40_000,
     250,
   );
-  expect(notified).toEqual([]);
+  // Those of time alone may fire here: their waits are left out, and a busy machine is slow.
+  const caused = ['SobranieLosses firing', 'SobranieConnectionsNearLimit firing', 'SobranieSyncDown firing'];
+  expect(notified.filter((each) => caused.includes(each))).toEqual([]);
 
   // A position of another log; a column that is gone; and rooms for ten connections, of which nine are taken.
   const lost = await socket.request({ type: 'subscribe', channel: 'old', since: { epoch: 'x', offset: 1 } });

@@ -46,7 +46,7 @@ receivers:
   const rules = file('rules.yml', readFileSync(rulesFile, 'utf8').replaceAll(/^ +for: .*\n/gm, ''));
   const config = file(
     'prometheus.yml',
-    `global: { scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms }
+    `global: { scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 500ms }
 rule_files: ['${rules}']
 alerting:
   alertmanagers: [{ static_configs: [{ targets: ['127.0.0.1:${alertmanagerPort}'] }] }]
