@@ -7,7 +7,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 /** First words of answers of Redis that say how the server is, and nothing of what it was asked. */
 const passing = new Set([
   ...['LOADING', 'MASTERDOWN', 'CLUSTERDOWN', 'TRYAGAIN', 'BUSY', 'READONLY', 'MISCONF', 'NOREPLICAS', 'MOVED', 'ASK'],
-  ...['NOAUTH', 'WRONGPASS', 'NOPERM', 'NOSCRIPT', 'NOTNEXT', 'UNKILLABLE', 'OOM'],
+  ...['NOAUTH', 'WRONGPASS', 'NOPERM', 'NOSCRIPT', 'NOTNEXT', 'TERMENDED', 'UNKILLABLE', 'OOM'],
 ]);
 
 /** One word for the reason; undefined when the layer could not be reached, or takes nothing from anybody now. */
@@ -19,8 +19,9 @@ export function refusalOf(error: unknown): string | undefined {
   }
   if (error.cause !== undefined) return refusalOf(error.cause);
   if (error instanceof RealtimeError) return error.retryable ? undefined : error.code;
-  // A failure of a network has a code; what is left is a row that the code of this server could not take.
-  return 'code' in error ? undefined : error.name;
+  // A row that the code of this server could not take. All else is a failure on the way: drivers tell those of a network,
+  // a connection or a time limit by plain errors too.
+  return error instanceof TypeError || error instanceof RangeError ? error.name : undefined;
 }
 
 /** The server is full. A large value is then refused while small ones are not. */
