@@ -2,9 +2,10 @@
 // goes through an own connection to the database.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { createHmac } from 'node:crypto';
 import { join } from 'node:path';
 import postgres from 'postgres';
-import { Backend, send, unwatch, watch } from '@sobranie/server';
+import { Backend, send, unwatch, verifyHook, watch } from '@sobranie/server';
 import { endAfterTests, temporaryFolder } from '../support/janitor.ts';
 import { patient } from '../support/patience.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -104,4 +105,29 @@ test('the SQL watches, publishes with the transaction, and ends a watch', async 
   } finally {
     await sql.end({ timeout: 1 });
   }
+});
+
+test('events of the hooks are read only as the server signs them', async () => {
+  const at = (seconds: number) => String(Math.floor(Date.now() / 1_000) + seconds);
+  const events = [{ id: '1', event: 'user.online', user: 'ünï', at: 1_764_000_000_000 }] as const;
+  const body = JSON.stringify({ events });
+  const signed = (timestamp: string, text = body, key = secret) => {
+    const signature = createHmac('sha256', key).update(`${timestamp}.${text}`).digest('hex');
+    return { 'x-sobranie-timestamp': timestamp, 'x-sobranie-signature': `sha256=${signature}` };
+  };
+  const read = (headers: Record<string, string>) =>
+    verifyHook(new Request('http://backend/hooks', { method: 'POST', body, headers }), { secret });
+  expect(await read(signed(at(0)))).toEqual([...events]);
+  expect(await read(signed(at(-290)))).toEqual([...events]);
+  const forged = [
+    {},
+    signed(at(-400)),
+    signed(at(400)),
+    signed(at(0), '{}'),
+    signed(at(0), body, 'another'),
+    signed('now'),
+    { ...signed(at(0)), 'x-sobranie-timestamp': at(-5) },
+    { ...signed(at(0)), 'x-sobranie-signature': 'sha256=' },
+  ];
+  for (const headers of forged) expect(await read(headers as Record<string, string>)).toBeUndefined();
 });

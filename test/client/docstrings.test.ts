@@ -37,6 +37,7 @@ const files = [
   'packages/tanstack-db/src/index.ts',
   'packages/server/src/backend.ts',
   'packages/server/src/errors.ts',
+  'packages/server/src/hook.ts',
   'packages/server/src/sql.ts',
   'packages/server/src/token.ts',
   'src/guest/realtime.ts',
@@ -92,7 +93,7 @@ import { createCollection } from '@tanstack/db';
 import { Elysia } from 'elysia';
 import { realtime, type Realtime } from '@sobranie/server/elysia';
 import { startTestServer, type TestServer } from '@sobranie/server/testing';
-import { Backend, BackendError, send, signToken, unwatch, watch, type Query } from '@sobranie/server';
+import { Backend, BackendError, send, signToken, unwatch, verifyHook, watch, type Query } from '@sobranie/server';
 interface Post { title: string }
 interface Message { text: string }
 interface Order { id: number; status: string }
@@ -105,6 +106,7 @@ declare const JWT_SECRET: string;
 declare const knownApp: { decorator: { realtime: Realtime } };
 declare const apiKey: string;
 declare const secret: string;
+declare const request: Request;
 declare const connection: string;
 declare const later: Order[];
 declare const database: { query(query: Query): Promise<unknown> };

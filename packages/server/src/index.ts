@@ -19,6 +19,8 @@ export type {
 } from './backend.ts';
 export type { CallOptions, Fetch } from './calls.ts';
 export { BackendError } from './errors.ts';
+export { verifyHook } from './hook.ts';
+export type { HookEvent, HookOptions } from './hook.ts';
 export { send, unwatch, watch } from './sql.ts';
 export type { Query, WatchOptions } from './sql.ts';
 export { signToken } from './token.ts';
