@@ -35,6 +35,12 @@ export interface NatsConnectionEvents {
   failed(error: unknown): void;
 }
 
+interface StreamFacts {
+  readonly created: string;
+  readonly perChannel: number;
+  readonly copies: number;
+}
+
 /** Longer than the slowest answer of a server that is well. */
 export const answerTimeoutMs = 1_000;
 const beatEveryMs = 2_000;
@@ -49,6 +55,7 @@ export class NatsClient {
   readonly #options: NatsConnectionOptions;
   readonly #events: NatsConnectionEvents;
   #epoch = '';
+  #isSingle = false;
   #perChannel = perChannelMin;
   #isConnected = true;
   #streamAnswers = false;
@@ -105,6 +112,11 @@ export class NatsClient {
 
   get up(): boolean {
     return this.#isConnected && this.#streamAnswers && !this.#closed;
+  }
+
+  /** The log has one copy: whoever is asked directly has all of it. */
+  get isSingle(): boolean {
+    return this.#isSingle;
   }
 
   /** Names the log: of the stream that is there. */
@@ -211,10 +223,11 @@ export class NatsClient {
       num_replicas: replicas,
     });
     this.#perChannel = Math.max(this.#perChannel, log.perChannel);
+    this.#isSingle = log.copies === 1;
     this.#epoch = Bun.hash(log.created).toString(36);
   }
 
-  async #ensure(name: string, config: Partial<StreamConfig>): Promise<{ created: string; perChannel: number }> {
+  async #ensure(name: string, config: Partial<StreamConfig>): Promise<StreamFacts> {
     const { streams } = this.manager;
     let info = await streams.info(name).catch((error: unknown) => {
       if (error instanceof JetStreamApiError && error.code === streamNotFound) return undefined;
@@ -233,7 +246,8 @@ export class NatsClient {
         duplicate_window: duplicates,
       });
     }
-    return { created: String(info.created), perChannel: info.config.max_msgs_per_subject };
+    const { max_msgs_per_subject: perChannel, num_replicas: copies } = info.config;
+    return { created: String(info.created), perChannel, copies };
   }
 }
 

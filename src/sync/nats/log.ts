@@ -181,7 +181,9 @@ export class NatsLog {
   async #stored(query: { last_by_subj: string } | { seq: number; next_by_subj: string }): Promise<Entry | undefined> {
     const { client, names } = this.#options;
     if (!client.up) throw new RealtimeError('unavailable');
-    const found = await client.manager.streams.getMessage(names.logStream, query);
+    // The leader answers all that the stream's API is asked, in one queue, which a crowd of subscribers would fill.
+    const { direct, streams } = client.manager;
+    const found = await (client.isSingle ? direct : streams).getMessage(names.logStream, query);
     return found === null ? undefined : entryOf(found);
   }
 
