@@ -37,6 +37,7 @@ export const log = realtime.table(
       .notNull()
       .default(sql`floor(extract(epoch FROM clock_timestamp()) * 1000)`),
     signature: text('signature'),
+    layer: text('layer'),
   },
   (table) => [check('log_single', sql`${table.single}`)],
 );

@@ -15,6 +15,8 @@ CREATE TABLE realtime.log (
   generation bigint DEFAULT floor(extract(epoch FROM clock_timestamp()) * 1000) NOT NULL,
   -- The incarnation of the database that vouches for what was told, see realtime.vouch; NULL before the first.
   signature text,
+  -- The sync layer of the relay that leads, or led at last.
+  layer text,
   CONSTRAINT log_single CHECK (single)
 );
 --> statement-breakpoint

@@ -72,10 +72,31 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- A relay with this sync layer leads from now on. Whoever reads another layer hears nothing any more: after a change the log
+-- is renewed, which tells everybody.
+CREATE FUNCTION realtime.lead(layer text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  former text;
+BEGIN
+  PERFORM realtime.vouch();
+  SELECT l.layer INTO former FROM realtime.log l FOR UPDATE;
+  IF former = lead.layer THEN
+    RETURN;
+  ELSIF former IS NOT NULL THEN
+    PERFORM realtime.renew();
+  END IF;
+  UPDATE realtime.log l SET layer = lead.layer,
+    signature = realtime.signature(pg_current_xact_id()::text::bigint & 4294967295);
+END;
+$$;
+--> statement-breakpoint
 -- What a node looks at every few seconds. It names the epoch that it knew and how far the database had written then: a
 -- database that has written less was set back, as by a snapshot of its disk.
 CREATE FUNCTION realtime.look(
-  known_epoch text, known_place pg_lsn, OUT epoch text, OUT generation bigint, OUT place pg_lsn, OUT source text
+  known_epoch text, known_place pg_lsn, OUT epoch text, OUT generation bigint, OUT place pg_lsn, OUT layer text
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -92,7 +113,7 @@ BEGIN
       PERFORM realtime.renew();
     END IF;
   END IF;
-  SELECT l.epoch, l.generation, l.source INTO epoch, generation, source FROM realtime.log l;
+  SELECT l.epoch, l.generation, l.layer INTO epoch, generation, layer FROM realtime.log l;
 END;
 $$;
 --> statement-breakpoint

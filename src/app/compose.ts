@@ -20,8 +20,9 @@ import { startAccess } from './access.ts';
 import { createTransports, transportKinds } from './transports.ts';
 import type { TopicPublisher } from '../transports/websocket.ts';
 import { Broadcast } from '../nodes/broadcast.ts';
+import { HealthFault } from './causes.ts';
 import { CloseStack } from './close-stack.ts';
-import { Lineage } from '../database/lineage.ts';
+import { Lineage, type Seen } from '../database/lineage.ts';
 import { nowhere, openDatabase, readWatches, type NodeDatabase } from './database.ts';
 import { openEngine, watched, type Engine } from './engine.ts';
 import { engines as allEngines } from './engines.ts';
@@ -178,8 +179,12 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
 
   await adapter.start(hub);
   closing.add('sync layer', () => adapter.close());
-  health.add('sync', (timeoutMs) => adapter.probe(timeoutMs));
   let lineage: Lineage | undefined;
+  const layer = engine.layer ?? (() => Promise.resolve(adapter.name));
+  health.add('sync', async (timeoutMs) => {
+    await adapter.probe(timeoutMs);
+    checkLayer(lineage?.seen, await layer());
+  });
   if (database !== undefined) {
     lineage = new Lineage({
       sql: database.sql,
@@ -214,6 +219,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     database,
     engine,
     lineage,
+    layer,
     rules,
     hub,
     metrics,
@@ -355,4 +361,10 @@ function listen(app: Elysia, port: number): NonNullable<Elysia['server']> {
   }
   if (app.server === null) throw new Error('the HTTP server did not start');
   return app.server;
+}
+
+/** Changes that go to another layer are heard by nobody here. */
+function checkLayer(seen: Seen | undefined, own: string): void {
+  if (seen?.layer === undefined || seen.layer === null || seen.layer === own) return;
+  throw new HealthFault('table changes are relayed to another sync layer than that of this node');
 }

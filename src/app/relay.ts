@@ -3,7 +3,7 @@
 import type { DestinationPorts } from '../changes/destination.ts';
 import type { LogState } from '../changes/log-trimmer.ts';
 import type { CaptureFault } from '../changes/housekeeping.ts';
-import { Relay, type RelayObserver } from '../changes/relay.ts';
+import { Relay, type RelayHealth, type RelayObserver } from '../changes/relay.ts';
 import type { Lineage } from '../database/lineage.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics, MetricSources } from '../metrics/metrics.ts';
@@ -13,6 +13,7 @@ import type { OpenEngine } from '../sync/engine.ts';
 import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
+import { HealthFault, plainCause } from './causes.ts';
 import type { Health } from './health.ts';
 import type { Logger } from './logger.ts';
 
@@ -20,6 +21,8 @@ export interface RelayParts {
   readonly settings: Settings;
   readonly database: NodeDatabase | undefined;
   readonly engine: OpenEngine;
+  /** Names the sync layer of this node. */
+  readonly layer: () => Promise<string>;
   readonly lineage: Lineage | undefined;
   readonly rules: Rules;
   readonly hub: Hub;
@@ -77,10 +80,12 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     applicationName: database.applicationName,
     destination: engine.destination(ports),
     observer,
+    layer: await parts.layer(),
     beforeLead: async () => parts.lineage?.look(),
     clock: parts.clock,
   });
   await relay.start();
+  parts.health.add('relay', async () => checkRelay(relay.health()));
   closing.add('relay', () => relay.close());
   return {
     // A look that was under way when this node ceased to lead may answer late.
@@ -91,4 +96,12 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     relayLeader: () => relay.health().leader,
     captureFaults: () => (relay.health().leader ? faults : []),
   };
+}
+
+/** Throws when it does not work. A relay that stands by works as long as it is connected. */
+function checkRelay({ up, fault, parksAll }: RelayHealth): void {
+  if (fault !== undefined)
+    throw new HealthFault(plainCause(fault) ?? 'the relay of table changes fails: the log says why', { cause: fault });
+  if (!up) throw new HealthFault('the relay of table changes is not connected');
+  if (parksAll) throw new HealthFault('no table change can be carried: all are parked');
 }

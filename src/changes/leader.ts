@@ -16,6 +16,7 @@
 import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
 import type { Bell } from './bell.ts';
+import { literal } from '../database/connect.ts';
 import { dataFault } from '../database/data-fault.ts';
 import { waitsBeyond, type Destination, type OutboxState } from './destination.ts';
 import { Suspect } from './suspect.ts';
@@ -30,6 +31,10 @@ export interface LeaderOptions {
   readonly bell: Bell;
   readonly clock: Clock;
   readonly safetyMs: number;
+  /** Names the sync layer that it carries to; others then know whether it is theirs. */
+  readonly layer?: string | undefined;
+  /** A read went well, whatever it found. */
+  readonly passed?: () => void;
   /** A batch was handed over. */
   readonly moved: (rows: number, dropped: number, seconds: number) => void;
   /** Rows could not be carried, and are parked. */
@@ -79,7 +84,8 @@ export class Leader {
   async lead(): Promise<void> {
     const { session, closing, destination } = this.#options;
     // Before anything is told in the name of the log.
-    await session.query('select realtime.vouch()');
+    const { layer } = this.#options;
+    await session.query(layer === undefined ? 'select realtime.vouch()' : `select realtime.lead(${literal(layer)})`);
     destination.begun((await session.query(destination.begin())).at(-1) ?? []);
     const answers = await session.query('select realtime.adopt(); select realtime.writers_notify() as notify');
     this.#writersNotify = answers.at(-1)?.[0]?.['notify'] === true;
@@ -132,6 +138,7 @@ export class Leader {
 
     const batch = await destination.take(answers.at(-1) ?? []);
     this.#state = batch.state;
+    this.#options.passed?.();
     if (batch.parked !== undefined && batch.parked > 0) this.#options.parked(batch.parked);
     const elapsed = clock.monotonic() - startedAt;
     if (sweep || from === undefined) {

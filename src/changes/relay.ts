@@ -37,6 +37,8 @@ export interface RelayOptions {
   readonly observer: RelayObserver;
   /** Called each time before it leads; if it rejects, the relay starts over. */
   readonly beforeLead?: () => Promise<unknown>;
+  /** Names the sync layer. */
+  readonly layer?: string | undefined;
   readonly clock?: Clock;
   /** Longest sleep without looking. Default: 1,000. */
   readonly safetyMs?: number;
@@ -50,7 +52,25 @@ export interface RelayHealth {
   /** Connected: leading, or standing by while another relay leads. */
   readonly up: boolean;
   readonly leader: boolean;
+  /** What it fails with, again and again; undefined while it works. */
+  readonly fault: unknown;
+  /** All that it was to carry lately is parked. */
+  readonly parksAll: boolean;
 }
+
+/** A relay of another sync layer leads in this database: nothing would ever be heard here. */
+export class OtherLayer extends Error {
+  constructor(own: string, other: string) {
+    super(`another cluster relays the changes of this database, to ${other}, while this server's sync layer is ${own}`);
+    this.name = 'OtherLayer';
+  }
+}
+
+/** Changes are counted over so long for whether all of them are parked. */
+const parkedWindowMs = 30_000;
+const parkedMin = 10;
+/** A relay of another layer may be about to end. */
+const otherLayerMs = 10_000;
 
 // Each statement has to see what was committed before it, whatever the role or the database has as its default.
 // What is told must not be lost by a crash, and nothing may end a statement or its session early.
@@ -82,6 +102,8 @@ export class Relay {
   #closing = false;
   #leader = false;
   #failures = 0;
+  #fault: unknown;
+  #carried = { rows: 0, parked: 0, since: 0 };
 
   constructor(options: RelayOptions) {
     this.#options = options;
@@ -92,11 +114,16 @@ export class Relay {
   async start(): Promise<void> {
     if (this.#running !== undefined) throw new Error('the relay was started before');
     this.#session = await this.#open();
+    await this.#refuseOtherLayer(this.#session);
     this.#running = this.#run();
   }
 
   health(): RelayHealth {
-    return { up: this.#session !== undefined && !this.#session.closed, leader: this.#leader };
+    const up = this.#session !== undefined && !this.#session.closed;
+    const { rows, parked } = this.#carried;
+    // Each parked row was moved once more, as a gap.
+    const parksAll = this.#leader && parked >= parkedMin && rows <= parked;
+    return { up, leader: this.#leader, fault: this.#fault, parksAll };
   }
 
   /** Ends after the batch under way, within five seconds. Idempotent, never rejects. */
@@ -131,6 +158,33 @@ export class Relay {
     }
   }
 
+  #count(rows: number, parked: number): void {
+    const now = this.#clock.monotonic();
+    if (now - this.#carried.since > parkedWindowMs) this.#carried = { rows: 0, parked: 0, since: now };
+    this.#carried.rows += rows;
+    this.#carried.parked += parked;
+  }
+
+  /** Throws `OtherLayer` when a relay of another layer leads, and goes on to. */
+  async #refuseOtherLayer(session: DirectSession): Promise<void> {
+    const { layer } = this.#options;
+    if (layer === undefined) return;
+    const until = this.#clock.monotonic() + otherLayerMs;
+    for (;;) {
+      const [rows] = await session.query(`
+        select l.layer from realtime.log l where exists (
+          select from pg_locks k where k.locktype = 'advisory' and k.granted and k.classid = 1937006946 and k.objid = 2
+            and k.database = (select d.oid from pg_database d where d.datname = current_database()))`);
+      const other = rows?.[0]?.['layer'];
+      if (typeof other !== 'string' || other === layer) return;
+      if (this.#clock.monotonic() > until) {
+        await session.close();
+        throw new OtherLayer(layer, other);
+      }
+      await this.#bell.wait(500);
+    }
+  }
+
   async #run(): Promise<void> {
     while (!this.#closing) {
       try {
@@ -139,6 +193,7 @@ export class Relay {
         await this.#serve(session);
       } catch (error) {
         this.#failures++;
+        this.#fault = error;
         if (!this.#closing) {
           this.#options.observer.error(error);
           this.#options.destination.interrupted();
@@ -159,6 +214,7 @@ export class Relay {
       if (this.#closing) return;
       if (rows?.[0]?.['held'] === true) break;
       this.#failures = 0;
+      this.#fault = undefined;
       // Spread, so that the nodes of a cluster do not all try in the same instant.
       await this.#bell.wait(standbyMs * (0.5 + this.#clock.random() / 2));
       if (this.#closing) return;
@@ -176,7 +232,12 @@ export class Relay {
       clock: this.#clock,
       safetyMs,
       moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
-      parked: (rows, error) => observer.parked(rows, error),
+      layer: this.#options.layer,
+      passed: () => (this.#fault = undefined),
+      parked: (rows, error) => {
+        this.#count(0, rows);
+        observer.parked(rows, error);
+      },
       closing: () => this.#closing,
     });
     const overlooked = (): void => leader.readAll();
@@ -195,6 +256,7 @@ export class Relay {
 
   #moved(rows: number, dropped: number, seconds: number): void {
     this.#failures = 0;
+    this.#count(rows, 0);
     this.#options.observer.batch(rows, dropped, seconds);
   }
 }

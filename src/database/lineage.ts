@@ -14,12 +14,13 @@ export interface LineageOptions {
   readonly failed: (error: unknown) => void;
 }
 
-interface Seen {
+export interface Seen {
   readonly epoch: string;
   readonly generation: number;
   /** How far the database had written. */
   readonly place: string;
-  readonly source: string;
+  /** Of the relay that leads, or led at last; null before the first. */
+  readonly layer: string | null;
 }
 
 const everyMs = 2_000;
@@ -42,9 +43,14 @@ export class Lineage {
   }
 
   /** Rejects with the driver's errors: the schema is gone, it is a standby, it cannot be reached. */
-  look(): Promise<unknown> {
+  look(): Promise<Seen> {
     this.#looking ??= this.#look().finally(() => (this.#looking = undefined));
     return this.#looking;
+  }
+
+  /** What the last look saw. */
+  get seen(): Seen | undefined {
+    return this.#seen;
   }
 
   close(): void {
@@ -55,7 +61,7 @@ export class Lineage {
     const { sql, changed } = this.#options;
     const before = this.#seen;
     const [seen] = await sql<Seen[]>`
-      SELECT epoch, generation, place::text AS place, source
+      SELECT epoch, generation, place::text AS place, layer
       FROM realtime.look(${before?.epoch ?? null}, ${before?.place ?? null}::text::pg_lsn)`;
     if (seen === undefined) throw new Error('the table realtime.log is empty');
     this.#seen = seen;

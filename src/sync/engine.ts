@@ -50,6 +50,11 @@ export interface OpenEngine {
   /** Where the relay of this node takes its batches. Called at most once, after the adapter was started. */
   readonly destination: (ports: DestinationPorts) => Destination;
   /**
+   * Names the layer that it has, as no other: nodes of another name hear nothing of this one. Default: the adapter's
+   * name.
+   */
+  readonly layer?: () => Promise<string>;
+  /**
    * The log of the node's database has this generation; called at the start, and with each later one. What was carried
    * from an earlier one cannot be vouched for: everybody who holds a position has to get a gap.
    */

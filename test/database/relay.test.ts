@@ -112,7 +112,7 @@ describe('into the log', () => {
       held[taken - 1]!();
     }
     await until(async () => (await sql`select 1 from realtime.outbox`).length === 0);
-    expect(relay.relay.health()).toEqual({ up: true, leader: true });
+    expect(relay.relay.health()).toMatchObject({ up: true, leader: true });
   });
 
   test('a reader that fails gets the next batch all the same', async () => {
@@ -160,7 +160,7 @@ describe('two relays', () => {
   test('one leads, the other stands by and takes over', async () => {
     const [first, second] = [await relaying(), await relaying()];
     await until(() => first.relay.health().leader);
-    expect(second.relay.health()).toEqual({ up: true, leader: false });
+    expect(second.relay.health()).toMatchObject({ up: true, leader: false });
     await sql`insert into item values (1)`;
     await until(() => first.rows.length === 1);
     await first.relay.close();

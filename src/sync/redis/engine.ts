@@ -4,6 +4,7 @@
 import { IntoAdapter } from '../../changes/into-adapter.ts';
 import { openRedis } from '../../redis/client.ts';
 import { redisTarget } from '../../redis/target.ts';
+import { randomId } from '../../time/clock.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { RedisAdapter } from './adapter.ts';
@@ -36,6 +37,7 @@ export async function openRedisEngine({ url, tlsCa, prefix }: RedisSettings, par
     waiting: (error) => log.warn({ err: error }, 'waiting for Redis'),
     clock,
   });
+  let name = randomId(clock, 8);
   closing.add('Redis client', () => client.disconnect());
   return {
     adapter,
@@ -43,6 +45,13 @@ export async function openRedisEngine({ url, tlsCa, prefix }: RedisSettings, par
     limits: redisLimits(client, prefix),
     presence: new RedisPresence({ client, adapter, prefix }),
     destination: (ports) => new IntoAdapter(ports),
+    layer: async () => {
+      // Kept in Redis, since one Redis may have many addresses.
+      const key = `${prefix}:layer`;
+      await client.set(key, name, 'NX');
+      name = (await client.get(key)) ?? name;
+      return `redis ${prefix} ${name}`;
+    },
     follow: (generation) => adapter.follow(generation),
   };
 }
