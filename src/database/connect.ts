@@ -44,7 +44,7 @@ export function connect(url: string, options: ConnectOptions): Database {
     // takes queries for a quarter of an hour before the system gives it up.
     answer_timeout: options.answerSeconds ?? 10,
   };
-  return postgres(url, settings);
+  return postgres(driverUrl(url), settings);
 }
 
 /** Seconds before the next try; the driver counts from 0. */
@@ -75,7 +75,19 @@ export function connectSession(url: string, options: SessionOptions): Database {
     // about the health of the session that is to be woken.
     onnotify: options.onNotification,
   };
-  return postgres(url, settings);
+  return postgres(driverUrl(url), settings);
+}
+
+/** Parameters of other clients, such as Prisma. The driver would send them to the database, which refuses them. */
+const foreign =
+  /^(?:schema|connection_limit|pool_timeout|pgbouncer|socket_timeout|statement_cache_size|channel_binding|gssencmode)=/;
+
+/** The URL without what is meant for other clients. Several hosts make it no `URL`, so it is read as text. */
+export function driverUrl(url: string): string {
+  const [address = '', query] = url.split('?', 2);
+  if (query === undefined) return url;
+  const kept = query.split('&').filter((parameter) => !foreign.test(parameter));
+  return kept.length === 0 ? address : `${address}?${kept.join('&')}`;
 }
 
 const connectSeconds = 5;
