@@ -13,6 +13,7 @@ import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { boundPage } from '../bound-page.ts';
 import { answerTimeoutMs } from './connection.ts';
+import { Gate } from './gate.ts';
 import { getLarge, headerBytesMax, putLarge, type LargeDataOptions } from './large-data.ts';
 import { countIn, entryHeaders, lengthOf, readEntry, type Entry } from './message.ts';
 
@@ -28,11 +29,13 @@ type Wanted = (entry: Entry) => boolean;
 
 /** Another publication with the same key is being stored. */
 const keyUnderWay = 10_158;
+const readsAtOnce = 256;
 const firstPiece = 32;
 const pieceMax = 512;
 
 export class NatsLog {
   readonly #options: LargeDataOptions;
+  readonly #reads = new Gate(readsAtOnce);
 
   constructor(options: LargeDataOptions) {
     this.#options = options;
@@ -183,7 +186,7 @@ export class NatsLog {
     if (!client.up) throw new RealtimeError('unavailable');
     // The leader answers all that the stream's API is asked, in one queue, which a crowd of subscribers would fill.
     const { direct, streams } = client.manager;
-    const found = await (client.isSingle ? direct : streams).getMessage(names.logStream, query);
+    const found = await this.#reads.pass(() => (client.isSingle ? direct : streams).getMessage(names.logStream, query));
     return found === null ? undefined : entryOf(found);
   }
 
