@@ -9,6 +9,7 @@ import { until, wait } from '../support/tcp-client.ts';
 import { nowSeconds, secret, tokenOf } from '../support/tokens.ts';
 import { call, describeWire, errorOf, post, samples, type Answer } from './wire.ts';
 import { patient } from '../support/patience.ts';
+import { createDatabase } from '../support/postgres.ts';
 
 patient();
 
@@ -241,8 +242,9 @@ describeWire('Limits', (wire) => {
     async () => {
       const max = 40;
       const server = await wire.start({
-        // Alone, so that its own counts are all there is.
+        // Alone, so that its own counts are all there is: over a database where nobody else relays.
         SYNC: 'memory',
+        DATABASE_URL: (await createDatabase({ migrated: true })).url,
         JWT_SECRET: secret,
         MAX_CONNECTIONS_PER_USER: String(max),
         MAX_CONNECTIONS_PER_ADDRESS: String(2 * max),
