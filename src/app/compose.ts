@@ -110,9 +110,11 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   const health = new Health({ clock, drainingSince: () => shutdown?.startedAt, log });
   const engineLog = watched(log, (error) => health.hint('sync', error));
   const engineParts = { incarnation, database: database ?? nowhere, observer: metrics, clock, log: engineLog, closing };
-  const engine = await openEngine(engines, settings, engineParts).catch((error: unknown) => {
-    throw engineFault(error, settings, engines);
-  });
+  const ofEngine = <Value>(step: Promise<Value>): Promise<Value> =>
+    step.catch((error: unknown) => {
+      throw engineFault(error, settings, engines);
+    });
+  const engine = await ofEngine(openEngine(engines, settings, engineParts));
   const { adapter } = engine;
   const { authenticate, tokens, tickets } = openIdentity({ settings, store: engine.tickets, clock, log, closing });
   const takesTokens = tokens !== undefined;
@@ -177,7 +179,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     presence.attach(fanout);
   }
 
-  await adapter.start(hub);
+  await ofEngine(adapter.start(hub));
   closing.add('sync layer', () => adapter.close());
   let lineage: Lineage | undefined;
   const layer = engine.layer ?? (() => Promise.resolve(adapter.name));
@@ -197,7 +199,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   }
   presence.start();
   closing.add('presence', () => presence.close());
-  nodes = await joinNodes({
+  const joining = joinNodes({
     settings,
     hub,
     sessions,
@@ -213,6 +215,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     log,
     closing,
   });
+  nodes = await ofEngine(joining);
   const { cluster } = nodes;
   const relaySources = await startRelay({
     settings,
