@@ -47,6 +47,8 @@ interface Waiting {
 const heldMax = 10_000;
 /** Before a list is read again that did not fit what was told meanwhile. */
 const pauseMs = 10;
+/** Changes that the store has counted are told within this time. */
+const heldWithinMs = 1_000;
 const retry = { firstMs: 100, maxMs: 2_000 };
 /** 900 listeners are told every 9 ms, 200 every 2 ms, fewer at once: a write to a socket costs some 5 µs. */
 const listenersPerMs = 100;
@@ -174,6 +176,15 @@ export class Roster {
 
   #applyHeld(): void {
     const applied: Told[] = [];
+    const isWhole = this.#applyAll(applied);
+    if (applied.length > 0) this.#ports.changed(this, applied);
+    this.#wakeReached();
+    // There is a hole.
+    if (!isWhole) void this.read();
+  }
+
+  /** Puts what is held into the list, and adds it to `applied`. False when something is missing in between. */
+  #applyAll(applied: Told[]): boolean {
     let isWhole = !this.#heldOverflowed;
     const held = this.#held ?? [];
     this.#held = undefined;
@@ -181,12 +192,8 @@ export class Roster {
       for (const change of told) if (isWhole) isWhole = this.#apply(epoch, change, applied);
     }
     this.#changedAt = this.#ports.clock.monotonic();
-    if (applied.length > 0) {
-      this.#text = undefined;
-      this.#ports.changed(this, applied);
-    }
-    this.#wakeReached();
-    if (!isWhole) void this.read();
+    if (applied.length > 0) this.#text = undefined;
+    return isWhole;
   }
 
   /** False for one that does not follow on the list. */
@@ -227,11 +234,29 @@ export class Roster {
         await clock.sleep(backoffMs(failures++, retry, clock));
         continue;
       }
+      await this.#heldUpTo(snapshot);
       if (this.#state !== 'reading') break;
       if (!this.#readAgain && !this.#heldOverflowed && this.#fits(snapshot)) this.#begin(snapshot);
       else await clock.sleep(pauseMs);
     }
     this.#reading = undefined;
+  }
+
+  /**
+   * A list that was read in steps shows some of the changes meanwhile and not others. It is the exact list once all of them
+   * are applied, so they are waited for; if one was lost, the list will be read again.
+   */
+  async #heldUpTo({ epoch, upTo = 0, version }: Snapshot): Promise<void> {
+    const { clock } = this.#ports;
+    const deadline = clock.monotonic() + heldWithinMs;
+    const isHeld = (): boolean => {
+      const last = this.#held?.at(-1);
+      return upTo <= version || (last?.epoch === epoch && (last.told.at(-1)?.version ?? 0) >= upTo);
+    };
+    while (!isHeld() && this.#state === 'reading' && !this.#readAgain) {
+      if (clock.monotonic() > deadline) this.#readAgain = true;
+      else await clock.sleep(pauseMs);
+    }
   }
 
   /** Whether what is held follows on the snapshot. If not, one of the two is out of date, and the next will tell. */
@@ -252,10 +277,12 @@ export class Roster {
     this.#version = snapshot.version;
     this.#text = undefined;
     this.#state = 'live';
+    // Whoever counts by the list and by what follows it would count twice what the list shows already.
+    const isWhole = this.#applyAll([]);
     this.#ports.read(this, snapshot, this.#isAwaited);
     this.#isAwaited = false;
-    // May find a hole, and then the list is read again.
-    this.#applyHeld();
+    this.#wakeReached();
+    if (!isWhole) void this.read();
   }
 
   // Waiting

@@ -69,6 +69,8 @@ export interface Snapshot {
   /** Empty, with version 0, for a channel without a member. */
   readonly epoch: string;
   readonly version: number;
+  /** Where it was read in several steps: the version at the last one. Members may show changes up to it. */
+  readonly upTo?: number;
   readonly members: readonly StoredMember[];
 }
 

@@ -334,7 +334,9 @@ describe('a node', () => {
     await until(() => b.told.length === 1);
     // As after a database that was set up anew.
     await sql.begin(async (transaction) => {
-      await transaction`truncate realtime.publications, realtime.channels`;
+      // Deleted, not truncated: that would lock out the reads of both nodes, and each could wait for the other.
+      await transaction`delete from realtime.publications`;
+      await transaction`delete from realtime.channels`;
       await transaction`update realtime.log set epoch = realtime.new_epoch(epoch),
         topic = 'realtime_' || replace(gen_random_uuid()::text, '-', '')`;
     });

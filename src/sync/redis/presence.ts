@@ -110,7 +110,8 @@ export class RedisPresence implements PresenceStore {
     const read = (cursor: string) =>
       this.#available(this.#client.presenceRead(this.#key('pv', channel), this.#key('pm', channel), cursor, pageSize));
     const [epoch, version, ...first] = await read('0');
-    for (let [cursor, page] = first; ; [, , cursor, page] = await read(cursor)) {
+    let upTo = version;
+    for (let [cursor, page] = first; ; [, upTo, cursor, page] = await read(cursor)) {
       for (let at = 0; at + 1 < page.length; at += 2) {
         const [node = '', , member = ''] = (page[at + 1] ?? '').split('\n');
         const connection = page[at] ?? '';
@@ -118,7 +119,8 @@ export class RedisPresence implements PresenceStore {
       }
       if (cursor === '0') break;
     }
-    return { epoch, version: Number(version), members: [...members.values()] };
+    const snapshot = { epoch, version: Number(version), members: [...members.values()] };
+    return upTo === version ? snapshot : { ...snapshot, upTo: Number(upTo) };
   }
 
   async positions(channels: readonly string[]): Promise<readonly Position[]> {
