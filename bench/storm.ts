@@ -76,20 +76,24 @@ export async function storm(options: BenchOptions): Promise<void> {
   printBars(outcomes.flatMap((outcome) => barsOf(outcome, outcomes)));
 }
 
+/** Each layer over a database of its own: one that was led by another layer tells everybody a gap. */
 async function overLayers(run: (layer: Layer, start: () => Promise<ServerProcess>) => Promise<void>): Promise<void> {
-  const database = await startDatabase();
-  const redis = await startRedis().catch(async (error: unknown) => {
-    await database.close();
-    throw error;
-  });
+  const over = async (layer: Layer, more: Readonly<Record<string, string>> = {}): Promise<void> => {
+    const database = await startDatabase();
+    try {
+      const settings = { DATABASE_URL: database.url, API_KEY: apiKey, SYNC: layer, ...more };
+      await run(layer, () => startOurs(settings));
+    } finally {
+      await database.close();
+    }
+  };
+  await over('memory', { ROLE: 'ws,sse,api' });
+  await over('postgres');
+  const redis = await startRedis();
   try {
-    const common = { DATABASE_URL: database.url, API_KEY: apiKey };
-    await run('memory', () => startOurs({ ...common, SYNC: 'memory', ROLE: 'ws,sse,api' }));
-    await run('postgres', () => startOurs({ ...common, SYNC: 'postgres' }));
-    await run('redis', () => startOurs({ ...common, SYNC: 'redis', REDIS_URL: redis.url }));
+    await over('redis', { REDIS_URL: redis.url });
   } finally {
     await redis.close();
-    await database.close();
   }
 }
 
