@@ -1,10 +1,8 @@
 // Puts the node together. Each part is closed in the reverse order of its start, also when a later one fails to start.
 
-import { totalmem } from 'node:os';
 import type { Elysia } from 'elysia';
 import packageJson from '../../package.json' with { type: 'json' };
 import { randomId, systemClock, type Clock } from '../time/clock.ts';
-import { BufferBudget } from '../core/buffer-budget.ts';
 import { createCore } from '../core/core.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
@@ -19,16 +17,13 @@ import { ConnectionLog } from '../transports/connection-log.ts';
 import { startAccess } from './access.ts';
 import { createTransports, transportKinds } from './transports.ts';
 import type { TopicPublisher } from '../transports/websocket.ts';
-import { Broadcast } from '../nodes/broadcast.ts';
-import { HealthFault } from './causes.ts';
 import { CloseStack } from './close-stack.ts';
-import { Lineage, type Seen } from '../database/lineage.ts';
 import { nowhere, openDatabase, readWatches, type NodeDatabase } from './database.ts';
 import { openEngine, watched, type Engine } from './engine.ts';
 import { engines as allEngines } from './engines.ts';
 import { openIdentity } from './identity.ts';
-import { ListeningSocket } from './listening-socket.ts';
-import { connectionsWithin, OpenFiles, openFilesReserve } from './open-files.ts';
+import { checkLayer, startLineage } from './lineage.ts';
+import { connectionsWithin, openFilesReserve } from './open-files.ts';
 import { openHooks } from './hooks.ts';
 import { joinNodes } from './join-nodes.ts';
 import { createLimits } from './limits.ts';
@@ -37,13 +32,13 @@ import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
 import { openRulesFile, type RulesSource } from '../settings/rules-file.ts';
 import { createServer, heartbeatInForce } from './server.ts';
-import { SettingsError, type Settings } from '../settings/settings.ts';
+import type { Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
 import { engineFault } from './start-fault.ts';
 import { openSnapshots } from './snapshots.ts';
-import { listeningUrl } from './banner.ts';
+import { openSocket } from './socket.ts';
+import { startTimers } from './timers.ts';
 
-const keptSweepEveryMs = 5_000;
 /** The answer to whoever asked for the drain leaves within this time. */
 const drainDelayMs = 100;
 
@@ -181,22 +176,12 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
 
   await ofEngine(adapter.start(hub));
   closing.add('sync layer', () => adapter.close());
-  let lineage: Lineage | undefined;
   const layer = engine.layer ?? (() => Promise.resolve(adapter.name));
+  const lineage = await startLineage({ database, engine, health, closing });
   health.add('sync', async (timeoutMs) => {
     await adapter.probe(timeoutMs);
     checkLayer(lineage?.seen, await layer());
   });
-  if (database !== undefined) {
-    lineage = new Lineage({
-      sql: database.sql,
-      changed: (generation) => engine.follow?.(generation),
-      failed: (error) => health.hint('database', error),
-    });
-    await lineage.start();
-    closing.add('database watch', () => lineage?.close());
-    health.add('database', async () => lineage?.look());
-  }
   presence.start();
   closing.add('presence', () => presence.close());
   const joining = joinNodes({
@@ -291,27 +276,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     log,
   });
   const listening = host === undefined ? openSocket(app, settings, reserve, log, closing) : undefined;
-  const expiry = setInterval(() => sessions.expire(), 1_000);
-  closing.add('token expiry', () => clearInterval(expiry));
-  const sweep = setInterval(() => hub.sweep(), keptSweepEveryMs);
-  closing.add('kept history', () => clearInterval(sweep));
-  const budget = new BufferBudget({
-    sessions,
-    bytesMax: settings.maxBufferedBytesTotal ?? totalmem() / 4,
-    onCut: (cut) => log.warn(cut, 'slow readers together cost too much memory: the slowest were cut off'),
-  });
-  budget.start();
-  closing.add('buffer budget', () => budget.close());
-  const broadcast = new Broadcast({
-    hub,
-    sessions,
-    failures,
-    clock,
-    nodeId: settings.nodeId,
-    intervalSeconds: settings.broadcastInterval,
-  });
-  broadcast.start();
-  closing.add('broadcast', () => broadcast.close());
+  startTimers({ settings, hub, sessions, failures, clock, log, closing });
 
   return {
     url: listening?.url ?? '',
@@ -328,46 +293,4 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     },
     stopListening: () => listening?.stop(),
   };
-}
-
-function openSocket(
-  app: Elysia,
-  settings: Settings,
-  reserve: ReturnType<typeof openFilesReserve>,
-  log: Logger,
-  closing: CloseStack,
-): { readonly url: string; readonly stop: () => void } {
-  const server = listen(app, settings.port);
-  closing.add('HTTP server', async () => {
-    await server.stop(true);
-  });
-  const openFiles =
-    reserve && new OpenFiles({ reserve, listening: ListeningSocket.find(server.port ?? 0, settings.port), log });
-  openFiles?.start();
-  closing.add('open files', () => openFiles?.close());
-  return {
-    url: listeningUrl(settings, server.port),
-    // Resolves only when the last connection is gone, which the shutdown waits for by itself.
-    stop: () => {
-      openFiles?.close();
-      void server.stop();
-    },
-  };
-}
-
-function listen(app: Elysia, port: number): NonNullable<Elysia['server']> {
-  try {
-    app.listen(port);
-  } catch (error) {
-    if ((error as { code?: unknown }).code !== 'EADDRINUSE') throw error;
-    throw new SettingsError([`PORT: ${port} is taken by another program; set another one`]);
-  }
-  if (app.server === null) throw new Error('the HTTP server did not start');
-  return app.server;
-}
-
-/** Changes that go to another layer are heard by nobody here. */
-function checkLayer(seen: Seen | undefined, own: string): void {
-  if (seen?.layer === undefined || seen.layer === null || seen.layer === own) return;
-  throw new HealthFault('table changes are relayed to another sync layer than that of this node');
 }

@@ -1,0 +1,36 @@
+// Watches whose database this is: one that was failed over or set back has another history, and the sync layer follows it.
+
+import { Lineage, type Seen } from '../database/lineage.ts';
+import { HealthFault } from './causes.ts';
+import type { CloseStack } from './close-stack.ts';
+import type { NodeDatabase } from './database.ts';
+
+import type { OpenEngine } from '../sync/engine.ts';
+import type { Health } from './health.ts';
+
+export interface LineageParts {
+  readonly database: NodeDatabase | undefined;
+  readonly engine: OpenEngine;
+  readonly health: Health;
+  readonly closing: CloseStack;
+}
+
+/** Undefined where the node has no database. */
+export async function startLineage({ database, engine, health, closing }: LineageParts): Promise<Lineage | undefined> {
+  if (database === undefined) return undefined;
+  const lineage = new Lineage({
+    sql: database.sql,
+    changed: (generation) => engine.follow?.(generation),
+    failed: (error) => health.hint('database', error),
+  });
+  await lineage.start();
+  closing.add('database watch', () => lineage.close());
+  health.add('database', async () => lineage.look());
+  return lineage;
+}
+
+/** Changes that go to another layer are heard by nobody here. */
+export function checkLayer(seen: Seen | undefined, own: string): void {
+  if (seen?.layer === undefined || seen.layer === null || seen.layer === own) return;
+  throw new HealthFault('table changes are relayed to another sync layer than that of this node');
+}

@@ -1,0 +1,52 @@
+// The socket on which the node serves: opened last, watched for the files that it may open, and closed first.
+
+import type { Elysia } from 'elysia';
+import { SettingsError, type Settings } from '../settings/settings.ts';
+import { listeningUrl } from './banner.ts';
+import type { CloseStack } from './close-stack.ts';
+import { ListeningSocket } from './listening-socket.ts';
+import type { Logger } from './logger.ts';
+import { OpenFiles, type openFilesReserve } from './open-files.ts';
+
+/** Where the node serves. */
+export interface OpenSocket {
+  readonly url: string;
+  /** No new connection is taken; those that are open stay. */
+  readonly stop: () => void;
+}
+
+export function openSocket(
+  app: Elysia,
+  settings: Settings,
+  reserve: ReturnType<typeof openFilesReserve>,
+  log: Logger,
+  closing: CloseStack,
+): OpenSocket {
+  const server = listen(app, settings.port);
+  closing.add('HTTP server', async () => {
+    await server.stop(true);
+  });
+  const openFiles =
+    reserve && new OpenFiles({ reserve, listening: ListeningSocket.find(server.port ?? 0, settings.port), log });
+  openFiles?.start();
+  closing.add('open files', () => openFiles?.close());
+  return {
+    url: listeningUrl(settings, server.port),
+    // Resolves only when the last connection is gone, which the shutdown waits for by itself.
+    stop: () => {
+      openFiles?.close();
+      void server.stop();
+    },
+  };
+}
+
+function listen(app: Elysia, port: number): NonNullable<Elysia['server']> {
+  try {
+    app.listen(port);
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'EADDRINUSE') throw error;
+    throw new SettingsError([`PORT: ${port} is taken by another program; set another one`]);
+  }
+  if (app.server === null) throw new Error('the HTTP server did not start');
+  return app.server;
+}
