@@ -86,9 +86,9 @@ async function buildGuests(declarations: string): Promise<void> {
       {
         name: 'no documentation',
         setup(build) {
-          build.onResolve({ filter: /^swagger-ui-dist$/ }, ({ path }) => ({ path, namespace: 'absent' }));
+          build.onResolve({ filter: /^swagger-ui-dist\// }, ({ path }) => ({ path, namespace: 'absent' }));
           build.onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
-            contents: 'export const absolutePath = () => "";',
+            contents: 'export default () => "";',
             loader: 'js',
           }));
         },

@@ -5,7 +5,7 @@
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { absolutePath as swaggerFolder } from 'swagger-ui-dist';
+import swaggerFolder from 'swagger-ui-dist/absolute-path.js';
 import { assets as swaggerFiles } from '../src/api/swagger.ts';
 import { findPostgresBinaries } from '../src/embedded/binaries.ts';
 import { clientScriptFile, makeClientScript } from '../src/pages/client-script.ts';

@@ -1,6 +1,6 @@
 // Types of dependencies that ship none.
 
-declare module 'swagger-ui-dist' {
+declare module 'swagger-ui-dist/absolute-path.js' {
   /** The folder that holds the page's assets. */
-  export function absolutePath(): string;
+  export default function absolutePath(): string;
 }
