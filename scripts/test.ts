@@ -4,7 +4,9 @@
 // Without arguments the files run in two passes. Half of their time is waiting, so the first pass runs several files at
 // once. The second runs those that measure delays or memory, one at a time: a neighbour would be measured with them.
 
-import { availableParallelism } from 'node:os';
+import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { installDependencies, installTestPackages } from './install.ts';
 import { runToEnd } from './run-to-end.ts';
 
@@ -22,6 +24,9 @@ const measuring: readonly string[] = [
   'test/wire/slow-readers.test.ts',
 ];
 
+/** Databases, data folders and browsers of three files at a time take about a tenth. */
+const roomInMemory = 8 * 2 ** 30;
+
 const long = process.argv.includes('--long');
 const given = process.argv.slice(2).filter((arg) => arg !== '--long');
 
@@ -37,7 +42,19 @@ function runTests(results: string, args: readonly string[]): Promise<number> {
     `--reporter-outfile=${results}`,
     ...args,
   ];
-  return runToEnd(command, { env: long ? { ...process.env, LONG: '1' } : process.env });
+  return runToEnd(command, { env: long ? { ...environment, LONG: '1' } : environment });
+}
+
+/** Data of a test need no disk. Copying and deleting them was most of what the system did for the tests. */
+function folderInMemory(): string | undefined {
+  const path = '/dev/shm';
+  try {
+    const { bavail, bsize } = statfsSync(path);
+    return bavail * bsize >= roomInMemory ? path : undefined;
+  } catch {
+    // A system without it.
+    return undefined;
+  }
 }
 
 /** Files of the first pass that run at once. With three on two cores these are busy, and no test waits for its turn. */
@@ -48,7 +65,16 @@ function atOnce(): number {
 await installDependencies();
 await installTestPackages();
 
+const inMemory = process.env['TMPDIR'] === undefined ? folderInMemory() : undefined;
+const environment: NodeJS.ProcessEnv = { ...process.env, ...(inMemory !== undefined && { TMPDIR: inMemory }) };
 if (given.length > 0) process.exit(await runTests('test-results.xml', given));
+
+const folder = mkdtempSync(join(inMemory ?? tmpdir(), 'sobranie-test-image-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+const image = join(folder, 'postgres');
+const made = await runToEnd([process.execPath, 'test/support/postgres-image.ts', image], { env: environment });
+if (made !== 0) process.exit(made);
+environment['SOBRANIE_TEST_IMAGE'] = image;
 const ignored = measuring.map((path) => `--path-ignore-patterns=${path}`);
 const first = await runTests('test-results.xml', [`--parallel=${atOnce()}`, ...ignored]);
 // A signal ends the command, not a pass.

@@ -2,6 +2,10 @@
 // the process however that ends; each test has a database of its own in it. Tests that stop or kill PostgreSQL start a
 // cluster of their own by `startCluster`, so that nobody else's connections die with it.
 //
+// Each file of a parallel run counts as a process here. So that not each of them initialises a cluster and migrates a
+// database, the shared one is a copy of the stopped cluster in the folder SOBRANIE_TEST_IMAGE, where there is one. Copies
+// have the system identifier of their image: clusters that a test is to tell apart are never copies.
+//
 // The programs are those that the server embeds, or those in the folder SOBRANIE_TEST_PG_BIN (such as
 // /usr/lib/postgresql/15/bin) to test against another version.
 
@@ -33,6 +37,8 @@ export interface DatabaseOptions {
 
 /** The port, and with it every URL, stays the same over stops, kills and restarts. */
 export interface TestCluster {
+  /** Its data directory. */
+  readonly folder: string;
   readonly port: number;
   /** Of the server process that runs now. */
   readonly pid: number;
@@ -55,7 +61,7 @@ let shared: Promise<TestCluster> | undefined;
 
 /** The cluster that all tests of this process share. */
 export function sharedCluster(): Promise<TestCluster> {
-  return (shared ??= startCluster());
+  return (shared ??= startCluster(process.env['SOBRANIE_TEST_IMAGE']));
 }
 
 /** A fresh database in the shared cluster. */
@@ -127,29 +133,53 @@ export async function startStandby(primary: TestCluster): Promise<Standby> {
   };
 }
 
-/** A cluster for one test alone; `close` it. */
-export async function startCluster(): Promise<TestCluster> {
+/** A cluster for one test alone; `close` it. With the folder of a stopped cluster it is a copy of that one. */
+export async function startCluster(image?: string): Promise<TestCluster> {
   const folder = temporaryFolder('postgres');
   const cluster = join(folder, 'postgres');
-  mkdirSync(cluster);
   const binaries = testBinaries();
+  if (image === undefined) mkdirSync(cluster);
+  else await copyFolder(image, cluster);
   const account = chooseAccount({ cluster, reachable: [folder, binaries.postgres] });
+  if (image === undefined) await initialise(cluster, binaries, account);
+  const start = (port: number): Promise<Postmaster> =>
+    startPostmaster({ binaries, account, cluster, logFile: join(folder, 'postgres.log'), port });
+  const { port, postmaster } = await startAtFreePort(cluster, account, start);
+  if (image === undefined) await asSuperuser(port, 'postgres', (sql) => sql`CREATE ROLE app LOGIN`);
+  return clusterOf(folder, port, postmaster, () => start(port), image === undefined ? undefined : Promise.resolve());
+}
+
+/** Fills the folder with a stopped cluster that has a migrated database to copy. */
+export async function makeImage(path: string): Promise<void> {
+  const cluster = await startCluster();
+  await cluster.createDatabase({ migrated: true });
+  await cluster.stopServer();
+  await copyFolder(cluster.folder, path);
+  await cluster.close();
+}
+
+async function initialise(cluster: string, binaries: PostgresBinaries, account: PostgresAccount): Promise<void> {
   account.own(cluster);
   await runProgram(
     account.command([binaries.initdb, '-D', cluster, '-U', 'postgres', '-E', 'UTF8', '--locale=C', '-Atrust', '-N']),
     { name: 'initdb' },
   );
   appendFileSync(join(cluster, 'postgresql.conf'), "\ninclude 'test.conf'\n");
-  const start = (port: number): Promise<Postmaster> =>
-    startPostmaster({ binaries, account, cluster, logFile: join(folder, 'postgres.log'), port });
-  const { port, postmaster } = await startAtFreePort(cluster, account, start);
-  await asSuperuser(port, 'postgres', (sql) => sql`CREATE ROLE app LOGIN`);
-  return clusterOf(folder, port, postmaster, () => start(port));
 }
 
-function clusterOf(folder: string, port: number, first: Postmaster, start: () => Promise<Postmaster>): TestCluster {
+/** With its owners. */
+async function copyFolder(from: string, to: string): Promise<void> {
+  if ((await Bun.spawn(['cp', '-a', from, to]).exited) !== 0) throw new Error(`${from} could not be copied to ${to}`);
+}
+
+function clusterOf(
+  folder: string,
+  port: number,
+  first: Postmaster,
+  start: () => Promise<Postmaster>,
+  template: Promise<void> | undefined,
+): TestCluster {
   let postmaster: Postmaster | undefined = first;
-  let template: Promise<void> | undefined;
   let created = 0;
   const running = (): Postmaster => {
     if (postmaster === undefined) throw new Error('this PostgreSQL is not running');
@@ -187,6 +217,7 @@ function clusterOf(folder: string, port: number, first: Postmaster, start: () =>
     await removeFolder(folder);
   };
   return {
+    folder: join(folder, 'postgres'),
     port,
     get pid() {
       return running().pid;
@@ -234,6 +265,8 @@ async function startAtFreePort(
       // no test, so nothing is forced to disk.
       fsync: 'off',
       full_page_writes: 'off',
+      // In the data directory, where what a killed PostgreSQL leaves is removed with it.
+      dynamic_shared_memory_type: 'mmap',
       timezone: 'UTC',
     };
     const path = join(cluster, 'test.conf');
