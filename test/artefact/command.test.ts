@@ -50,7 +50,8 @@ test('what is published is tailed, counted and shown at its user', async () => {
   const { url: database } = await createDatabase({ migrated: true });
   const { url } = await start({ SYNC: 'memory', DATABASE_URL: database, JWT_SECRET: secret, ...keys });
   const at = { ...keys, SOBRANIE_URL: url };
-  expect((await sobranie(['health'], { PORT: new URL(url).port })).stdout).toMatch(/^sync +ok .*\n^database +ok /m);
+  const { stdout: health } = await sobranie(['health'], { PORT: new URL(url).port });
+  for (const check of ['sync', 'database', 'relay']) expect(health).toMatch(new RegExp(`^${check} +ok `, 'm'));
   expect((await sobranie(['health', '--json'], at)).lines()).toMatchObject([{ status: 'ok' }]);
   expect(await sobranie(['health', '--url', 'http://localhost:1'])).toMatchObject({ code: 1 });
   const first = await sobranie(['publish', 'news', '{"big": 12345678901234567890}', '--json'], at);
