@@ -81,7 +81,8 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     destination: engine.destination(ports),
     observer,
     layer: await parts.layer(),
-    beforeLead: async () => parts.lineage?.look(),
+    // Or this node would take changes of the new log for some that it has heard.
+    beforeLead: async () => parts.lineage?.followed(),
     clock: parts.clock,
   });
   await relay.start();

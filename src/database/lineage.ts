@@ -8,8 +8,8 @@ import type { Database } from './connect.ts';
 
 export interface LineageOptions {
   readonly sql: Database;
-  /** The generation: at the start, and each later one. */
-  readonly changed: (generation: number) => void;
+  /** The generation: at the start, and each later one. Must not reject. */
+  readonly changed: (generation: number) => void | Promise<void>;
   /** A look by itself failed. */
   readonly failed: (error: unknown) => void;
 }
@@ -29,6 +29,7 @@ export class Lineage {
   readonly #options: LineageOptions;
   #seen: Seen | undefined;
   #looking: Promise<Seen> | undefined;
+  #following: void | Promise<void> = undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: LineageOptions) {
@@ -48,6 +49,12 @@ export class Lineage {
     return this.#looking;
   }
 
+  /** Looks, and resolves when what it saw has been followed. Rejects as `look` does. */
+  async followed(): Promise<void> {
+    await this.look();
+    await this.#following;
+  }
+
   /** What the last look saw. */
   get seen(): Seen | undefined {
     return this.#seen;
@@ -65,7 +72,7 @@ export class Lineage {
       FROM realtime.look(${before?.epoch ?? null}, ${before?.place ?? null}::text::pg_lsn)`;
     if (seen === undefined) throw new Error('the table realtime.log is empty');
     this.#seen = seen;
-    if (seen.generation !== before?.generation) changed(seen.generation);
+    if (seen.generation !== before?.generation) this.#following = changed(seen.generation);
     return seen;
   }
 }

@@ -56,7 +56,8 @@ export interface OpenEngine {
   readonly layer?: () => Promise<string>;
   /**
    * The log of the node's database has this generation; called at the start, and with each later one. What was carried
-   * from an earlier one cannot be vouched for: everybody who holds a position has to get a gap.
+   * from an earlier one cannot be vouched for: everybody who holds a position has to get a gap. What it answers resolves
+   * when that is so on this node; no change is relayed before.
    */
-  readonly follow?: (generation: number) => void;
+  readonly follow?: (generation: number) => void | Promise<void>;
 }

@@ -70,6 +70,10 @@ class Reader {
   get gaps(): number {
     return this.frames.filter(({ type }) => type === 'gap').length;
   }
+  /** For a message: what it has heard, in short. */
+  get story(): string {
+    return this.frames.map(({ type, offset }) => (offset === undefined ? type : `${type} ${offset}`)).join(', ');
+  }
   get position() {
     const { epoch } = this.frames.find(({ type }) => type === 'subscribed')!;
     return { epoch, offset: this.frames.findLast(({ type }) => type === 'message')!['offset'] };
@@ -114,17 +118,33 @@ async function expectGapsAndRows(stage: Stage, node: RunningServer, live: Reader
   const fresh = await stage.start('fresh');
   const last = 209;
   for (const reader of [live, await reads(node, position), await reads(fresh, position)]) {
-    await until(() => reader.gaps > 0, 'it was told of the gap', 30_000);
-    await until(() => reader.rows.includes(last) || reader !== live, 'new rows come', 30_000);
+    await until(
+      () => reader.gaps > 0,
+      () => `a gap, after ${reader.story}`,
+      30_000,
+    );
+    await until(
+      () => reader.rows.includes(last) || reader !== live,
+      () => `new rows, after ${reader.story}`,
+      30_000,
+    );
   }
   const again = await reads(fresh);
   await write(stage.proxy.through(stage.database.url), 300, 302);
-  await until(() => [live, again].every(({ rows }) => rows.includes(302)), 'later rows come', 30_000);
+  for (const reader of [live, again])
+    await until(
+      () => reader.rows.includes(302),
+      () => `later rows, after ${reader.story}`,
+      30_000,
+    );
   // What was told, was told once; nothing that is new is missing.
   const rows = live.rows;
-  expect(rows.filter((id) => id >= 200)).toEqual([...range(200, last), 300, 301, 302]);
+  const written = [...range(200, last), 300, 301, 302];
+  expect(rows.filter((id) => id >= 200)).toEqual(written);
   expect(new Set(rows).size).toBe(rows.length);
-  expect(again.rows).toEqual([300, 301, 302]);
+  // A node that was still behind had some of the others to tell.
+  expect(again.rows.length).toBeGreaterThanOrEqual(3);
+  expect(again.rows).toEqual(written.slice(-again.rows.length));
 }
 
 describe.each(['postgres', 'redis'] as const)('over %s', (layer) => {

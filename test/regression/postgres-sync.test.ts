@@ -200,6 +200,29 @@ describe('The sync layer over PostgreSQL', () => {
 
   // A publisher that was told `unavailable` and did not try again found its publication in the channel all the same:
   // what had waited behind a slow statement was appended once the database answered.
+  // The relay led before its node had followed the promoted database: the first batch was handed to a reader that then
+  // moved past it, and subscribers got a gap for rows that could have been told.
+  test('what has followed another log has told where its channels stand there, and hears what comes then', async () => {
+    const database = await migrated();
+    const node = await startNode(database);
+    await node.adapter.subscribe('a', rule);
+    await publish(node, 'a', '"old"');
+    const admin = client(database.superUrl, 'admin', 1);
+    await admin`SELECT realtime.renew()`;
+    const release = await hold(client(database.superUrl, 'holder', 1), 'realtime.log');
+    let isDone = false;
+    const following = node.adapter.follow().then(() => (isDone = true));
+    await until(async () => (await node.waiting()).length > 0, 'it waits for the log');
+    expect(isDone).toBe(false);
+    await release();
+    await following;
+    const [{ epoch } = { epoch: '' }] = await admin<{ epoch: string }[]>`SELECT epoch FROM realtime.log`;
+    expect(node.heads.at(-1)).toEqual({ channel: 'a', head: { epoch, offset: 1 } });
+    await publish(node, 'a', '"new"');
+    await until(() => told(node).length === 2, 'the new one is heard');
+    expect(node.heard.at(-1)).toMatchObject({ data: '"new"', epoch, offset: 2 });
+  });
+
   test('what was answered `unavailable` while it waited is not appended afterwards', async () => {
     const database = await migrated();
     const sql = client(database.url, 'test');

@@ -81,7 +81,7 @@ export class PostgresAdapter implements SyncAdapter {
   #logEpoch = '';
   #beside: Beside | undefined;
   #connections = 0;
-  #resuming = false;
+  #resuming: Promise<void> | undefined;
   /** The listener reconnected again while this node was catching up. */
   #resumeAgain = false;
   #safety: ReturnType<typeof setInterval> | undefined;
@@ -136,9 +136,9 @@ export class PostgresAdapter implements SyncAdapter {
     this.#reader?.catchUp();
   }
 
-  /** The log may have another epoch. */
-  checkEpoch(): void {
-    void this.#checkLog();
+  /** The log may have another epoch. Resolves when this node has followed it: what is relayed from then on is heard. */
+  async follow(): Promise<void> {
+    if (!(await this.#checkLog())) await this.#resume();
   }
 
   publish(outgoing: Outgoing): Promise<Position | undefined> {
@@ -206,20 +206,21 @@ export class PostgresAdapter implements SyncAdapter {
     observer.up(this.name, true);
     if (this.#connections++ === 0) return;
     observer.reconnected(this.name);
-    this.#resume();
+    void this.#resume();
   }
 
   /** One run at a time. A reconnect during a run repeats it. */
-  #resume(): void {
+  #resume(): Promise<void> {
     this.#resumeAgain = true;
     this.#beside?.interrupted();
-    if (!this.#resuming) void this.#keepResuming();
+    if (this.#events === undefined) return Promise.resolve();
+    this.#resuming ??= this.#keepResuming();
+    return this.#resuming;
   }
 
   /** Repeats until it succeeds: nothing else reports a log that was lost. */
   async #keepResuming(): Promise<void> {
     const { clock } = this.#options;
-    this.#resuming = true;
     let failures = 0;
     while (this.#resumeAgain && this.#events !== undefined) {
       this.#resumeAgain = false;
@@ -232,7 +233,7 @@ export class PostgresAdapter implements SyncAdapter {
         await clock.sleep(backoffMs(failures++, resumeBackoff, clock));
       }
     }
-    this.#resuming = false;
+    this.#resuming = undefined;
   }
 
   /** Reads what was missed, then tells the hub where every channel stands: also those whose rows are trimmed by now. */
@@ -249,14 +250,19 @@ export class PostgresAdapter implements SyncAdapter {
     await this.#tellHeads([...reader.interest]);
   }
 
-  /** Another database may stand behind the same address, although the listener lost no connection. */
-  async #checkLog(): Promise<void> {
+  /**
+   * Another database may stand behind the same address, although the listener lost no connection. False when nobody could
+   * tell.
+   */
+  async #checkLog(): Promise<boolean> {
     try {
       const { epoch } = await inTime(readLogState(this.#options.sql));
       if (epoch === this.#logEpoch) this.#reader?.catchUp();
-      else this.#resume();
+      else await this.#resume();
+      return true;
     } catch (error) {
       this.#failed('the log could not be looked at', error);
+      return false;
     }
   }
 

@@ -41,6 +41,6 @@ export function openPostgres({ incarnation, database, observer, clock, log, clos
     limits,
     presence,
     destination: (ports) => new IntoLog(ports, adapter),
-    follow: () => adapter.checkEpoch(),
+    follow: () => adapter.follow(),
   };
 }
