@@ -175,7 +175,6 @@ function readSubscribe(
   return { type: 'subscribe', id, channels: channels.map((each: unknown) => readListed(id, each, isDeep)) };
 }
 
-/** The error repeats a malformed name, so that the client can tell which of its channels is meant. */
 function readListed(id: CommandId | undefined, value: unknown, isDeep: boolean): ChannelRequest | RefusedCommand {
   if (typeof value !== 'object' || value === null) {
     return refused(
@@ -185,10 +184,7 @@ function readListed(id: CommandId | undefined, value: unknown, isDeep: boolean):
       '"channels" holds something that is no object {channel, since?, presence?, snapshot?}.',
     );
   }
-  const members = value as Record<string, unknown>;
-  const request = readChannelRequest(id, members, isDeep);
-  if (!isRefused(request) || request.channel !== undefined || typeof members.channel !== 'string') return request;
-  return { ...request, channel: members.channel };
+  return readChannelRequest(id, value as Record<string, unknown>, isDeep);
 }
 
 /** Channels to which the server subscribes a connection by itself. */
@@ -206,7 +202,7 @@ function readChannelRequest(
   { channel, since: given, presence, snapshot: rows }: Record<string, unknown>,
   isDeep: boolean,
 ): ChannelRequest | RefusedCommand {
-  if (!isChannelName(channel)) return refused(id, undefined, 'bad_channel');
+  if (!isChannelName(channel)) return badChannel(id, channel);
   const since = given === null ? undefined : given;
   if (!isSince(since)) return refused(id, channel, 'bad_request', sinceShape);
   const snapshot = rows ?? undefined;
@@ -237,7 +233,7 @@ function readChannelCommand(
   text: string,
 ): Command | RefusedCommand {
   const { channel } = frame;
-  if (!isChannelName(channel)) return refused(id, undefined, 'bad_channel');
+  if (!isChannelName(channel)) return badChannel(id, channel);
   if (type === 'unsubscribe') return { type, id, channel };
   if (type === 'presence') return readPresence(id, channel, frame, text);
   if (type === 'publish') return readPublish(id, channel, frame, text);
@@ -315,6 +311,11 @@ export function isConnectionId(id: unknown): id is string {
 
 function isCommandId(id: unknown): id is CommandId {
   return typeof id === 'number' ? Number.isSafeInteger(id) : typeof id === 'string' && id.length <= commandIdLengthMax;
+}
+
+/** The error repeats the name, so that the client can tell which of its channels is meant. */
+function badChannel(id: CommandId | undefined, channel: unknown): RefusedCommand {
+  return refused(id, typeof channel === 'string' ? channel : undefined, 'bad_channel');
 }
 
 function refused(

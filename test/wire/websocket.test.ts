@@ -352,6 +352,7 @@ describeWire('WebSocket', (wire) => {
         expect(await socket.request({ type, channel, data: 1 })).toMatchObject({
           type: 'error',
           code: 'bad_channel',
+          ...(typeof channel === 'string' ? { channel } : {}),
           retryable: false,
         });
       }

@@ -113,6 +113,16 @@ test('of several channels each malformed one brings its own error, with its name
   ]);
 });
 
+// Only one of several channels was named; a client that had sent one alone could not tell which of its channels it was.
+test('a malformed name is repeated by the error, whatever the command', () => {
+  for (const type of ['subscribe', 'unsubscribe', 'publish', 'history', 'presence']) {
+    for (const [channel, told] of [['a b', 'a b'], ['', ''], [5, undefined], [undefined, undefined]]) {
+      const decoded = decode({ type, id: 7, channel, data: 1 });
+      expect(isRefused(decoded) && [decoded.error.code, decoded.id, decoded.channel]).toEqual(['bad_channel', 7, told]);
+    }
+  }
+});
+
 describe('refused', () => {
   const channelText = 'A channel is 1 to 256 characters of A-Z a-z 0-9 _ . : - @ / and %XX';
   const sinceText = '"since" is {epoch: string, offset: whole number from 0}.';
@@ -195,7 +205,7 @@ describe('refused', () => {
 
   test('the reply can be told apart: id and channel come back as far as they are known', () => {
     expect(refusal(decode({ type: 'publish', id: 5, channel: 'a' }))).toMatchObject({ id: 5, channel: 'a' });
-    expect(refusal(decode({ type: 'publish', id: 'p', channel: '?' }))).toMatchObject({ id: 'p', channel: undefined });
+    expect(refusal(decode({ type: 'publish', id: 'p', channel: '?' }))).toMatchObject({ id: 'p', channel: '?' });
     expect(refusal(decode({ type: 'nonsense', id: 5 }))).toMatchObject({ id: 5 });
     expect(refusal(decode({ type: 'ping', id: {} })).id).toBeUndefined();
   });
