@@ -315,10 +315,11 @@ export class Subscribing {
   }
 
   #goLiveOrRecover(connection: Connection, beginning: Beginning): void {
-    const { subscription, channel, recovery, recovered, again, lost, takesRows } = beginning;
-    const { members } = channel;
+    const { subscription, channel, recovery, resumes, recovered, again, lost, takesRows } = beginning;
+    const { members, rule } = channel;
     // What was sent just now may have run over the connection's buffer, which ended it.
     if (connection.closed) return;
+    if (resumes && rule.recoverable && !takesRows) this.#options.observer.recovery(recovered ? 'recovered' : 'gap');
     if (again) {
       // A live subscription cannot go back: lower offsets would follow higher ones.
       if (lost !== undefined) members.gap(subscription, lost, channel.position);
@@ -329,7 +330,6 @@ export class Subscribing {
       members.goLive(subscription);
       return;
     }
-    if (!takesRows) this.#options.observer.recovery(recovered ? 'recovered' : 'gap');
     this.#options.recoveries.begin(connection, { subscription, channel, recovery });
   }
 }

@@ -274,6 +274,13 @@ describeWire('Recovery on an event stream', (wire) => {
       foreign.stream.lastEventId,
     ];
     const query = `channels=${a},${b},${typing}`;
+    const counts = async (): Promise<number[]> =>
+      Promise.all(
+        ['sobranie_messages_lost_total{reason="epoch_changed"}', 'sobranie_recoveries_total{outcome="gap"}'].map((name) =>
+          sample(server, name),
+        ),
+      );
+    const before = await counts();
     for (const cursor of noise) {
       for (const given of [{ query, lastEventId: cursor }, { query: `${query}&since=${encodeURIComponent(cursor)}` }]) {
         const stream = await wire.stream(server, given);
@@ -288,6 +295,8 @@ describeWire('Recovery on an event stream', (wire) => {
         await stream.cut();
       }
     }
+    // Each is counted as a gap, and as a position that was not recovered.
+    expect((await counts()).map((count, index) => count - before[index]!)).toEqual(Array(2).fill(noise.length * 4));
     for (const cursor of ['名', '\u0000', '\ud83d', '\r\nX: y', ' ', 'é'.repeat(500)]) {
       const stream = await wire.stream(server, {
         query: `${query}&since=${encodeURIComponent(cursor.toWellFormed())}`,
