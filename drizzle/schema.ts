@@ -109,6 +109,13 @@ export const channels = realtime.table(
   (table) => [index('channels_history').on(table.historySeconds)],
 );
 
+/** Channels that were forgotten in this epoch of the log, by the hash of their names. */
+export const forgotten = realtime.table('forgotten', {
+  hash: integer('hash').primaryKey(),
+  epoch: text('epoch').notNull(),
+  times: integer('times').notNull(),
+});
+
 /** How far the log was looked through at each age. */
 export const trimming = realtime.table('trimming', {
   age: integer('age').primaryKey(),

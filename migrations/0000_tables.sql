@@ -97,6 +97,15 @@ CREATE TABLE realtime.channels (
 -- For how long rules keep, each once.
 CREATE INDEX channels_history ON realtime.channels USING btree (history_seconds);
 --> statement-breakpoint
+-- Channels that were forgotten, by the hash of their names: one that comes back counts from 1, and must not be taken for
+-- its former self. Of another epoch of the log they mean nothing any more.
+CREATE TABLE realtime.forgotten (
+  hash integer PRIMARY KEY NOT NULL,
+  -- The log's, when it was forgotten.
+  epoch text NOT NULL,
+  times integer NOT NULL
+);
+--> statement-breakpoint
 -- How far the log was looked through for what is past its end, by the age in seconds at which that is done.
 CREATE TABLE realtime.trimming (
   age integer PRIMARY KEY NOT NULL,

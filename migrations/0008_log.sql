@@ -17,6 +17,17 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- The epoch in which a channel without a row of its own stands at 0: that of the log, until one of this name is forgotten.
+-- Each that is forgotten by then moves on alone, and nobody else's position is void.
+CREATE FUNCTION realtime.first_epoch(channel text, log_epoch text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT log_epoch || coalesce((
+    SELECT '-' || f.times FROM realtime.forgotten f WHERE f.hash = hashtext(first_epoch.channel) AND f.epoch = log_epoch
+  ), '')
+$$;
+--> statement-breakpoint
 -- Names this incarnation of the database: the cluster's data, its timeline, the database, the table. A promoted standby
 -- has another timeline. A dump that was restored has other oids, and its row of realtime.log another `xmin`.
 CREATE FUNCTION realtime.signature(log_xmin bigint) RETURNS text
@@ -179,7 +190,8 @@ BEGIN
       WHERE g.size IS NOT NULL AND g.turn <= 1
         AND (g.key IS NULL OR NOT EXISTS (SELECT FROM known k WHERE k.channel = g.channel AND k.key = g.key))
     ), stood AS MATERIALIZED (
-      SELECT f.channel, f.total, f.size, f.seconds, f.watch, c.epoch, c.watches, coalesce(greatest(c."offset", (
+      SELECT f.channel, f.total, f.size, f.seconds, f.watch, c.watches,
+        coalesce(c.epoch, realtime.first_epoch(f.channel, log.epoch)) AS epoch, coalesce(greatest(c."offset", (
           SELECT p."offset" FROM realtime.publications p WHERE p.channel = f.channel ORDER BY p."offset" DESC LIMIT 1
         )), 0) AS head,
         c.history_size IS DISTINCT FROM f.size OR c.history_seconds IS DISTINCT FROM f.seconds
@@ -189,14 +201,14 @@ BEGIN
     ), noted AS (
       -- A channel's first publication, and the rare one that comes under another rule or by another watch.
       INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
-      SELECT s.channel, log.epoch, 0, s.size, s.seconds, now_ms, CASE WHEN s.watch IS NOT NULL THEN ARRAY[s.watch] END
+      SELECT s.channel, s.epoch, 0, s.size, s.seconds, now_ms, CASE WHEN s.watch IS NOT NULL THEN ARRAY[s.watch] END
       FROM stood s WHERE s.is_new
       ON CONFLICT (channel) DO UPDATE SET
         history_size = excluded.history_size, history_seconds = excluded.history_seconds,
         watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
           ELSE coalesce(h.watches, '{}') || excluded.watches END
     ), heads AS MATERIALIZED (
-      SELECT s.channel, coalesce(s.epoch, log.epoch) AS epoch, s.head + s.total AS head FROM stood s
+      SELECT s.channel, s.epoch, s.head + s.total AS head FROM stood s
     ), numbered AS MATERIALIZED (
       SELECT nextval('realtime.publications_seq_seq') AS seq, f.*
       FROM (
@@ -398,11 +410,13 @@ $$;
 --> statement-breakpoint
 -- Forgets channels that have no publication any more and had none for `seconds`; looks at `examine_max` of them after
 -- `after`, in the order of their names, without the fence. Answers how many it forgot, and where to go on; NULL at the end.
+-- The fence is held for as long as it takes to delete `delete_max` of them, which are all that one call forgets.
 --
--- A forgotten channel that comes back counts from 1, and must not be taken for its former self: it begins in the epoch of
--- the log, so that has to be another than the channel's was. It changes with the first channel that needs it, once for all
--- that began before.
-CREATE FUNCTION realtime.forget(seconds bigint, after text, examine_max integer, OUT forgotten bigint, OUT next text)
+-- A forgotten channel that comes back counts from 1 in another epoch, see realtime.first_epoch. Once that keeps more than
+-- `kept_max` rows the log itself gets another epoch, which all begin in that have no row: then none of those is needed.
+CREATE FUNCTION realtime.forget(
+  seconds bigint, after text, examine_max integer, delete_max integer, kept_max integer, OUT forgotten bigint, OUT next text
+)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
@@ -412,25 +426,56 @@ AS $$
 DECLARE
   idle text[];
   used_ms bigint := floor(extract(epoch FROM clock_timestamp()) * 1000) - seconds * 1000;
+  log_epoch text;
 BEGIN
-  SELECT array_agg(x.channel) FILTER (WHERE x.used_at < used_ms AND NOT EXISTS (
-      SELECT FROM realtime.publications p WHERE p.channel = x.channel
-    )), CASE WHEN count(*) = examine_max THEN max(x.channel) END
+  SELECT array_agg(x.channel ORDER BY x.channel) FILTER (WHERE x.is_idle), CASE WHEN count(*) = examine_max THEN max(x.channel) END
   INTO idle, next
   FROM (
-    SELECT c.channel, c.used_at FROM realtime.channels c WHERE c.channel > forget.after ORDER BY c.channel LIMIT examine_max
+    SELECT c.channel, c.used_at < used_ms AND NOT EXISTS (
+      SELECT FROM realtime.publications p WHERE p.channel = c.channel
+    ) AS is_idle
+    FROM realtime.channels c WHERE c.channel > forget.after ORDER BY c.channel LIMIT examine_max
   ) x;
+  IF cardinality(idle) > delete_max THEN
+    idle := idle[1:delete_max];
+    next := idle[delete_max];
+  END IF;
   forgotten := 0;
   IF idle IS NOT NULL THEN
-    PERFORM 1 FROM realtime.log FOR UPDATE;
-    UPDATE realtime.log l SET epoch = realtime.new_epoch(l.epoch),
-      signature = realtime.signature(pg_current_xact_id()::text::bigint & 4294967295)
-    WHERE EXISTS (SELECT FROM realtime.channels c WHERE c.channel = ANY (idle) AND c.epoch = l.epoch);
-    -- Those that got a publication meanwhile stay.
-    DELETE FROM realtime.channels c WHERE c.channel = ANY (idle) AND NOT EXISTS (
-      SELECT FROM realtime.publications p WHERE p.channel = c.channel
-    );
-    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    SELECT l.epoch INTO log_epoch FROM realtime.log l FOR UPDATE;
+    IF pg_stat_get_live_tuples('realtime.forgotten'::regclass) > kept_max THEN
+      UPDATE realtime.log l SET epoch = realtime.new_epoch(l.epoch),
+        signature = realtime.signature(pg_current_xact_id()::text::bigint & 4294967295)
+      RETURNING l.epoch INTO log_epoch;
+    END IF;
+    WITH gone AS (
+      -- Those that got a publication meanwhile stay.
+      DELETE FROM realtime.channels c WHERE c.channel = ANY (idle) AND NOT EXISTS (
+        SELECT FROM realtime.publications p WHERE p.channel = c.channel
+      )
+      RETURNING c.channel, c.epoch
+    ), noted AS (
+      -- One of an earlier epoch begins in another one anyway.
+      INSERT INTO realtime.forgotten AS f (hash, epoch, times)
+      SELECT DISTINCT hashtext(g.channel), log_epoch, 1 FROM gone g
+      WHERE g.epoch = realtime.first_epoch(g.channel, log_epoch)
+      ON CONFLICT (hash) DO UPDATE SET epoch = excluded.epoch,
+        times = CASE WHEN f.epoch = excluded.epoch THEN f.times + 1 ELSE 1 END
+    )
+    SELECT count(*) INTO forgotten FROM gone;
   END IF;
 END;
+$$;
+--> statement-breakpoint
+-- Deletes what is kept of channels that were forgotten in an earlier epoch of the log, `delete_max` at most; answers how many.
+CREATE FUNCTION realtime.forget_forgotten(delete_max integer) RETURNS bigint
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH gone AS (
+    DELETE FROM realtime.forgotten f WHERE f.ctid = ANY (ARRAY(
+      SELECT o.ctid FROM realtime.forgotten o, realtime.log l WHERE o.epoch <> l.epoch LIMIT delete_max
+    )) RETURNING 1
+  )
+  SELECT count(*) FROM gone
 $$;

@@ -15,6 +15,10 @@ const examineMax = 2_000;
 const turnMs = 4_000;
 const forgetEveryMs = 3_600_000;
 const forgetAfterSeconds = 30 * 24 * 3_600;
+/** Channels that are forgotten at once, while all who append wait: a few milliseconds. */
+const forgetMax = 250;
+/** About 80 bytes each. */
+const forgottenKeptMax = 500_000;
 
 export interface LogState {
   /** For how long what should have been looked at has waited for it, in seconds. */
@@ -87,10 +91,14 @@ export class LogTrimmer {
     let after: string | null = '';
     while (after !== null && !signal.aborted) {
       const [rows] = await session.query(
-        `select * from realtime.forget(${forgetAfterSeconds}, ${literal(after)}, ${examineMax})`,
+        `select * from realtime.forget(${forgetAfterSeconds}, ${literal(after)}, ${examineMax}, ${forgetMax}, ${forgottenKeptMax})`,
       );
       const next: unknown = rows?.[0]?.['next'];
       after = typeof next === 'string' ? next : null;
+    }
+    for (let gone = 1; gone > 0 && !signal.aborted;) {
+      const [rows] = await session.query(`select realtime.forget_forgotten(${examineMax})::int as gone`);
+      gone = Number(rows?.[0]?.['gone'] ?? 0);
     }
     await session.query('select realtime.forget_parked()');
     this.#forgotAt = this.#clock.monotonic();

@@ -2,12 +2,14 @@
 
 import { beforeEach, describe, expect, test } from 'bun:test';
 import { database, expectConsecutive, relayed } from './support.ts';
+import type { Database } from '../../src/database/connect.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
+import { readHeads } from '../../src/sync/postgres/queries.ts';
 
 const { sql } = await database();
 
 beforeEach(async () => {
-  await sql`truncate realtime.outbox, realtime.publications, realtime.channels`;
+  await sql`truncate realtime.outbox, realtime.publications, realtime.channels, realtime.forgotten`;
 });
 
 type Appended = LogRow & { fresh: boolean };
@@ -184,28 +186,89 @@ describe('trimming', () => {
 });
 
 describe('forgetting', () => {
-  const forget = async (after = ''): Promise<object> => {
-    const [row] = await sql`select forgotten::int, next from realtime.forget(900, ${after}, 2)`;
+  const forget = async (after = '', { deleteMax = 10, keptMax = 1_000_000 } = {}): Promise<object> => {
+    const [row] = await sql`select forgotten::int, next from realtime.forget(900, ${after}, 2, ${deleteMax}, ${keptMax})`;
     return { ...row };
   };
   const epochNow = async (): Promise<string> => (await sql`select epoch from realtime.log`)[0]!['epoch'] as string;
+  const headsOf = async (...channels: string[]): Promise<Record<string, { epoch: string; offset: number }>> => {
+    const heads = [...(await readHeads(sql as unknown as Database, channels))];
+    return Object.fromEntries(heads.map(([channel, { epoch, offset }]) => [channel, { epoch, offset: Number(offset) }]));
+  };
+  const idle = async (...channels: string[]): Promise<void> => {
+    await sql`update realtime.channels set used_at = used_at - 1000000`;
+    await sql`delete from realtime.publications where channel = any (${channels})`;
+  };
 
   test('a channel that was idle for long counts anew under another epoch; others keep theirs', async () => {
     const [[a], [b]] = [await append([{}]), await append([{ channel: 'b' }])];
     await append([{ channel: 'c' }]);
-    await sql`update realtime.channels set used_at = used_at - 1000000`;
+    await idle();
     // What has history is not idle, however old that is.
     expect(await forget()).toEqual({ forgotten: 0, next: 'b' });
-    await sql`delete from realtime.publications where channel in ('a', 'c')`;
+    await idle('a', 'c');
     expect(await forget()).toEqual({ forgotten: 1, next: 'b' });
-    const epoch = await epochNow();
-    // The epoch of the log is new for all that began before: it changes once.
     expect(await forget('b')).toEqual({ forgotten: 1, next: null });
-    expect(await epochNow()).toBe(epoch);
     const [[again], [kept]] = [await append([{}]), await append([{ channel: 'b' }])];
-    expect(again).toMatchObject({ offset: 1, epoch });
+    expect(again!.offset).toBe(1);
     expect(again!.epoch).not.toBe(a!.epoch);
     expect(kept).toMatchObject({ offset: 2, epoch: b!.epoch });
+  });
+
+  // The log got another epoch with the first that was forgotten: whoever was subscribed to a channel without any
+  // publication was told a gap, where nothing could have been missed.
+  test('neither the log nor a channel that was never published to gets another epoch with it', async () => {
+    const epoch = await epochNow();
+    const before = await headsOf('a', 'never', 'neither');
+    expect(before).toEqual({ a: { epoch, offset: 0 }, never: { epoch, offset: 0 }, neither: { epoch, offset: 0 } });
+    await append([{}]);
+    await idle('a');
+    expect(await forget()).toEqual({ forgotten: 1, next: null });
+    expect(await epochNow()).toBe(epoch);
+    const { a, ...others } = await headsOf('a', 'never', 'neither');
+    expect(others).toEqual({ never: { epoch, offset: 0 }, neither: { epoch, offset: 0 } });
+    expect((await append([{ channel: 'never' }]))[0]).toMatchObject({ offset: 1, epoch });
+    // What was told of it at 0 is what its first publication has.
+    expect(a).toMatchObject({ offset: 0 });
+    expect((await append([{}]))[0]).toMatchObject({ offset: 1, epoch: a!.epoch });
+  });
+
+  test('each time that a channel is forgotten it begins in another epoch, and in each that it had before it is unknown', async () => {
+    const seen = new Set<string>();
+    for (let round = 0; round < 4; round++) {
+      const [row] = await append([{}]);
+      expect(row!.offset).toBe(1);
+      seen.add(row!.epoch);
+      await idle('a');
+      expect(await forget()).toMatchObject({ forgotten: 1 });
+    }
+    expect(seen.size).toBe(4);
+    // After a change of the log's own epoch nothing of it matters.
+    await sql`select realtime.renew()`;
+    const [{ gone }] = (await sql`select realtime.forget_forgotten(10)::int as gone`) as unknown as [{ gone: number }];
+    expect(gone).toBe(1);
+    const [row] = await append([{}]);
+    expect(row).toMatchObject({ offset: 1, epoch: await epochNow() });
+    expect(seen.has(row!.epoch)).toBe(false);
+  });
+
+  test('one call holds the fence for few, and goes on where it stopped', async () => {
+    await append([{ channel: 'a' }, { channel: 'b' }]);
+    await idle('a', 'b');
+    expect(await forget('', { deleteMax: 1 })).toEqual({ forgotten: 1, next: 'a' });
+    expect(await forget('a', { deleteMax: 1 })).toEqual({ forgotten: 1, next: null });
+  });
+
+  test('past what may be kept of them the log gets another epoch, and they begin in that', async () => {
+    const [a] = await append([{}]);
+    await idle('a');
+    const epoch = await epochNow();
+    expect(await forget('', { keptMax: -1 })).toEqual({ forgotten: 1, next: null });
+    const now = await epochNow();
+    expect(now).not.toBe(epoch);
+    const [again] = await append([{}]);
+    expect(again).toMatchObject({ offset: 1, epoch: now });
+    expect(again!.epoch).not.toBe(a!.epoch);
   });
 });
 

@@ -73,10 +73,11 @@ export async function readLogState(sql: Database): Promise<LogState> {
   return row;
 }
 
-/** The heads of channels; one that never had a publication stands at 0 of the log's epoch. */
+/** The heads of channels; one that never had a publication stands at 0 of the epoch in which it will begin. */
 export async function readHeads(sql: Database, channels: readonly string[]): Promise<Map<string, Position>> {
   const rows = await sql<{ channel: string; epoch: string; offset: number }[]>`
-    SELECT asked.channel, coalesce(c.epoch, log.epoch) AS epoch, ${headOffset(sql, sql`asked.channel`)} AS "offset"
+    SELECT asked.channel, coalesce(c.epoch, realtime.first_epoch(asked.channel, log.epoch)) AS epoch,
+      ${headOffset(sql, sql`asked.channel`)} AS "offset"
     FROM unnest(${textArray(channels)}::text[]) AS asked (channel)
     CROSS JOIN realtime.log
     LEFT JOIN realtime.channels c ON c.channel = asked.channel`;
@@ -135,7 +136,8 @@ export async function readHistory(
   // One row more than asked tells whether there is more; one statement sees one state of head and log.
   const rows = await sql<(RawRow & { head: number; head_epoch: string; total: number })[]>`
     WITH head AS (
-      SELECT coalesce(c.epoch, log.epoch) AS epoch, ${headOffset(sql, sql`${channel}::text`)} AS "offset"
+      SELECT coalesce(c.epoch, realtime.first_epoch(${channel}::text, log.epoch)) AS epoch,
+        ${headOffset(sql, sql`${channel}::text`)} AS "offset"
       FROM realtime.log LEFT JOIN realtime.channels c ON c.channel = ${channel}
     ),
     page AS (
