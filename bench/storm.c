@@ -4,7 +4,8 @@
 // 1. connect: all at once, as fast as the server accepts them. The lines of --plan are handed out in turn, each
 //    `path TAB hello TAB offset`: what to ask for, what a WebSocket says first, and the first offset that is missing;
 // 2. count: a connection is done with its --expect messages, in ascending offset and each once;
-// 3. report, exit 0, when all are done or after --deadline seconds. Whether the counts are good is for the caller to judge.
+// 3. report, when all are done or after --deadline seconds. Whether the counts are good is for the caller to judge;
+// 4. stay until the standard input ends, then exit 0: that all leave at once is a storm of its own.
 #define _GNU_SOURCE
 #include "load-connection.h"
 
@@ -119,5 +120,7 @@ int main(int argc, char **argv) {
   printf("\"connectSeconds\":%.3f,\"seconds\":%.3f,\"p50Ms\":%.1f,\"p99Ms\":%.1f,\"rssKb\":%ld,\"clientCpuSeconds\":%.2f}\n",
          connectedAt ? (double)(connectedAt - beganAt) / SECOND : 0, (double)(lastDoneAt - beganAt) / SECOND,
          percentileMs(&done, 0.5), percentileMs(&done, 0.99), rss, ownCpuSeconds());
+  fflush(stdout);
+  while (read(STDIN_FILENO, scratch, sizeof scratch) > 0) continue;
   return 0;
 }

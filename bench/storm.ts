@@ -23,6 +23,7 @@ const ratioMax = 2.5;
 const readsPerChannelMax = 2;
 const publishP99MsMax = 100;
 const coldSecondsMax = 4;
+const afterLeavingMs = 500;
 
 type Layer = 'memory' | 'postgres' | 'redis';
 type Transport = 'websocket' | 'events';
@@ -40,6 +41,7 @@ interface Stormed {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly rssKb: number;
+  readonly clientCpuSeconds: number;
 }
 
 interface Outcome extends Stormed, Witnessed {
@@ -47,6 +49,11 @@ interface Outcome extends Stormed, Witnessed {
   readonly transport: Transport;
   readonly channels: number;
   readonly readsPerChannel: number;
+  /** By the server's own timers, as opposed to what a client on the same processors sees of it. */
+  readonly loopP99Ms: number;
+  readonly loopMaxMs: number;
+  /** The slowest publish while all clients leave at once. */
+  readonly leavingMaxMs: number;
 }
 
 export async function storm(options: BenchOptions): Promise<void> {
@@ -62,7 +69,19 @@ export async function storm(options: BenchOptions): Promise<void> {
   });
   printTable(
     `${clients.toLocaleString('en')} clients come back at once, each ${behind} messages behind`,
-    ['', 'channels', 'last, s', 'p50, s', 'reads of the log', 'publish p99, ms', 'node, MiB'],
+    [
+      ...[
+        '',
+        'channels',
+        'last, s',
+        'p50, s',
+        'reads of the log',
+        'publish p99, ms',
+        'max',
+        'node’s loop late p99, ms',
+      ],
+      ...['max', 'publisher’s loop late p99, ms', 'client, cpu s', 'all leave: publish max', 'node, MiB'],
+    ],
     outcomes.map((outcome) => [
       `${outcome.transport === 'events' ? 'event streams' : 'WebSockets'}, ${outcome.layer}`,
       outcome.channels.toLocaleString('en'),
@@ -70,6 +89,12 @@ export async function storm(options: BenchOptions): Promise<void> {
       ratio(outcome.p50Ms / 1_000),
       ratio(outcome.readsPerChannel * outcome.channels),
       outcome.publishP99Ms.toFixed(1),
+      outcome.publishMaxMs.toFixed(0),
+      outcome.loopP99Ms.toFixed(1),
+      outcome.loopMaxMs.toFixed(0),
+      outcome.ownLoopP99Ms.toFixed(1),
+      outcome.clientCpuSeconds,
+      outcome.leavingMaxMs.toFixed(0),
       Math.round(outcome.rssKb / 1_024),
     ]),
   );
@@ -120,12 +145,26 @@ async function stormOnce({ layer, transport, channels, clients, start }: StormPl
     const lines = names.map((name, index) => lineOf(transport, name, positions[index] ?? { epoch: '', offset: 0 }));
     const witness = new StormWitness(server);
     await witness.start(`victim:${run}`);
-    const before = await logReads(server);
-    const stormed = await runStorm(server, transport, lines, clients);
-    const reads = (await logReads(server)) - before;
-    const witnessed = await witness.stop();
+    const before = await seenBy(server);
+    const { stormed, leave } = await runStorm(server, transport, lines, clients);
+    const witnessed = witness.look();
+    const { logReads, loopP99Ms, loopMaxMs } = await seenBy(server);
+    await leave();
+    await Bun.sleep(afterLeavingMs);
+    const { publishMaxMs: leavingMaxMs } = await witness.stop();
     requireWhole(layer, transport, clients, stormed);
-    return { ...stormed, ...witnessed, layer, transport, channels, readsPerChannel: reads / channels };
+    const readsPerChannel = (logReads - before.logReads) / channels;
+    return {
+      ...stormed,
+      ...witnessed,
+      layer,
+      transport,
+      channels,
+      readsPerChannel,
+      loopP99Ms,
+      loopMaxMs,
+      leavingMaxMs,
+    };
   } finally {
     await server.stop();
   }
@@ -170,7 +209,9 @@ function lineOf(transport: Transport, channel: string, since: Position): string 
 
 async function warmUp(server: ServerProcess, transport: Transport, channel: string): Promise<void> {
   const [first] = await publishBehind(server, [channel]);
-  if (first !== undefined) await runStorm(server, transport, [lineOf(transport, channel, first)], 300);
+  if (first === undefined) return;
+  const { leave } = await runStorm(server, transport, [lineOf(transport, channel, first)], 300);
+  await leave();
 }
 
 async function runStorm(
@@ -178,7 +219,7 @@ async function runStorm(
   transport: Transport,
   lines: readonly string[],
   clients: number,
-): Promise<Stormed> {
+): Promise<{ readonly stormed: Stormed; readonly leave: () => Promise<void> }> {
   const program = await buildLoadClient('storm');
   const plan = join(program, `../plan-${await freePort()}`);
   await Bun.write(plan, lines.map((line) => `${line}\n`).join(''));
@@ -189,16 +230,31 @@ async function runStorm(
         ...[program, ...args.map(String), '--plan', plan, '--deadline', '60'],
         ...(transport === 'events' ? ['--events'] : []),
       ],
-      { stdout: 'pipe', stderr: 'pipe' },
+      { stdin: 'pipe', stdout: 'pipe', stderr: 'pipe' },
     );
     endWithBench(child);
-    const [text, complaint, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-    if (code !== 0) throw new BenchError(`the storm's client ended with ${code}: ${complaint.trim()}`);
-    if (complaint !== '') console.error(complaint.trim());
-    return JSON.parse(text) as Stormed;
+    const complaint = child.stderr.text();
+    const report = await firstLine(child.stdout);
+    if (report === undefined) throw new BenchError(`the storm's client ended: ${(await complaint).trim()}`);
+    const leave = async (): Promise<void> => {
+      await child.stdin.end();
+      await child.exited;
+      if ((await complaint) !== '') console.error((await complaint).trim());
+    };
+    return { stormed: JSON.parse(report) as Stormed, leave };
   } finally {
     await rm(plan, { force: true });
   }
+}
+
+async function firstLine(stream: ReadableStream<Uint8Array>): Promise<string | undefined> {
+  const decoder = new TextDecoder();
+  let text = '';
+  for await (const chunk of stream) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.includes('\n')) return text;
+  }
+  return undefined;
 }
 
 function requireWhole(layer: Layer, transport: Transport, clients: number, stormed: Stormed): void {
@@ -210,10 +266,21 @@ function requireWhole(layer: Layer, transport: Transport, clients: number, storm
   );
 }
 
-async function logReads(server: ServerProcess): Promise<number> {
-  const response = await fetch(`http://127.0.0.1:${server.port}/metrics`);
-  const sample = /^sobranie_history_reads_total\{source="log"\} (\d+)$/m.exec(await response.text());
-  return Number(sample?.[1] ?? Number.NaN);
+/** The node's own figures; how late its loop was counts since the last look. */
+async function seenBy({ port }: ServerProcess): Promise<{ logReads: number; loopP99Ms: number; loopMaxMs: number }> {
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  const value = (name: string, label: string): number => {
+    const sample = new RegExp(`^${name}\\{[^}]*${label}[^}]*\\} (\\S+)$`, 'm').exec(text);
+    return Number(sample?.[1] ?? Number.NaN);
+  };
+  const late = (statistic: string): number => {
+    return value('sobranie_event_loop_lag_seconds', `statistic="${statistic}"`) * 1_000;
+  };
+  return {
+    logReads: value('sobranie_history_reads_total', 'source="log"'),
+    loopP99Ms: late('p99'),
+    loopMaxMs: late('max'),
+  };
 }
 
 function barsOf(outcome: Outcome, all: readonly Outcome[]) {

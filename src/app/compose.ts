@@ -130,7 +130,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   });
   const hooks = openHooks({ settings, database, incarnation, metrics, clock, log, closing });
   const connections = new ConnectionLog({ write: (fields, message) => log.info(fields, message), clock });
-  const { hub, sessions, subscribing, users, failures } = createCore(
+  const { hub, sessions, subscribing, users, failures, slices } = createCore(
     {
       nodeId: settings.nodeId,
       connectionPrefix: incarnation.slice(0, connectionPrefixLength),
@@ -254,6 +254,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     snapshots,
     sessions,
     subscribing,
+    slices,
     failures,
     limits,
     access,

@@ -6,6 +6,7 @@ import type { Failures } from '../core/failures.ts';
 import type { Limits } from '../core/limits.ts';
 import type { Presence } from '../core/presence.ts';
 import type { Sessions } from '../core/sessions.ts';
+import type { Slices } from '../core/slices.ts';
 import type { Subscribing } from '../core/subscribing.ts';
 import type { Clock } from '../time/clock.ts';
 import type { Cluster } from '../core/cluster.ts';
@@ -46,6 +47,7 @@ export interface ServerParts {
   readonly snapshots: Snapshots;
   readonly sessions: Sessions;
   readonly subscribing: Subscribing;
+  readonly slices: Slices;
   readonly failures: Failures;
   readonly limits: Limits;
   readonly access: Access;
@@ -151,6 +153,7 @@ export function createServer(parts: ServerParts): Elysia {
       events: parts.events,
       admission: new Admission({
         sessions,
+        slices: parts.slices,
         limits,
         observer: metrics,
         failures,

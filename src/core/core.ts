@@ -55,6 +55,8 @@ export interface Core {
   readonly subscribing: Subscribing;
   readonly users: Users;
   readonly failures: Failures;
+  /** In which crowds are served, by the number of publications sent. */
+  readonly slices: Slices;
 }
 
 /** What one turn of the event loop takes on of what a crowd asks for, in publications sent: a few milliseconds. */
@@ -111,5 +113,5 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
     ended: ports.ended,
   });
   const users = new Users({ nodeId, sessions, hub, subscribing, observer, failures });
-  return { hub, sessions, subscribing, users, failures };
+  return { hub, sessions, subscribing, users, failures, slices };
 }

@@ -1,12 +1,16 @@
 // Who is let in, for both transports: whether this node has room, whether the address and the user may have one more
 // connection, and who the user is. Answers at once where nobody has to be asked: what a request allocates stays in the
 // memory of idle connections.
+//
+// A crowd is let in by slices, in which it takes its turns with those who recover already. Hundreds of handshakes arrive
+// in one turn of the event loop; all of them at once would keep everybody else waiting for a tenth of a second.
 
 import type { Authenticate, Identity } from '../core/access.ts';
 import type { Failures } from '../core/failures.ts';
 import { noteFailure, refusalError, type Caller, type Limits, type Refusal } from '../core/limits.ts';
 import type { HubObserver } from '../core/observer.ts';
 import type { Sessions } from '../core/sessions.ts';
+import type { Slices } from '../core/slices.ts';
 import { whenKnown, type MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Origins } from '../http/origins.ts';
@@ -15,6 +19,7 @@ import type { RefusalLog } from './refusal-log.ts';
 
 export interface AdmissionOptions {
   readonly sessions: Sessions;
+  readonly slices: Slices;
   readonly limits: Limits;
   readonly observer: HubObserver;
   readonly failures: Failures;
@@ -27,6 +32,9 @@ export interface AdmissionOptions {
   readonly addressOf: ((request: Request) => string | undefined) | undefined;
   readonly refusals: RefusalLog;
 }
+
+/** What it costs to let a connection in, in publications sent. */
+const admissionCost = 50;
 
 /** This node accepts no connection at all; another one might. */
 export class NodeUnavailable extends RealtimeError {}
@@ -52,9 +60,21 @@ export class Admission {
     query: URLSearchParams,
     open: (visitor: Visitor) => MaybePromise<Opened>,
   ): MaybePromise<Opened> {
-    const { limits, addressOf } = this.#options;
+    const { slices, addressOf } = this.#options;
     this.#requireRoomHere();
     const address = addressOf?.(request);
+    const turn = slices.take(admissionCost);
+    const arrive = () => this.#arrive(request, query, address, open);
+    return turn === undefined ? arrive() : turn.then(arrive);
+  }
+
+  #arrive<Opened>(
+    request: Request,
+    query: URLSearchParams,
+    address: string | undefined,
+    open: (visitor: Visitor) => MaybePromise<Opened>,
+  ): MaybePromise<Opened> {
+    const { limits } = this.#options;
     return whenKnown(limits.arrival(address), (refusal) => {
       this.#refuse(refusal);
       return whenKnown(this.#identify(request, query, address), (identity) => this.#enter({ identity, address }, open));

@@ -187,13 +187,16 @@ describe('trimming', () => {
 
 describe('forgetting', () => {
   const forget = async (after = '', { deleteMax = 10, keptMax = 1_000_000 } = {}): Promise<object> => {
-    const [row] = await sql`select forgotten::int, next from realtime.forget(900, ${after}, 2, ${deleteMax}, ${keptMax})`;
+    const [row] =
+      await sql`select forgotten::int, next from realtime.forget(900, ${after}, 2, ${deleteMax}, ${keptMax})`;
     return { ...row };
   };
   const epochNow = async (): Promise<string> => (await sql`select epoch from realtime.log`)[0]!['epoch'] as string;
   const headsOf = async (...channels: string[]): Promise<Record<string, { epoch: string; offset: number }>> => {
     const heads = [...(await readHeads(sql as unknown as Database, channels))];
-    return Object.fromEntries(heads.map(([channel, { epoch, offset }]) => [channel, { epoch, offset: Number(offset) }]));
+    return Object.fromEntries(
+      heads.map(([channel, { epoch, offset }]) => [channel, { epoch, offset: Number(offset) }]),
+    );
   };
   const idle = async (...channels: string[]): Promise<void> => {
     await sql`update realtime.channels set used_at = used_at - 1000000`;

@@ -276,8 +276,8 @@ describeWire('Recovery on an event stream', (wire) => {
     const query = `channels=${a},${b},${typing}`;
     const counts = async (): Promise<number[]> =>
       Promise.all(
-        ['sobranie_messages_lost_total{reason="epoch_changed"}', 'sobranie_recoveries_total{outcome="gap"}'].map((name) =>
-          sample(server, name),
+        ['sobranie_messages_lost_total{reason="epoch_changed"}', 'sobranie_recoveries_total{outcome="gap"}'].map(
+          (name) => sample(server, name),
         ),
       );
     const before = await counts();

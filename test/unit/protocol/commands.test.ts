@@ -116,7 +116,12 @@ test('of several channels each malformed one brings its own error, with its name
 // Only one of several channels was named; a client that had sent one alone could not tell which of its channels it was.
 test('a malformed name is repeated by the error, whatever the command', () => {
   for (const type of ['subscribe', 'unsubscribe', 'publish', 'history', 'presence']) {
-    for (const [channel, told] of [['a b', 'a b'], ['', ''], [5, undefined], [undefined, undefined]]) {
+    for (const [channel, told] of [
+      ['a b', 'a b'],
+      ['', ''],
+      [5, undefined],
+      [undefined, undefined],
+    ]) {
       const decoded = decode({ type, id: 7, channel, data: 1 });
       expect(isRefused(decoded) && [decoded.error.code, decoded.id, decoded.channel]).toEqual(['bad_channel', 7, told]);
     }

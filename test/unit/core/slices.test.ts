@@ -1,0 +1,77 @@
+// Slices: a turn of the event loop takes on so much of what a crowd asks for, in the order in which it was asked, and what
+// others ask for is served in between. Hundreds of handshakes that arrived at once were all answered at once: whoever
+// published just then waited for up to half a second.
+
+import { expect, test } from 'bun:test';
+import { anonymous, everyoneAnonymous } from '../../../src/core/access.ts';
+import { Slices } from '../../../src/core/slices.ts';
+import { Origins } from '../../../src/http/origins.ts';
+import { Admission } from '../../../src/transports/admission.ts';
+import { RefusalLog } from '../../../src/transports/refusal-log.ts';
+import { silentObserver, unlimited } from '../../support/doubles.ts';
+import { createHub } from '../../support/hub.ts';
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test('a turn takes on what it may, and the next goes on in the order of the calls', async () => {
+  const slices = new Slices(10);
+  const done: number[] = [];
+  const ask = (number: number, cost: number): void => {
+    const waited = slices.take(cost);
+    if (waited === undefined) done.push(number);
+    else void waited.then(() => done.push(number));
+  };
+  for (let number = 0; number < 9; number++) ask(number, 4);
+  expect(done).toEqual([0, 1, 2]);
+  await turn();
+  expect(done).toEqual([0, 1, 2, 3, 4, 5]);
+  // Who comes meanwhile waits behind those who came before.
+  ask(9, 4);
+  await turn();
+  expect(done).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
+  await turn();
+  expect(done).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+});
+
+test('what costs more than a turn takes a turn of its own', async () => {
+  const slices = new Slices(10);
+  expect(slices.take(1_000)).toBeUndefined();
+  const second = slices.take(1_000);
+  expect(second).toBeInstanceOf(Promise);
+  await second;
+});
+
+test('of connections that arrive at once only some are let in at once, and all in a few turns', async () => {
+  const { sessions, failures, slices, clock } = createHub();
+  const admission = new Admission({
+    sessions,
+    slices,
+    failures,
+    limits: unlimited,
+    observer: silentObserver,
+    authenticate: everyoneAnonymous,
+    origins: new Origins(undefined),
+    connectionsMax: 1_000,
+    isShuttingDown: () => false,
+    addressOf: undefined,
+    refusals: new RefusalLog({ write: () => undefined, clock, addressOf: () => undefined }),
+  });
+  const [crowd, atOnceMax, turnsMax] = [400, 40, 100];
+  let opened = 0;
+  const request = new Request('http://localhost/realtime/ws');
+  const admitted = Array.from({ length: crowd }, () =>
+    admission.admit(request, new URLSearchParams(), ({ identity }) => {
+      expect(identity).toBe(anonymous);
+      opened++;
+    }),
+  );
+  const perTurn = [opened];
+  for (let turns = 0; turns < turnsMax && opened < crowd; turns++) {
+    const before = opened;
+    await turn();
+    perTurn.push(opened - before);
+  }
+  await Promise.all(admitted);
+  expect(opened).toBe(crowd);
+  expect(Math.max(...perTurn)).toBeLessThanOrEqual(atOnceMax);
+});
