@@ -25,9 +25,9 @@ import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { within } from '../../time/within.ts';
+import { Heads } from '../heads.ts';
 import { answerTimeoutMs, NatsClient, type NatsConnectionEvents, type NatsConnectionOptions } from './connection.ts';
 import { available, isPassing } from './failure.ts';
-import { NatsHeads } from './heads.ts';
 import { headerBytesMax } from './large-data.ts';
 import { NatsLog } from './log.ts';
 import { readEntry, type SenderFields } from './message.ts';
@@ -56,7 +56,7 @@ export class NatsAdapter implements SyncAdapter {
   readonly name = 'nats';
   readonly traits: SyncTraits = { shared: true, durable: true };
   readonly #options: NatsAdapterOptions;
-  readonly #heads: NatsHeads;
+  readonly #heads: Heads;
   readonly #turns = new Turns();
   readonly #subscribed = new Map<string, Subscribed>();
   #parts: Parts | undefined;
@@ -64,8 +64,11 @@ export class NatsAdapter implements SyncAdapter {
 
   constructor(options: NatsAdapterOptions) {
     this.#options = options;
-    this.#heads = new NatsHeads({
+    this.#heads = new Heads({
       clock: options.clock,
+      atOnce: 200,
+      // Of two seconds.
+      roundsMax: 30,
       channels: () => [...this.#subscribed].filter(([, { rule }]) => rule.recoverable).map(([channel]) => channel),
       read: (channel) => this.#live.log.head(channel),
       tell: (channel, head) => this.#events?.head(channel, head),

@@ -4,7 +4,7 @@
 //   reads           another, for heads and histories: what publishes and what proves that Redis is well waits for none
 //   listeners       one, or one to each master of a cluster (`listeners.ts`)
 //   subscriptions   which topics this node wants to hear (`subscriptions.ts`)
-//   heads           where the logs of its channels stand (`heads.ts`)
+//   heads           where the logs of its channels stand (`../heads.ts`)
 //   canary          proof that messages travel (`canary.ts`)
 //
 // Lifecycle: `open`, then anything, then `close`.
@@ -13,9 +13,9 @@ import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { RedisTarget } from '../../redis/target.ts';
 import type { Clock } from '../../time/clock.ts';
+import { Heads } from '../heads.ts';
 import { RedisCanary } from './canary.ts';
 import { RedisCommands, type RedisTopology } from './commands.ts';
-import { RedisHeads } from './heads.ts';
 import { RedisListeners } from './listeners.ts';
 import { RedisSubscriptions } from './subscriptions.ts';
 
@@ -47,7 +47,7 @@ export interface RedisConnectionEvents {
 export class RedisConnection {
   readonly #events: RedisConnectionEvents;
   readonly #listeners: RedisListeners;
-  readonly #heads: RedisHeads;
+  readonly #heads: Heads;
   readonly #canary: RedisCanary;
   readonly commands: RedisCommands;
   readonly #reads: RedisCommands;
@@ -93,8 +93,11 @@ export class RedisConnection {
     this.commands = commands;
     this.#reads = reads;
     this.#followsSentinels = options.target.kind === 'sentinel';
-    this.#heads = new RedisHeads({
+    this.#heads = new Heads({
       clock,
+      atOnce: 500,
+      // Of two seconds: an empty head that nobody reads is forgotten later.
+      roundsMax: 150,
       channels: () => events.loggedChannels(),
       read: (channel) => events.readHead(channel),
       tell: (channel, head) => events.head(channel, head),

@@ -1,30 +1,32 @@
-// Tells the hub where the heads of the logs are: of all channels after a connection was lost, and of a few channels in
-// every round. What the server repeats to the nodes is not stored, so a lost repeat at the end of a log shows here only.
+// Tells the hub where the heads of the logs are: of all channels after a connection or logs were lost, and of a few
+// channels in every round. The rounds find what no signal reports: the lost repeat of the last publication, or one on a
+// server that this node does not listen to yet. How often a round comes is the connection's matter.
 
-import { backoffMs } from '../../time/backoff.ts';
-import type { Clock } from '../../time/clock.ts';
-import type { Position } from '../../protocol/position.ts';
+import { backoffMs } from '../time/backoff.ts';
+import type { Clock } from '../time/clock.ts';
+import type { Position } from '../protocol/position.ts';
 
-export interface NatsHeadsOptions {
+export interface HeadsOptions {
   readonly clock: Clock;
+  /** How many heads are read at once, when all are. */
+  readonly atOnce: number;
+  /** All channels are told within so many rounds, where there are more than a few. */
+  readonly roundsMax: number;
   /** Recoverable channels that are subscribed. */
   readonly channels: () => readonly string[];
   readonly read: (channel: string) => Promise<Position>;
   readonly tell: (channel: string, head: Position) => void;
 }
 
-const atOnce = 200;
 const fewMin = 100;
-/** All channels are told within so many rounds of two seconds. */
-const roundsMax = 30;
 
-export class NatsHeads {
-  readonly #options: NatsHeadsOptions;
+export class Heads {
+  readonly #options: HeadsOptions;
   #rounds = 0;
   #isTelling = false;
   #next = 0;
 
-  constructor(options: NatsHeadsOptions) {
+  constructor(options: HeadsOptions) {
     this.#options = options;
   }
 
@@ -38,7 +40,7 @@ export class NatsHeads {
     if (this.#isTelling) return;
     const channels = this.#options.channels();
     if (this.#next >= channels.length) this.#next = 0;
-    const count = Math.max(fewMin, Math.ceil(channels.length / roundsMax));
+    const count = Math.max(fewMin, Math.ceil(channels.length / this.#options.roundsMax));
     const few = channels.slice(this.#next, this.#next + count);
     this.#next += count;
     this.#tell(few).catch(() => undefined);
@@ -49,7 +51,7 @@ export class NatsHeads {
   }
 
   async #tellAll(round: number): Promise<void> {
-    const { clock } = this.#options;
+    const { clock, atOnce } = this.#options;
     this.#isTelling = true;
     const channels = this.#options.channels();
     let failures = 0;
@@ -59,6 +61,7 @@ export class NatsHeads {
         from += atOnce;
         failures = 0;
       } catch {
+        // Away or overloaded: the connections of one node come back one after the other.
         await clock.sleep(backoffMs(failures++, { firstMs: 50, maxMs: 2_000 }, clock));
       }
     }
