@@ -58,8 +58,10 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- Puts the row that a trigger has just captured, at `began`, before what nested statements captured of the same row, where
--- that continues it: a row trigger knows no beginning of its statement, so the rows themselves have to tell.
+-- Puts the row that a trigger has just captured, at `began`, before what nested statements did to the same row afterwards. A
+-- row trigger knows no beginning of its statement, so the versions of the row have to tell: their places, which come
+-- once in a transaction. Whoever replaced the version that this change made came later. So did whoever took the key that
+-- it gave up, unless the version that it replaced was made by a change in between.
 CREATE FUNCTION realtime.reorder_row(xid xid8, began pg_lsn) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -67,24 +69,40 @@ AS $$
 #variable_conflict use_column
 DECLARE
   own text[] := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn >= began);
-  nested_rows pg_lsn[];
-  first_image text;
+  keys text[] := own[2:3];
+  first_lsn pg_lsn;
+  later_rows pg_lsn[] := '{}';
+  later record;
 BEGIN
-  SELECT array_agg(n.lsn ORDER BY n.lsn), (array_agg(n.subject[4] ORDER BY n.lsn))[1] INTO nested_rows, first_image
-  FROM (
+  WITH related AS (
     SELECT n.lsn, n.subject, bool_or(n.subject[6]::integer <= own[6]::integer) OVER (ORDER BY n.lsn DESC) AS is_outside
     FROM realtime.outbox n
-    WHERE n.xid = reorder_row.xid AND n.lsn < began AND n.subject[1] = own[1] AND n.subject[2:3] && own[2:3]
-  ) n
-  WHERE NOT n.is_outside;
-  IF first_image IS NOT DISTINCT FROM own[5] THEN
-    WITH taken AS (
-      DELETE FROM realtime.outbox n WHERE n.xid = reorder_row.xid AND n.lsn = ANY (nested_rows) RETURNING n.*
-    )
-    INSERT INTO realtime.outbox (xid, lsn, channel, data, key, watch, subject, fault, at)
-    SELECT t.xid, pg_current_wal_insert_lsn(), t.channel, t.data, t.key, t.watch, t.subject, t.fault, t.at
-    FROM (SELECT * FROM taken ORDER BY taken.lsn) t;
+    WHERE n.xid = reorder_row.xid AND n.lsn < began AND n.subject[1] = own[1] AND n.subject[2:3] && keys
+  ), nested AS (
+    SELECT r.lsn, r.subject, max(r.lsn) FILTER (WHERE r.subject[5] = own[4]) OVER () AS replaced
+    FROM related r WHERE NOT r.is_outside
+  )
+  SELECT min(n.lsn) INTO first_lsn FROM nested n
+  WHERE n.subject[4] = own[5]
+    OR (own[2] <> own[3] IS NOT false AND own[2] = ANY (n.subject[2:3]) AND (n.lsn <= n.replaced) IS NOT true);
+  IF first_lsn IS NULL THEN
+    RETURN;
   END IF;
+  FOR later IN
+    SELECT n.lsn, n.subject FROM realtime.outbox n
+    WHERE n.xid = reorder_row.xid AND n.lsn >= first_lsn AND n.lsn < began AND n.subject[1] = own[1] ORDER BY n.lsn
+  LOOP
+    IF later.subject[2:3] && keys THEN
+      keys := keys || later.subject[2:3];
+      later_rows := later_rows || later.lsn;
+    END IF;
+  END LOOP;
+  WITH taken AS (
+    DELETE FROM realtime.outbox n WHERE n.xid = reorder_row.xid AND n.lsn = ANY (later_rows) RETURNING n.*
+  )
+  INSERT INTO realtime.outbox (xid, lsn, channel, data, key, watch, subject, fault, at)
+  SELECT t.xid, pg_current_wal_insert_lsn(), t.channel, t.data, t.key, t.watch, t.subject, t.fault, t.at
+  FROM (SELECT * FROM taken ORDER BY taken.lsn) t;
 END;
 $$;
 --> statement-breakpoint
@@ -160,6 +178,9 @@ BEGIN
       END IF;
       IF pg_trigger_depth() > 1 OR current_setting('sobranie.nested', true) = 'yes' THEN
         subject := printed.subject;
+        -- The versions themselves: what looks the same may be another one.
+        subject[4] := CASE WHEN TG_OP <> 'INSERT' THEN OLD.ctid::text END;
+        subject[5] := CASE WHEN TG_OP <> 'DELETE' THEN NEW.ctid::text END;
       END IF;
     END IF;
     data := '{"action":"' || TG_OP || '"' || place || coalesce(printed.new_row, 'null')

@@ -83,6 +83,71 @@ test('rows that go by a cascade, which a trigger before the statement has change
   expect(seen.filter((change) => change.startsWith('DELETE'))).toHaveLength(3);
 });
 
+// It took a row that looked the same for the one that it had just told: a statement that inserts a row anew came before
+// the trigger that had deleted it.
+test.each([
+  [
+    'deleted before, by a trigger of the statement that inserts it again',
+    trigger('anew', 'before insert', 'delete from item where a = new.a; return new;'),
+    `insert into item values (1, 'x')`,
+    ['DELETE 1 x', 'INSERT 1 x'],
+  ],
+  [
+    'changed back',
+    trigger(
+      'a_back',
+      'after update',
+      `if pg_trigger_depth() = 1 then update item set b = old.b; update item set b = new.b; end if; return null;`,
+    ),
+    `update item set b = 'y'`,
+    ['UPDATE 1 y', 'UPDATE 1 x', 'UPDATE 1 y'],
+  ],
+  [
+    'whose key another row takes',
+    trigger(
+      'a_heir',
+      'after update',
+      `if pg_trigger_depth() = 1 then insert into item values (old.a, 'z'); end if; return null;`,
+    ),
+    `update item set a = 2`,
+    ['UPDATE 2 x', 'INSERT 1 z'],
+  ],
+  [
+    'that gets another key, by which it is changed again',
+    trigger(
+      'a_on',
+      'after update',
+      `if pg_trigger_depth() = 1 then update item set a = 3; update item set b = 'w' where a = 3; end if; return null;`,
+    ),
+    `update item set b = 'y'`,
+    ['UPDATE 1 y', 'UPDATE 3 y', 'UPDATE 3 w'],
+  ],
+])('the row trigger: a row %s', async (_name, more, statement, changes) => {
+  await sql.unsafe(`create table item (a int primary key, b text); create trigger own after insert or update or delete
+    on item for each row execute function public.notify_realtime_event(); insert into item values (1, 'x')`);
+  await told();
+  await sql.unsafe(more);
+  await sql.unsafe(statement);
+  expect(await told()).toEqual(changes);
+});
+
+// It runs after each row of a statement, at the end; it does not know where the statement began.
+test('the row trigger: what a function changes that the statement calls comes first', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text); create trigger own after insert or update or delete
+    on item for each row execute function public.notify_realtime_event(); insert into item values (1, 'x'), (2, 'x');
+    create function other(n int) returns text language plpgsql as
+      $$ begin update item set b = 'again' where a = n - 1; return 'y'; end $$`);
+  await told();
+  await sql`update item set b = other(a)`;
+  expect(await told()).toEqual(['UPDATE 1 again', 'UPDATE 1 y', 'UPDATE 2 y']);
+  await sql`drop trigger own on item`;
+  await sql`select realtime.watch('item')`;
+  await sql`update item set b = 'x'`;
+  await told();
+  await sql`update item set b = other(a)`;
+  expect(await told()).toEqual(['UPDATE 1 y', 'UPDATE 2 y', 'UPDATE 1 again']);
+});
+
 // Literals of the functions were read with backslashes as escapes.
 test('in a session where backslashes are escapes', async () => {
   await sql.unsafe(`create table item (a int primary key, b text); create table other (a int);
