@@ -409,9 +409,11 @@ BEGIN
     (SELECT string_agg(realtime.capture_row(watch, u.side), '' ORDER BY u.side) FROM unnest(sides) u (side)),
     -- The fence makes JSON that goes to several channels be printed once.
     CASE WHEN cardinality(news) > 1 THEN ' OFFSET 0' ELSE '' END);
-  RETURN format('INSERT INTO realtime.outbox (xid, lsn, watch%s, channel, data) '
-    'SELECT %s, pg_current_wal_insert_lsn(), %s%s, e.channel, e.data FROM %s p CROSS JOIN LATERAL (%s) e (channel, data)',
-    CASE WHEN in_doubt THEN ', subject' ELSE '' END, xid, watch.number, CASE WHEN in_doubt THEN ', p.subject' ELSE '' END,
+  -- All columns, in their order, which spares the server a step that would put them so.
+  RETURN format('INSERT INTO realtime.outbox (xid, lsn, channel, data, key, watch, subject, fault, at) '
+    'SELECT %s, pg_current_wal_insert_lsn(), e.channel, e.data, NULL::text, %s, %s, NULL::text, clock_timestamp() '
+    'FROM %s p CROSS JOIN LATERAL (%s) e (channel, data)',
+    xid, watch.number, CASE WHEN in_doubt THEN 'p.subject' ELSE 'NULL::text[]' END,
     changed, realtime.capture_branches(operation, news, olds));
 END;
 $$;
@@ -540,173 +542,196 @@ AS $$
     ELSE current_setting('max_prepared_transactions') = '0' END
 $$;
 --> statement-breakpoint
--- The body of a table's trigger function. It has the statements twice: for the common case, and for where statements
--- nest or the transaction may see an older catalog. Only the one that runs is planned.
+-- The beginning of the body for a partitioned table: what a MERGE changes of it, which no transition table tells.
+CREATE FUNCTION realtime.capture_moves(watch realtime.watched) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $body$
+  SELECT CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p' THEN format($move$  <<moves>>
+  DECLARE
+    told record;
+    reason text;
+    context text;
+  BEGIN
+    marks := current_setting('sobranie.marks', true);
+    -- Where a MERGE has inserted a row, the server tells that one in place of those that it updates afterwards.
+    IF TG_LEVEL = 'STATEMENT' AND TG_OP = 'UPDATE' AND current_setting('server_version_num')::integer >= 150000
+      AND marks ~ ' %2$s@[0-9A-F/]+i( !)? %2$s@[0-9A-F/]+u( !)?$' THEN
+      GET DIAGNOSTICS context = PG_CONTEXT;
+      SELECT * INTO told FROM realtime.capture_move(%1$s, TG_OP, context);
+      IF told.fault IS NOT NULL AND EXISTS (SELECT FROM new_rows) THEN
+        PERFORM realtime.unmark('%2$s');
+        captured := realtime.capture_fault(%1$s, told.fault);
+        PERFORM realtime.ring();
+        RETURN NULL;
+      END IF;
+    END IF;
+    IF TG_LEVEL = 'ROW' THEN
+      GET DIAGNOSTICS context = PG_CONTEXT;
+      captured := 0;
+      BEGIN
+        SELECT * INTO told FROM realtime.capture_move(%1$s, TG_OP, context);
+        IF told.command IS NOT NULL THEN
+          IF TG_OP = 'DELETE' THEN
+            EXECUTE told.command USING pg_current_xact_id(), told.place, OLD;
+          ELSE
+            EXECUTE told.command USING pg_current_xact_id(), told.place, NEW;
+          END IF;
+          GET DIAGNOSTICS captured = ROW_COUNT;
+        END IF;
+        reason := told.fault;
+      EXCEPTION WHEN OTHERS THEN
+        reason := SQLERRM;
+      END;
+      -- Once for all rows of the statement.
+      IF reason IS NOT NULL AND TG_OP = 'DELETE' AND current_setting('sobranie.moved', true) IS DISTINCT FROM marks THEN
+        captured := realtime.capture_fault(%1$s, reason);
+        marks := set_config('sobranie.moved', marks, true);
+      END IF;
+      IF captured > 0 THEN
+        PERFORM realtime.ring();
+      END IF;
+      RETURN NULL;
+    END IF;
+  END;
+
+$move$, watch.target::oid, watch.number) ELSE '' END
+$body$;
+--> statement-breakpoint
+-- The body of a table's trigger function. It begins with the common case: one statement, nothing nested, the table as it
+-- was. A transaction pays for each expression that it meets first, mostly more than for the evaluation, so there are few
+-- of them. What follows serves all cases. Only the statement that runs is planned.
 CREATE FUNCTION realtime.capture_body(watch realtime.watched) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $body$
 DECLARE
   named record;
+  place text;
   -- Computed values can fail, as the table itself does not hold them. The attempt costs a subtransaction that writes
   -- nothing, so it takes no transaction id.
   computed text;
 BEGIN
   SELECT c.relname::text AS table_name, n.nspname::text AS schema_name INTO named
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = watch.target;
+  place := format('%L::text',
+    ',"schema":' || to_json(named.schema_name)::text || ',"table":' || to_json(named.table_name)::text || ',"data":');
   SELECT string_agg(c.value, ', ') INTO computed FROM realtime.captured_columns(watch) c WHERE c.value LIKE '(%';
   RETURN format($function$
 #variable_conflict use_column
--- Named, so that a column of the table that has a variable's name does no harm.
-<<statement>>
 DECLARE
-  xid xid8 := pg_current_xact_id();
-  -- Written out for the name that the table has now; it may get another.
-  place text := CASE WHEN TG_TABLE_NAME = %1$L AND TG_TABLE_SCHEMA = %2$L THEN %3$L ELSE
-    ',"schema":' || to_json(TG_TABLE_SCHEMA::text)::text || ',"table":' || to_json(TG_TABLE_NAME::text)::text || ',"data":'
-  END;
-  marks text := current_setting('sobranie.marks', true);
-  began pg_lsn;
-  mark pg_lsn;
-  nested boolean := false;
-  is_current boolean := TG_RELID = %4$s AND realtime.is_current(%5$L%6$s);
-  now_written record;
-  in_doubt boolean := false;
-  captured bigint := 0;
-  context text;
+  is_current boolean := TG_RELID = %3$s AND realtime.is_current(%4$L%5$s);
+  marks text;
+  captured bigint;
 BEGIN
-%17$s  IF marks LIKE ' %7$s@%%' AND strpos(substr(marks, 2), ' ') = 0 THEN
+%6$s%7$s  -- The table's name is written out; it may have got another.
+  IF is_current AND TG_OP <> 'TRUNCATE' AND TG_TABLE_NAME = %1$L AND TG_TABLE_SCHEMA = %2$L
+    AND current_setting('sobranie.marks', true) LIKE ' %8$s@%%' AND current_setting('sobranie.marks', true) NOT LIKE ' %% %%'
+    AND current_setting('transaction_isolation') = 'read committed' THEN
     marks := set_config('sobranie.marks', '', true);
-  ELSIF marks <> '' THEN
-    began := pg_current_wal_insert_lsn();
-    SELECT m.mark, m.nested INTO mark, nested FROM realtime.unmark('%7$s') m;
-  END IF;
-  IF TG_OP = 'TRUNCATE' THEN
-    captured := realtime.capture_truncate(TG_RELID, place);
-  ELSE
-%8$s    -- A snapshot may be older than the table's columns, which is_current then does not know.
-    IF is_current AND current_setting('transaction_isolation') <> 'read committed' THEN
-      in_doubt := true;
-      IF TG_OP = 'DELETE' THEN
-        is_current := %15$s;
-      ELSE
-        is_current := %16$s;
-      END IF;
+    IF TG_OP = 'INSERT' THEN
+      %9$s;
+    ELSIF TG_OP = 'UPDATE' THEN
+      %10$s;
+    ELSE
+      %11$s;
     END IF;
-    IF is_current AND NOT in_doubt AND NOT nested AND mark IS NULL THEN
-      IF TG_OP = 'INSERT' THEN
-        %9$s;
-      ELSIF TG_OP = 'UPDATE' THEN
-        %10$s;
-      ELSE
-        %11$s;
-      END IF;
-      GET DIAGNOSTICS captured = ROW_COUNT;
-    ELSIF is_current THEN
-      IF TG_OP = 'INSERT' THEN
-        %12$s;
-      ELSIF TG_OP = 'UPDATE' THEN
-        %13$s;
-      ELSE
-        %14$s;
-      END IF;
-      GET DIAGNOSTICS captured = ROW_COUNT;
-    END IF;
-    IF NOT is_current THEN
-      BEGIN
-        SELECT * INTO now_written FROM realtime.capture_now(TG_RELID, TG_OP);
-        IF now_written.command IS NOT NULL THEN
-          EXECUTE now_written.command USING xid, place;
-          GET DIAGNOSTICS captured = ROW_COUNT;
-          IF captured = 0 THEN
-            EXECUTE now_written.doubt INTO in_doubt;
-            IF in_doubt THEN
-              captured := realtime.capture_fault(TG_RELID, 'the table was altered while a transaction that began before was open');
-            END IF;
-          END IF;
-        END IF;
-      EXCEPTION WHEN OTHERS THEN
-        captured := realtime.capture_fault(TG_RELID, SQLERRM);
-      END;
-    END IF;
-  END IF;
-  IF captured > 0 THEN
-    IF mark IS NOT NULL THEN
-      PERFORM realtime.reorder(%7$s, xid, mark, began);
-    END IF;
-    IF NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
-      PERFORM realtime.wake();
-    END IF;
-  END IF;
-  RETURN NULL;
-END;
-$function$,
-    named.table_name, named.schema_name,
-    ',"schema":' || to_json(named.schema_name)::text || ',"table":' || to_json(named.table_name)::text || ',"data":',
-    watch.target::oid, realtime.shape(watch.target),
-    (SELECT string_agg(format(', %L::regclass', r.relation::oid), '' ORDER BY r.place)
-      FROM unnest(realtime.relations_within(watch.target)) WITH ORDINALITY r (relation, place)),
-    watch.number,
-    CASE WHEN computed IS NULL THEN '' ELSE format($probe$    IF is_current THEN
-      BEGIN
-        IF TG_OP <> 'DELETE' THEN
-          PERFORM count(num_nulls(%1$s)) FROM new_rows r;
-        END IF;
-        IF TG_OP <> 'INSERT' THEN
-          PERFORM count(num_nulls(%1$s)) FROM old_rows r;
-        END IF;
-      EXCEPTION WHEN OTHERS THEN
-        is_current := false;
-      END;
-    END IF;
-$probe$, computed) END,
-    realtime.capture_statement(watch, 'INSERT', 'statement.xid', 'statement.place', false),
-    realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', false),
-    realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', false),
-    realtime.capture_statement(watch, 'INSERT', 'statement.xid', 'statement.place', true),
-    realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', true),
-    realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', true),
-    realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows'),
-    CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p' THEN format($move$  -- Where a MERGE has inserted a row, the server tells that one in place of those that it updates afterwards.
-  IF TG_LEVEL = 'STATEMENT' AND TG_OP = 'UPDATE' AND current_setting('server_version_num')::integer >= 150000
-    AND marks ~ ' %2$s@[0-9A-F/]+i( !)? %2$s@[0-9A-F/]+u( !)?$' THEN
-    GET DIAGNOSTICS context = PG_CONTEXT;
-    SELECT * INTO now_written FROM realtime.capture_move(%1$s, TG_OP, context);
-    IF now_written.fault IS NOT NULL AND EXISTS (SELECT FROM new_rows) THEN
-      PERFORM realtime.unmark('%2$s');
-      captured := realtime.capture_fault(%1$s, now_written.fault);
-      PERFORM realtime.ring();
-      RETURN NULL;
-    END IF;
-  END IF;
-  IF TG_LEVEL = 'ROW' THEN
-    GET DIAGNOSTICS context = PG_CONTEXT;
-    BEGIN
-      SELECT * INTO now_written FROM realtime.capture_move(%1$s, TG_OP, context);
-      IF now_written.command IS NOT NULL THEN
-        IF TG_OP = 'DELETE' THEN
-          EXECUTE now_written.command USING xid, now_written.place, OLD;
-        ELSE
-          EXECUTE now_written.command USING xid, now_written.place, NEW;
-        END IF;
-        GET DIAGNOSTICS captured = ROW_COUNT;
-      END IF;
-      place := now_written.fault;
-    EXCEPTION WHEN OTHERS THEN
-      place := SQLERRM;
-    END;
-    -- Once for all rows of the statement.
-    marks := current_setting('sobranie.marks', true);
-    IF place IS NOT NULL AND TG_OP = 'DELETE' AND current_setting('sobranie.moved', true) IS DISTINCT FROM marks THEN
-      captured := realtime.capture_fault(%1$s, place);
-      marks := set_config('sobranie.moved', marks, true);
-    END IF;
+    GET DIAGNOSTICS captured = ROW_COUNT;
     IF captured > 0 AND NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
       PERFORM realtime.wake();
     END IF;
     RETURN NULL;
   END IF;
-$move$, watch.target::oid, watch.number) END
+
+  -- Named, so that a column of the table that has a variable's name does no harm.
+  <<statement>>
+  DECLARE
+    xid xid8 := pg_current_xact_id();
+    place text :=
+      ',"schema":' || to_json(TG_TABLE_SCHEMA::text)::text || ',"table":' || to_json(TG_TABLE_NAME::text)::text || ',"data":';
+    began pg_lsn;
+    mark pg_lsn;
+    now_written record;
+    in_doubt boolean;
+  BEGIN
+    captured := 0;
+    IF current_setting('sobranie.marks', true) <> '' THEN
+      began := pg_current_wal_insert_lsn();
+      mark := realtime.unmark('%8$s');
+    END IF;
+    IF TG_OP = 'TRUNCATE' THEN
+      captured := realtime.capture_truncate(TG_RELID, place);
+    ELSE
+      -- A snapshot may be older than the table's columns, which is_current then does not know.
+      IF is_current AND current_setting('transaction_isolation') <> 'read committed' THEN
+        IF TG_OP = 'DELETE' THEN
+          is_current := %15$s;
+        ELSE
+          is_current := %16$s;
+        END IF;
+      END IF;
+      IF is_current THEN
+        IF TG_OP = 'INSERT' THEN
+          %12$s;
+        ELSIF TG_OP = 'UPDATE' THEN
+          %13$s;
+        ELSE
+          %14$s;
+        END IF;
+        GET DIAGNOSTICS captured = ROW_COUNT;
+      ELSE
+        BEGIN
+          SELECT * INTO now_written FROM realtime.capture_now(TG_RELID, TG_OP);
+          IF now_written.command IS NOT NULL THEN
+            EXECUTE now_written.command USING xid, place;
+            GET DIAGNOSTICS captured = ROW_COUNT;
+            IF captured = 0 THEN
+              EXECUTE now_written.doubt INTO in_doubt;
+              IF in_doubt THEN
+                captured := realtime.capture_fault(TG_RELID, 'the table was altered while a transaction that began before was open');
+              END IF;
+            END IF;
+          END IF;
+        EXCEPTION WHEN OTHERS THEN
+          captured := realtime.capture_fault(TG_RELID, SQLERRM);
+        END;
+      END IF;
+    END IF;
+    IF captured > 0 THEN
+      IF mark IS NOT NULL THEN
+        PERFORM realtime.reorder(%8$s, xid, mark, began);
+      END IF;
+      PERFORM realtime.ring();
+    END IF;
+  END;
+  RETURN NULL;
+END;
+$function$,
+    named.table_name, named.schema_name, watch.target::oid, realtime.shape(watch.target),
+    (SELECT string_agg(format(', %L::regclass', r.relation::oid), '' ORDER BY r.place)
+      FROM unnest(realtime.relations_within(watch.target)) WITH ORDINALITY r (relation, place)),
+    realtime.capture_moves(watch),
+    CASE WHEN computed IS NULL THEN '' ELSE format($probe$  IF is_current THEN
+    BEGIN
+      IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        PERFORM count(num_nulls(%1$s)) FROM new_rows r;
+      END IF;
+      IF TG_OP IN ('UPDATE', 'DELETE') THEN
+        PERFORM count(num_nulls(%1$s)) FROM old_rows r;
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      is_current := false;
+    END;
+  END IF;
+$probe$, computed) END,
+    watch.number,
+    realtime.capture_statement(watch, 'INSERT', 'pg_current_xact_id()', place, false),
+    realtime.capture_statement(watch, 'UPDATE', 'pg_current_xact_id()', place, false),
+    realtime.capture_statement(watch, 'DELETE', 'pg_current_xact_id()', place, false),
+    realtime.capture_statement(watch, 'INSERT', 'statement.xid', 'statement.place', true),
+    realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', true),
+    realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', true),
+    realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows')
   );
 END;
 $body$;

@@ -151,11 +151,12 @@ describe('who may call what', () => {
     expect(granted.slice()).toEqual([]);
   });
 
-  test('every function pins its search_path, and none but these runs as the owner', async () => {
+  test('every function pins its search_path but one that runs as the writer, and none but these runs as the owner', async () => {
     const functions = await superuser`
       select p.proname as name, p.prosecdef as definer, coalesce(p.proconfig::text like '%search_path=%', false) as pinned
       from pg_proc p where p.pronamespace = 'realtime'::regnamespace or p.proname = 'notify_realtime_event'`;
-    expect(functions.filter(({ pinned }) => pinned !== true).map(({ name }) => name as unknown)).toEqual([]);
+    // Every statement pays for it. Its names have their schema written out, which the shadows below would show otherwise.
+    expect(functions.filter(({ pinned }) => pinned !== true).map(({ name }) => name as unknown)).toEqual(['mark']);
     const definers = functions.filter(({ definer }) => definer === true).map(({ name }) => name as string);
     expect(definers.filter((name) => !name.startsWith('capture_')).toSorted()).toEqual([
       'notify_realtime_event',
