@@ -12,6 +12,7 @@ import { runToEnd } from './run-to-end.ts';
 
 /** Files that measure: they run one at a time. */
 const measuring: readonly string[] = [
+  'test/guest/start-time.test.ts',
   'test/hostile/bodies.test.ts',
   'test/hostile/crowd.test.ts',
   'test/hostile/fuzz.test.ts',

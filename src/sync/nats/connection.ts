@@ -5,12 +5,13 @@
 //   3. every two seconds, and after each reconnect, the stream is asked for: proof that it answers, and which one it is
 //   4. `up` is true while both hold
 
-import { connect, credsAuthenticator, type NatsConnection } from '@nats-io/transport-node';
+import { connect, credsAuthenticator, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/transport-node';
 import { jetstreamManager, JetStreamApiError, type JetStreamManager, type StreamConfig } from '@nats-io/jetstream';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import { backoffCeilingMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
 import { within } from '../../time/within.ts';
+import { isNobodyThere } from './failure.ts';
 import type { NatsNames } from './names.ts';
 import type { NatsTarget } from './target.ts';
 
@@ -45,6 +46,7 @@ interface StreamFacts {
 export const answerTimeoutMs = 1_000;
 const beatEveryMs = 2_000;
 const retryEveryMs = 100;
+const leaderlessPauseMs = 20;
 /** Publications of a channel that are kept for a start; a rule that wants more raises it. */
 const perChannelMin = 1_000;
 const nanoseconds = 1e9;
@@ -135,6 +137,23 @@ export class NatsClient {
   get live(): NatsConnection {
     if (!this.#isConnected || this.#closed) throw new RealtimeError('unavailable');
     return this.connection;
+  }
+
+  /**
+   * Asks the leader of a stream. One that a cluster has just chosen is not known everywhere yet: while nobody answers to
+   * the subject, nothing was stored, so it is asked again for as long as an answer may take.
+   */
+  async request(subject: string, data: Uint8Array | undefined, headers: MsgHdrs): Promise<Msg> {
+    const { clock } = this.#options;
+    const until = clock.monotonic() + answerTimeoutMs;
+    for (;;) {
+      try {
+        return await this.live.request(subject, data, { headers, timeout: answerTimeoutMs });
+      } catch (error) {
+        if (!isNobodyThere(error) || clock.monotonic() > until) throw error;
+        await clock.sleep(leaderlessPauseMs);
+      }
+    }
   }
 
   /** A message to this node itself comes back, and the stream answers. */

@@ -4,7 +4,7 @@
 import { errors } from '@nats-io/transport-node';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 
-const { ConnectionError, TimeoutError, NoRespondersError } = errors;
+const { ConnectionError, TimeoutError, NoRespondersError, RequestError } = errors;
 
 /** NATS did not answer, or answered that it cannot at this moment. */
 export class NatsFailure extends Error {
@@ -33,5 +33,10 @@ export function unavailable(error: unknown): RealtimeError {
 
 /** NATS is not there yet, or a cluster has chosen no leader yet. A wrong password does not pass. */
 export function isPassing(error: unknown): boolean {
-  return error instanceof ConnectionError || error instanceof TimeoutError || error instanceof NoRespondersError;
+  return error instanceof ConnectionError || error instanceof TimeoutError || isNobodyThere(error);
+}
+
+/** Nobody answers to the subject; the driver wraps that where it was a request. */
+export function isNobodyThere(error: unknown): boolean {
+  return error instanceof NoRespondersError || (error instanceof RequestError && error.isNoResponders());
 }

@@ -3,7 +3,7 @@
 
 import { headers } from '@nats-io/transport-node';
 import { randomId, type Clock } from '../../time/clock.ts';
-import { answerTimeoutMs, type NatsClient } from './connection.ts';
+import type { NatsClient } from './connection.ts';
 import type { Elsewhere } from './message.ts';
 import type { NatsNames } from './names.ts';
 
@@ -30,10 +30,7 @@ export async function putLarge(text: string, seconds: number, options: LargeData
   const parts = Math.ceil(bytes.length / pieceBytes);
   for (let index = 0; index < parts; index++) {
     const piece = bytes.subarray(index * pieceBytes, (index + 1) * pieceBytes);
-    const answer = await client.live.request(names.part(id, index), piece, {
-      headers: fields,
-      timeout: answerTimeoutMs,
-    });
+    const answer = await client.request(names.part(id, index), piece, fields);
     const { error } = answer.json<{ error?: { description?: string } }>();
     if (error !== undefined) throw new Error(error.description);
   }

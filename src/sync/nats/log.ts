@@ -52,10 +52,7 @@ export class NatsLog {
     const deadline = this.#options.clock.monotonic() + answerTimeoutMs;
     for (let id = key === undefined ? undefined : digest(`${channel}\n${key}`); ;) {
       if (id !== undefined) fields.set('Nats-Msg-Id', id);
-      const answer = await client.live.request(names.log(channel), undefined, {
-        headers: fields,
-        timeout: answerTimeoutMs,
-      });
+      const answer = await client.request(names.log(channel), undefined, fields);
       const text = answer.string();
       const ack = JSON.parse(text) as Ack;
       const offset = countIn(text);
