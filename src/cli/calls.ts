@@ -122,7 +122,8 @@ async function drain(
     output.result(answer, `${node} drains`);
     return;
   }
-  output.progress(`${node} drains ${before?.connections ?? 0} connections`);
+  const count = before?.connections ?? 0;
+  output.progress(`${node} drains ${count} connection${count === 1 ? '' : 's'}`);
   const deadline = performance.now() + Number(options.timeout) * 1_000;
   let told = before?.connections;
   for (;;) {

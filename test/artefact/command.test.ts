@@ -160,7 +160,7 @@ test('nodes are listed, and one drains when another is asked', async () => {
   expect(await two!.waitForExit(20_000)).toBe(0);
   const ended = await drained;
   expect([ended.code, ended.stdout]).toEqual([0, 'node-2 is gone\n']);
-  expect(ended.stderr).toContain('node-2 drains 0 connections');
+  expect(ended.stderr).toMatch(/node-2 drains \d connections?\n/);
   const unknown = await sobranie(['drain', 'node-2'], at);
   expect([unknown.code, unknown.stderr]).toEqual([1, expect.stringContaining('There is no node of this name.')]);
   const refused = await sobranie(['drain', 'node-1'], { ...at, ADMIN_KEY: 'another-key-of-nobody' });

@@ -229,7 +229,7 @@ test('names that every object has are names like any other', () => {
 
 // Printing deep data again took the square of its depth: one frame of brackets held up the process for half a second.
 test('nesting of any depth is an answer at once, never a crash', () => {
-  const startedAt = performance.now();
+  const before = process.cpuUsage();
   for (const [open, close] of [
     ['[', ']'],
     ['{"a":', '}'],
@@ -246,7 +246,9 @@ test('nesting of any depth is an answer at once, never a crash', () => {
     const data = `${open.repeat(999)}1${close.repeat(999)}`;
     expect(decodeCommand(`{"type":"publish","channel":"a","data":${data}}`)).toMatchObject({ data });
   }
-  expect(performance.now() - startedAt).toBeLessThan(1_000);
+  // The processor's time: the clock would measure what else the machine does.
+  const { user, system } = process.cpuUsage(before);
+  expect((user + system) / 1_000).toBeLessThan(1_000);
 });
 
 test('brackets in texts are no nesting', () => {
