@@ -327,12 +327,13 @@ $$;
 --> statement-breakpoint
 -- The statement that captures one operation. `xid` and `place` are expressions for the transaction's id and for the JSON
 -- between action and row. `in_doubt` adds what is needed where statements nest, or where the transaction may see an older
--- catalog than the statement: subjects, and the check of the types.
+-- catalog than the statement: subjects, and the check of the types. `is_alone` is for an update of one row, and does nothing
+-- for one of several.
 --
 -- From the inside: the changed rows; q, with both sides of each; p, with its JSON; e, one row for each channel. Each row
 -- takes the position of the write-ahead log just before it is written, which rises from row to row.
 CREATE FUNCTION realtime.capture_statement(
-  watch realtime.watched, operation text, xid text, place text, in_doubt boolean
+  watch realtime.watched, operation text, xid text, place text, in_doubt boolean, is_alone boolean DEFAULT false
 ) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -370,12 +371,20 @@ BEGIN
     -- The server writes both sets of an update in lockstep, so they pair by place; a key would not do, as it may change. A
     -- full join is hashed or merged: a nested loop, once chosen for few rows, would take hours for many. A row of which
     -- only one side is here cannot be told.
-    changed := format(
-      '(SELECT %s FROM (SELECT row_number() OVER () AS n_number, %s) n FULL JOIN (SELECT row_number() OVER () AS o_number, %s) o'
-        ' ON n_number = o_number%s ORDER BY n_number)',
-      array_to_string('{*}' || (format('n_number = o_number AND %s AS fits', fits) || channels), ', '),
-      realtime.capture_side(watch, 'n', 'new_rows'), realtime.capture_side(watch, 'o', 'old_rows'), check_types
-    );
+    IF is_alone THEN
+      changed := format(
+        '(SELECT %s FROM (SELECT %s) n CROSS JOIN (SELECT %s) o WHERE (SELECT count(*) FROM (SELECT FROM new_rows LIMIT 2) t) = 1)',
+        array_to_string('{*}' || (format('%s AS fits', fits) || channels), ', '),
+        realtime.capture_side(watch, 'n', 'new_rows'), realtime.capture_side(watch, 'o', 'old_rows')
+      );
+    ELSE
+      changed := format(
+        '(SELECT %s FROM (SELECT row_number() OVER () AS n_number, %s) n FULL JOIN (SELECT row_number() OVER () AS o_number, %s) o'
+          ' ON n_number = o_number%s ORDER BY n_number)',
+        array_to_string('{*}' || (format('n_number = o_number AND %s AS fits', fits) || channels), ', '),
+        realtime.capture_side(watch, 'n', 'new_rows'), realtime.capture_side(watch, 'o', 'old_rows'), check_types
+      );
+    END IF;
     given := format(
       $f$CASE WHEN q.fits THEN '{"action":"UPDATE"' || %s || row_to_json(n_row.*)::text || ',"old":' || %s || '}' END AS data$f$,
       place, realtime.capture_changes(watch)
@@ -608,12 +617,14 @@ AS $body$
 DECLARE
   named record;
   place text;
+  is_partitioned boolean;
   -- Computed values can fail, as the table itself does not hold them. The attempt costs a subtransaction that writes
   -- nothing, so it takes no transaction id.
   computed text;
 BEGIN
   SELECT c.relname::text AS table_name, n.nspname::text AS schema_name INTO named
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = watch.target;
+  is_partitioned := (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p';
   place := format('%L::text',
     ',"schema":' || to_json(named.schema_name)::text || ',"table":' || to_json(named.table_name)::text || ',"data":');
   SELECT string_agg(c.value, ', ') INTO computed FROM realtime.captured_columns(watch) c WHERE c.value LIKE '(%';
@@ -632,7 +643,7 @@ BEGIN
     IF TG_OP = 'INSERT' THEN
       %9$s;
     ELSIF TG_OP = 'UPDATE' THEN
-      %10$s;
+      %17$s%10$s;%18$s
     ELSE
       %11$s;
     END IF;
@@ -731,7 +742,14 @@ $probe$, computed) END,
     realtime.capture_statement(watch, 'INSERT', 'statement.xid', 'statement.place', true),
     realtime.capture_statement(watch, 'UPDATE', 'statement.xid', 'statement.place', true),
     realtime.capture_statement(watch, 'DELETE', 'statement.xid', 'statement.place', true),
-    realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows')
+    realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows'),
+    -- Mostly it is one row, whose two sides need no pairing. Of a partitioned table a side may be missing.
+    CASE WHEN NOT is_partitioned THEN format($alone$%s;
+      GET DIAGNOSTICS captured = ROW_COUNT;
+      IF captured = 0 THEN
+        $alone$, realtime.capture_statement(watch, 'UPDATE', 'pg_current_xact_id()', place, false, true)) ELSE '' END,
+    CASE WHEN NOT is_partitioned THEN '
+      END IF;' ELSE '' END
   );
 END;
 $body$;
