@@ -91,8 +91,10 @@ BEGIN
   IF old_key IS NULL AND cardinality(fitting) > 1 THEN
     -- A row that looks the same was replaced: either the one that was inserted went, or another one before it. The statement
     -- itself, in a WITH or a function that it calls, can do the latter alone, and triggers that run after inserts the
-    -- former. A row that is the only one leaves no doubt without such triggers.
-    by_trigger := depths[fitting[1] + 1]::integer > subject[6]::integer;
+    -- former. A row that is the only one leaves no doubt without such triggers. It is the last of the changes in between
+    -- that makes the row go; what triggers did to it before may have changed nothing.
+    by_trigger := depths[fitting[1] + 1]::integer > subject[6]::integer
+      AND depths[fitting[cardinality(fitting)]]::integer > subject[6]::integer;
     kinds := ARRAY(
       -- Of all events: an upsert or a merge runs those of several.
       SELECT DISTINCT t.tgtype & 2
