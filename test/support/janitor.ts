@@ -16,8 +16,10 @@ type Note =
 
 interface Janitor {
   readonly pipe: number;
+  /** Resolves when it has opened the pipe. Before that the pipe must not be closed: it would wait for a writer for ever. */
+  readonly opened: Promise<unknown>;
   /** Resolves when it has cleaned and gone. */
-  readonly gone: Promise<unknown>;
+  gone(): Promise<unknown>;
 }
 
 let janitor: Janitor | undefined;
@@ -47,8 +49,9 @@ export async function cleanUp(): Promise<void> {
   const ending = janitor;
   janitor = undefined;
   if (ending === undefined) return;
+  await ending.opened;
   closeSync(ending.pipe);
-  await ending.gone;
+  await ending.gone();
 }
 
 function makeFolder(purpose: string): string {
@@ -69,15 +72,22 @@ function startJanitor(): Janitor {
   const pipe = openSync(path, 'r+');
   // Behind a shell that is gone at once, for `bun test` ends all its children when a test takes too long. For the same
   // reason the pipe is not the child's own: Bun closes that when the child ends.
-  const shell = Bun.spawn(['sh', '-c', '"$0" "$1" <"$2" &', process.execPath, import.meta.path, path], {
-    cwd: '/',
-    stdio: ['ignore', 'pipe', 'ignore'],
-    detached: true,
-  });
+  const shell = Bun.spawn(
+    ['sh', '-c', 'exec 3<"$2"; echo; "$0" "$1" <&3 &', process.execPath, import.meta.path, path],
+    {
+      cwd: '/',
+      stdio: ['ignore', 'pipe', 'ignore'],
+      detached: true,
+    },
+  );
   shell.unref();
   writeSync(pipe, `${JSON.stringify({ kind: 'folder', path: folder } satisfies Note)}\n`);
-  // The janitor prints nothing: its output ends with it.
-  return { pipe, gone: shell.stdout.text() };
+  // The shell prints a line when the pipe is open; the janitor prints nothing, so the output ends with it.
+  const output = shell.stdout.getReader();
+  const gone = async (): Promise<void> => {
+    while (!(await output.read()).done);
+  };
+  return { pipe, opened: output.read(), gone };
 }
 
 async function clean(path: string): Promise<void> {
