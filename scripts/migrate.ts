@@ -3,8 +3,8 @@
 
 import { engines } from '../src/app/engines.ts';
 import { readSettings, SettingsError, type Settings } from '../src/settings/settings.ts';
-import { redactUrl } from '../src/settings/redact.ts';
 import { migrate } from '../src/database/migrate.ts';
+import { shownDatabaseUrl } from '../src/database/url.ts';
 
 function settingsOrExit(): Settings {
   try {
@@ -27,9 +27,9 @@ if (url === undefined) {
 try {
   const { remarks } = await migrate(url);
   for (const remark of remarks) console.log(remark);
-  console.log(`${redactUrl(url)} is up to date`);
+  console.log(`${shownDatabaseUrl(url)} is up to date`);
 } catch (error) {
-  console.error(`${redactUrl(url)} could not be migrated: ${rootOf(error)}`);
+  console.error(`${shownDatabaseUrl(url)} could not be migrated: ${rootOf(error)}`);
   process.exit(1);
 }
 

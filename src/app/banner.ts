@@ -1,6 +1,7 @@
 // What start-up prints: where the server is, its addresses, the database, and a line to try.
 
-import { redactUrl, type Logger } from './logger.ts';
+import { shownDatabaseUrl } from '../database/url.ts';
+import type { Logger } from './logger.ts';
 import type { Settings } from '../settings/settings.ts';
 
 export interface BannerParts {
@@ -36,7 +37,7 @@ function banner({ url, settings, psql, databaseUrl }: BannerParts): string {
     ['EventSource', settings.role.has('sse') ? `${url}/realtime/events?channels=posts` : undefined],
     ['API', settings.role.has('api') ? `${url}/swagger` : undefined],
     // People need the embedded database's URL, password included. The password of any other database is hidden.
-    ['database', databaseUrl && (settings.databaseUrl === undefined ? databaseUrl : redactUrl(databaseUrl))],
+    ['database', databaseUrl && (settings.databaseUrl === undefined ? databaseUrl : shownDatabaseUrl(databaseUrl))],
   ];
   for (const [name, value] of rows) if (value !== undefined) lines.push(`  ${name.padEnd(12)} ${value}`);
   if (psql !== undefined && settings.databaseUrl === undefined) {

@@ -5,7 +5,6 @@ import pino, { type Logger } from 'pino';
 import { redactText } from '../settings/redact.ts';
 import type { LogFormat } from '../settings/settings.ts';
 
-export { redactUrl } from '../settings/redact.ts';
 export type { Logger } from 'pino';
 
 export interface LoggerOptions {

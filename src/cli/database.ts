@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { engines } from '../app/engines.ts';
 import { connect, textArray, type Database } from '../database/connect.ts';
 import { migrate } from '../database/migrate.ts';
-import { redactUrl } from '../settings/redact.ts';
+import { shownDatabaseUrl } from '../database/url.ts';
 import { readSettings, SettingsError } from '../settings/settings.ts';
 import { CommandError, Output } from './output.ts';
 import { reasonOf } from './server.ts';
@@ -70,7 +70,7 @@ async function withDatabase(
   try {
     await run(sql, new Output(options.json === true));
   } catch (error) {
-    throw error instanceof CommandError ? error : new CommandError(`${redactUrl(url)}: ${rootOf(error)}`);
+    throw error instanceof CommandError ? error : new CommandError(`${shownDatabaseUrl(url)}: ${rootOf(error)}`);
   } finally {
     await sql.end({ timeout: 5 });
   }
@@ -120,10 +120,10 @@ async function runMigrate(options: DatabaseOptions): Promise<void> {
   try {
     await migrate(url);
   } catch (error) {
-    throw new CommandError(`${redactUrl(url)} could not be migrated: ${rootOf(error)}`);
+    throw new CommandError(`${shownDatabaseUrl(url)} could not be migrated: ${rootOf(error)}`);
   }
   const output = new Output(options.json === true);
-  output.result({ migrated: true }, `${redactUrl(url)} is up to date`);
+  output.result({ migrated: true }, `${shownDatabaseUrl(url)} is up to date`);
 }
 
 function uninstall(options: DatabaseOptions & { readonly yes?: true }): Promise<void> {

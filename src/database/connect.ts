@@ -6,6 +6,7 @@ import postgres from 'postgres';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { backoffMs } from '../time/backoff.ts';
 import { dataFault } from './data-fault.ts';
+import { parseDatabaseUrl } from './url.ts';
 import { systemClock } from '../time/clock.ts';
 
 export interface ConnectOptions {
@@ -31,20 +32,45 @@ export type Database = postgres.Sql<{ bigint: number }>;
 /** A pool. Its queries reject with the driver's errors, which the caller wraps by `unavailable`. */
 export function connect(url: string, options: ConnectOptions): Database {
   const settings = {
+    ...common(url, options.applicationName),
     max: options.max ?? 4,
-    connect_timeout: connectSeconds,
-    backoff,
-    connection: { application_name: options.applicationName },
-    // Array types are not used, and asking for them costs each new connection a round trip.
-    fetch_types: false,
-    types,
-    onnotice: ignoreNotice,
     ...(options.pipelined === false ? { max_pipeline: 0 } : {}),
     // Ours, by the patch that this project applies to the driver: a socket whose other end is gone without a word
     // takes queries for a quarter of an hour before the system gives it up.
     answer_timeout: options.answerSeconds ?? 10,
   };
-  return postgres(driverUrl(url), settings);
+  return postgres(settings);
+}
+
+/** What every connection to this database has. */
+function common(text: string, applicationName: string): postgres.Options<typeof types> {
+  const url = parseDatabaseUrl(text);
+  const { user, password, database, socket } = url;
+  return {
+    host: url.hosts.map(({ host }) => host),
+    port: url.hosts.map(({ port }) => port),
+    ...(socket === undefined ? {} : { path: socket }),
+    // Where the URL names none, the driver looks for variables such as PGUSER.
+    ...(user === undefined ? {} : { user }),
+    ...(password === undefined ? {} : { password }),
+    ...(database === undefined ? {} : { database }),
+    ssl: url.tls,
+    ...(url.tlsDirect ? { sslnegotiation: 'direct' } : {}),
+    prepare: url.prepared,
+    // A standby takes none of what this server writes. A session that it let in would stay with it for its whole life,
+    // also when the address leads to the primary again. A single pooler is not asked: it may say what it heard of a
+    // server that it has left.
+    ...(url.prepared || url.hosts.length > 1 || url.target !== undefined
+      ? { target_session_attrs: url.target ?? 'primary' }
+      : {}),
+    connect_timeout: url.connectSeconds ?? connectSeconds,
+    backoff,
+    connection: { ...url.session, application_name: applicationName },
+    // Array types are not used, and asking for them costs each new connection a round trip.
+    fetch_types: false,
+    types,
+    onnotice: ignoreNotice,
+  };
 }
 
 /** Seconds before the next try; the driver counts from 0. */
@@ -61,33 +87,16 @@ export interface SessionOptions {
 /** One connection that is never replaced, and that reports notifications and its own end. */
 export function connectSession(url: string, options: SessionOptions): Database {
   const settings = {
+    ...common(url, options.applicationName),
     max: 1,
     max_lifetime: null,
     idle_timeout: 0,
-    connect_timeout: connectSeconds,
-    backoff,
-    connection: { application_name: options.applicationName },
-    fetch_types: false,
-    types,
-    onnotice: ignoreNotice,
     onclose: options.onClosed,
     // Missing from the driver's types. Its own `listen` would open a second connection, whose LISTEN would say nothing
     // about the health of the session that is to be woken.
     onnotify: options.onNotification,
   };
-  return postgres(driverUrl(url), settings);
-}
-
-/** Parameters of other clients, such as Prisma. The driver would send them to the database, which refuses them. */
-const foreign =
-  /^(?:schema|connection_limit|pool_timeout|pgbouncer|socket_timeout|statement_cache_size|channel_binding|gssencmode)=/;
-
-/** The URL without what is meant for other clients. Several hosts make it no `URL`, so it is read as text. */
-export function driverUrl(url: string): string {
-  const [address = '', query] = url.split('?', 2);
-  if (query === undefined) return url;
-  const kept = query.split('&').filter((parameter) => !foreign.test(parameter));
-  return kept.length === 0 ? address : `${address}?${kept.join('&')}`;
+  return postgres(settings);
 }
 
 const connectSeconds = 5;

@@ -4,6 +4,7 @@
 
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { parseDatabaseUrl, unencodedFault } from '../database/url.ts';
 import { parseRedisUrl } from '../redis/url.ts';
 import { publicKeyFault } from '../auth/token-keys.ts';
 import { TrustedProxies } from '../http/client-address.ts';
@@ -76,10 +77,6 @@ export function matching(pattern: RegExp, allowed: string): Kind<string> {
   return plain(allowed, (text) => (pattern.test(text) ? text : undefined));
 }
 
-const unencodedFault =
-  'it is no URL as it stands; if its user or password holds one of these characters, write # as %23, / as %2F, ? as %3F,' +
-  ' @ as %40, : as %3A and % as %25';
-
 /** Whether the user or password holds what ends it, or a percent sign that begins no code. */
 function unencoded(text: string): boolean {
   if (!URL.canParse(text)) return false;
@@ -105,12 +102,22 @@ export function urlOf(...schemes: readonly string[]): Kind<string> {
   };
 }
 
+/** One of the forms that `database/url.ts` describes. */
+export const databaseUrl: Kind<string> = {
+  allowed: 'a PostgreSQL URL such as `postgres://user:password@host:5432/database`',
+  // Parameters may hold a password.
+  show: (text) => (unencoded(text) ? '***' : shorten(redactUrl(text.replace(/\?[^]*/, '')))),
+  parse: (text) => (faultOf(parseDatabaseUrl, text) === undefined ? text : undefined),
+  why: (text) =>
+    /^(?!(?:postgres(?:ql)?|jdbc|prisma)\b)[a-z][\w+.-]*:/i.test(text) ? undefined : faultOf(parseDatabaseUrl, text),
+};
+
 /** One of the forms that `redis/url.ts` describes. */
 export const redisUrl: Kind<string> = {
   allowed:
     'a Redis URL: `redis://user:password@host:6379/0`, `redis+cluster://host:6379,host:6379` or' +
     ' `redis+sentinel://host:26379,host:26379/master/0`; with TLS `rediss://`, `rediss+cluster://`, `rediss+sentinel://`',
-  parse: (text) => (redisUrlFault(text) === undefined ? text : undefined),
+  parse: (text) => (faultOf(parseRedisUrl, text) === undefined ? text : undefined),
   // A text that need not be a host may be a password that lost its `@`.
   show: (text) => {
     const [, scheme, account = '', hosts = '', path = ''] =
@@ -119,12 +126,12 @@ export const redisUrl: Kind<string> = {
     const areHosts = hosts.split(',').every((host) => /^([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?$/i.test(host));
     return `${scheme}${account && '***@'}${areHosts ? shorten(hosts + path) : '***'}`;
   },
-  why: (text) => (/^rediss?(\+sentinel|\+cluster)?:\/\//.test(text) ? redisUrlFault(text) : undefined),
+  why: (text) => (/^rediss?(\+sentinel|\+cluster)?:\/\//.test(text) ? faultOf(parseRedisUrl, text) : undefined),
 };
 
-function redisUrlFault(text: string): string | undefined {
+function faultOf(parse: (text: string) => unknown, text: string): string | undefined {
   try {
-    parseRedisUrl(text);
+    parse(text);
     return undefined;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);

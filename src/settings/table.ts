@@ -4,6 +4,7 @@
 import {
   addressRanges,
   bearerKey,
+  databaseUrl,
   matching,
   oneOf,
   origins,
@@ -22,7 +23,6 @@ import { defaulted, optional, type Setting } from './setting.ts';
 export const roles = ['ws', 'sse', 'api', 'relay'] as const;
 export type Role = (typeof roles)[number];
 
-const postgresUrl = urlOf('postgres', 'postgresql');
 const kibibyte = 1_024;
 const mebibyte = 1_024 * kibibyte;
 
@@ -43,15 +43,15 @@ const firstSettings = {
   ),
   databaseUrl: optional(
     'DATABASE_URL',
-    postgresUrl,
+    databaseUrl,
     'an embedded PostgreSQL under `DATA_DIR`',
-    'PostgreSQL 13 or newer.',
+    'PostgreSQL 13 or newer. The forms of the URL are in [operate.md](operate.md#the-url-of-the-database).',
   ),
   databaseUrlDirect: optional(
     'DATABASE_URL_DIRECT',
-    postgresUrl,
+    databaseUrl,
     'as `DATABASE_URL`',
-    'For the relay and the listener, which need database sessions of their own. Set it when `DATABASE_URL` leads to a pooler.',
+    'The same database without a pooler. Set it when `DATABASE_URL` leads to one: the relay and the listener need sessions of their own.',
   ),
 };
 
