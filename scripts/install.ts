@@ -23,6 +23,7 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'chromium', commands: ['chromium', 'chromium-browser', 'google-chrome'] },
   { name: 'redis-server', commands: ['redis-server'] },
   { name: 'postgresql-client', commands: ['psql'] },
+  { name: 'pgbouncer', commands: ['pgbouncer', '/usr/sbin/pgbouncer'] },
   { name: 'nginx', commands: ['nginx', '/usr/sbin/nginx'] },
   { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
   { name: 'prometheus', commands: ['promtool'] },

@@ -27,7 +27,11 @@ const causes: Readonly<Record<string, string>> = {
   CONNECTION_CLOSED: 'the connection was lost',
   CONNECTION_DESTROYED: 'the connection was lost',
   CONNECTION_ENDED: 'the connection was closed',
+  // Ours, by database/pooler.ts.
+  POOLER_KEEPS_NO_SESSION: 'a pooler answers there that keeps no session for a client: LISTEN and locks would be lost',
+  POOLER_KEEPS_NO_TRANSACTION: 'a pooler in statement mode answers there, which takes no transactions',
   // TLS.
+  TLS_REFUSED: 'it offers no TLS',
   DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is not trusted',
   SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is not trusted',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is not trusted',
@@ -35,11 +39,13 @@ const causes: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'its certificate has expired',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another host name',
   // PostgreSQL.
+  '08P01': 'it broke the connection off',
   '25006': 'it takes no writes: it is a standby, or set to read only',
   '28000': 'it does not let this user in',
   '28P01': 'the password is wrong',
   '3D000': 'the database does not exist',
   '3F000': 'the schema realtime is gone',
+  '42704': 'it does not know what it was asked for',
   '42P01': 'a table of the schema realtime is gone',
   '42883': 'a function of the schema realtime is gone',
   '42501': 'a right is missing',

@@ -10,11 +10,14 @@ import { systemClock } from '../time/clock.ts';
 import { isPassingFailure, patiently } from '../time/patiently.ts';
 import { within } from '../time/within.ts';
 import { plainCause } from './causes.ts';
-import { redactUrl, type Logger } from './logger.ts';
-import { databaseFault } from './start-fault.ts';
+import { PoolerInTheWay, poolingOf } from '../database/pooler.ts';
+import { shownDatabaseUrl, unpreparedUrl } from '../database/url.ts';
+import type { Logger } from './logger.ts';
+import { databaseFault, type DatabaseSetting } from './start-fault.ts';
 import type { Settings } from '../settings/settings.ts';
 
 export interface NodeDatabase {
+  /** For pools. It may lead to a pooler, and says so where that takes no prepared statements. */
   readonly url: string;
   /** For sessions of their own: LISTEN and locks. */
   readonly directUrl: string;
@@ -35,23 +38,48 @@ export const nowhere: NodeDatabase = new Proxy({} as NodeDatabase, {
 const poolSize = 4;
 
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
-  const { url, directUrl, psql } = await locate(settings, log, closing);
+  const { url: givenUrl, directUrl, psql } = await locate(settings, log, closing);
   const startedAt = performance.now();
   const { remarks } = await patiently(() => migrate(directUrl), {
     mayPass: isPassingFailure,
     waiting: (error) => log.warn({ cause: plainCause(error) }, 'waiting for the database'),
     clock: systemClock,
   }).catch((error: unknown) => {
-    throw databaseFault(error, settings);
+    throw databaseFault(error, settings, directSetting(settings));
   });
-  for (const remark of remarks) log.warn({ database: redactUrl(url) }, remark);
+  const url = givenUrl === directUrl ? givenUrl : await pooledUrl(givenUrl, settings, log);
+  for (const remark of remarks) log.warn({ database: shownDatabaseUrl(url) }, remark);
   const isOurs = settings.databaseUrl === undefined && settings.nodeEnv !== 'production';
   if (settings.demoTables ?? isOurs) await makeDemoTables(directUrl);
-  log.debug({ ms: Math.round(performance.now() - startedAt), database: redactUrl(url) }, 'database is up to date');
+  log.debug(
+    { ms: Math.round(performance.now() - startedAt), database: shownDatabaseUrl(url) },
+    'database is up to date',
+  );
   const applicationName = `sobranie ${settings.nodeId}`;
   const sql = connect(url, { applicationName, max: poolSize });
   closing.add('database pool', () => sql.end({ timeout: 5 }));
   return { url, directUrl, psql, sql, applicationName };
+}
+
+function directSetting({ databaseUrlDirect }: Settings): DatabaseSetting {
+  return databaseUrlDirect === undefined ? 'DATABASE_URL' : 'DATABASE_URL_DIRECT';
+}
+
+/** The URL for the pool, which may lead to a pooler. Which statements it takes is found out here. */
+async function pooledUrl(url: string, settings: Settings, log: Logger): Promise<string> {
+  try {
+    const pooling = await patiently(() => poolingOf(url), {
+      mayPass: isPassingFailure,
+      waiting: (error) => log.warn({ cause: plainCause(error) }, 'waiting for the pooler'),
+      clock: systemClock,
+    });
+    // Publishing takes a transaction.
+    if (pooling === 'statement') throw new PoolerInTheWay(pooling, 'transaction');
+    log.info({ pooling, database: shownDatabaseUrl(url) }, 'DATABASE_URL was looked at for a pooler');
+    return pooling === 'transaction' ? unpreparedUrl(url) : url;
+  } catch (error) {
+    throw databaseFault(error, settings, 'DATABASE_URL');
+  }
 }
 
 async function locate(
@@ -66,6 +94,12 @@ async function locate(
   const embedded = await startEmbeddedPostgres({ directory: settings.dataDir, log });
   closing.add('embedded PostgreSQL', () => embedded.stop());
   return { url: embedded.url, directUrl: embedded.url, psql: embedded.psql };
+}
+
+/** Rejects with the driver's error when the session may not write: the database's or the role's default forbids it. */
+export async function checkWrites(sql: Database): Promise<void> {
+  // Asks for the right to write, locks no row and writes nothing.
+  await sql`SELECT FROM realtime.log WHERE false FOR UPDATE`;
 }
 
 const watchesMax = 500;

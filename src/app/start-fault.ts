@@ -1,6 +1,7 @@
 // Why a start failed, for the person who reads the terminal or the log: what was tried, the cause in plain words, and
 // what mends it. Host, user and database are named here, a password never.
 
+import { placeOf, parseDatabaseUrl } from '../database/url.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { urlNameOf, type EngineSettings } from '../settings/engine-settings.ts';
 import type { Settings } from '../settings/settings.ts';
@@ -13,6 +14,8 @@ export class StartFault extends Error {
     this.name = 'StartFault';
   }
 }
+
+export type DatabaseSetting = 'DATABASE_URL' | 'DATABASE_URL_DIRECT';
 
 interface Target {
   /** The setting that leads there. */
@@ -49,6 +52,17 @@ const mends: Readonly<Record<string, (target: Target) => string>> = {
     `run as a superuser, connected to "${database}": ` +
     `GRANT CREATE ON DATABASE "${database}" TO "${user}"; GRANT CREATE ON SCHEMA public TO "${user}";`,
   '25006': ({ setting }) => `let ${setting} lead to the primary, or end default_transaction_read_only`,
+  '42704': ({ setting }) => `leave out of ${setting} the parameter that is no setting of PostgreSQL`,
+  '08P01': ({ setting }) => `correct ${setting}; a pooler takes no settings of PostgreSQL in it`,
+  TLS_REFUSED: ({ setting }) => `turn TLS on there (ssl = on), or leave sslmode out of ${setting}`,
+  ENOENT: ({ setting }) =>
+    `start PostgreSQL, or name in ${setting} the folder that unix_socket_directories names there`,
+  POOLER_KEEPS_NO_TRANSACTION: () => 'set pool_mode = transaction in the pooler',
+  POOLER_KEEPS_NO_SESSION: ({ setting }) =>
+    setting === 'DATABASE_URL'
+      ? 'set DATABASE_URL_DIRECT to the address of the database itself. DATABASE_URL may go on leading to a pooler in ' +
+        'transaction or session mode'
+      : `let ${setting} lead to the database itself, or set pool_mode = session in the pooler`,
   '53300': () => 'raise max_connections, or lower the number of nodes: each opens about ten sessions',
   NOAUTH: ({ setting }) => `write the password into ${setting}: redis://:password@host:6379`,
   WRONGPASS: ({ setting }) => `correct user and password in ${setting}`,
@@ -57,19 +71,23 @@ const mends: Readonly<Record<string, (target: Target) => string>> = {
 };
 
 /** What a failure of the database at the start becomes: a `StartFault` where its cause is known. */
-export function databaseFault(error: unknown, { databaseUrlDirect, databaseUrl }: Settings): unknown {
+export function databaseFault(
+  error: unknown,
+  { databaseUrlDirect, databaseUrl }: Settings,
+  setting: DatabaseSetting,
+): unknown {
   // The migration's own words.
   if (error instanceof RealtimeError && error.code === 'internal') return new StartFault(error.message, error);
-  const url = databaseUrlDirect ?? databaseUrl;
+  const url = setting === 'DATABASE_URL' ? databaseUrl : databaseUrlDirect;
   if (url === undefined) return error;
-  const { host, username, pathname } = new URL(url);
-  const user = decodeURIComponent(username) || 'postgres';
+  const parsed = parseDatabaseUrl(url);
+  const { user = 'postgres', database = user } = parsed;
   return faultOf(error, {
-    setting: databaseUrlDirect === undefined ? 'DATABASE_URL' : 'DATABASE_URL_DIRECT',
+    setting,
     what: 'PostgreSQL',
-    host,
+    host: placeOf(parsed),
     user,
-    database: decodeURIComponent(pathname.slice(1)) || user,
+    database,
     authority: 'NODE_EXTRA_CA_CERTS',
   });
 }

@@ -6,6 +6,7 @@
 // a query when the server is ready for the next one, which it says after the commit.
 
 import { connectSession, unavailable, type Database } from './connect.ts';
+import { isDirect, refusePooler } from './pooler.ts';
 
 export type Row = Readonly<Record<string, unknown>>;
 
@@ -38,13 +39,16 @@ export class DirectSession {
     });
   }
 
-  /** Connects. Throws `unavailable` when the database cannot be reached. */
+  /**
+   * Connects. Throws `unavailable` when the database cannot be reached, or a pooler answers that would give the session
+   * to others.
+   */
   static async open(options: DirectSessionOptions): Promise<DirectSession> {
     const session = new DirectSession(options);
     if (options.signal?.aborted === true) session.#end();
     options.signal?.addEventListener('abort', session.#abort);
     try {
-      await session.query('select 1');
+      if (!(await session.#bounded(isDirect(session.#sql)))) await refusePooler(options.url);
       return session;
     } catch (error) {
       await session.close();
@@ -63,12 +67,15 @@ export class DirectSession {
   async query(text: string): Promise<readonly (readonly Row[])[]> {
     // The driver would open a new connection without a sign.
     if (this.#closed) throw unavailable(new Error('the database session is over'));
-    const pending = this.#sql.unsafe(text).simple();
+    const result: readonly unknown[] = await this.#bounded(this.#sql.unsafe(text).simple());
+    return (Array.isArray(result[0]) ? result : [result]) as readonly (readonly Row[])[];
+  }
+
+  async #bounded<Answer>(pending: PromiseLike<Answer>): Promise<Answer> {
     const seconds = this.#options.answerSeconds ?? 10;
     const timer = setTimeout(() => void this.close(), seconds * 1000);
     try {
-      const result: readonly unknown[] = await pending;
-      return (Array.isArray(result[0]) ? result : [result]) as readonly (readonly Row[])[];
+      return await pending;
     } finally {
       clearTimeout(timer);
     }

@@ -9,6 +9,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { shippedPath } from '../shipped/files.ts';
 import { connect, unavailable, type Database } from './connect.ts';
 import { findSchema, setAsideEarlier, takeOverEarlier } from './earlier-schema.ts';
+import { refusePooler } from './pooler.ts';
 import { isOutdated, replacing, setAsideOutdated, takeOverOutdated } from './outdated-schema.ts';
 
 const migrationsFolder = shippedPath('migrations');
@@ -31,11 +32,14 @@ export interface Migrated {
 
 /**
  * Applies the migrations that the database lacks, and renews the trigger functions of all watches. Throws `unavailable`
- * when the database cannot be reached or another node holds the migration for more than a minute, and a plain error,
+ * when the database cannot be reached or another node holds the migration for more than a minute, `PoolerInTheWay` when
+ * the URL leads to a pooler that keeps no sessions, and a plain error,
  * which no retry helps, when a migration fails, when the database was migrated by a newer version, or when a schema
  * `realtime` is somebody else's.
  */
 export async function migrate(url: string): Promise<Migrated> {
+  // The lock below would be left behind on a session of the pooler's, and no other node could ever migrate.
+  await refusePooler(url);
   const sql = connect(url, { applicationName: 'sobranie migrate', max: 1, answerSeconds: 0 });
   try {
     await connectFirst(sql);

@@ -12,7 +12,7 @@ import { readSettings } from '../../src/settings/settings.ts';
 import { temporaryFolder } from '../support/janitor.ts';
 import { patient } from '../support/patience.ts';
 import { freePort, startCluster, type TestCluster } from '../support/postgres.ts';
-import { spawnProgram, spawnServer, type Environment } from '../support/process.ts';
+import { spawnProgram, spawnScript, spawnServer, type Environment } from '../support/process.ts';
 import { startRedis } from '../support/redis.ts';
 import { makeCertificates } from '../support/redis-certificates.ts';
 
@@ -93,6 +93,32 @@ test('what does not pass by itself: wrong password, no such database, a missing 
   expect(await server.stop()).toBe(0);
 });
 
+test('a Unix socket is reached, and parameters of other clients are no fault; what the database does not know is', async () => {
+  const folder = temporaryFolder('socket');
+  chmodSync(folder, 0o777);
+  const socket = (query: string): string => `postgres://app@/${database.pathname.slice(1)}?${query}`;
+  const refused = Promise.all([
+    failure({ DATABASE_URL: at((url) => (url.search = 'shema=public')) }),
+    failure({ DATABASE_URL: at((url) => (url.search = 'sslmode=require')) }),
+    failure({ DATABASE_URL: socket(`host=${folder}/none`) }),
+  ]);
+  const [unknown, noTls, noSocket] = await refused;
+  expect(unknown).toContain('PostgreSQL said: unrecognized configuration parameter "shema"');
+  expect(unknown).toContain('What to do: leave out of DATABASE_URL the parameter that is no setting of PostgreSQL');
+  expect(noTls).toContain('it offers no TLS');
+  expect(noTls).toContain('What to do: turn TLS on there (ssl = on), or leave sslmode out of DATABASE_URL');
+  expect(noSocket).toContain(`PostgreSQL at ${folder}/none/.s.PGSQL.5432 (DATABASE_URL): the socket file is not there`);
+  await asSuperuser(`alter system set unix_socket_directories = '${folder}'`);
+  await cluster.restart();
+  const prisma = `host=${folder}&port=${cluster.port}&schema=public&connection_limit=5&pool_timeout=10&sslmode=prefer`;
+  const server = spawnServer({ LOG_FORMAT: 'json', DATABASE_URL: socket(prisma) });
+  await server.waitForOutput(/listening on/, 20_000);
+  const encoded = `postgres://app@${encodeURIComponent(folder)}:${cluster.port}${database.pathname}`;
+  const watches = spawnScript(join(import.meta.dir, '../../src/sobranie.ts'), { DATABASE_URL: encoded }, ['watches']);
+  expect(await watches.waitForExit(20_000)).toBe(0);
+  expect(await server.stop()).toBe(0);
+}, 60_000);
+
 test('what TLS and passwords need', async () => {
   const folder = temporaryFolder('tls');
   // PostgreSQL wants its key to be readable by nobody else.
@@ -146,7 +172,7 @@ test('what may pass, but does not: nobody listens, no such host', async () => {
   expect(refused).toContain(`PostgreSQL at 127.0.0.1:${port} (DATABASE_URL): the connection is refused`);
   expect(refused).toContain(`What to do: start PostgreSQL, or correct host and port in DATABASE_URL`);
   expect(unknown).toMatch(
-    /no-such-host\.invalid \(DATABASE_URL\): the host name (?:is not known|could not be looked up)/,
+    /no-such-host\.invalid:5432 \(DATABASE_URL\): the host name (?:is not known|could not be looked up)/,
   );
   expect(unknown).toContain('What to do: correct the host name in DATABASE_URL');
   expect(noPassword).toContain(`Redis at 127.0.0.1:${redis.port} (REDIS_URL): it wants a password`);
