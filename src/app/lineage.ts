@@ -3,7 +3,7 @@
 import { Lineage, type Seen } from '../database/lineage.ts';
 import { HealthFault } from './causes.ts';
 import type { CloseStack } from './close-stack.ts';
-import type { NodeDatabase } from './database.ts';
+import { checkWrites, type NodeDatabase } from './database.ts';
 
 import type { OpenEngine } from '../sync/engine.ts';
 import type { Health } from './health.ts';
@@ -25,7 +25,7 @@ export async function startLineage({ database, engine, health, closing }: Lineag
   });
   await lineage.start();
   closing.add('database watch', () => lineage.close());
-  health.add('database', async () => lineage.look());
+  health.add('database', () => Promise.all([lineage.look(), checkWrites(database.sql)]));
   return lineage;
 }
 

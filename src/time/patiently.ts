@@ -34,6 +34,8 @@ const passingCodes = new Set([
   ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
   // The PostgreSQL driver's own, and those of a server that starts, ends, or has no session left.
   ...['CONNECT_TIMEOUT', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', '57P01', '57P03', '53300'],
+  // A standby may be about to be promoted.
+  '25006',
 ]);
 
 /** Of a network, or of a server that is starting or full; looks at what caused the error too. */
