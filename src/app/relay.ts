@@ -3,12 +3,12 @@
 import type { DestinationPorts } from '../changes/destination.ts';
 import type { LogState } from '../changes/log-trimmer.ts';
 import type { CaptureFault } from '../changes/housekeeping.ts';
-import { Relay, type RelayHealth, type RelayObserver } from '../changes/relay.ts';
+import { OtherLayer, Relay, type RelayHealth, type RelayObserver } from '../changes/relay.ts';
 import type { Lineage } from '../database/lineage.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics, MetricSources } from '../metrics/metrics.ts';
 import type { Rules } from '../rules/rules.ts';
-import type { Settings } from '../settings/settings.ts';
+import { SettingsError, type Settings } from '../settings/settings.ts';
 import type { OpenEngine } from '../sync/engine.ts';
 import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
@@ -82,10 +82,15 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     observer,
     layer: await parts.layer(),
     // Or this node would take changes of the new log for some that it has heard.
-    beforeLead: async () => parts.lineage?.followed(),
+    leads: async () => parts.lineage?.followed(),
     clock: parts.clock,
   });
-  await relay.start();
+  await relay.start().catch((error: unknown) => {
+    if (!(error instanceof OtherLayer)) throw error;
+    throw new SettingsError([
+      `SYNC: ${error.message}; give both the same sync layer, or this one a database of its own`,
+    ]);
+  });
   parts.health.add('relay', async () => checkRelay(relay.health()));
   closing.add('relay', () => relay.close());
   return {

@@ -33,6 +33,8 @@ export interface LeaderOptions {
   readonly safetyMs: number;
   /** Names the sync layer that it carries to; others then know whether it is theirs. */
   readonly layer?: string | undefined;
+  /** It leads, and the log is vouched for. Nothing is carried before this resolves. */
+  readonly leads?: (() => Promise<unknown>) | undefined;
   /** A read went well, whatever it found. */
   readonly passed?: () => void;
   /** A batch was handed over. */
@@ -86,6 +88,7 @@ export class Leader {
     // Before anything is told in the name of the log.
     const { layer } = this.#options;
     await session.query(layer === undefined ? 'select realtime.vouch()' : `select realtime.lead(${literal(layer)})`);
+    await this.#options.leads?.();
     destination.begun((await session.query(destination.begin())).at(-1) ?? []);
     const answers = await session.query('select realtime.adopt(); select realtime.writers_notify() as notify');
     this.#writersNotify = answers.at(-1)?.[0]?.['notify'] === true;

@@ -35,8 +35,8 @@ export interface RelayOptions {
   /** Of this relay alone. */
   readonly destination: Destination;
   readonly observer: RelayObserver;
-  /** Called each time before it leads; if it rejects, the relay starts over. */
-  readonly beforeLead?: () => Promise<unknown>;
+  /** Called each time that it leads, before it carries anything; if it rejects, the relay starts over. */
+  readonly leads?: (() => Promise<unknown>) | undefined;
   /** Names the sync layer. */
   readonly layer?: string | undefined;
   readonly clock?: Clock;
@@ -69,8 +69,8 @@ export class OtherLayer extends Error {
 /** Changes are counted over so long for whether all of them are parked. */
 const parkedWindowMs = 30_000;
 const parkedMin = 10;
-/** A relay of another layer may be about to end. */
-const otherLayerMs = 10_000;
+/** A relay of another layer may be about to end; the session of one that vanished ends within 12 s. */
+const otherLayerMs = 15_000;
 
 // Each statement has to see what was committed before it, whatever the role or the database has as its default.
 // What is told must not be lost by a crash, and nothing may end a statement or its session early.
@@ -219,7 +219,6 @@ export class Relay {
       await this.#bell.wait(standbyMs * (0.5 + this.#clock.random() / 2));
       if (this.#closing) return;
     }
-    await this.#options.beforeLead?.();
     await this.#lead(session);
   }
 
@@ -233,6 +232,7 @@ export class Relay {
       safetyMs,
       moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
       layer: this.#options.layer,
+      leads: this.#options.leads,
       passed: () => (this.#fault = undefined),
       parked: (rows, error) => {
         this.#count(0, rows);

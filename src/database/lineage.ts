@@ -51,6 +51,8 @@ export class Lineage {
 
   /** Looks, and resolves when what it saw has been followed. Rejects as `look` does. */
   async followed(): Promise<void> {
+    // One that is under way may have looked before what the caller knows of.
+    await this.#looking?.catch((error: unknown) => this.#options.failed(error));
     await this.look();
     await this.#following;
   }

@@ -4,10 +4,11 @@
 import { afterEach, expect, test } from 'bun:test';
 import postgres from 'postgres';
 import type { HealthReport } from '../../src/api/operations.ts';
+import { Follower, followerTransports } from '../support/followers.ts';
 import { startNode, stopNodes } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
 import { createDatabase } from '../support/postgres.ts';
-import type { RunningServer } from '../support/process.ts';
+import { spawnServer, type Environment, type RunningServer } from '../support/process.ts';
 import { startRedis } from '../support/redis.ts';
 import { until } from '../support/tcp-client.ts';
 
@@ -25,31 +26,71 @@ async function ready(node: RunningServer): Promise<{ code: number; words: string
   return { code: response.status, words: words.join(' ') };
 }
 
-test('a node of another layer is refused, with both named; without the schema nobody is ready', async () => {
-  const [redis, { url }] = await Promise.all([startRedis(), createDatabase({ migrated: true })]);
-  closers.push(() => redis.close());
-  const first = await startNode({ SYNC: 'postgres', DATABASE_URL: url });
-  closers.push(() => stopNodes([first]));
-  await until(async () => (await ready(first)).code === 200, 'it is ready', 20_000);
-  const refused = await startNode({ SYNC: 'redis', REDIS_URL: redis.url, DATABASE_URL: url }).then(
-    (node) => closers.push(() => stopNodes([node])),
-    (error: unknown) => String(error),
-  );
-  expect(refused).toMatch(/to postgres, while this server's sync layer is redis sobranie/);
+/** Resolves with the exit code and what it said, of a server that does not start. */
+async function refusal(environment: Environment): Promise<{ code: number; said: string }> {
+  const server = spawnServer(environment);
+  const code = await server.waitForExit(60_000);
+  return { code, said: server.stderr() };
+}
 
-  // A relay of another layer took over all the same.
-  const sql = postgres(url, { max: 1, onnotice: () => undefined });
-  closers.push(() => sql.end({ timeout: 1 }));
-  await sql`select realtime.lead('another')`;
-  await until(async () => (await ready(first)).words.includes('another sync layer'), 'it says so', 20_000);
+test('a node of another layer is refused, with both named; without the schema nobody is ready', async () => {
+  const [redis, { url }, own] = await Promise.all([
+    startRedis(),
+    createDatabase({ migrated: true }),
+    createDatabase({ migrated: true }),
+  ]);
+  closers.push(() => redis.close());
+  const [first, alone] = await Promise.all([
+    startNode({ SYNC: 'postgres', DATABASE_URL: url }),
+    startNode({ SYNC: 'memory', DATABASE_URL: own.url }),
+  ]);
+  closers.push(() => stopNodes([first, alone]));
+  for (const node of [first, alone]) await until(async () => (await ready(node)).code === 200, 'it is ready', 60_000);
+  const [other, second] = await Promise.all([
+    refusal({ SYNC: 'redis', REDIS_URL: redis.url, DATABASE_URL: url }),
+    refusal({ SYNC: 'memory', DATABASE_URL: own.url }),
+  ]);
+  expect(other.code).toBe(78);
+  expect(other.said).toMatch(/SYNC: .* to postgres, while this server's sync layer is redis sobranie/);
+  expect(second.code).toBe(78);
+  expect(second.said).toMatch(
+    /to the memory of process \w+, while this server's sync layer is the memory of process \w+/,
+  );
+
+  // A relay of another layer took over all the same: who hears nothing from now on is told.
+  const known = await Promise.all(
+    [first, alone].flatMap((node) =>
+      followerTransports.map(async (transport) => {
+        const follower = await Follower.start({ name: transport, url: node.url, channel: 'any', transport });
+        closers.push(() => follower.close());
+        return follower;
+      }),
+    ),
+  );
+  const sql = clientOf(url);
+  await Promise.all([sql`select realtime.lead('another')`, clientOf(own.url)`select realtime.lead('another')`]);
+  for (const follower of known)
+    await until(
+      () => follower.gaps > 0,
+      () => `${follower.story} has a gap`,
+      60_000,
+    );
+  for (const node of [first, alone])
+    await until(async () => (await ready(node)).words.includes('another sync layer'), 'it says so', 60_000);
   await sql`select realtime.lead('postgres')`;
-  await until(async () => (await ready(first)).code === 200, 'it is ready again', 20_000);
+  await until(async () => (await ready(first)).code === 200, 'it is ready again', 60_000);
 
   await sql`drop schema realtime cascade`;
   await until(
     async () => /schema realtime is gone|of the schema realtime/.test((await ready(first)).words),
     'gone',
-    20_000,
+    60_000,
   );
   expect((await ready(first)).code).toBe(503);
-}, 90_000);
+}, 120_000);
+
+function clientOf(url: string): postgres.Sql {
+  const sql = postgres(url, { max: 1, onnotice: () => undefined });
+  closers.push(() => sql.end({ timeout: 1 }));
+  return sql;
+}

@@ -26,7 +26,8 @@ const wire = new Wire({
   durable: false,
   settings: async () => {
     databaseUrl ||= (await createDatabase({ migrated: true })).url;
-    return { SYNC: 'memory', DATABASE_URL: databaseUrl };
+    // Several servers use this one database, of which one alone could relay.
+    return { SYNC: 'memory', DATABASE_URL: databaseUrl, ROLE: 'ws,sse,api' };
   },
 });
 afterEach(() => wire.cutClients());

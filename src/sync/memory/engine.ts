@@ -13,7 +13,7 @@ export interface MemorySettings {
 const sweepEveryMs = 60_000;
 
 export function openMemory({ historyBytesMax }: MemorySettings, parts: EngineParts): OpenEngine {
-  const { clock, observer, closing } = parts;
+  const { incarnation, clock, observer, closing } = parts;
   const adapter = new MemoryAdapter({ clock, observer, historyBytesMax });
   const timer = setInterval(() => adapter.sweep(), sweepEveryMs);
   closing.add('history sweep', () => clearInterval(timer));
@@ -23,6 +23,7 @@ export function openMemory({ historyBytesMax }: MemorySettings, parts: EnginePar
     limits: undefined,
     presence: new MemoryPresence(new MemoryMembers(clock)),
     destination: (ports) => new IntoAdapter(ports),
+    layer: () => Promise.resolve(`the memory of process ${incarnation}`),
     follow: (generation) => adapter.follow(generation),
   };
 }

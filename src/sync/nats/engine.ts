@@ -33,5 +33,10 @@ export function openNats(settings: NatsSettings, parts: EngineParts, stores: Nat
     waiting: (error) => log.warn({ err: error }, 'waiting for NATS'),
     log: (message, error) => log.error({ err: error }, message),
   });
-  return { adapter, ...stores, destination: (ports) => new IntoAdapter(ports) };
+  return {
+    adapter,
+    ...stores,
+    destination: (ports) => new IntoAdapter(ports),
+    layer: () => Promise.resolve(`nats ${prefix}`),
+  };
 }
