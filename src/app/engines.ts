@@ -1,6 +1,7 @@
 // The engines that this server has: the only list of them. The first one is taken where the settings choose none. A
 // folder is loaded when its engine is opened, so nobody pays for the driver of another one.
 
+import { readFileSync } from 'node:fs';
 import { certificates, matching, redisUrl, wholeNumber, type Kind } from '../settings/kinds.ts';
 import { defaulted, optional } from '../settings/setting.ts';
 import { natsUrlFault } from '../sync/nats/target.ts';
@@ -15,6 +16,25 @@ const natsUrl: Kind<string> = {
   show: () => undefined,
   why: natsUrlFault,
 };
+
+/** A file of a user of an account. The value is its text. */
+const natsCredentials: Kind<string> = {
+  allowed: 'the path of a credentials file, as NATS writes it for a user: a JWT and the seed of a key',
+  parse: (path) => (natsCredentialsFault(path) === undefined ? readFileSync(path, 'utf8') : undefined),
+  // Who pastes the file's text instead of its name pastes a key.
+  show: (path) => (/^[\w./~-]{1,200}$/.test(path) ? path : undefined),
+  why: natsCredentialsFault,
+};
+
+function natsCredentialsFault(path: string): string | undefined {
+  try {
+    const text = readFileSync(path, 'utf8');
+    const parts = ['BEGIN NATS USER JWT', 'BEGIN USER NKEY SEED'];
+    return parts.every((part) => text.includes(part)) ? undefined : 'the file does not hold both';
+  } catch {
+    return 'the file cannot be read';
+  }
+}
 
 export const engines: readonly Engine[] = [
   engine({
@@ -73,9 +93,9 @@ export const engines: readonly Engine[] = [
       ),
       credentials: optional(
         'NATS_CREDENTIALS',
-        matching(/^[^\0]+$/, 'a path'),
+        natsCredentials,
         'none',
-        'A credentials file, as NATS writes it for a user of an account.',
+        'For a NATS whose accounts are known by JWTs. `nsc generate creds` writes the file.',
       ),
       tlsCa: optional(
         'NATS_TLS_CA',
@@ -114,8 +134,7 @@ export const engines: readonly Engine[] = [
         import('../sync/nats/engine.ts'),
         import('../sync/postgres/stores.ts'),
       ]);
-      const text = credentials === undefined ? undefined : await Bun.file(credentials).text();
-      return openNats({ url, credentials: text, ...values }, parts, await openStores(parts));
+      return openNats({ url, credentials, ...values }, parts, await openStores(parts));
     },
   }),
   engine({

@@ -55,8 +55,8 @@ const mends: Readonly<Record<string, (target: Target) => string>> = {
   '42704': ({ setting }) => `leave out of ${setting} the parameter that is no setting of PostgreSQL`,
   '08P01': ({ setting }) => `correct ${setting}; a pooler takes no settings of PostgreSQL in it`,
   TLS_REFUSED: ({ setting }) => `turn TLS on there (ssl = on), or leave sslmode out of ${setting}`,
-  ENOENT: ({ setting }) =>
-    `start PostgreSQL, or name in ${setting} the folder that unix_socket_directories names there`,
+  ENOENT: ({ what, setting }) =>
+    `start ${what}, or name in ${setting} the folder that unix_socket_directories names there`,
   POOLER_KEEPS_NO_TRANSACTION: () => 'set pool_mode = transaction in the pooler',
   POOLER_KEEPS_NO_SESSION: ({ setting }) =>
     setting === 'DATABASE_URL'

@@ -32,6 +32,18 @@ export interface RedisUrl {
 }
 
 const form = /^(rediss?)(\+sentinel|\+cluster)?:\/\/(?:([^/?#]*)@)?([^/?#@]+)(?:\/([^?#]*))?(?:\?([^#]*))?$/;
+/** Those of other clients, and what to write instead. */
+const otherForms: readonly (readonly [RegExp, string])[] = [
+  [
+    /^(?:unix|rediss?[+-](?:unix|socket)):|^\/|^rediss?:\/\/(?:[^/?#]*@)?\//,
+    'a Unix socket is not taken: let Redis listen on 127.0.0.1 too, and write redis://127.0.0.1:6379',
+  ],
+  [/^rediss?-sentinel:/, 'begin it with redis+sentinel://, and write the name of the master behind the hosts'],
+  [/^rediss?-cluster:/, 'begin it with redis+cluster://'],
+  [/^valkeys?:/, 'begin it with redis://, or with rediss:// for TLS'],
+  [/^https?:/, 'it is the address of an HTTP interface: write the one that begins with redis:// or rediss://'],
+  [/,\s*rediss?:\/\//, 'write one URL with all hosts: redis+cluster://host:6379,host:6379, or redis+sentinel://'],
+];
 const hostForm = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?$/;
 const parameters = ['db', 'family', 'sentinelUsername', 'sentinelPassword'];
 
@@ -39,6 +51,8 @@ const parameters = ['db', 'family', 'sentinelUsername', 'sentinelPassword'];
  * Throws an error that says what is wrong and what is expected. It shows none of the text: a password may be anywhere.
  */
 export function parseRedisUrl(text: string): RedisUrl {
+  const [, instead] = otherForms.find(([other]) => other.test(text)) ?? [];
+  if (instead !== undefined) throw new Error(instead);
   const match = form.exec(text);
   if (match === null) throw new Error('the URL does not have the form redis://user:password@host:port/database');
   const [, scheme, plus, account = '', hostList = '', path = '', queryText = ''] = match;

@@ -126,7 +126,7 @@ export const redisUrl: Kind<string> = {
     const areHosts = hosts.split(',').every((host) => /^([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?$/i.test(host));
     return `${scheme}${account && '***@'}${areHosts ? shorten(hosts + path) : '***'}`;
   },
-  why: (text) => (/^rediss?(\+sentinel|\+cluster)?:\/\//.test(text) ? faultOf(parseRedisUrl, text) : undefined),
+  why: (text) => (/^(?:rediss?\b|unix:|\/|valkeys?:|https?:)/.test(text) ? faultOf(parseRedisUrl, text) : undefined),
 };
 
 function faultOf(parse: (text: string) => unknown, text: string): string | undefined {

@@ -79,6 +79,24 @@ describe('a Redis URL', () => {
     expect(faults[0]).not.toContain('hunter2');
   });
 
+  test.each([
+    ['unix:///run/redis/redis.sock?password=hunter2', /a Unix socket is not taken.*redis:\/\/127\.0\.0\.1:6379/],
+    ['redis+unix://:hunter2@/run/redis.sock', /a Unix socket is not taken/],
+    ['redis-socket:///run/redis.sock', /a Unix socket is not taken/],
+    ['redis://:hunter2@/run/redis.sock', /a Unix socket is not taken/],
+    ['/run/redis/redis.sock', /a Unix socket is not taken/],
+    ['redis-sentinel://:hunter2@a:26379?sentinelMasterId=main', /begin it with redis\+sentinel:\/\//],
+    ['rediss-cluster://:hunter2@a,b', /begin it with redis\+cluster:\/\//],
+    ['valkeys://:hunter2@a', /rediss:\/\/ for TLS/],
+    ['https://:hunter2@a.example', /an HTTP interface/],
+    ['redis://:hunter2@a:1,redis://:hunter2@b:1', /write one URL with all hosts/],
+  ])('of another client is refused with what to write: %s', (url, reason) => {
+    const faults = faultsOf({ REDIS_URL: url });
+    expect(faults).toHaveLength(1);
+    expect(faults[0]).toMatch(reason);
+    expect(faults[0]).not.toContain('hunter2');
+  });
+
   test('is told along with everything else that is wrong', () => {
     const faults = faultsOf({ REDIS_URL: 'redis://a,b', REDIS_TLS_CA: '/nowhere/ca.pem', PORT: 'x' });
     expect(faults.map((fault) => fault.split(':')[0])).toEqual(['PORT', 'REDIS_URL', 'REDIS_TLS_CA']);
