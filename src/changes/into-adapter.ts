@@ -59,6 +59,7 @@ const largeCharacters = 64 << 10;
 /** Channels of templates that are known to be written down; past this many, they are written down again. */
 const knownMax = 50_000;
 const sliceBytesMax = 1 << 20;
+const atOnceMin = 10;
 
 export class IntoAdapter implements Destination {
   readonly #ports: IntoAdapterPorts;
@@ -69,6 +70,8 @@ export class IntoAdapter implements Destination {
   #refused: readonly string[] = [];
   /** Batches in a row that a full layer refused. */
   #fullFor = 0;
+  /** Rows that are on their way at once: fewer after some that were not answered in time. */
+  #atOnceMax: number;
   /** Channels that templates made, to be written down with the deletion: a TRUNCATE concerns them. */
   #made: readonly Made[] = [];
   #known = new Set<Made>();
@@ -84,6 +87,7 @@ export class IntoAdapter implements Destination {
   constructor(ports: IntoAdapterPorts, batchMax: number = batchMaxDefault) {
     this.#ports = ports;
     this.#batchMax = batchMax;
+    this.#atOnceMax = batchMax;
   }
 
   /** In the session that holds the leader's lock: a term that was taken elsewhere could be newer than its holder. */
@@ -160,21 +164,42 @@ export class IntoAdapter implements Destination {
     const failures = new Map<string, Failure[]>();
     let isFull = false;
     for (let from = 0; from < rows.length;) {
-      const next = sliceEnd(rows, from);
+      const next = Math.min(sliceEnd(rows, from), from + this.#atOnceMax);
       // All at once and in order, so that the log takes them in order and in few round trips.
       const slice = rows.slice(from, next);
       const outcomes = await Promise.allSettled(slice.map((row) => this.#publishRow(row, places)));
       await this.#ports.settled();
-      slice.forEach((row, index) => {
-        const outcome = outcomes[index];
-        if (outcome?.status !== 'rejected') return;
-        isFull ||= isOutOfMemory(outcome.reason);
-        this.#note(failures, row, outcome.reason);
-      });
+      try {
+        slice.forEach((row, index) => {
+          const outcome = outcomes[index];
+          if (outcome?.status !== 'rejected') return;
+          isFull ||= isOutOfMemory(outcome.reason);
+          this.#note(failures, row, outcome.reason);
+        });
+      } catch (error) {
+        const waits = new Set([...failures.values()].flatMap((some) => some.map(({ row }) => row)));
+        this.#keepPublished(
+          rows,
+          (row, index) => waits.has(row) || (index >= from && outcomes[index - from]?.status !== 'fulfilled'),
+        );
+        throw error;
+      }
+      this.#atOnceMax = Math.min(this.#batchMax, this.#atOnceMax * 2);
       from = next;
     }
     this.#fullFor = isFull ? this.#fullFor + 1 : 0;
     return [...failures.values()].flat();
+  }
+
+  /**
+   * The layer gave out in the middle of a batch. What it has taken is deleted all the same: a layer that is slower than a
+   * whole batch may take would be given the same rows for ever.
+   */
+  #keepPublished(rows: readonly ChannelRow[], isLeft: (row: ChannelRow, index: number) => boolean): void {
+    const left = new Set(rows.filter(isLeft).map(({ id }) => id));
+    this.#published = [...new Set(rows.map(({ id }) => id))].filter((id) => !left.has(id));
+    this.#made = madeBy(rows.filter(({ id }) => !left.has(id))).filter((made) => !this.#known.has(made));
+    this.#atOnceMax = Math.max(atOnceMin, Math.floor(this.#atOnceMax / 2));
   }
 
   /**

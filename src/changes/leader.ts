@@ -18,7 +18,7 @@ import type { DirectSession, Row } from '../database/direct-session.ts';
 import type { Bell } from './bell.ts';
 import { literal } from '../database/connect.ts';
 import { dataFault } from '../database/data-fault.ts';
-import { waitsBeyond, type Destination, type OutboxState } from './destination.ts';
+import { waitsBeyond, type Batch, type Destination, type OutboxState } from './destination.ts';
 import { Suspect } from './suspect.ts';
 
 /** Two-key advisory locks; the first key is ours in every use. */
@@ -139,7 +139,7 @@ export class Leader {
     if (letGo) this.#holding = false;
     if (takeLock) this.#holding = locked(answers[0]);
 
-    const batch = await destination.take(answers.at(-1) ?? []);
+    const batch = await this.#take(answers.at(-1) ?? []);
     this.#state = batch.state;
     this.#options.passed?.();
     if (batch.parked !== undefined && batch.parked > 0) this.#options.parked(batch.parked);
@@ -156,6 +156,18 @@ export class Leader {
     }
     const untried = !takeLock && !this.#holding && this.#writersNotify && clock.monotonic() >= this.#restlessUntil;
     return untried ? 'again' : 'rest';
+  }
+
+  async #take(rows: readonly Row[]): Promise<Batch> {
+    const { session, destination } = this.#options;
+    try {
+      return await destination.take(rows);
+    } catch (error) {
+      // A part of them may have been taken.
+      const taken = destination.end();
+      if (taken !== undefined && !session.closed) await session.query(`${taken}select 1`);
+      throw error;
+    }
   }
 
   /** A row of the batch cannot be read or moved. The others go on without it. */

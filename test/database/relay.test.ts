@@ -7,6 +7,7 @@ import { IntoLog } from '../../src/changes/into-log.ts';
 import { Relay } from '../../src/changes/relay.ts';
 import { connect } from '../../src/database/connect.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
+import { RealtimeError } from '../../src/protocol/realtime-error.ts';
 import { startProxy } from '../support/proxy.ts';
 import { database, expectConsecutive, leave, rules, startRelay, until, type TestRelay } from './support.ts';
 import { patient } from '../support/patience.ts';
@@ -396,6 +397,30 @@ describe('to a log elsewhere', () => {
     expect(published[1]!.carried!.term).toBeGreaterThan(first[1]!.carried!.term);
     expect(dropped()).toBe(2);
     await until(() => relay.health().leader);
+  });
+
+  // On a machine that had no time for it, Redis took a part of each batch before its time was over. Nothing of the batch was
+  // deleted, so the next attempt brought the same rows: for hours the relay got nowhere, while half a million waited.
+  test('what was taken before the layer gave out is not brought again', async () => {
+    const taken: Change[] = [];
+    const takenAtOnce = 12;
+    let left = takenAtOnce;
+    const destination = new IntoAdapter({
+      sql: pool,
+      publish: async (change) => {
+        if (left-- <= 0) throw new RealtimeError('unavailable');
+        taken.push(change);
+      },
+      settled: async () => void (left = takenAtOnce),
+    });
+    const rows = Array.from({ length: takenAtOnce * 3 }, (_, index) => [`c${index % 4}`, String(index)] as const);
+    await leave(sql, rows);
+    const { errors } = await relaying({ destination });
+    await until(async () => (await sql`select 1 from realtime.outbox`).length === 0);
+    expect(errors).toHaveLength(2);
+    expect(taken.map(({ channel, data }) => [channel, data])).toEqual(rows.map(([channel, data]) => [channel, data]));
+    const batches = new Set(taken.map(({ carried }) => `${carried?.term} ${carried?.batch}`));
+    expect(batches.size).toBe(3);
   });
 
   // A fresh copy of the database numbers its rows from 1: under the name of the old one, they would be repeats.
