@@ -15,7 +15,7 @@ import type { Members } from './members.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Occupancy } from './occupancy.ts';
 import type { Fanout } from './outlet.ts';
-import { paceLimits, waitForPace } from './pace.ts';
+import { paceLimits, recoveryPaceLimits, waitForPace } from './pace.ts';
 import type { Presence } from './presence.ts';
 import { PageBudget } from './page-budget.ts';
 import { Publication, type Sender } from './publication.ts';
@@ -60,8 +60,13 @@ export interface PublishRequest {
   readonly xid?: string | undefined;
 }
 
-/** Bytes of pages that may wait for the sockets of those who recover. */
-const waitingPagesBytesMax = 32 << 20;
+/** Bytes for those who recover. A share is more than a line of the internet takes in while the next is sent. */
+const recoveryBytes = {
+  bytesMax: 32 << 20,
+  socketBytesMax: 32 << 20,
+  shareBytesMax: recoveryPaceLimits.highWaterBytes,
+  shareBytesMin: 32 << 10,
+};
 /** Clients of a deploy come back within about this long. */
 const keptLingerMs = 15_000;
 
@@ -93,7 +98,7 @@ export class Hub implements SyncEvents {
       holdMax: options.holdMax,
       reads: this.#reads,
       kept: this.#kept,
-      pages: new PageBudget(waitingPagesBytesMax),
+      pages: new PageBudget(recoveryBytes),
       slices,
       unsettled: (members) => void this.#unsettled.add(members),
     };

@@ -255,8 +255,9 @@ export class Members {
         if (subscriber.closed) return false;
         // Judged by itself: the pace of live publications, by which the subscriber may be slow already, is stricter.
         const paced = { outlet, slow: false, closed: false };
-        if (!isLagging(paced, recoveryPaceLimits)) return true;
-        return waitForPace([paced], clock, recoveryPaceLimits).then(() => !subscriber.closed && !paced.slow);
+        const limits = { ...recoveryPaceLimits, highWaterBytes: pages.shareBytes };
+        if (!isLagging(paced, limits)) return true;
+        return waitForPace([paced], clock, limits).then(() => !subscriber.closed && !paced.slow);
       },
     };
   }

@@ -1,14 +1,45 @@
-// The memory that pages may cost which were read for subscribers and wait for their sockets. A page that does not fit is
+// The memory that subscribers may cost who recover: what waits in their sockets, and pages that were read for them and wait
+// for those. Each of them may have a share in its socket, the less the more there are. A page that does not fit is
 // dropped, and what is left of it is read again when there is room in the socket: mostly from this node's memory.
 
 import type { Publication } from './publication.ts';
 
-export class PageBudget {
-  readonly #bytesMax: number;
-  #bytes = 0;
+export interface PageBudgetLimits {
+  /** Of pages that wait. */
+  readonly bytesMax: number;
+  /** In the sockets of all who recover... */
+  readonly socketBytesMax: number;
+  /** ...and in one of them: so many at most, and so many in any case. */
+  readonly shareBytesMax: number;
+  readonly shareBytesMin: number;
+}
 
-  constructor(bytesMax: number) {
-    this.#bytesMax = bytesMax;
+export class PageBudget {
+  readonly #limits: PageBudgetLimits;
+  #bytes = 0;
+  #recovering = 0;
+
+  constructor(limits: PageBudgetLimits) {
+    this.#limits = limits;
+  }
+
+  /** A subscriber begins to be sent what it missed; `leave` is called once, when it has it or is gone. */
+  enter(): void {
+    this.#recovering++;
+  }
+
+  leave(): void {
+    this.#recovering--;
+  }
+
+  get recovering(): number {
+    return this.#recovering;
+  }
+
+  /** Bytes that may wait in the socket of one of those who recover now. */
+  get shareBytes(): number {
+    const { socketBytesMax, shareBytesMax, shareBytesMin } = this.#limits;
+    return Math.max(shareBytesMin, Math.min(shareBytesMax, socketBytesMax / Math.max(1, this.#recovering)));
   }
 
   get bytes(): number {
@@ -17,7 +48,7 @@ export class PageBudget {
 
   /** Whether so many bytes may wait; if so, they are given back with `give`. */
   take(bytes: number): boolean {
-    if (this.#bytes + bytes > this.#bytesMax) return false;
+    if (this.#bytes + bytes > this.#limits.bytesMax) return false;
     this.#bytes += bytes;
     return true;
   }

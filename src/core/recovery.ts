@@ -59,7 +59,7 @@ export interface RecoveryPorts {
 
 /** A place in no log: whoever goes on from there is told a gap. */
 const nowhere: Position = { epoch: '', offset: 0 };
-/** The socket is looked at each time it was given this much: a page of large publications is larger than its buffer. */
+/** The socket is looked at each time it was given this much, or its share: a page of large publications is larger. */
 const roomEveryBytes = 128 << 10;
 /** Publications sent without looking whether others wait. */
 const sliceSize = 100;
@@ -137,7 +137,16 @@ export class Recovery {
 
   /** Sends what was missed and what was held, then goes live. Resolves false when it was cancelled or is too slow. */
   async run(outlet: Outlet): Promise<boolean> {
-    if (!(await this.#sendRows(outlet))) return false;
+    const { pages } = this.#ports;
+    pages.enter();
+    try {
+      return (await this.#sendRows(outlet)) && (await this.#catchUp(outlet));
+    } finally {
+      pages.leave();
+    }
+  }
+
+  async #catchUp(outlet: Outlet): Promise<boolean> {
     while (!this.#cancelled) {
       this.#tellGap();
       const read = !this.#overflowed && this.#first === undefined;
@@ -257,11 +266,12 @@ export class Recovery {
   /** Sends as many as go without looking at the socket; answers how many those were. */
   #sendSome(publications: readonly Publication[], outlet: Outlet): number {
     const head = this.#ports.head();
+    const bytesMax = Math.min(roomEveryBytes, this.#ports.pages.shareBytes);
     let bytes = 0;
     let count = 0;
     for (const { offset, data } of publications) {
       // The log may be ahead of this node; what it has not sent on yet will be held, so it would come twice.
-      if (count === sliceSize || bytes > roomEveryBytes || offset > head.offset) break;
+      if (count === sliceSize || bytes > bytesMax || offset > head.offset) break;
       bytes += data.length;
       count++;
     }

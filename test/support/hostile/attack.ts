@@ -18,6 +18,8 @@ export interface AttackOptions {
   readonly query?: string;
   /** Every other connection of a crowd is an event stream. */
   readonly mixed?: boolean;
+  /** For how long it lasts. */
+  readonly milliseconds?: number;
   /** After so many a stream is content. */
   readonly bytesEach?: number;
 }
@@ -341,6 +343,29 @@ const resumers: Attack = async (url, { count, query = '', bytesEach = 0 }) => {
   return { streams: count, whole, megabytes: Math.round(bytes / 1e6) };
 };
 
+/** As `resumers`, but each reads a piece and then nothing for a while, never so little that it would be cut off. */
+const sippers: Attack = async (url, { count, query = '', milliseconds = 1_000 }) => {
+  let bytes = 0;
+  let closed = 0;
+  const peers = await Promise.all(
+    Array.from({ length: count }, () =>
+      Peer.open(url, {
+        first: streamOf(query),
+        onData: (chunk, from) => {
+          bytes += chunk.length;
+          from.stopReading();
+          setTimeout(() => from.goOnReading(), 200 + Math.random() * 200);
+        },
+        onClose: () => closed++,
+      }),
+    ),
+  );
+  await Bun.sleep(milliseconds);
+  const outcome = { streams: count, closed, megabytes: Math.round(bytes / 1e6) };
+  for (const peer of peers) peer.cut();
+  return outcome;
+};
+
 /** Control frames alone, a third of them pieces of messages that never end. */
 const controls: Attack = async (url, { count, perSecond, sockets = 8 }) => {
   const payload = Buffer.alloc(100, 'p');
@@ -423,6 +448,7 @@ export const attacks = {
   greedy,
   histories,
   resumers,
+  sippers,
   controls,
   bodies,
   frames,

@@ -67,6 +67,10 @@ export class Peer {
     this.#socket?.pause();
   }
 
+  goOnReading(): void {
+    if (!this.closed) this.#socket?.resume();
+  }
+
   cut(): void {
     this.#socket?.terminate();
     this.ended();
