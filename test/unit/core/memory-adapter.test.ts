@@ -70,7 +70,8 @@ test('channels by the hundred thousand keep to the limit of bytes, and make room
   const before = process.memoryUsage().heapUsed;
   const startedAt = performance.now();
   for (let index = 0; index < 200_000; index++) publish(adapter, clock, `name:${index}`, '1');
-  expect(performance.now() - startedAt).toBeLessThan(10_000);
+  // By each publication that looked through all of them it would be hours.
+  expect(performance.now() - startedAt).toBeLessThan(60_000);
   const grown = (): number => {
     Bun.gc(true);
     return process.memoryUsage().heapUsed - before;
