@@ -195,7 +195,9 @@ BEGIN
     SELECT n.lsn, row_number() OVER (ORDER BY n.lsn) AS place, 0 AS side, 0::bigint AS turn
     FROM realtime.outbox n WHERE n.xid = reorder.xid AND n.lsn >= mark AND n.lsn < began
   ), own AS (
-    SELECT o.lsn, max(coalesce(l.place, 0)) OVER (ORDER BY o.lsn) AS place, 1 AS side,
+    -- Among themselves they stay as they are where one may take the key of another.
+    SELECT o.lsn, CASE WHEN bool_or(o.subject[2] <> o.subject[3]) OVER () THEN max(coalesce(l.place, 0)) OVER (ORDER BY o.lsn)
+      ELSE coalesce(l.place, 0) END AS place, 1 AS side,
       row_number() OVER (ORDER BY o.lsn) AS turn
     FROM realtime.outbox o LEFT JOIN unnest(later_rows, later_places) l (lsn, place) ON l.lsn = o.lsn
     WHERE o.xid = reorder.xid AND o.lsn >= began
