@@ -2,7 +2,8 @@
 
 -- Tells the other nodes at the commit that the log reaches to `seq`: `<seq> <writer>`, and in the lines after that the
 -- last publications themselves, if there are any that can be `carried` in the 8,000 bytes that a notification must not
--- reach. Without them, the others read the log. The writer's own process has the rows already.
+-- reach. Without them, the others read the log. The writer's own process has the rows already. Silent in a session whose
+-- process tells the others itself, by another way than notifications.
 CREATE FUNCTION realtime.tell(topic text, seq bigint, carried text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -10,6 +11,9 @@ AS $$
 DECLARE
   told text := seq::text || ' ' || current_setting('application_name');
 BEGIN
+  IF current_setting('realtime.quiet', true) = 'on' THEN
+    RETURN;
+  END IF;
   IF octet_length(told) + octet_length(carried) < 8000 THEN
     told := told || carried;
   END IF;

@@ -5,6 +5,7 @@
 import { literal } from '../database/connect.ts';
 import type { Row } from '../database/direct-session.ts';
 import type { LogRow } from '../database/log-row.ts';
+import { quietly } from '../database/quietly.ts';
 import {
   batchMaxDefault,
   rowBytesMaxDefault,
@@ -20,6 +21,8 @@ export interface LogReader {
   hand(rows: readonly LogRow[]): void | Promise<void>;
   /** There may be rows in the log that nobody hands over. */
   catchUp(): void;
+  /** It tells the other nodes of what it is handed; the database must not. */
+  readonly tells?: boolean;
 }
 
 export type IntoLogPorts = Pick<DestinationPorts, 'rules' | 'rowBytesMax' | 'publish' | 'published' | 'failed'>;
@@ -37,7 +40,8 @@ export class IntoLog implements Destination {
 
   /** Planned once: with few rows to move, planning is a tenth of the work. */
   begin(): string {
-    return `prepare sobranie_relay (text) as ${this.#call(this.#batchMax, '$1')}`;
+    const prepared = `prepare sobranie_relay (text) as ${this.#call(this.#batchMax, '$1')}`;
+    return this.#reader.tells === true ? `${quietly}; ${prepared}` : prepared;
   }
 
   begun(): void {

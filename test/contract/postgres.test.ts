@@ -2,4 +2,4 @@
 import { postgresHarness } from '../support/postgres-harness.ts';
 import { syncContract } from './sync-contract.ts';
 
-syncContract('postgres', { traits: { shared: true, durable: true }, open: postgresHarness });
+syncContract('postgres', { traits: { shared: true, durable: true }, open: () => postgresHarness() });

@@ -165,7 +165,7 @@ describe(`PostgreSQL breaks under load (SEED=${seed})`, () => {
       },
     );
     try {
-      await listener.start('half_open');
+      await listener.start({ topic: 'half_open', epoch: '' });
       await listener.probe(5_000);
       for (let round = 1; round <= 3; round++) {
         told.length = 0;

@@ -6,11 +6,13 @@ import { silentObserver } from './doubles.ts';
 import type { PresenceEvents, PresenceStore } from '../../src/presence/store.ts';
 import { PostgresAdapter } from '../../src/sync/postgres/adapter.ts';
 import { PostgresPresence } from '../../src/sync/postgres/presence.ts';
+import type { OwnBus } from '../../src/sync/log-bus.ts';
 import type { PresenceHarness } from '../contract/presence-contract.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { createDatabase, startCluster } from './postgres.ts';
 
-export async function postgresHarness(): Promise<SyncHarness> {
+/** `busOf`: what carries word of the log from node to node, in place of notifications. */
+export async function postgresHarness(busOf?: (nodeId: string) => OwnBus): Promise<SyncHarness> {
   const database = await createDatabase({ migrated: true });
   const admin = connect(database.url, { applicationName: 'contract', max: 1 });
   let closers: (() => Promise<void>)[] = [];
@@ -32,7 +34,8 @@ export async function postgresHarness(): Promise<SyncHarness> {
         applicationName,
         clock: systemClock,
         observer: silentObserver,
-        log: (m, e) => console.log(m, e),
+        log: () => undefined,
+        bus: busOf?.(nodeId),
       });
       closers.push(async () => {
         await adapter.close();

@@ -1,11 +1,15 @@
-// The sync adapter over PostgreSQL: the log is a table, numbers are given behind a row lock, nodes are told by NOTIFY.
+// The sync adapter over PostgreSQL: the log is a table, numbers are given behind a row lock, nodes hear of it by a bus:
+// NOTIFY, or one beside the database.
 //
 //   publish      appended to the log in batches; what was committed is handed to this node's reader at once
 //   subscribe    the channel becomes of interest, then its head is read: every later row will be seen
 //   other nodes  a notification says that the log grew, and carries what is little; if it does not, or a notification
 //                was lost, the reader reads what follows its last row
 //   reconnect    notifications were lost meanwhile, so the log is read and the hub gets the heads of all channels
-//   ephemeral    an envelope per publication through NOTIFY, marked with the node that has delivered it already
+//   ephemeral    an envelope per publication through the bus, marked with the node that has delivered it already
+//
+// With a bus of its own the database is kept from notifying, and this node tells the others after the commit. What is lost
+// between the two, or on the bus, is found by the look at the log that every node takes each second.
 
 import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
@@ -26,10 +30,11 @@ import { unavailable, type Database } from '../../database/connect.ts';
 import type { LogRow } from '../../database/log-row.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
+import type { BusEvents, LogBus, OwnBus } from '../log-bus.ts';
 import { PostgresAppender } from './appender.ts';
 import { headsAtOnceMax, PostgresHeads } from './heads.ts';
 import { PostgresListener } from './listener.ts';
-import { carriedRows, parseNotice } from './notice.ts';
+import { carriedRows, noticesOf, parseNotice, plainNotice } from './notice.ts';
 import { readHeads, readHistory, readLogState } from './queries.ts';
 import { PostgresReader } from './reader.ts';
 
@@ -52,6 +57,8 @@ export interface PostgresAdapterOptions {
   readonly clock: Clock;
   readonly observer: SyncObserver;
   readonly log: (message: string, error: unknown) => void;
+  /** In place of the database's notifications. */
+  readonly bus?: OwnBus | undefined;
 }
 
 /** What hears of envelopes that are no publications. */
@@ -66,14 +73,15 @@ export const besideMark = '!';
 const answerTimeoutMs = 1_000;
 /** Nothing else notices that the appender's connection alone is half open. Until then no publication is accepted. */
 const appenderAnswerSeconds = 4;
-const safetyReadEveryMs = 5_000;
+/** A notification comes with the commit or not at all. Of a bus beside it, more can be lost. */
+const [safetyReadEveryMs, safetyReadBesideMs] = [5_000, 1_000];
 const resumeBackoff = { firstMs: 250, maxMs: 1_000 };
 
 export class PostgresAdapter implements SyncAdapter {
-  readonly name = 'postgres';
+  readonly name: string;
   readonly traits: SyncTraits = { shared: true, durable: true };
   readonly #options: PostgresAdapterOptions;
-  readonly #listener: PostgresListener;
+  readonly #bus: LogBus;
   readonly #appender: PostgresAppender;
   readonly #heads: PostgresHeads;
   #events: SyncEvents | undefined;
@@ -88,6 +96,7 @@ export class PostgresAdapter implements SyncAdapter {
 
   constructor(options: PostgresAdapterOptions) {
     this.#options = options;
+    this.name = options.bus?.name ?? 'postgres';
     this.#appender = new PostgresAppender(
       options.connectDirect(appenderAnswerSeconds),
       (rows) => {
@@ -99,18 +108,17 @@ export class PostgresAdapter implements SyncAdapter {
         // The batch may have been committed all the same; then nobody else hands it over.
         this.#reader?.catchUp();
       },
+      { quiet: options.bus !== undefined },
     );
-    const { connectDirect: connect, sql, reads, nodeId, clock } = options;
+    const { connectDirect: connect, sql, reads, nodeId, clock, bus } = options;
     this.#heads = new PostgresHeads(reads, (error) => this.#failed('heads could not be read', error));
-    this.#listener = new PostgresListener(
-      { connect, sql, nodeId, clock },
-      {
-        connected: () => this.#connected(),
-        lost: (error) => this.#lost(error),
-        appended: (payload) => this.#appendedBy(payload),
-        envelope: (payload) => this.#takeEnvelope(payload),
-      },
-    );
+    const events: BusEvents = {
+      connected: () => this.#connected(),
+      lost: (error) => this.#lost(error),
+      appended: (notice) => this.#appendedBy(notice),
+      envelope: (text) => this.#takeEnvelope(text),
+    };
+    this.#bus = bus?.open(events) ?? new PostgresListener({ connect, sql, nodeId, clock }, events);
   }
 
   async start(events: SyncEvents): Promise<void> {
@@ -121,13 +129,24 @@ export class PostgresAdapter implements SyncAdapter {
     await Promise.all(Array.from({ length: reads.options.max }, () => readHeads(reads, [])));
     this.#logEpoch = state.epoch;
     this.#reader = new PostgresReader({ sql, clock, observer, log, name: this.name }, events, state.seq);
-    await this.#listener.start(state.topic);
+    await this.#bus.start(state);
     // Correctness never rests on a notification or a hand-over alone.
-    this.#safety = setInterval(() => void this.#checkLog(), safetyReadEveryMs);
+    this.#safety = setInterval(
+      () => void this.#checkLog(),
+      this.#options.bus === undefined ? safetyReadEveryMs : safetyReadBesideMs,
+    );
+  }
+
+  /** The database must not notify of what the relay hands over. */
+  get tells(): boolean {
+    return this.#bus.tell !== undefined;
   }
 
   /** What the relay of this process has committed: see PostgresReader. Resolves when it may go on. */
   hand(rows: readonly LogRow[]): void | Promise<void> {
+    if (this.#bus.tell !== undefined) {
+      for (const notice of noticesOf(rows, this.#options.applicationName)) this.#bus.tell(notice);
+    }
     return this.#reader?.hand(rows);
   }
 
@@ -166,18 +185,18 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   health(): SyncHealth {
-    return { up: this.#listener.up };
+    return { up: this.#bus.up };
   }
 
   async probe(timeoutMs: number): Promise<void> {
-    await this.#listener.probe(timeoutMs);
+    await this.#bus.probe(timeoutMs);
   }
 
   async close(): Promise<void> {
     clearInterval(this.#safety);
     await this.#appender.close();
     this.#events = undefined;
-    await this.#listener.close();
+    await this.#bus.close();
     await this.#reader?.close();
     await this.#options.reads.end({ timeout: 1 });
     this.#options.observer.up(this.name, false);
@@ -206,6 +225,8 @@ export class PostgresAdapter implements SyncAdapter {
     observer.up(this.name, true);
     if (this.#connections++ === 0) return;
     observer.reconnected(this.name);
+    // What this node told the others meanwhile was lost with the connection.
+    this.#bus.tell?.(plainNotice(this.#reader?.last ?? 0, this.#options.applicationName));
     void this.#resume();
   }
 
@@ -241,7 +262,7 @@ export class PostgresAdapter implements SyncAdapter {
     const reader = this.#reader;
     if (reader === undefined) return;
     const state = await readLogState(this.#options.sql);
-    this.#listener.follow(state.topic);
+    this.#bus.follow(state);
     // A database that was set up again, or restored to an earlier state, has fewer rows than were read already.
     if (state.epoch !== this.#logEpoch || state.seq < reader.last) reader.restart(state.seq);
     this.#logEpoch = state.epoch;
@@ -275,7 +296,7 @@ export class PostgresAdapter implements SyncAdapter {
 
   #lost(error: unknown): void {
     this.#options.observer.up(this.name, false);
-    this.#failed('the listening connection is lost; reconnecting', error);
+    this.#failed('the connection to the other nodes is lost; reconnecting', error);
   }
 
   // Ephemeral publications
@@ -283,7 +304,7 @@ export class PostgresAdapter implements SyncAdapter {
   async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {
     const head = JSON.stringify({ channel, at, from, except });
     try {
-      await inTime(this.#listener.send(`${head}\n${data}`));
+      await inTime(this.#bus.send(`${head}\n${data}`));
     } catch (error) {
       // The hub tells the sender nothing of it: this node's subscribers have the publication.
       this.#options.observer.failed(this.name);

@@ -7,6 +7,7 @@
 import type { Outgoing } from '../../core/sync-adapter.ts';
 import { literal, unavailable, type Database } from '../../database/connect.ts';
 import { dataFault } from '../../database/data-fault.ts';
+import { quietly } from '../../database/quietly.ts';
 import type { LogRow } from '../../database/log-row.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
@@ -32,15 +33,22 @@ export class PostgresAppender {
   readonly #sql: Database;
   readonly #appended: (rows: readonly LogRow[]) => void;
   readonly #failed: (error: unknown) => void;
+  readonly #before: string;
   #waiting: Waiting[] = [];
   #waitingBytes = 0;
   #running: Promise<void> | undefined;
 
   /**
    * `sql` is a client of one connection, which `close` ends. `appended` gets the rows of each committed batch, before
-   * the publishers get their positions.
+   * the publishers get their positions. `quiet`: the database does not notify; that is left to who hears `appended`.
    */
-  constructor(sql: Database, appended: (rows: readonly LogRow[]) => void, failed: (error: unknown) => void) {
+  constructor(
+    sql: Database,
+    appended: (rows: readonly LogRow[]) => void,
+    failed: (error: unknown) => void,
+    { quiet = false }: { readonly quiet?: boolean } = {},
+  ) {
+    this.#before = quiet ? `${quietly}; ` : '';
     this.#sql = sql;
     this.#appended = appended;
     this.#failed = failed;
@@ -102,8 +110,8 @@ export class PostgresAppender {
     try {
       // The simple protocol: its answer comes after the commit. In the extended one it may come before, and subscribers
       // would see what a failing commit then takes back.
-      const answer = await this.#sql.unsafe(`SELECT * FROM ${callOf(batch)}`).simple();
-      const rows = answer as unknown as readonly AppendedRow[];
+      const answer = await this.#sql.unsafe(`${this.#before}SELECT * FROM ${callOf(batch)}`).simple();
+      const rows = (this.#before === '' ? answer : answer.at(-1)) as unknown as readonly AppendedRow[];
       const fresh = rows.filter((row) => row.fresh);
       this.#appended(fresh);
       batch.forEach((entry, index) => {

@@ -1,18 +1,19 @@
 // The engine over the node's own database. The relay appends to the log in the transaction that empties the outbox, and
-// hands the rows to this node's adapter.
+// hands the rows to this node's adapter. With another bus than the database's notifications it is the engine of that bus:
+// the log, the stores and all that follows from them are the same.
 
 import { IntoLog } from '../../changes/into-log.ts';
 import { connect } from '../../database/connect.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
+import type { OwnBus } from '../log-bus.ts';
 import { PostgresAdapter } from './adapter.ts';
-import { PostgresLimits } from './limits.ts';
-import { PostgresPresence } from './presence.ts';
-import { PostgresTickets } from './tickets.ts';
+import { openStores } from './stores.ts';
 
 const readConnections = 2;
 
-export function openPostgres({ incarnation, database, observer, clock, log, closing }: EngineParts): OpenEngine {
-  const { sql, url, directUrl, applicationName } = database;
+export async function openPostgres(parts: EngineParts, bus?: OwnBus): Promise<OpenEngine> {
+  const { incarnation, observer, clock, log } = parts;
+  const { sql, url, directUrl, applicationName } = parts.database;
   const adapter = new PostgresAdapter({
     sql,
     reads: connect(url, { applicationName, max: readConnections }),
@@ -23,24 +24,16 @@ export function openPostgres({ incarnation, database, observer, clock, log, clos
     clock,
     observer,
     log: (message, error) => log.error({ err: error }, message),
+    bus,
   });
-  const tickets = new PostgresTickets({
-    sql,
-    failed: (error) => log.debug({ err: error }, 'expired tickets could not be deleted'),
-  });
-  closing.add('tickets', () => tickets.close());
-  const limits = new PostgresLimits({
-    sql,
-    failed: (error) => log.debug({ err: error }, 'limits whose window has ended could not be deleted'),
-  });
-  closing.add('limit store', () => limits.close());
-  const presence = new PostgresPresence({ sql, adapter });
+  // Changes of presence are notified by the database, whoever carries publications.
+  const stores = await openStores(parts, bus === undefined ? adapter : undefined);
   return {
     adapter,
-    tickets,
-    limits,
-    presence,
+    ...stores,
     destination: (ports) => new IntoLog(ports, adapter),
+    // The log names the layer, not its bus: positions are good with every bus.
+    layer: () => Promise.resolve('postgres'),
     follow: () => adapter.follow(),
   };
 }

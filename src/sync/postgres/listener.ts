@@ -9,6 +9,7 @@
 import type { Clock } from '../../time/clock.ts';
 import { within } from '../../time/within.ts';
 import { textArray, type Database } from '../../database/connect.ts';
+import type { BusEvents, LogBus, LogName } from '../log-bus.ts';
 
 export interface ListenerOptions {
   /** A new client of a single direct connection. */
@@ -21,17 +22,6 @@ export interface ListenerOptions {
   readonly canaryEveryMs?: number | undefined;
   /** Silence after which the session is replaced. A deaf one is replaced within 12 s. Default: 8,000. */
   readonly deafAfterMs?: number | undefined;
-}
-
-export interface ListenerEvents {
-  /** Listening, for the first time or again. */
-  connected(): void;
-  /** The session is deaf, or the database away. */
-  lost(error: unknown): void;
-  /** Someone appended to the log. */
-  appended(payload: string): void;
-  /** An envelope from another node. */
-  envelope(payload: string): void;
 }
 
 interface Unsent {
@@ -50,9 +40,9 @@ const lateAfterMs = 1_000;
 
 const canaryMark = 'canary';
 
-export class PostgresListener {
+export class PostgresListener implements LogBus {
   readonly #options: ListenerOptions;
-  readonly #events: ListenerEvents;
+  readonly #events: BusEvents;
   #client: Database | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #topic = '';
@@ -65,7 +55,7 @@ export class PostgresListener {
   #up = false;
   #closed = false;
 
-  constructor(options: ListenerOptions, events: ListenerEvents) {
+  constructor(options: ListenerOptions, events: BusEvents) {
     this.#options = options;
     this.#events = events;
     this.#heardAt = options.clock.monotonic();
@@ -75,8 +65,8 @@ export class PostgresListener {
     return this.#up;
   }
 
-  /** Resolves when it listens; rejects when the database cannot be reached. `topic`: see LogState. */
-  async start(topic: string): Promise<void> {
+  /** Rejects when the database cannot be reached. */
+  async start({ topic }: LogName): Promise<void> {
     this.#topic = topic;
     await this.#open();
     const every = this.#options.canaryEveryMs ?? 3_000;
@@ -84,7 +74,7 @@ export class PostgresListener {
   }
 
   /** Another database behind the same address has another topic. Without effect if it is the same. */
-  follow(topic: string): void {
+  follow({ topic }: LogName): void {
     if (this.#topic === topic || this.#closed) return;
     this.#topic = topic;
     this.#rebuild();

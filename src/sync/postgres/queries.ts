@@ -8,6 +8,7 @@ import { singleLine } from '../../protocol/json-text.ts';
 import type { Position } from '../../protocol/position.ts';
 import { textArray, type Database } from '../../database/connect.ts';
 import type { LogRow } from '../../database/log-row.ts';
+import type { LogName } from '../log-bus.ts';
 
 /** Text that one read of the whole log brings at most, so that large rows do not fill the memory. */
 const logPageBytesMax = 4 << 20;
@@ -51,12 +52,9 @@ export function toPublication(row: LogRow): Publication {
   return new Publication({ channel, offset, epoch, data, at, from, except, xid });
 }
 
-export interface LogState {
-  readonly epoch: string;
+export interface LogState extends LogName {
   /** The newest publication's; 0 when there is none. */
   readonly seq: number;
-  /** The beginning of the names under which the log's nodes notify each other. */
-  readonly topic: string;
 }
 
 /** A channel's head, beside its row: that holds it only once the publication itself was trimmed. */

@@ -1,18 +1,26 @@
-// Tickets, counts and presence over the nodes' database, for an engine whose layer carries publications alone. Presence
-// needs notifications, so a session of its own listens to them.
+// Tickets, counts and presence over the nodes' database, also for an engine whose layer carries publications alone.
+// Presence needs notifications: where no adapter listens to them, a session of its own does.
 
 import type { Clock } from '../../time/clock.ts';
 import { connect, type Database } from '../../database/connect.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
-import { besideMark, type Beside } from './adapter.ts';
+import { besideMark, type Beside, type PostgresAdapter } from './adapter.ts';
 import { PostgresLimits } from './limits.ts';
 import { PostgresListener } from './listener.ts';
 import { PostgresPresence } from './presence.ts';
 import { readLogState } from './queries.ts';
 import { PostgresTickets } from './tickets.ts';
 
-/** Resolves when changes of presence are heard. What it opens is closed with the node. */
-export async function openStores(parts: EngineParts): Promise<Pick<OpenEngine, 'tickets' | 'limits' | 'presence'>> {
+export type SharedStores = Pick<OpenEngine, 'tickets' | 'limits' | 'presence'>;
+
+/**
+ * Resolves when changes of presence are heard: by `adapter`, else by a session of their own. What it opens is closed with
+ * the node.
+ */
+export async function openStores(
+  parts: EngineParts,
+  adapter?: Pick<PostgresAdapter, 'hearBeside'>,
+): Promise<SharedStores> {
   const { database, log, closing } = parts;
   const { sql } = database;
   const tickets = new PostgresTickets({
@@ -25,6 +33,7 @@ export async function openStores(parts: EngineParts): Promise<Pick<OpenEngine, '
     failed: (error) => log.debug({ err: error }, 'limits whose window has ended could not be deleted'),
   });
   closing.add('limit store', () => limits.close());
+  if (adapter !== undefined) return { tickets, limits, presence: new PostgresPresence({ sql, adapter }) };
   const notifications = new PresenceNotifications(parts);
   closing.add('notifications of presence', () => notifications.close());
   await notifications.start();
@@ -60,7 +69,7 @@ class PresenceNotifications {
   }
 
   async start(): Promise<void> {
-    await this.#listener.start((await readLogState(this.#sql)).topic);
+    await this.#listener.start(await readLogState(this.#sql));
   }
 
   async close(): Promise<void> {
@@ -85,7 +94,7 @@ class PresenceNotifications {
   async #resume(): Promise<void> {
     for (const connection = this.#connections; connection === this.#connections && this.#beside !== undefined;) {
       try {
-        this.#listener.follow((await readLogState(this.#sql)).topic);
+        this.#listener.follow(await readLogState(this.#sql));
         this.#beside?.interrupted();
         return;
       } catch (error) {
