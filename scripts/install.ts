@@ -28,6 +28,7 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'haproxy', commands: ['haproxy', '/usr/sbin/haproxy'] },
   { name: 'prometheus', commands: ['promtool'] },
   { name: 'prometheus-alertmanager', commands: ['prometheus-alertmanager'] },
+  { name: 'rabbitmq-server', commands: ['/usr/lib/rabbitmq/bin/rabbitmq-server'] },
   { name: 'systemd', commands: ['systemd-analyze'] },
   { name: 'python3', commands: ['python3'] },
   { name: 'php-cli', commands: ['php'] },

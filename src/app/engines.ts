@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { certificates, matching, redisUrl, wholeNumber, type Kind } from '../settings/kinds.ts';
 import { defaulted, optional } from '../settings/setting.ts';
 import { natsUrlFault } from '../sync/nats/target.ts';
+import { rabbitUrlFault } from '../sync/rabbitmq/target.ts';
 import { engine, type Engine } from './engine.ts';
 
 const mebibyte = 1 << 20;
@@ -35,6 +36,13 @@ function natsCredentialsFault(path: string): string | undefined {
     return 'the file cannot be read';
   }
 }
+
+const rabbitUrl: Kind<string> = {
+  allowed: 'a RabbitMQ URL: `amqp://user:password@host:5672/vhost`; with TLS `amqps://`',
+  parse: (text) => (rabbitUrlFault(text) === undefined ? text : undefined),
+  show: () => undefined,
+  why: rabbitUrlFault,
+};
 
 export const engines: readonly Engine[] = [
   engine({
@@ -135,6 +143,38 @@ export const engines: readonly Engine[] = [
         import('../sync/postgres/stores.ts'),
       ]);
       return openNats({ url, credentials, ...values }, parts, await openStores(parts));
+    },
+  }),
+  engine({
+    name: 'rabbitmq',
+    shared: true,
+    settings: {
+      url: optional(
+        'RABBITMQ_URL',
+        rabbitUrl,
+        'no RabbitMQ',
+        'RabbitMQ 3.10 or newer. It carries publications from node to node; the log, tickets, limits and presence stay in' +
+          ' the database, which all nodes must share.',
+      ),
+      tlsCa: optional(
+        'RABBITMQ_TLS_CA',
+        certificates,
+        'the authorities that the operating system trusts',
+        'Certificates of the authorities that may sign the certificate of RabbitMQ, for a `RABBITMQ_URL` with TLS.',
+      ),
+    },
+    url: 'url',
+    faults: ({ url, tlsCa }) =>
+      tlsCa === undefined || url?.startsWith('amqps:') === true
+        ? []
+        : ['RABBITMQ_TLS_CA is set and RABBITMQ_URL uses no TLS: begin it with amqps://'],
+    open: async ({ url, tlsCa }, parts) => {
+      if (url === undefined) throw new Error('RABBITMQ_URL is not set');
+      const [{ openPostgres }, { rabbitBus }] = await Promise.all([
+        import('../sync/postgres/engine.ts'),
+        import('../sync/rabbitmq/engine.ts'),
+      ]);
+      return openPostgres(parts, rabbitBus({ url, tlsCa }, parts));
     },
   }),
   engine({

@@ -1,0 +1,244 @@
+// The bus over RabbitMQ: one exchange, and a queue of each node that ends with its connection. The log is in the database.
+//
+//   1. One connection hears and another sends: a server whose memory is full stops reading from those that send.
+//   2. Messages carry the log's name as their routing key, so nodes of other logs share the exchange and hear nothing.
+//   3. A queue is bounded: for a node that does not keep up the oldest messages are dropped. It finds the hole by the log.
+//   4. Every second a canary is sent, and must come back: only that proves the exchange, the binding and the queue.
+//   5. After each loss the canary's return is what makes it `connected`: the log is read then, by whoever hears that.
+
+import type { ChannelModel, ConfirmChannel, ConsumeMessage } from 'amqplib';
+import { RealtimeError } from '../../protocol/realtime-error.ts';
+import type { Clock } from '../../time/clock.ts';
+import { isPassingFailure, patiently } from '../../time/patiently.ts';
+import { within } from '../../time/within.ts';
+import type { BusEvents, LogBus, LogName } from '../log-bus.ts';
+import { RabbitLine } from './line.ts';
+import type { RabbitTarget } from './target.ts';
+
+export interface RabbitBusOptions {
+  readonly target: RabbitTarget;
+  /** Names this life of this process, as no other. */
+  readonly nodeId: string;
+  readonly clock: Clock;
+  /** RabbitMQ is not there at the start; it is tried again for a while. */
+  readonly waiting: (error: unknown) => void;
+}
+
+type Kind = 'log' | 'envelope' | 'canary';
+
+const exchange = 'sobranie';
+const queueLimits = { maxLength: 20_000, arguments: { 'x-max-length-bytes': 64 << 20 } };
+/** Messages that the server has not confirmed yet. Past it nothing more is given to the driver, which would keep it. */
+const unconfirmedBytesMax = 32 << 20;
+const canaryEveryMs = 1_000;
+const lostAfterMs = 3_000;
+/** Both connections are made anew after a silence that their own heartbeats did not explain. */
+const deafAfterMs = 9_000;
+
+export class RabbitBus implements LogBus {
+  readonly #options: RabbitBusOptions;
+  readonly #events: BusEvents;
+  #hearing = new RabbitLine();
+  #sending = new RabbitLine();
+  readonly #expected = new Map<number, () => void>();
+  #key = '';
+  #channel: ConfirmChannel | undefined;
+  #isBlocked = false;
+  #unconfirmedBytes = 0;
+  #queues = 0;
+  #canaries = 0;
+  #heardAt = 0;
+  #up = false;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #closed = false;
+
+  constructor(options: RabbitBusOptions, events: BusEvents) {
+    this.#options = options;
+    this.#events = events;
+  }
+
+  get up(): boolean {
+    return this.#up;
+  }
+
+  async start(log: LogName): Promise<void> {
+    const { clock, waiting } = this.#options;
+    this.#key = keyOf(log);
+    try {
+      await patiently(() => this.#open(), { mayPass: isPassing, waiting, clock });
+      await this.probe(firstProbeMs);
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+    this.#timer = setInterval(() => this.#beat(), canaryEveryMs);
+  }
+
+  follow(log: LogName): void {
+    const key = keyOf(log);
+    if (key === this.#key || this.#closed) return;
+    this.#key = key;
+    this.#hearing.drop('another log is followed');
+  }
+
+  tell(notice: string): void {
+    // Nobody misses what is dropped: the others look at the log.
+    if (this.#isOpen(notice)) this.#publish('log', notice, () => undefined);
+  }
+
+  send(envelope: string): Promise<void> {
+    if (!this.#isOpen(envelope)) throw new RealtimeError('unavailable', 'RabbitMQ takes no messages now; retry.');
+    return new Promise((resolve, reject) => {
+      this.#publish('envelope', envelope, (error) => {
+        if (error === null) resolve();
+        else reject(new Error('RabbitMQ did not take the message', { cause: error }));
+      });
+    });
+  }
+
+  async probe(timeoutMs: number): Promise<void> {
+    const id = ++this.#canaries;
+    const heard = new Promise<void>((resolve) => this.#expected.set(id, resolve));
+    try {
+      if (!this.#isOpen('')) throw new RealtimeError('unavailable', 'RabbitMQ takes no messages now.');
+      this.#publish('canary', String(id), () => undefined);
+      await within(heard, timeoutMs, 'the message');
+    } finally {
+      this.#expected.delete(id);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#up = false;
+    clearInterval(this.#timer);
+    this.#channel = undefined;
+    await Promise.all([this.#hearing.close(), this.#sending.close()]);
+  }
+
+  /** Rejects when one of the two connections cannot be had; then none stays open. */
+  async #open(): Promise<void> {
+    const [hearing, sending] = [(this.#hearing = new RabbitLine()), (this.#sending = new RabbitLine())];
+    try {
+      await this.#openLines();
+    } catch (error) {
+      await Promise.all([hearing.close(), sending.close()]);
+      throw error;
+    }
+  }
+
+  async #openLines(): Promise<void> {
+    const { target, nodeId } = this.#options;
+    const lost = (error: unknown): void => this.#lose(error);
+    await this.#hearing.open(target, `sobranie ${nodeId} hears`, {
+      prepare: (model) => this.#hear(model),
+      lost,
+      blocked: () => undefined,
+    });
+    await this.#sending.open(target, `sobranie ${nodeId} sends`, {
+      prepare: (model) => this.#prepareSending(model),
+      lost: (error) => {
+        this.#channel = undefined;
+        lost(error);
+      },
+      blocked: (isBlocked) => (this.#isBlocked = isBlocked),
+    });
+  }
+
+  async #hear(model: ChannelModel): Promise<void> {
+    const channel = await model.createChannel();
+    channel.on('error', (error) => this.#lose(error));
+    await channel.assertExchange(exchange, 'direct', { durable: false });
+    // The queue of a connection that is half open is not free yet, so each has a name of its own.
+    const queue = `sobranie.${this.#options.nodeId}.${++this.#queues}`;
+    await channel.assertQueue(queue, { exclusive: true, durable: false, autoDelete: true, ...queueLimits });
+    const key = this.#key;
+    await channel.bindQueue(queue, exchange, key);
+    const take = (message: ConsumeMessage | null): void => {
+      if (message === null) this.#hearing.drop('the queue was deleted');
+      else if (key === this.#key && !this.#closed) this.#take(message);
+    };
+    await channel.consume(queue, take, { noAck: true });
+  }
+
+  async #prepareSending(model: ChannelModel): Promise<void> {
+    const channel = await model.createConfirmChannel();
+    channel.on('error', (error) => this.#lose(error));
+    channel.on('close', () => {
+      if (this.#channel !== channel) return;
+      this.#channel = undefined;
+      this.#sending.drop('the channel was closed');
+    });
+    await channel.assertExchange(exchange, 'direct', { durable: false });
+    this.#unconfirmedBytes = 0;
+    this.#channel = channel;
+  }
+
+  #take({ content, properties }: ConsumeMessage): void {
+    const kind = properties.type as Kind;
+    const isOwn = properties.appId === this.#options.nodeId;
+    if (kind === 'canary' && isOwn) this.#heardCanary(Number(content.toString()));
+    if (isOwn) return;
+    if (kind === 'log') this.#events.appended(content.toString());
+    else if (kind === 'envelope') this.#events.envelope(content.toString());
+  }
+
+  #heardCanary(id: number): void {
+    this.#heardAt = this.#options.clock.monotonic();
+    if (!this.#up) {
+      this.#up = true;
+      this.#events.connected();
+    }
+    this.#expected.get(id)?.();
+  }
+
+  #isOpen(text: string): boolean {
+    const isFull = this.#unconfirmedBytes + text.length > unconfirmedBytesMax;
+    return this.#channel !== undefined && !this.#isBlocked && !isFull;
+  }
+
+  #publish(kind: Kind, text: string, confirmed: (error: unknown) => void): void {
+    const channel = this.#channel;
+    if (channel === undefined) return;
+    const content = Buffer.from(text);
+    this.#unconfirmedBytes += content.length;
+    const done = (error: unknown): void => {
+      if (this.#channel === channel) this.#unconfirmedBytes -= content.length;
+      confirmed(error);
+    };
+    try {
+      channel.publish(exchange, this.#key, content, { type: kind, appId: this.#options.nodeId }, done);
+    } catch (error) {
+      // The driver throws on a channel that has just ended.
+      done(error);
+    }
+  }
+
+  #beat(): void {
+    const silentMs = this.#options.clock.monotonic() - this.#heardAt;
+    if (silentMs > lostAfterMs) this.#lose(new Error('RabbitMQ does not bring this node its own messages'));
+    if (silentMs > deafAfterMs && !this.#isBlocked) {
+      this.#heardAt = this.#options.clock.monotonic();
+      for (const line of [this.#hearing, this.#sending]) line.drop('nothing was heard');
+    }
+    if (this.#isOpen('')) this.#publish('canary', '0', () => undefined);
+  }
+
+  #lose(error: unknown): void {
+    if (!this.#up || this.#closed) return;
+    this.#up = false;
+    this.#events.lost(error);
+  }
+}
+
+const firstProbeMs = 5_000;
+
+/** The topic is a secret of the database, so what names the log on the bus does not show it. */
+function keyOf({ topic, epoch }: LogName): string {
+  return new Bun.CryptoHasher('sha256').update(`${topic} ${epoch}`).digest('hex').slice(0, 32);
+}
+
+/** RabbitMQ is not there yet, or is starting. A wrong password does not pass. */
+function isPassing(error: unknown): boolean {
+  return isPassingFailure(error) || (error instanceof Error && /ETIMEDOUT|Socket closed abruptly/.test(error.message));
+}

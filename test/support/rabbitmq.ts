@@ -1,0 +1,101 @@
+// A real RabbitMQ (Debian's rabbitmq-server) of the tests' own, on free ports and in a temporary folder. Ends with the
+// test process. Tests that share one are apart by their databases: nodes hear those of the same log.
+
+import { connect } from 'amqplib';
+import { rabbitNode, rabbitProgram } from '../../scripts/rabbitmq-program.ts';
+import { endAfterTests, temporaryFolder } from './janitor.ts';
+import { freePort } from './postgres.ts';
+import { until } from './tcp-client.ts';
+
+export interface TestRabbit {
+  readonly url: string;
+  readonly port: number;
+  /** `amqps://`; only where it was started with certificates. */
+  readonly tlsUrl: string;
+  /** Resolves when clients may come. */
+  start(): Promise<void>;
+  /** SIGKILL; resolves when the process is gone. */
+  kill9(): Promise<void>;
+  /** SIGSTOP: connections stand, and nobody answers. */
+  pause(): void;
+  resume(): void;
+  /** Of its memory: while it sounds, nobody who publishes is read from. */
+  alarm(isOn: boolean): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface RabbitCertificates {
+  readonly authority: string;
+  readonly certificate: string;
+  readonly key: string;
+}
+
+/** It takes about five seconds, and most of it is work of the processor: more than a minute beside a full one. */
+const startMsMax = 150_000;
+
+export async function startRabbit(certificates?: RabbitCertificates): Promise<TestRabbit> {
+  const folder = temporaryFolder('rabbitmq');
+  const [port, tlsPort, nodePort, mapperPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const tls =
+    certificates === undefined
+      ? []
+      : [
+          `listeners.ssl.1 = 127.0.0.1:${tlsPort}`,
+          `ssl_options.cacertfile = ${certificates.authority}`,
+          `ssl_options.certfile = ${certificates.certificate}`,
+          `ssl_options.keyfile = ${certificates.key}`,
+          'ssl_options.verify = verify_none',
+        ];
+  const program = await rabbitProgram({ folder, port, nodePort, mapperPort, lines: tls });
+  const spawn = (command: readonly string[]): Bun.Subprocess => {
+    const options = { env: program.environment, stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' } as const;
+    const child = Bun.spawn([...command], options);
+    endAfterTests(child);
+    return child;
+  };
+  const mapper = spawn(program.mapperCommand);
+  let child: Bun.Subprocess | undefined;
+  const url = `amqp://guest:guest@127.0.0.1:${port}`;
+  const end = async (): Promise<void> => {
+    child?.kill('SIGKILL');
+    await child?.exited;
+    child = undefined;
+  };
+  const rabbit: TestRabbit = {
+    url,
+    port,
+    tlsUrl: `amqps://guest:guest@127.0.0.1:${tlsPort}`,
+    start: async () => {
+      child = spawn(program.command);
+      await until(() => answers(url), 'RabbitMQ answers', startMsMax, 100);
+    },
+    kill9: end,
+    pause: () => child?.kill('SIGSTOP'),
+    resume: () => child?.kill('SIGCONT'),
+    alarm: async (isOn) => {
+      const fraction = isOn ? '0.000001' : '0.6';
+      const call = `rpc:call('${rabbitNode}', vm_memory_monitor, set_vm_memory_high_watermark, [${fraction}])`;
+      const command = ['erl', '-noinput', '-hidden', '-sname', `hand${process.pid}@localhost`, '-eval'];
+      const hand = spawn([...command, `ok = ${call}, halt(0).`]);
+      if ((await hand.exited) !== 0) throw new Error('RabbitMQ did not take the limit of its memory');
+    },
+    close: async () => {
+      await end();
+      mapper.kill('SIGKILL');
+      await mapper.exited;
+    },
+  };
+  await rabbit.start();
+  return rabbit;
+}
+
+async function answers(url: string): Promise<boolean> {
+  try {
+    const connection = await connect(url, { timeout: 5_000 });
+    connection.on('error', () => undefined);
+    await connection.close();
+    return true;
+  } catch {
+    return false;
+  }
+}
