@@ -1,15 +1,17 @@
-// `bun run build:packages`: makes what is published of each package under packages/, into its `dist`: ES modules that
+// `bun run build:packages [--pack <folder>]`: makes what is published of each package under packages/, into its `dist`: ES modules that
 // bundlers minify themselves, and declarations. A package's own imports are inside; other packages are not, but for the
-// server, which is inside of what runs it with all that it needs.
+// server, which is inside of what runs it with all that it needs. `--pack` also puts their archives into a folder.
 
 import { cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
 import { runToEnd } from './run-to-end.ts';
 
 const root = new URL('..', import.meta.url).pathname;
 
 /** The client first: the others are built on it. */
 const packages = ['client', 'react', 'tanstack-db', 'server'];
+const creator = 'create-sobranie';
 
 export async function buildPackages(): Promise<void> {
   for (const name of packages) rmSync(join(root, 'packages', name, 'dist'), { recursive: true, force: true });
@@ -17,6 +19,7 @@ export async function buildPackages(): Promise<void> {
   await declare(['-p', join(root, 'packages')], declarations);
   for (const name of packages) await buildPackage(name, join(declarations, 'packages', name, 'src'));
   await buildGuests(declarations);
+  await buildCreator();
   rmSync(declarations, { recursive: true, force: true });
 }
 
@@ -54,6 +57,33 @@ async function buildPackage(name: string, declarations: string): Promise<void> {
     const text = await Bun.file(join(declarations, file)).text();
     await Bun.write(join(dist, file), asModules(text));
   }
+}
+
+/** A program for Node, so that nobody needs Bun to begin. */
+async function buildCreator(): Promise<void> {
+  const folder = join(root, 'packages', creator);
+  rmSync(join(folder, 'dist'), { recursive: true, force: true });
+  const entrypoints = [join(folder, 'src/main.ts')];
+  const { success, logs } = await Bun.build({
+    entrypoints,
+    outdir: join(folder, 'dist'),
+    target: 'node',
+    format: 'esm',
+  });
+  if (!success) throw new Error(`${creator} could not be built: ${logs.map(String).join('\n')}`);
+}
+
+/** Puts the archives that would be published into a folder. */
+export async function packPackages(folder: string): Promise<void> {
+  const destination = resolve(folder);
+  const packing = [...packages, creator].map(async (name) => {
+    const child = Bun.spawn([process.execPath, 'pm', 'pack', '--quiet', '--destination', destination], {
+      cwd: join(root, 'packages', name),
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    if ((await child.exited) !== 0) throw new Error(`${name} could not be packed`);
+  });
+  await Promise.all(packing);
 }
 
 /** Declarations name each other as modules do when they run. */
@@ -121,4 +151,8 @@ async function copyDeclarations(from: string, paths: readonly string[], to: stri
   }
 }
 
-if (import.meta.main) await buildPackages();
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { pack: { type: 'string' } } });
+  await buildPackages();
+  if (values.pack !== undefined) await packPackages(values.pack);
+}

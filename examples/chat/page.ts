@@ -16,7 +16,7 @@ interface Channels {
 const parameters = new URLSearchParams(location.search);
 const room = parameters.get('room') ?? 'lobby';
 const user = parameters.get('name') ?? 'nobody';
-const server = parameters.get('server') ?? document.body.dataset['sobranie'];
+const server = parameters.get('server') ?? document.body.dataset['sobranie'] ?? location.origin;
 const element = <Kind extends Element = HTMLElement>(selector: string): Kind => {
   const found = document.querySelector<Kind>(selector);
   if (found === null) throw new Error(`the page has no ${selector}`);

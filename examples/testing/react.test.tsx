@@ -10,7 +10,7 @@ import { startTestServer, type TestServer } from '@sobranie/server/testing';
 type Order = { id: number; status: string };
 type Client = Sobranie<{ orders: Change<Order> }>;
 
-function Orders({ client, load }: { client: Client; load: () => Order[] }) {
+function Orders({ client, load }: { client: Client; load: () => Promise<Order[]> }) {
   const { rows, status } = useLiveTable(client, 'orders', { key: 'id', load });
   return <p>{[status, ...rows.map((order) => `${order.id} ${order.status}`)].join(', ')}</p>;
 }
@@ -57,7 +57,7 @@ async function shows(text: string): Promise<void> {
 test('orders are shown as they are, also after the connection was lost', async () => {
   client = new Sobranie(server.url, { token: () => server.token('ann'), backoffMs: [10, 50] });
   root = createRoot(document.body);
-  root.render(<Orders client={client} load={() => [...table]} />);
+  root.render(<Orders client={client} load={async () => [...table]} />);
   await shows('live, 1 new');
   await write({ id: 1, status: 'paid' });
   await shows('live, 1 paid');

@@ -27,7 +27,7 @@ const element = <Kind extends Element = HTMLElement>(selector: string): Kind => 
 };
 
 const client = new Sobranie<{ [call: `call:${string}`]: Signal }>(
-  parameters.get('server') ?? document.body.dataset['sobranie'],
+  parameters.get('server') ?? document.body.dataset['sobranie'] ?? location.origin,
   { token: () => ask<string>('/token') },
 );
 const call = client.channel(`call:${room}`);

@@ -30,7 +30,7 @@ export type * from '../rules/config.ts';
 
 /** The node behind the routes. */
 interface NodeLife {
-  start(): Promise<unknown>;
+  start(): Promise<{ readonly database: { readonly url: string } | undefined }>;
   stop(force: boolean): Promise<void>;
 }
 
@@ -53,6 +53,19 @@ export class Realtime extends Backend {
    */
   async ready(): Promise<void> {
     await this.#life.start();
+  }
+
+  /**
+   * Where the node's database is, for the app's own driver: `DATABASE_URL`, or the URL of the embedded one, password
+   * included. Starts the node as `ready()` does. Rejects where there is none.
+   *
+   * @example
+   * const sql = postgres(await app.decorator.realtime.databaseUrl());
+   */
+  async databaseUrl(): Promise<string> {
+    const { database } = await this.#life.start();
+    if (database === undefined) throw new Error("there is no database: realtime() was given database: 'none'");
+    return database.url;
   }
 
   /**

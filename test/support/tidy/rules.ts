@@ -56,7 +56,9 @@ export const nothingLater: Rule = (file) => matches(file, 'text', laterPattern, 
 /** Programs may: those that tests start, too. */
 export const noConsole: Rule = (file) =>
   file.path.endsWith('.test.ts') ||
-  /^(src\/(?!app\/|cli\/|main\.ts$|sobranie\.ts$)|packages\/(?!client\/src\/debug\.ts$))/.test(file.path)
+  /^(src\/(?!app\/|cli\/|main\.ts$|sobranie\.ts$)|packages\/(?!client\/src\/debug\.ts$|create-sobranie\/template\/))/.test(
+    file.path,
+  )
     ? inScripts(file, 'code', /\bconsole\.\w+/g, 'the log is for this')
     : [];
 
