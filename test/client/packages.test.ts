@@ -207,7 +207,9 @@ describe('create-sobranie', () => {
     expect(answer).toEqual({ code, out: '' });
     expect(errors).toMatch(message);
     expect(errors).not.toContain('    at ');
-    expect(new Set(readdirSync(folder, { recursive: true }))).toEqual(new Set(['full', 'full/notes.txt']));
+    expect(new Set(readdirSync(folder, { recursive: true, encoding: 'utf8' }))).toEqual(
+      new Set(['full', 'full/notes.txt']),
+    );
   });
 
   test('--help says how it is used', async () => {

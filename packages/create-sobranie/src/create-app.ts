@@ -35,7 +35,8 @@ export async function createApp(path: string, { archives }: CreateOptions): Prom
     const packages = providePackages(folder, archives);
     for (const file of await templateFiles(template)) {
       const text = await readFile(join(template, file), 'utf8');
-      await writeNew(join(folder, realName(file)), file === '_package.json' ? manifest(text, name, packages) : text);
+      const real = realNames[file] ?? file;
+      await writeNew(join(folder, real), real === 'package.json' ? manifest(text, name, packages) : text);
     }
     await writeNew(join(folder, '.env'), secrets(), 0o600);
   } catch (error) {
@@ -79,11 +80,12 @@ async function templateFiles(template: string): Promise<string[]> {
     .toSorted();
 }
 
-/** npm leaves out some files by their names, and tools read others, so in the template they begin with another letter. */
-function realName(file: string): string {
-  if (file === '_gitignore') return '.gitignore';
-  return file.startsWith('_') ? file.slice(1) : file;
-}
+/** npm leaves out some files by their names, and tools of this project read others; in the template they have other ones. */
+const realNames: Readonly<Record<string, string>> = {
+  gitignore: '.gitignore',
+  'manifest.json': 'package.json',
+  'compiler.json': 'tsconfig.json',
+};
 
 function manifest(text: string, name: string, packages: Readonly<Record<string, string>>): string {
   const given = JSON.parse(text) as { readonly dependencies: Readonly<Record<string, string>> };
