@@ -60,7 +60,7 @@ export class Realtime extends Backend {
    * included. Starts the node as `ready()` does. Rejects where there is none.
    *
    * @example
-   * const sql = postgres(await app.decorator.realtime.databaseUrl());
+   * const url = await app.decorator.realtime.databaseUrl();
    */
   async databaseUrl(): Promise<string> {
     const { database } = await this.#life.start();

@@ -80,9 +80,10 @@ async function templateFiles(template: string): Promise<string[]> {
     .toSorted();
 }
 
-/** npm leaves out some files by their names, and tools of this project read others; in the template they have other ones. */
+/** npm leaves out some files by their names, and tools of this project read others: the template has other names for them. */
 const realNames: Readonly<Record<string, string>> = {
   gitignore: '.gitignore',
+  'readme.txt': 'README.md',
   'manifest.json': 'package.json',
   'compiler.json': 'tsconfig.json',
 };
