@@ -19,6 +19,9 @@ import { until } from '../support/tcp-client.ts';
 
 patient();
 
+/** Nothing here is about speed: only what never comes fails. */
+const patienceMs = 60_000;
+
 let session: PgBouncer;
 let transaction: PgBouncer;
 let statement: PgBouncer;
@@ -45,7 +48,7 @@ afterAll(async () => {
 }, 60_000);
 
 async function start(settings: Environment): Promise<RunningServer> {
-  const node = await startNode(settings);
+  const node = await startNode(settings, patienceMs);
   closers.push(() => stopNodes([node]));
   return node;
 }
@@ -60,11 +63,11 @@ async function locksHeld(): Promise<number> {
 }
 
 /** One that a session took which has just ended goes with it; one that is left behind stays. */
-const noLockIsHeld = (): Promise<void> => until(async () => (await locksHeld()) === 0, 'no lock is held', 20_000);
+const noLockIsHeld = (): Promise<void> => until(async () => (await locksHeld()) === 0, 'no lock is held', patienceMs);
 
 async function refusal(settings: Environment): Promise<string> {
   const server = spawnServer({ LOG_FORMAT: 'pretty', ...settings });
-  expect(await server.waitForExit(40_000)).toBe(1);
+  expect(await server.waitForExit(patienceMs)).toBe(1);
   return server.stderr();
 }
 
@@ -77,7 +80,7 @@ test('what stands before the database is told apart, whatever room it has', asyn
   const narrow = await startPgBouncer(port, 'transaction', 1);
   closers.push(() => narrow.close());
   expect(await poolingOf(narrow.through(database.url))).toBe('transaction');
-});
+}, 240_000);
 
 test('a start that would listen through it is refused with what to set, and leaves no lock behind', async () => {
   const behind = transaction.through(database.url);
@@ -96,29 +99,33 @@ test('a start that would listen through it is refused with what to set, and leav
   expect(pool).toContain('(DATABASE_URL): a pooler in statement mode answers there, which takes no transactions');
   expect(pool).toContain('What to do: set pool_mode = transaction in the pooler');
   const migration = spawnScript('src/sobranie.ts', { DATABASE_URL: behind }, ['migrate']);
-  expect(await migration.waitForExit(40_000)).toBe(1);
+  expect(await migration.waitForExit(patienceMs)).toBe(1);
   expect(migration.stderr()).toContain('a pooler in transaction mode stands before the database');
   await noLockIsHeld();
-});
+}, 240_000);
 
-test.each(['postgres', 'redis'] as const)('the pool goes through one in transaction mode, over %s', async (layer) => {
-  const redis = layer === 'redis' ? await startRedis() : undefined;
-  closers.push(() => redis?.close());
-  const node = await start({
-    SYNC: layer,
-    ...(redis === undefined ? {} : { REDIS_URL: redis.url }),
-    DATABASE_URL: transaction.through(database.url),
-    DATABASE_URL_DIRECT: database.url,
-  });
-  await works(node);
-  expect(node.stdout()).toContain('"pooling":"transaction"');
-  expect(node.stdout()).not.toMatch(/prepared statement|"level":"error"/);
-});
+test.each(['postgres', 'redis'] as const)(
+  'the pool goes through one in transaction mode, over %s',
+  async (layer) => {
+    const redis = layer === 'redis' ? await startRedis() : undefined;
+    closers.push(() => redis?.close());
+    const node = await start({
+      SYNC: layer,
+      ...(redis === undefined ? {} : { REDIS_URL: redis.url }),
+      DATABASE_URL: transaction.through(database.url),
+      DATABASE_URL_DIRECT: database.url,
+    });
+    await works(node);
+    expect(node.stdout()).toContain('"pooling":"transaction"');
+    expect(node.stdout()).not.toMatch(/prepared statement|"level":"error"/);
+  },
+  240_000,
+);
 
 test('one in session mode serves for everything', async () => {
   const node = await start({ SYNC: 'postgres', DATABASE_URL: session.through(database.url) });
   await works(node);
-});
+}, 240_000);
 
 test('one that is put in the way of a running node is said, takes no lock, and is forgotten when it goes', async () => {
   const { port } = await sharedCluster();
@@ -128,8 +135,8 @@ test('one that is put in the way of a running node is said, takes no lock, and i
     SYNC: 'postgres',
     DATABASE_URL: unpreparedUrl(proxy.through(database.url)),
   });
-  await becomesReady(node);
-  await until(async () => (await locksHeld()) > 0, 'it leads', 20_000);
+  await becomesReady(node, patienceMs);
+  await until(async () => (await locksHeld()) > 0, 'it leads', patienceMs);
   proxy.retarget({ port: transaction.port });
   proxy.cut();
   const words = 'a pooler answers there that keeps no session for a client: LISTEN and locks would be lost';
@@ -139,35 +146,35 @@ test('one that is put in the way of a running node is said, takes no lock, and i
       return checks['relay']?.lastError?.message === words;
     },
     'it says what is in the way',
-    30_000,
+    patienceMs,
   );
   await noLockIsHeld();
   proxy.retarget({ port });
   proxy.cut();
-  await becomesReady(node, 30_000);
+  await becomesReady(node, patienceMs);
   await works(node);
-});
+}, 240_000);
 
 /** Rows, publications, history and presence, many at once. */
 async function works(node: RunningServer): Promise<void> {
   const [reader, writer] = await Promise.all([WebSocketClient.open(node.url), WebSocketClient.open(node.url)]);
   closers.push(() => (reader.cut(), writer.cut()));
   const channel = `room:${crypto.randomUUID()}`;
-  await reader.request({ type: 'subscribe', channel, presence: true });
-  await reader.request({ type: 'subscribe', channel: 'posts' });
+  await reader.request({ type: 'subscribe', channel, presence: true }, patienceMs);
+  await reader.request({ type: 'subscribe', channel: 'posts' }, patienceMs);
   const replies = await Promise.all(
-    Array.from({ length: 60 }, (_, data) => writer.request({ type: 'publish', channel, data }, 20_000)),
+    Array.from({ length: 60 }, (_, data) => writer.request({ type: 'publish', channel, data }, patienceMs)),
   );
   expect(replies.map(({ type }) => type)).toEqual(replies.map(() => 'published'));
-  const history = await writer.request({ type: 'history', channel }, 20_000);
+  const history = await writer.request({ type: 'history', channel }, patienceMs);
   expect(history['messages']).toHaveLength(60);
-  expect((await writer.request({ type: 'presence', channel }, 20_000))['count']).toBe(1);
+  expect((await writer.request({ type: 'presence', channel }, patienceMs))['count']).toBe(1);
   const text = crypto.randomUUID();
   const sql = postgres(database.superUrl, { max: 1 });
   await sql`insert into posts (title, body) values (${text}, ${text})`;
   await sql.end({ timeout: 1 });
   for (let numbers = 0, row = false; numbers < 60 || !row;) {
-    const { type, data } = await reader.nextAny(20_000);
+    const { type, data } = await reader.nextAny(patienceMs);
     if (type !== 'message') continue;
     if (typeof data === 'number') expect(data).toBe(numbers++);
     else row ||= (data as { data: { title: string } }).data.title === text;

@@ -21,6 +21,9 @@ afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
 }, 60_000);
 
+/** Nothing here is about speed: only a node that never follows fails. */
+const patienceMs = 60_000;
+
 const takesNoWrites = 'it takes no writes: it is a standby, or set to read only';
 
 async function publishes(node: RunningServer): Promise<boolean> {
@@ -28,7 +31,7 @@ async function publishes(node: RunningServer): Promise<boolean> {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ channel: 'room:1', data: 'hello' }),
-    signal: AbortSignal.timeout(15_000),
+    signal: AbortSignal.timeout(patienceMs),
   });
   await response.text();
   if (response.status !== 200) expect(response.status).toBe(503);
@@ -57,11 +60,11 @@ async function execute(url: string, text: string): Promise<void> {
 async function rowsOf(node: RunningServer): Promise<readonly number[]> {
   const client = await WebSocketClient.open(node.url);
   closers.push(() => client.cut());
-  await client.request({ type: 'subscribe', channel: 'item' });
+  await client.request({ type: 'subscribe', channel: 'item' }, patienceMs);
   const rows: number[] = [];
   void (async () => {
     for (;;) {
-      const { type, data } = await client.nextAny(120_000);
+      const { type, data } = await client.nextAny(240_000);
       if (type === 'message') rows.push((data as { data: { id: number } }).data.id);
     }
   })().catch(() => undefined);
@@ -69,7 +72,7 @@ async function rowsOf(node: RunningServer): Promise<readonly number[]> {
 }
 
 async function start(settings: Readonly<Record<string, string>>): Promise<RunningServer> {
-  const node = await startNode(settings);
+  const node = await startNode(settings, patienceMs);
   closers.push(() => stopNodes([node]));
   return node;
 }
@@ -95,13 +98,13 @@ describe.each(['postgres', 'redis'] as const)('over %s', (layer) => {
     ]);
     const rows = await rowsOf(node);
     await execute(database.url, 'insert into item values (1)');
-    await until(() => rows.includes(1), 'a row', 30_000);
+    await until(() => rows.includes(1), 'a row', patienceMs);
     expect(await allPublish(node)).toBe(true);
 
     await standby.caughtUp();
     proxy.retarget({ port: standby.port });
     proxy.cut();
-    await until(() => says(node, 'database', takesNoWrites), 'it says what the database is', 30_000);
+    await until(() => says(node, 'database', takesNoWrites), 'it says what the database is', patienceMs);
     if (other !== undefined) {
       expect(await publishes(node)).toBe(false);
       expect(await allPublish(other)).toBe(true);
@@ -109,29 +112,29 @@ describe.each(['postgres', 'redis'] as const)('over %s', (layer) => {
 
     // What is open now stays open.
     proxy.retarget({ port: cluster.port });
-    await becomesReady(node, 30_000);
-    await until(() => allPublish(node), 'it publishes again', 30_000);
+    await becomesReady(node, patienceMs);
+    await until(() => allPublish(node), 'it publishes again', patienceMs);
     await execute(database.url, 'insert into item values (2)');
-    await until(() => rows.includes(2), 'rows come again', 30_000);
+    await until(() => rows.includes(2), 'rows come again', patienceMs);
 
     // One that starts meanwhile waits for a primary.
     const atStandby = database.url.replace(/127\.0\.0\.1:\d+/, `127.0.0.1:${standby.port}`);
     const settings = { ...sync, LOG_FORMAT: 'json', NODE_ID: 'early', DATABASE_URL: atStandby };
     const early = spawnServer(settings);
-    await early.waitForOutput(new RegExp(`"cause":"${takesNoWrites}".*waiting for the database`), 30_000);
+    await early.waitForOutput(new RegExp(`"cause":"${takesNoWrites}".*waiting for the database`), patienceMs);
     await standby.caughtUp();
     await cluster.kill9();
     await standby.promote();
     proxy.retarget({ port: standby.port });
     // Its patience has an end, and whoever watches over it starts it anew.
-    const late = await listening(early, 30_000).catch(() => startNode(settings));
+    const late = await listening(early, patienceMs).catch(() => startNode(settings, patienceMs));
     closers.push(() => stopNodes([late]));
     const nodes = [node, late, ...(other === undefined ? [] : [other])];
-    await Promise.all(nodes.map((each) => becomesReady(each, 30_000)));
-    for (const each of nodes) await until(() => allPublish(each), 'it publishes again', 30_000);
+    await Promise.all(nodes.map((each) => becomesReady(each, patienceMs)));
+    for (const each of nodes) await until(() => allPublish(each), 'it publishes again', patienceMs);
     await execute(proxy.through(database.url), 'insert into item values (3)');
-    await until(() => rows.includes(3), 'rows come again', 30_000);
-  }, 120_000);
+    await until(() => rows.includes(3), 'rows come again', patienceMs);
+  }, 240_000);
 });
 
 test('a database that is set to read only is followed when it takes writes again', async () => {
@@ -145,9 +148,9 @@ test('a database that is set to read only is followed when it takes writes again
     `alter database ${database.name} set default_transaction_read_only = on;
      select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'`,
   );
-  await until(async () => !(await publishes(node)), 'it refuses', 30_000);
-  await until(() => says(node, 'database', takesNoWrites), 'it says what the database is', 30_000);
+  await until(async () => !(await publishes(node)), 'it refuses', patienceMs);
+  await until(() => says(node, 'database', takesNoWrites), 'it says what the database is', patienceMs);
   await execute(database.superUrl, `alter database ${database.name} reset default_transaction_read_only`);
-  await until(() => allPublish(node), 'it publishes again', 30_000);
-  await becomesReady(node, 30_000);
-}, 120_000);
+  await until(() => allPublish(node), 'it publishes again', patienceMs);
+  await becomesReady(node, patienceMs);
+}, 240_000);

@@ -268,6 +268,43 @@ describe(`Connections to PostgreSQL (SEED=${seed})`, () => {
     expect(await failure(sql`SELECT 1`)).toMatch(lost);
   }, 60_000);
 
+  // A host that takes connections and never answers failed the query, although another one was named.
+  test('several hosts, the first of which never answers: the next one is tried', async () => {
+    proxy.mode = 'blackhole';
+    const { port } = new URL(database.url);
+    const several = database.url.replace(`127.0.0.1:${port}`, `127.0.0.1:${proxy.port},127.0.0.1:${port}`);
+    const [row] = await pool(1, 10, `${several}?connect_timeout=3`)`SELECT 1 AS n`;
+    expect(row?.['n']).toBe(1);
+  });
+
+  // A server that had become a standby, or was set to read only, kept its sessions, and they were asked to write for ever.
+  test('a connection that may not write is replaced, after the queries that it was given', async () => {
+    const sql = pool(1);
+    const pidOf = async (): Promise<unknown> => (await sql`SELECT pg_backend_pid() AS pid`)[0]?.['pid'];
+    const first = await pidOf();
+    await sql`SET default_transaction_read_only = on`;
+    const [refused, answered] = await Promise.allSettled([sql`CREATE TABLE never (n int)`, sql`SELECT 2 AS n`]);
+    expect(refused).toMatchObject({ status: 'rejected', reason: { code: '25006' } });
+    expect(answered).toMatchObject({ status: 'fulfilled', value: [{ n: 2 }] });
+    const second = await pidOf();
+    expect(second).not.toBe(first);
+    await sql`SET default_transaction_read_only = on`;
+    const failed = sql.begin((transaction) => transaction`CREATE TABLE never (n int)`);
+    expect(await failed.catch((error: unknown) => error)).toMatchObject({ code: '25006' });
+    expect(await pidOf()).not.toBe(second);
+  });
+
+  // The query heard of a connection that was lost, and the cause stood nowhere.
+  test('a server that is not what target_session_attrs asks for: the query hears that', async () => {
+    const other = await createDatabase();
+    await admin.unsafe(`ALTER DATABASE ${other.name} SET default_transaction_read_only = on`);
+    const url = `${other.url}?target_session_attrs=read-write`;
+    expect(await pool(1, 10, url)`SELECT 1`.catch((error: unknown) => error)).toMatchObject({ code: '25006' });
+    await admin.unsafe(`ALTER DATABASE ${other.name} RESET default_transaction_read_only`);
+    expect(await pool(1, 10, url)`SELECT 1 AS n`).toMatchObject([{ n: 1 }]);
+    await other.drop();
+  });
+
   // Ended while a lost connection waited for its next try, the pool opened one afterwards, which nobody ever ended; ended
   // while one was being opened, it left that one open without a word, until the server lost patience after a minute.
   test('a pool that was ended opens no connection any more', async () => {

@@ -13,8 +13,8 @@ const quiet = {
   LOG_FORMAT: 'json',
 };
 
-export function startNode(settings: Environment): Promise<RunningServer> {
-  return startServer({ ...quiet, ...settings });
+export function startNode(settings: Environment, timeoutMs?: number): Promise<RunningServer> {
+  return startServer({ ...quiet, ...settings }, timeoutMs);
 }
 
 /** Named `node-1`, `node-2` …; those that came up are ended with the tests if one does not. */
