@@ -9,7 +9,7 @@ import { rules } from './rules.ts';
 import { BenchError } from './server-process.ts';
 import { sse } from './sse.ts';
 import { sseCompress } from './sse-compress.ts';
-import { sync, syncPostgres, syncRedis } from './sync.ts';
+import { sync, syncNats, syncPostgres, syncRabbit, syncRedis } from './sync.ts';
 import type { BenchOptions } from './options.ts';
 import { storm } from './storm.ts';
 import { machineFacts } from './table.ts';
@@ -27,6 +27,8 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   sync,
   'sync-redis': syncRedis,
   'sync-postgres': syncPostgres,
+  'sync-nats': syncNats,
+  'sync-rabbitmq': syncRabbit,
   storm,
 };
 

@@ -1,5 +1,5 @@
 // How long a publication takes from a client of node A to a client of node B at a steady rate, beside the bare hop
-// between two processes over the same Redis or PostgreSQL. Ours includes what the bare hop has not: the WebSocket to
+// between two processes over the same Redis, PostgreSQL or broker. Ours includes what the bare hop has not: the WebSocket to
 // node A, the way through the server, and the WebSocket from node B. A load client at both ends reads one clock.
 import { onNodes, type Contender } from './contenders.ts';
 import { runLoad } from './load-client.ts';
@@ -16,22 +16,26 @@ interface Delay {
   readonly p99: number;
 }
 
+type Layer = 'redis' | 'postgres' | 'nats' | 'rabbitmq';
+
 export interface DelayRace {
-  readonly layer: 'redis' | 'postgres';
+  readonly layer: Layer;
   readonly url: string;
   readonly nodes: Nodes | undefined;
   readonly rounds: number;
   readonly seconds: number;
 }
 
-const bareHops: Readonly<Record<'redis' | 'postgres', readonly { name: string; kind: HopKind }[]>> = {
+const bareHops: Readonly<Record<Layer, readonly { name: string; kind: HopKind }[]>> = {
   redis: [{ name: 'bare ioredis, PUBLISH to message', kind: 'redis' }],
   postgres: [
     { name: 'bare NOTIFY to LISTEN', kind: 'postgres' },
     { name: 'the same, the message kept in a table', kind: 'row' },
   ],
+  nats: [{ name: 'bare publish to subscription', kind: 'nats' }],
+  rabbitmq: [{ name: 'bare publish to queue', kind: 'rabbitmq' }],
 };
-const ratioMax = 2;
+const ratioMax = { redis: 2, postgres: 2, nats: 3, rabbitmq: 3 };
 
 interface Lane {
   readonly name: string;
@@ -77,16 +81,16 @@ async function ours(contender: Contender, nodes: Nodes | undefined, seconds: num
 // Ephemeral publications travel over PostgreSQL on several sessions at once and may overtake one another, which the
 // load client cannot tell from loss.
 function contenders(layer: string): readonly Contender[] {
-  return layer === 'redis' ? onNodes : onNodes.filter(({ channel }) => !channel.startsWith('ephemeral:'));
+  return layer !== 'postgres' ? onNodes : onNodes.filter(({ channel }) => !channel.startsWith('ephemeral:'));
 }
 
-function report(layer: string, lanes: readonly Lane[]): Bar[] {
+function report(layer: Layer, lanes: readonly Lane[]): Bar[] {
   const reference = lanes[0]?.delays ?? [];
   const bars: Bar[] = [];
   const rows = lanes.map(({ name, ours: isOurs, delays }) => {
     const p50 = delays.map((delay) => delay.p50);
     const perRound = p50.map((value, round) => value / (reference[round]?.p50 ?? Number.NaN));
-    if (isOurs) bars.push({ name: `${layer}: delay of ${name}`, measured: median(perRound), atMost: ratioMax });
+    if (isOurs) bars.push({ name: `${layer}: delay of ${name}`, measured: median(perRound), atMost: ratioMax[layer] });
     const p99 = median(delays.map((delay) => delay.p99));
     return [name, ratio(median(p50)), ratio(p99), ratio(median(perRound)), ratios(p50)];
   });

@@ -1,8 +1,9 @@
-// Recoverable publications through one node over Redis at full speed, beside the same Lua script called bare and
-// pipelined by ioredis in a process of its own: as many channels, as many in flight, the same data.
+// Recoverable publications through one node at full speed: over Redis beside the same Lua script called bare and pipelined
+// by ioredis in a process of its own, over a broker beside what its client confirms: as many in flight, the same data.
 import { buildLoadClient } from './load-client.ts';
 import { BenchError, endWithBench, repositoryRoot, type ServerProcess } from './server-process.ts';
 import type { Bar } from './options.ts';
+import type { Broker } from './sync-brokers.ts';
 import type { BenchRedis } from './sync-nodes.ts';
 import { median, printTable, ratio, ratios, thousands } from './table.ts';
 
@@ -17,15 +18,38 @@ interface Speed {
   readonly cpuShare: number;
 }
 
-export interface ScriptRace {
-  readonly redis: BenchRedis;
+interface PublishRace {
   readonly node: ServerProcess | undefined;
   readonly rounds: number;
   readonly seconds: number;
 }
 
-export async function raceScript({ redis, node, rounds, seconds }: ScriptRace): Promise<Bar[]> {
-  const lanes = [{ name: 'bare script, pipelined by ioredis', once: (length: number) => bare(redis, length) }];
+export interface ScriptRace extends PublishRace {
+  readonly redis: BenchRedis;
+}
+
+export interface BrokerRace extends PublishRace {
+  readonly broker: Broker;
+}
+
+interface Reference {
+  readonly layer: string;
+  readonly name: string;
+  readonly once: (seconds: number) => Promise<Speed>;
+}
+
+export function raceScript({ redis, ...rest }: ScriptRace): Promise<Bar[]> {
+  const once = (length: number): Promise<Speed> => bare(redis, length);
+  return race({ layer: 'redis', name: 'bare script, pipelined by ioredis', once }, rest);
+}
+
+export function raceBroker({ broker, ...rest }: BrokerRace): Promise<Bar[]> {
+  const { layer } = broker;
+  return race({ layer, name: 'its client, each confirmed', once: (length) => bareBroker(broker, length) }, rest);
+}
+
+async function race({ layer, ...bareLane }: Reference, { node, rounds, seconds }: PublishRace): Promise<Bar[]> {
+  const lanes = [bareLane];
   if (node) lanes.push({ name: 'sobranie, recoverable', once: (length: number) => ours(node, length) });
   const figures = lanes.map(({ name }) => ({ name, speeds: [] as Speed[] }));
   for (const { once } of lanes) await once(1);
@@ -37,7 +61,7 @@ export async function raceScript({ redis, node, rounds, seconds }: ScriptRace): 
     speeds.map(({ perSecond }, round) => perSecond / (reference[round]?.perSecond ?? Number.NaN)),
   );
   printTable(
-    `Recoverable publications through Redis, ${connections} channels, ${inFlight} in flight in each`,
+    `Recoverable publications over ${layer}, ${connections} channels, ${inFlight} in flight in each`,
     ['', 'publications/s', 'ratio', 'each round', 'its CPU'],
     figures.map(({ name, speeds }, index) => [
       name,
@@ -48,7 +72,9 @@ export async function raceScript({ redis, node, rounds, seconds }: ScriptRace): 
     ]),
   );
   if (!node) return [];
-  return [{ name: 'redis: publications/s of the bare script', measured: median(perRound[1] ?? []), atLeast: ratioMin }];
+  return [
+    { name: `${layer}: publications/s of ${bareLane.name}`, measured: median(perRound[1] ?? []), atLeast: ratioMin },
+  ];
 }
 
 async function runToJson(what: string, command: readonly (string | number)[]): Promise<unknown> {
@@ -70,6 +96,12 @@ async function bare(redis: BenchRedis, seconds: number): Promise<Speed> {
   const result = (await runToJson('the bare script', command)) as Speed & { misplaced: number };
   if (result.misplaced > 0) throw new BenchError(`the bare script: ${result.misplaced} offsets out of order`);
   return result;
+}
+
+async function bareBroker({ layer, url }: Broker, seconds: number): Promise<Speed> {
+  const args = [layer, url, data, seconds, connections * inFlight];
+  const command = [process.execPath, 'bench/baselines/sync-broker.ts', ...args];
+  return (await runToJson('the bare client', command)) as Speed;
 }
 
 interface PublishResult {

@@ -1,17 +1,20 @@
-// Between nodes: what the way over Redis and over PostgreSQL costs beside the bare thing and beside Socket.IO, each as
+// Between nodes: what the way over Redis, PostgreSQL, NATS and RabbitMQ costs beside the bare thing and beside Socket.IO, each as
 // ratios taken inside rounds. The last table holds every ratio against the bar that it is meant to clear; a bar missed
 // is told and not failed, since a busy machine may miss one.
 import type { Bar, BenchOptions } from './options.ts';
 import { startDatabase } from './postgres.ts';
+import { startNats, startRabbit, type Broker } from './sync-brokers.ts';
 import { raceCluster } from './sync-cluster.ts';
 import { raceDelay } from './sync-delay.ts';
 import { startNodes, startRedis, stopNodes, type BenchRedis, type Nodes } from './sync-nodes.ts';
-import { raceScript } from './sync-script.ts';
+import { raceBroker, raceScript } from './sync-script.ts';
 import { raceSend } from './sync-send.ts';
 import { printBars } from './table.ts';
 
 export async function sync(options: BenchOptions): Promise<void> {
-  printBars([...(await overRedis(options)), ...(await overPostgres(options))]);
+  const stores = [...(await overRedis(options)), ...(await overPostgres(options))];
+  const brokers = [...(await overBroker(startNats, options)), ...(await overBroker(startRabbit, options))];
+  printBars([...stores, ...brokers]);
 }
 
 export async function syncRedis(options: BenchOptions): Promise<void> {
@@ -20,6 +23,34 @@ export async function syncRedis(options: BenchOptions): Promise<void> {
 
 export async function syncPostgres(options: BenchOptions): Promise<void> {
   printBars(await overPostgres(options));
+}
+
+export async function syncNats(options: BenchOptions): Promise<void> {
+  printBars(await overBroker(startNats, options));
+}
+
+export async function syncRabbit(options: BenchOptions): Promise<void> {
+  printBars(await overBroker(startRabbit, options));
+}
+
+async function overBroker(start: () => Promise<Broker>, options: BenchOptions): Promise<Bar[]> {
+  const rounds = options.quick ? 1 : 3;
+  const seconds = options.quick ? 2 : 3;
+  const database = await startDatabase();
+  let broker: Broker | undefined;
+  let nodes: Nodes | undefined;
+  try {
+    broker = await start();
+    if (!options.baselinesOnly) nodes = await startNodes({ ...broker.environment, DATABASE_URL: database.url });
+    return [
+      ...(await raceDelay({ layer: broker.layer, url: broker.url, nodes, rounds, seconds })),
+      ...(await raceBroker({ broker, node: nodes?.[0], rounds, seconds })),
+    ];
+  } finally {
+    if (nodes) await stopNodes(nodes);
+    await broker?.close();
+    await database.close();
+  }
 }
 
 async function overRedis(options: BenchOptions): Promise<Bar[]> {

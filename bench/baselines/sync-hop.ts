@@ -1,19 +1,30 @@
 // One half of a bare hop between two processes: publishes at a steady rate, or receives and keeps how long each message
 // took from the call that published it. Over Redis ioredis' PUBLISH to `message`, over PostgreSQL NOTIFY to LISTEN, in
-// the `row` kind by a statement that also keeps the message in a table, and so waits for the disk.
-// Arguments: redis | postgres | row, publish | receive, url. The parent asks over IPC, and is answered once per question.
+// the `row` kind by a statement that also keeps the message in a table, and so waits for the disk. Over a broker by its
+// client, each message to whoever listens.
+// Arguments: redis | postgres | row | nats | rabbitmq, publish | receive, url. The parent asks over IPC, and is answered once per question.
+import { connect as connectNats } from '@nats-io/transport-node';
+import { connect as connectRabbit } from 'amqplib';
 import { Redis } from 'ioredis';
 import postgres from 'postgres';
 import type { HopAnswer, HopQuestion } from '../sync-hop.ts';
 import { wallClockMs } from '../wall-clock.ts';
 
 const [layer, half, url] = process.argv.slice(2);
-if (!url) throw new Error('usage: sync-hop.ts redis|postgres|row publish|receive <url>');
+if (!url) throw new Error('usage: sync-hop.ts redis|postgres|row|nats|rabbitmq publish|receive <url>');
 const topic = `bench_${layer}`;
-
-const send = await (layer === 'redis' ? openRedis(url) : openPostgres(url));
 let delays: number[] = [];
 
+const openers: Readonly<Record<string, (address: string) => Promise<(text: string) => Promise<unknown>>>> = {
+  redis: openRedis,
+  postgres: openPostgres,
+  row: openPostgres,
+  nats: openNats,
+  rabbitmq: openRabbit,
+};
+const open = openers[layer ?? ''];
+if (!open) throw new Error(`there is no hop over ${layer}`);
+const send = await open(url);
 function received(text: string): void {
   delays.push(wallClockMs() - Number(text.slice(0, text.indexOf(' '))));
 }
@@ -25,6 +36,26 @@ async function openRedis(address: string): Promise<(text: string) => Promise<unk
     await redis.subscribe(topic);
   }
   return (text) => redis.publish(topic, text);
+}
+
+async function openNats(address: string): Promise<(text: string) => Promise<unknown>> {
+  const connection = await connectNats({ servers: address });
+  if (half === 'receive') {
+    connection.subscribe(topic, { callback: (_error, message) => received(message.string()) });
+    await connection.flush();
+  }
+  return (text) => Promise.resolve(connection.publish(topic, text));
+}
+
+async function openRabbit(address: string): Promise<(text: string) => Promise<unknown>> {
+  const channel = await (await connectRabbit(address, { noDelay: true })).createChannel();
+  await channel.assertExchange(topic, 'fanout', { durable: false });
+  if (half === 'receive') {
+    const { queue } = await channel.assertQueue('', { exclusive: true });
+    await channel.bindQueue(queue, topic, '');
+    await channel.consume(queue, (message) => received(message?.content.toString() ?? ''), { noAck: true });
+  }
+  return (text) => Promise.resolve(channel.publish(topic, '', Buffer.from(text)));
 }
 
 async function openPostgres(address: string): Promise<(text: string) => Promise<unknown>> {
