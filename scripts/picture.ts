@@ -33,7 +33,7 @@ const { page: url, database } = await printed();
 const sql = postgres(database, { max: 1 });
 const browser = await launchBrowser();
 try {
-  const { page } = await browser.newPage({ width: 1200, height: 590 });
+  const { page } = await browser.newPage({ width: 1200, height: 670 });
   await page.goto(url);
   await page.getByText('live', { exact: true }).nth(1).waitFor();
   const titles = ['Hello', 'Written by psql', 'Three cups of tea', 'In order, once'];
