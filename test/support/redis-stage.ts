@@ -27,6 +27,9 @@ export interface RedisStageOptions extends StageOptions, TestRedisOptions {
   readonly proxied?: boolean;
 }
 
+/** A node that starts beside loads and other tests takes many times the second that it needs alone. */
+const nodeStartMsMax = 60_000;
+
 export class RedisStage<Place extends RedisPlace = TestRedis> {
   readonly redis: Place;
   readonly nodes: RunningServer[] = [];
@@ -74,7 +77,7 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
   }
 
   async startNode(given: Environment = {}): Promise<RunningServer> {
-    const server = await startServer({
+    const environment = {
       SYNC: 'redis',
       REDIS_URL: this.proxy?.through(this.redis.url) ?? this.redis.url,
       RATE_LIMIT_PER_MINUTE: '0',
@@ -85,7 +88,8 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
       DATABASE_URL: this.databaseUrl,
       ...this.#environment,
       ...given,
-    });
+    };
+    const server = await startServer(environment, nodeStartMsMax);
     this.nodes.push(server);
     return server;
   }

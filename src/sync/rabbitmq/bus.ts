@@ -231,7 +231,8 @@ export class RabbitBus implements LogBus {
   }
 }
 
-const firstProbeMs = 5_000;
+/** A RabbitMQ that has just started, on a busy machine, is slow for a while: a start that fails ends the process. */
+const firstProbeMs = 15_000;
 
 /** The topic is a secret of the database, so what names the log on the bus does not show it. */
 function keyOf({ topic, epoch }: LogName): string {
