@@ -34,6 +34,8 @@ export interface ApiOptions {
   readonly serverAccess: ServerAccess;
   /** From then on publishing answers `shutting_down`: the publisher should reach another node. */
   readonly isClosed: () => boolean;
+  /** The caller's span, as a W3C `traceparent`; absent where nothing is traced. */
+  readonly traceOf?: ((request: Request) => string | undefined) | undefined;
 }
 
 export const publishChannelsMax = 100;
@@ -70,7 +72,8 @@ interface Published {
   readonly offset?: number;
 }
 
-export function apiRoutes({ hub, snapshots, messageBytesMax, cluster, serverAccess, isClosed }: ApiOptions): Elysia {
+export function apiRoutes(options: ApiOptions): Elysia {
+  const { hub, snapshots, messageBytesMax, cluster, serverAccess, isClosed, traceOf } = options;
   const app = new Elysia({ name: 'sobranie-api', prefix: '/realtime' })
     .post(
       '/publish',
@@ -81,7 +84,8 @@ export function apiRoutes({ hub, snapshots, messageBytesMax, cluster, serverAcce
         const given = idempotencyKey(request, body.key);
         const key = user === undefined ? given : keyOf(user, given);
         const data = dataOf(body.data);
-        const published = await Promise.all(channels.map((channel) => publishOne(hub, channel, data, key)));
+        const trace = traceOf?.(request);
+        const published = await Promise.all(channels.map((channel) => publishOne(hub, channel, data, key, trace)));
         return body.channels === undefined ? published[0] : published;
       },
       {
@@ -97,7 +101,7 @@ export function apiRoutes({ hub, snapshots, messageBytesMax, cluster, serverAcce
         serverAccess.requireServer(request);
         const channel = requireChannel(`user:${channelPart(params.user)}`);
         const key = idempotencyKey(request, body.key);
-        return publishOne(hub, channel, dataOf(body.data), key);
+        return publishOne(hub, channel, dataOf(body.data), key, traceOf?.(request));
       },
       {
         parse: ({ request }) => readPublication(request, messageBytesMax),
@@ -199,8 +203,14 @@ function dataOf(data: unknown): string {
   return singleLine(data);
 }
 
-async function publishOne(hub: Hub, channel: string, data: string, key: string | undefined): Promise<Published> {
-  const position = await hub.publish({ channel, data, key, source: 'api' });
+async function publishOne(
+  hub: Hub,
+  channel: string,
+  data: string,
+  key: string | undefined,
+  trace: string | undefined,
+): Promise<Published> {
+  const position = await hub.publish({ channel, data, key, source: 'api', trace });
   return { channel, ...position };
 }
 

@@ -38,6 +38,7 @@ import { engineFault } from './start-fault.ts';
 import { openSnapshots } from './snapshots.ts';
 import { openSocket } from './socket.ts';
 import { startTimers } from './timers.ts';
+import { openTracing } from './tracing.ts';
 
 /** The answer to whoever asked for the drain leaves within this time. */
 const drainDelayMs = 100;
@@ -110,7 +111,8 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
       throw engineFault(error, settings, engines);
     });
   const engine = await ofEngine(openEngine(engines, settings, engineParts));
-  const { adapter } = engine;
+  const tracing = await openTracing(settings, packageJson.version, log, closing);
+  const adapter = tracing?.adapter(engine.adapter) ?? engine.adapter;
   const { authenticate, tokens, tickets } = openIdentity({ settings, store: engine.tickets, clock, log, closing });
   const takesTokens = tokens !== undefined;
   const { access, tryRules } = await startAccess({ rules, file, takesTokens, database, metrics, clock, log, closing });
@@ -174,7 +176,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     presence.attach(fanout);
   }
 
-  await ofEngine(adapter.start(hub));
+  await ofEngine(adapter.start(tracing?.events(hub, (channel) => hub.subscribers(channel)) ?? hub));
   closing.add('sync layer', () => adapter.close());
   const layer = engine.layer ?? (() => Promise.resolve(adapter.name));
   const lineage = await startLineage({ database, engine, health, closing });
@@ -212,6 +214,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     hub,
     metrics,
     health,
+    tracing,
     clock,
     log,
     closing,
@@ -271,6 +274,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     shutdown,
     pages,
     version: packageJson.version,
+    traces: tracing !== undefined,
     watches: () => database && readWatches(database.sql),
     hasConsole: options.pages ?? (host === undefined && (!settings.production || settings.adminKey !== undefined)),
     tryRules,

@@ -11,6 +11,7 @@ import type { Rules } from '../rules/rules.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 import type { OpenEngine } from '../sync/engine.ts';
 import type { Clock } from '../time/clock.ts';
+import type { Tracing } from '../tracing/tracing.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import { HealthFault, plainCause } from './causes.ts';
@@ -29,6 +30,7 @@ export interface RelayParts {
   readonly metrics: Metrics;
   readonly health: Health;
   readonly clock: Clock;
+  readonly tracing: Tracing | undefined;
   readonly log: Logger;
   readonly closing: CloseStack;
 }
@@ -75,10 +77,11 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     settled: () => hub.settled(),
     failed: (message, error) => log.error({ err: error }, message),
   };
+  const destination = engine.destination(ports);
   const relay = new Relay({
     url: database.directUrl,
     applicationName: database.applicationName,
-    destination: engine.destination(ports),
+    destination: parts.tracing?.destination(destination) ?? destination,
     observer,
     layer: await parts.layer(),
     // Or this node would take changes of the new log for some that it has heard.

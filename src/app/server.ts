@@ -66,6 +66,8 @@ export interface ServerParts {
   /** Routes of the demo; an empty app in production. */
   readonly pages: Elysia;
   readonly version: string;
+  /** Publications are traced. */
+  readonly traces: boolean;
   /** Of `realtime.watches`; undefined without a database. */
   readonly watches: () => Promise<readonly object[]> | undefined;
   /** Outside production, or with an admin key. */
@@ -193,6 +195,7 @@ export function createServer(parts: ServerParts): Elysia {
       cluster: parts.cluster,
       serverAccess,
       isClosed: isShuttingDown,
+      traceOf: parts.traces ? (request) => request.headers.get('traceparent') ?? undefined : undefined,
     });
     const rights = rightsRoutes({
       cluster: parts.cluster,

@@ -58,6 +58,8 @@ export interface PublishRequest {
   readonly except?: string | undefined;
   /** Of a table change: the transaction that wrote it. */
   readonly xid?: string | undefined;
+  /** Of the caller, where publications are traced: a W3C `traceparent`. */
+  readonly trace?: string | undefined;
 }
 
 /** Bytes for those who recover. A share is more than a line of the internet takes in while the next is sent. */
@@ -221,7 +223,7 @@ export class Hub implements SyncEvents {
    * recoverable ones are numbered there first and come back through `publication`.
    */
   publish(request: PublishRequest): MaybePromise<Position | undefined> {
-    const { channel, data, source, key, carried, from, except, xid } = request;
+    const { channel, data, source, key, carried, from, except, xid, trace } = request;
     const { adapter, observer, clock } = this.#ports;
     // A row is as large as it is: its writer has committed already and could not be told.
     if (source !== 'database') this.requireSize(data);
@@ -230,9 +232,9 @@ export class Hub implements SyncEvents {
     const rule = this.#ruleOf(channel);
     const at = clock.now();
     observer.published(source, channel);
-    if (rule.recoverable) return adapter.publish({ channel, rule, data, at, from, except, key, xid, carried });
+    if (rule.recoverable) return adapter.publish({ channel, rule, data, at, from, except, key, xid, carried, trace });
     local?.accept(new Publication({ channel, offset: 0, epoch: '', data, at, from, except }));
-    return toOthers(adapter.publish({ channel, rule, data, at, from, except, key }));
+    return toOthers(adapter.publish({ channel, rule, data, at, from, except, key, trace }));
   }
 
   /** Reads the log on an account, whose reads count together. */

@@ -44,6 +44,8 @@ export interface Outgoing {
    * need not remember the key.
    */
   readonly carried?: Carried | undefined;
+  /** Whose span it is a part of, as a W3C `traceparent`. It does not travel. */
+  readonly trace?: string | undefined;
 }
 
 /**

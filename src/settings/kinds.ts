@@ -49,6 +49,11 @@ export function seconds(min: number, max: number): Kind<number> {
   );
 }
 
+/** From none, 0, to all, 1. */
+export const share: Kind<number> = plain('a number from 0 to 1', (text) =>
+  /^[01](\.\d{1,9})?$/.test(text) ? within(Number(text), 0, 1) : undefined,
+);
+
 export const truth: Kind<boolean> = plain('`true` or `false`', (text) => {
   if (text === 'true' || text === '1') return true;
   if (text === 'false' || text === '0') return false;

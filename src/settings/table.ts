@@ -12,6 +12,7 @@ import {
   secretText,
   seconds,
   setOf,
+  share,
   textList,
   truth,
   urlOf,
@@ -308,6 +309,25 @@ const furtherSettings = {
     oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
     'info',
     'The lowest level that is logged.',
+  ),
+  tracesEndpoint: optional(
+    'OTEL_EXPORTER_OTLP_ENDPOINT',
+    urlOf('http', 'https'),
+    'no traces',
+    'Base of the URL of an OpenTelemetry receiver, such as `http://collector:4318`: traces go to `/v1/traces` there.' +
+      ' [tracing.md](tracing.md) says what they show.',
+  ),
+  tracesService: defaulted(
+    'OTEL_SERVICE_NAME',
+    matching(/^[^\0]{1,128}$/, 'a name of 1 to 128 characters'),
+    'sobranie',
+    'Name of this server in traces.',
+  ),
+  tracesShare: defaulted(
+    'OTEL_TRACES_SAMPLER_ARG',
+    share,
+    '1',
+    'Share of the numbered publications that is traced: `1` is all, `0.01` every hundredth. All nodes choose the same ones.',
   ),
   logFormat: optional(
     'LOG_FORMAT',

@@ -27,6 +27,8 @@ export const floors: Readonly<Record<string, number>> = {
   metrics: 3,
   pages: 3,
   api: 3,
+  /** Around the sync layer's port and the relay's destination. */
+  tracing: 4,
   /** Above what it brings stores for: tickets, limits, the relay. */
   sync: 4,
   settings: 4,
