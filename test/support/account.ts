@@ -67,16 +67,30 @@ export class Account {
 
   /** What readers lack and no gap excuses, the first few of each. */
   missing(): string[] {
-    const places = new Map([...this.#places].map(([key, id]) => [id, key]));
+    const places = this.#placesById();
     return this.ledgers.flatMap((ledger) => {
-      const lacking = [...this.#accepted].filter(([id, { channel, position }]) => {
-        if (!ledger.reads(channel) || ledger.has(channel, id)) return false;
-        return !ledger.excuses(channel, position ?? parsePlace(places.get(id)));
-      });
+      const lacking = this.#lacking(ledger, places);
       const first = lacking
         .slice(0, 5)
         .map(([id, { channel }]) => `${channel} ${id} at ${places.get(id) ?? 'no place'}`);
       return lacking.length === 0 ? [] : [`${ledger.name} lacks ${lacking.length}: ${first.join(', ')}`];
+    });
+  }
+
+  /** How many messages of how many readers these are. */
+  missingCount(): number {
+    const places = this.#placesById();
+    return this.ledgers.reduce((sum, ledger) => sum + this.#lacking(ledger, places).length, 0);
+  }
+
+  #placesById(): Map<string, string> {
+    return new Map([...this.#places].map(([key, id]) => [id, key]));
+  }
+
+  #lacking(ledger: Ledger, places: ReadonlyMap<string, string>): [string, Accepted][] {
+    return [...this.#accepted].filter(([id, { channel, position }]) => {
+      if (!ledger.reads(channel) || ledger.has(channel, id)) return false;
+      return !ledger.excuses(channel, position ?? parsePlace(places.get(id)));
     });
   }
 

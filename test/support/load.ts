@@ -12,8 +12,10 @@
 import { expect } from 'bun:test';
 import postgres from 'postgres';
 import type { Position } from '../../src/protocol/position.ts';
+import { Sobranie } from '../../packages/client/src/index.ts';
 import { Account, type Ledger } from './account.ts';
 import { EventClient, Refused, WebSocketClient, type Frame } from './clients.ts';
+import { startProxy, type Proxy } from './proxy.ts';
 import { pick, randomFrom, type Random } from './random.ts';
 import { until, wait } from './tcp-client.ts';
 
@@ -34,8 +36,12 @@ export interface LoadOptions {
   readonly publishers?: number;
   readonly writers?: number;
   readonly readers?: number;
+  /** Readers with our own client, each behind a proxy that leads to one node. Default: none. */
+  readonly sdkReaders?: number;
   /** Of one publisher or writer, on average. Default: 20. */
   readonly pauseMs?: number;
+  /** An answer that takes longer is a fault. Default: 10,000. */
+  readonly answerTimeoutMs?: number;
 }
 
 export interface FinishOptions {
@@ -47,7 +53,7 @@ export interface FinishOptions {
 
 let loads = 0;
 /** Longer than the second that a node has to say `unavailable`, as the machine is shared. */
-const answerTimeoutMs = 10_000;
+const answerTimeoutDefaultMs = 10_000;
 
 export class Load {
   readonly account = new Account();
@@ -69,20 +75,24 @@ export class Load {
   readonly #publishing: Promise<void>[] = [];
   readonly #clients = new Set<{ cut(): unknown }>();
   #table: postgres.Sql | undefined;
+  readonly #closers: (() => unknown)[] = [];
+  readonly #answerTimeoutMs: number;
   readonly #on = { writing: true, reading: true };
 
   constructor(options: LoadOptions) {
     this.#options = options;
+    this.#answerTimeoutMs = options.answerTimeoutMs ?? answerTimeoutDefaultMs;
     this.#random = randomFrom(options.seed);
   }
 
   async start(): Promise<void> {
-    const { publishers = 2, writers = 2, readers = 2, databaseUrl, channels } = this.#options;
+    const { publishers = 2, writers = 2, readers = 2, sdkReaders = 0, databaseUrl, channels } = this.#options;
     if (databaseUrl !== undefined) await this.#createTable(databaseUrl);
     const read = databaseUrl === undefined ? channels : [...channels, ...this.#rooms.map((room) => `rows:${room}`)];
     for (let index = 0; index < readers; index++) {
       this.#readers.push(this.#socketReader(`socket ${index}`, read), this.#eventReader(`stream ${index}`, read));
     }
+    for (let index = 0; index < sdkReaders; index++) this.#readers.push(this.#sdkReader(`client ${index}`, read));
     for (const reader of this.#readers) this.#lives.push(this.#keepReading(reader));
     await until(
       () => this.account.ledgers.every(({ positions }) => positions.size === read.length),
@@ -152,6 +162,7 @@ export class Load {
     this.#on.reading = false;
     for (const client of this.#clients) client.cut();
     await wait(Promise.allSettled([...this.#publishing, ...this.#lives]), 15_000, 'the end of the load');
+    for (const close of this.#closers.splice(0)) await close();
     await this.#table?.end({ timeout: 1 });
     this.#table = undefined;
   }
@@ -200,6 +211,41 @@ export class Load {
     return reader;
   }
 
+  /** Our own client: it reconnects by itself, wherever its proxy leads. */
+  #sdkReader(name: string, channels: readonly string[]): Reader {
+    const ledger = this.account.ledger(name);
+    let proxy: Proxy | undefined;
+    const live = async (node: LoadNode): Promise<void> => {
+      const port = Number(new URL(node.url).port);
+      if (proxy === undefined) {
+        proxy = await startProxy({ port });
+        this.#openSdk(`http://127.0.0.1:${proxy.port}`, ledger, channels);
+        this.#closers.push(() => proxy?.close());
+      } else {
+        proxy.retarget({ port });
+        proxy.cut();
+      }
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const turn = { cut: resolve };
+      this.#keep(reader, turn);
+      await promise;
+      this.#clients.delete(turn);
+    };
+    const reader: Reader = { live, cut: () => undefined };
+    return reader;
+  }
+
+  #openSdk(url: string, ledger: Ledger, channels: readonly string[]): void {
+    const client = new Sobranie(url, { transport: 'websocket', backoffMs: [200, 500, 1_000] });
+    this.#closers.push(() => client.close());
+    for (const name of channels) {
+      const channel = client.channel(name);
+      channel.on('subscribed', (state) => ledger.begin(name, { ...state, type: 'subscribed' }));
+      channel.on('failed', (error) => ledger.faults.push(`${ledger.name} ${name}: ${error.message}`));
+      channel.subscribe((message) => ledger.message(message), { onGap: (gap) => ledger.gap(gap) });
+    }
+  }
+
   #keep(reader: Reader, client: { cut(): unknown }): void {
     this.#clients.add(client);
     reader.cut = () => void client.cut();
@@ -232,7 +278,7 @@ export class Load {
         this.#clients.add(socket);
       }
       try {
-        return await socket.request({ type: 'publish', channel, data: { id }, key: id }, answerTimeoutMs);
+        return await socket.request({ type: 'publish', channel, data: { id }, key: id }, this.#answerTimeoutMs);
       } catch (error) {
         this.#clients.delete(socket);
         await socket.cut();
@@ -249,7 +295,7 @@ export class Load {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({ channel, data: { id }, key: id }),
-        signal: AbortSignal.timeout(answerTimeoutMs),
+        signal: AbortSignal.timeout(this.#answerTimeoutMs),
       });
       const body = (await response.json()) as Frame & { error?: Frame };
       return body.error === undefined ? { ...body, type: 'published' } : { ...body.error, type: 'error' };
@@ -281,7 +327,7 @@ export class Load {
       } catch (error) {
         // A node that dies takes its connections along; one that only says nothing hangs.
         const tookMs = performance.now() - startedAt;
-        if (tookMs >= answerTimeoutMs && this.#on.reading) this.account.faults.push(`${id}: ${String(error)}`);
+        if (tookMs >= this.#answerTimeoutMs && this.#on.reading) this.account.faults.push(`${id}: ${String(error)}`);
       }
       await Bun.sleep(50 + this.#random() * 100);
     }
@@ -348,7 +394,7 @@ export class Load {
         const socket = await WebSocketClient.open(this.#anyNode().url);
         const answer = await socket.request(
           { type: 'publish', channel, data: { id }, key: `last ${this.#name}` },
-          answerTimeoutMs,
+          this.#answerTimeoutMs,
         );
         await socket.cut();
         return answer;

@@ -1,0 +1,163 @@
+// `bun run soak [redis] [postgres] [--minutes N]`: three nodes under steady load, with a fault every minute, and books in
+// which each message is found once, in order, or under a gap that its reader was told. Prints a table; exit 1 unless every
+// message is accounted for and the memory of a node that lived through all of it did not climb.
+
+import { cleanUp } from '../support/janitor.ts';
+import { Load } from '../support/load.ts';
+import { becomesReady } from '../support/nodes.ts';
+import { seed } from '../support/random.ts';
+import { wait } from '../support/tcp-client.ts';
+import { printTable } from '../../bench/table.ts';
+import { slopePerTenMinutes, type Sample } from './slope.ts';
+import { layers, openStage, type Layer, type Stage } from './stage.ts';
+
+/** Of the heap, in megabytes per ten minutes. */
+const slopeMax = 1;
+const recoveryMs = 180_000;
+const minuteMs = 60_000;
+const sampleMs = 2_500;
+
+interface Suffered {
+  readonly minute: number;
+  readonly fault: string;
+  /** From its beginning until all nodes were ready and every reader received again. */
+  readonly seconds: number;
+}
+
+interface Result {
+  readonly layer: Layer;
+  readonly minutes: number;
+  readonly accepted: number;
+  readonly received: number;
+  readonly readers: number;
+  readonly moves: number;
+  readonly gaps: number;
+  readonly unaccounted: number;
+  readonly slope: number;
+  readonly suffered: readonly Suffered[];
+  readonly faults: readonly string[];
+}
+
+async function soak(layer: Layer, minutes: number): Promise<Result> {
+  const stage = await openStage(layer);
+  const load = new Load({
+    seed,
+    nodes: () => stage.nodes(),
+    channels: ['soak:a', 'soak:b'],
+    databaseUrl: stage.databaseUrl,
+    pauseMs: 60,
+    sdkReaders: 2,
+    // A node that is paused answers nobody.
+    answerTimeoutMs: 60_000,
+  });
+  const samples: Sample[] = [];
+  const faults: string[] = [];
+  const suffered: Suffered[] = [];
+  const restless = setInterval(() => load.moveSome(), 4_000);
+  const sampling = setInterval(() => void sampleHeap(stage, samples), sampleMs);
+  try {
+    await load.start();
+    await runMinutes(stage, load, minutes, suffered);
+    clearInterval(restless);
+    await load.finish({ timeoutMs: 180_000, gaps: 'allowed' });
+  } catch (error) {
+    faults.push(String(error));
+  }
+  clearInterval(restless);
+  clearInterval(sampling);
+  const { account, moves } = load;
+  const unaccounted = account.missingCount() + account.wrong().length;
+  faults.push(...account.wrong().slice(0, 10), ...account.missing().slice(0, 10));
+  await load.end().catch((error: unknown) => faults.push(String(error)));
+  for (const printed of await stage.close()) {
+    const fault = /^.*(?:not handled|not caught|failed unexpectedly|"level":"fatal").*$/m.exec(printed);
+    if (fault !== null) faults.push(fault[0]);
+  }
+  return {
+    layer,
+    minutes,
+    accepted: account.accepted,
+    received: account.ledgers.reduce((sum, { count }) => sum + count, 0),
+    readers: account.ledgers.length,
+    moves,
+    gaps: account.gaps.length,
+    unaccounted,
+    slope: slopePerTenMinutes(samples),
+    suffered,
+    faults,
+  };
+}
+
+async function runMinutes(stage: Stage, load: Load, minutes: number, suffered: Suffered[]): Promise<void> {
+  const startedAt = performance.now();
+  for (let minute = 0; minute < minutes; minute++) {
+    const endsAt = startedAt + Math.min(minute + 1, minutes) * minuteMs;
+    // A share of a minute has its fault as well.
+    await Bun.sleep(minuteMs * Math.min(1, minutes) * 0.3);
+    const fault = stage.faults[minute % stage.faults.length]!;
+    const brokeAt = performance.now();
+    await wait(fault.happen(), recoveryMs, fault.name);
+    await Promise.all(stage.nodes().map((node) => becomesReady(node, recoveryMs)));
+    await load.arrives(20, recoveryMs);
+    const seconds = (performance.now() - brokeAt) / 1_000;
+    suffered.push({ minute: minute + 1, fault: fault.name, seconds });
+    console.log(
+      `minute ${minute + 1}: ${fault.name}; all flowed again after ${seconds.toFixed(1)} s; ` +
+        `${load.account.accepted} accepted, ${load.account.gaps.length} gaps`,
+    );
+    await Bun.sleep(Math.max(0, endsAt - performance.now()));
+  }
+}
+
+/** Of the node that is never killed; nothing while it is paused. */
+async function sampleHeap(stage: Stage, samples: Sample[]): Promise<void> {
+  try {
+    const response = await fetch(`${stage.nodes()[0]!.url}/metrics`, { signal: AbortSignal.timeout(sampleMs) });
+    const bytes = /^sobranie_heap_used_bytes\S* (\S+)$/m.exec(await response.text())?.[1];
+    if (bytes !== undefined) samples.push({ seconds: performance.now() / 1_000, megabytes: Number(bytes) / 1e6 });
+  } catch (error) {
+    if (!(error instanceof DOMException)) console.log(`no sample of the heap: ${String(error)}`);
+  }
+}
+
+function report(result: Result): void {
+  const { layer, minutes, suffered, faults } = result;
+  printTable(
+    `Soak over ${layer}, ${minutes} minutes`,
+    ['', layer],
+    [
+      ['messages accepted', result.accepted],
+      [`deliveries to ${result.readers} readers`, result.received],
+      ['connections that were moved or lost', result.moves],
+      ['faults', suffered.length],
+      ['slowest recovery, s', Math.max(...suffered.map(({ seconds }) => seconds)).toFixed(1)],
+      ['gaps told', result.gaps],
+      ['unaccounted', result.unaccounted],
+      ['heap, MB per 10 minutes', result.slope.toFixed(2)],
+    ],
+  );
+  for (const fault of faults) console.log(`FAULT: ${fault}`);
+}
+
+function passes({ unaccounted, slope, faults, minutes }: Result): boolean {
+  // A slope of a few minutes says how warm the node is.
+  return unaccounted === 0 && faults.length === 0 && (minutes < 10 || slope < slopeMax);
+}
+
+const args = process.argv.slice(2);
+const at = args.indexOf('--minutes');
+const minutes = at === -1 ? 20 : Number(args.splice(at, 2)[1]);
+const chosen = args.length === 0 ? layers : layers.filter((layer) => args.includes(layer));
+if (!(minutes > 0) || args.some((arg) => !layers.some((layer) => layer === arg))) {
+  console.error(`usage: bun run soak [${layers.join('] [')}] [--minutes 20]`);
+  process.exit(2);
+}
+console.log(`SEED=${seed}`);
+const results: Result[] = [];
+for (const layer of chosen) {
+  const result = await soak(layer, minutes);
+  report(result);
+  results.push(result);
+}
+await cleanUp();
+process.exit(results.every(passes) ? 0 : 1);

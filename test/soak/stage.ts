@@ -1,0 +1,117 @@
+// What a soak runs on: three nodes with a proxy between them and what they share, and the faults that it suffers. A fault
+// resolves when what it broke is whole again; whether the nodes have recovered is for the soak to see.
+
+import { startNode } from '../support/nodes.ts';
+import { startCluster } from '../support/postgres.ts';
+import type { Environment, RunningServer } from '../support/process.ts';
+import { startProxy } from '../support/proxy.ts';
+import { startRedis } from '../support/redis.ts';
+
+export type Layer = 'redis' | 'postgres';
+export const layers: readonly Layer[] = ['redis', 'postgres'];
+
+export interface Fault {
+  readonly name: string;
+  happen(): Promise<void>;
+}
+
+export interface Stage {
+  /** Nodes that live now. The first one is never killed: its memory is watched. */
+  nodes(): readonly RunningServer[];
+  /** Past every proxy. */
+  readonly databaseUrl: string;
+  /** In the order in which they happen, again and again. */
+  readonly faults: readonly Fault[];
+  /** Resolves with the outputs of all nodes that ever lived. */
+  close(): Promise<string[]>;
+}
+
+const awayMs = 5_000;
+const pausedMs = 12_000;
+/** Of a start, beside whatever else the machine does. */
+const startMs = 120_000;
+const startsMax = 5;
+
+export async function openStage(layer: Layer): Promise<Stage> {
+  const cluster = await startCluster();
+  const { url: databaseUrl } = await cluster.createDatabase({ migrated: true });
+  const toPostgres = await startProxy({ port: cluster.port });
+  const redis = layer === 'redis' ? await startRedis({ persist: true }) : undefined;
+  const toRedis = redis && (await startProxy({ port: redis.port }));
+  const settings: Environment = {
+    DATABASE_URL: toPostgres.through(databaseUrl),
+    ...(redis && toRedis ? { SYNC: 'redis', REDIS_URL: toRedis.through(redis.url) } : { SYNC: 'postgres' }),
+  };
+  const start = async (index: number, port?: number): Promise<RunningServer> => {
+    const own = { ...settings, NODE_ID: `node-${index + 1}`, ...(port !== undefined && { PORT: String(port) }) };
+    // As whatever supervises it would: a start that finds the database busy for a second ends the process.
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await startNode(own, startMs);
+      } catch (error) {
+        if (attempt === startsMax) throw error;
+        await Bun.sleep(1_000);
+      }
+    }
+  };
+  const all = await Promise.all([0, 1, 2].map((index) => start(index)));
+  const living = new Set(all);
+  const gone: RunningServer[] = [];
+  const killNode = async (index: number): Promise<void> => {
+    const node = all[index]!;
+    living.delete(node);
+    gone.push(node);
+    await node.kill9();
+    await Bun.sleep(awayMs);
+    const next = await start(index, node.port);
+    all[index] = next;
+    living.add(next);
+  };
+  const pauseNode = async (index: number): Promise<void> => {
+    const { pid } = all[index]!;
+    process.kill(pid, 'SIGSTOP');
+    await Bun.sleep(pausedMs);
+    process.kill(pid, 'SIGCONT');
+  };
+  const awayFrom = async (proxy: typeof toPostgres): Promise<void> => {
+    proxy.mode = 'refuse';
+    proxy.cut();
+    await Bun.sleep(awayMs);
+    proxy.mode = 'forward';
+  };
+  const killPostgres = async (): Promise<void> => {
+    await cluster.kill9();
+    await Bun.sleep(awayMs);
+    await cluster.startServer();
+  };
+  const killRedis = async (server: NonNullable<typeof redis>): Promise<void> => {
+    await server.kill9();
+    await Bun.sleep(awayMs);
+    await server.start();
+  };
+  const faults: Fault[] = [
+    ...(redis ? [{ name: 'Redis killed -9', happen: () => killRedis(redis) }] : []),
+    { name: 'PostgreSQL restarted', happen: () => cluster.restart() },
+    { name: 'node 2 killed -9', happen: () => killNode(1) },
+    toRedis
+      ? { name: 'connections to Redis cut', happen: () => awayFrom(toRedis) }
+      : { name: 'connections to PostgreSQL cut', happen: () => awayFrom(toPostgres) },
+    { name: 'node 1 paused', happen: () => pauseNode(0) },
+    { name: 'node 3 killed -9', happen: () => killNode(2) },
+    { name: 'PostgreSQL killed -9', happen: killPostgres },
+    { name: 'node 2 paused', happen: () => pauseNode(1) },
+  ];
+  return {
+    nodes: () => [...living],
+    databaseUrl,
+    faults,
+    close: async () => {
+      for (const node of living) process.kill(node.pid, 'SIGCONT');
+      await Promise.allSettled([...living].map((node) => node.stop()));
+      await Promise.all([toPostgres.close(), toRedis?.close()]);
+      await redis?.close();
+      await cluster.close();
+      return [...gone, ...living].map((node) => node.stdout() + node.stderr());
+    },
+  };
+}
