@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { Glob } from 'bun';
 import postgres from 'postgres';
 import { WebSocketClient } from '../support/clients.ts';
-import { startNodes, stopNodes } from '../support/nodes.ts';
+import { startNode, stopNodes } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
 import { createDatabase } from '../support/postgres.ts';
 import type { Environment, RunningServer } from '../support/process.ts';
@@ -76,13 +76,13 @@ for (const layer of ['postgres', 'redis'] as const) {
         OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${receiver.port}`,
         ...(redis === undefined ? { SYNC: 'postgres' } : { SYNC: 'redis', REDIS_URL: redis.url }),
       };
-      nodes = await startNodes(2, (index) => ({ ...settings, NODE_ID: names[index] }));
+      nodes = await Promise.all(names.map((NODE_ID) => startNode({ ...settings, NODE_ID }, 60_000)));
       closers.push(() => stopNodes(nodes));
       sql = postgres(url, { max: 1, onnotice: () => undefined });
       closers.push(() => sql.end({ timeout: 1 }));
       await sql`create table notes (id int primary key)`;
       await sql`select realtime.watch('notes')`;
-    }, 60_000);
+    }, 120_000);
     afterAll(async () => {
       for (const close of closers.reverse()) await close();
     }, 60_000);
