@@ -9,7 +9,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { shippedPath } from '../shipped/files.ts';
 import { connect, unavailable, type Database } from './connect.ts';
 import { findSchema, setAsideEarlier, takeOverEarlier } from './earlier-schema.ts';
-import { refusePooler } from './pooler.ts';
+import { PoolerInTheWay, refusePooler } from './pooler.ts';
 import { isOutdated, replacing, setAsideOutdated, takeOverOutdated } from './outdated-schema.ts';
 
 const migrationsFolder = shippedPath('migrations');
@@ -39,7 +39,9 @@ export interface Migrated {
  */
 export async function migrate(url: string): Promise<Migrated> {
   // The lock below would be left behind on a session of the pooler's, and no other node could ever migrate.
-  await refusePooler(url);
+  await refusePooler(url).catch((error: unknown) => {
+    throw error instanceof PoolerInTheWay ? error : unavailable(error);
+  });
   const sql = connect(url, { applicationName: 'sobranie migrate', max: 1, answerSeconds: 0 });
   try {
     await connectFirst(sql);
@@ -118,7 +120,7 @@ async function migrateWith(sql: Database): Promise<string[]> {
 }
 
 async function newestApplied(sql: Database): Promise<number> {
-  const [last] = await sql`select max(created_at)::float8 as at from realtime.migrations`;
+  const [last] = await sql`select max(created_at) as at from realtime.migrations`;
   return Number(last?.['at'] ?? 0);
 }
 

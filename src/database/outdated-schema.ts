@@ -12,7 +12,7 @@ const aside = 'realtime_outdated';
 /** Whether the database was migrated by something else than these migrations, or than the first of them. */
 export async function isOutdated(sql: Database, known: readonly MigrationMeta[]): Promise<boolean> {
   const applied = await sql<{ hash: string; at: number }[]>`
-    select hash, created_at::float8 as at from realtime.migrations`;
+    select hash, created_at as at from realtime.migrations`;
   const hashes = new Map(known.map(({ folderMillis, hash }) => [folderMillis, hash]));
   return applied.some(({ hash, at }) => hashes.get(at) !== hash);
 }

@@ -37,7 +37,7 @@ export class PostgresLimits implements LimitStore {
         ends_at = CASE
           WHEN l.ends_at BETWEEN statement_timestamp() AND statement_timestamp() + ${window}::interval * 2 THEN l.ends_at
           ELSE excluded.ends_at END
-      RETURNING l.points, ceil(extract(epoch FROM l.ends_at - statement_timestamp()) * 1000)::float8 AS milliseconds`;
+      RETURNING l.points, ceil(extract(epoch FROM l.ends_at - statement_timestamp()) * 1000)::bigint AS milliseconds`;
     if (row === undefined) throw new Error('an upsert returned no row');
     return row;
   }
