@@ -11,7 +11,7 @@ import { isPassingFailure, patiently } from '../time/patiently.ts';
 import { within } from '../time/within.ts';
 import { plainCause } from './causes.ts';
 import { PoolerInTheWay, poolingOf } from '../database/pooler.ts';
-import { shownDatabaseUrl, unpreparedUrl } from '../database/url.ts';
+import { settledUrl, shownDatabaseUrl, unpreparedUrl } from '../database/url.ts';
 import type { Logger } from './logger.ts';
 import { databaseFault, type DatabaseSetting } from './start-fault.ts';
 import type { Settings } from '../settings/settings.ts';
@@ -21,6 +21,8 @@ export interface NodeDatabase {
   readonly url: string;
   /** For sessions of their own: LISTEN and locks. */
   readonly directUrl: string;
+  /** As that, for one that sets what it needs itself. A pooler that comes into the way later is then told apart. */
+  readonly relayUrl: string;
   /** A shell line that opens a console, with the password in it; undefined unless the database is the embedded one. */
   readonly psql: string | undefined;
   readonly sql: Database;
@@ -38,16 +40,17 @@ export const nowhere: NodeDatabase = new Proxy({} as NodeDatabase, {
 const poolSize = 4;
 
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
-  const { url: givenUrl, directUrl, psql } = await locate(settings, log, closing);
+  const { url: givenUrl, directUrl: givenDirectUrl, psql } = await locate(settings, log, closing);
   const startedAt = performance.now();
-  const { remarks } = await patiently(() => migrate(directUrl), {
+  const { remarks } = await patiently(() => migrate(givenDirectUrl), {
     mayPass: isPassingFailure,
     waiting: (error) => log.warn({ cause: plainCause(error) }, 'waiting for the database'),
     clock: systemClock,
   }).catch((error: unknown) => {
     throw databaseFault(error, settings, directSetting(settings));
   });
-  const url = givenUrl === directUrl ? givenUrl : await pooledUrl(givenUrl, settings, log);
+  const directUrl = await directlyTo(givenDirectUrl, settings);
+  const url = givenUrl === givenDirectUrl ? directUrl : await pooledUrl(givenUrl, settings, log);
   for (const remark of remarks) log.warn({ database: shownDatabaseUrl(url) }, remark);
   const isOurs = settings.databaseUrl === undefined && settings.nodeEnv !== 'production';
   if (settings.demoTables ?? isOurs) await makeDemoTables(directUrl);
@@ -58,11 +61,20 @@ export async function openDatabase(settings: Settings, log: Logger, closing: Clo
   const applicationName = `sobranie ${settings.nodeId}`;
   const sql = connect(url, { applicationName, max: poolSize });
   closing.add('database pool', () => sql.end({ timeout: 5 }));
-  return { url, directUrl, psql, sql, applicationName };
+  return { url, directUrl, relayUrl: givenDirectUrl, psql, sql, applicationName };
 }
 
 function directSetting({ databaseUrlDirect }: Settings): DatabaseSetting {
   return databaseUrlDirect === undefined ? 'DATABASE_URL' : 'DATABASE_URL_DIRECT';
+}
+
+/** The URL for sessions of their own. A pooler may stand before it that gives each client one. */
+async function directlyTo(url: string, settings: Settings): Promise<string> {
+  try {
+    return (await poolingOf(url)) === 'none' ? settledUrl(url) : url;
+  } catch (error) {
+    throw databaseFault(error, settings, directSetting(settings));
+  }
 }
 
 /** The URL for the pool, which may lead to a pooler. Which statements it takes is found out here. */
@@ -76,6 +88,7 @@ async function pooledUrl(url: string, settings: Settings, log: Logger): Promise<
     // Publishing takes a transaction.
     if (pooling === 'statement') throw new PoolerInTheWay(pooling, 'transaction');
     log.info({ pooling, database: shownDatabaseUrl(url) }, 'DATABASE_URL was looked at for a pooler');
+    if (pooling === 'none') return settledUrl(url);
     return pooling === 'transaction' ? unpreparedUrl(url) : url;
   } catch (error) {
     throw databaseFault(error, settings, 'DATABASE_URL');

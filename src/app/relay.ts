@@ -79,7 +79,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   };
   const destination = engine.destination(ports);
   const relay = new Relay({
-    url: database.directUrl,
+    url: database.relayUrl,
     applicationName: database.applicationName,
     destination: parts.tracing?.destination(destination) ?? destination,
     observer,

@@ -2,7 +2,7 @@
 // forgets idle channels, counts what waits, and renews the watches of tables that were altered. Lifecycle: `start`, `close`; it runs only while this process leads.
 
 import type { Clock } from '../time/clock.ts';
-import { DirectSession } from '../database/direct-session.ts';
+import { DirectSession, ownSettings } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
 import { LogTrimmer, type LogState } from './log-trimmer.ts';
 
@@ -92,6 +92,8 @@ export class Housekeeping {
         applicationName: 'sobranie housekeeping',
         signal: this.#closed.signal,
       });
+      // Without a search_path of its own: tables are named as the operator names them.
+      await this.#session.query(`${ownSettings}; reset search_path; select 1`);
     }
     return this.#session;
   }

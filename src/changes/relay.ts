@@ -11,7 +11,7 @@ import { backoffMs } from '../time/backoff.ts';
 import { systemClock, type Clock } from '../time/clock.ts';
 import { isDoneWithin } from '../time/within.ts';
 import { unavailable } from '../database/connect.ts';
-import { DirectSession } from '../database/direct-session.ts';
+import { DirectSession, ownSettings } from '../database/direct-session.ts';
 import { Bell } from './bell.ts';
 import type { Destination } from './destination.ts';
 import { Housekeeping, type HousekeepingObserver } from './housekeeping.ts';
@@ -71,14 +71,6 @@ const parkedWindowMs = 30_000;
 const parkedMin = 10;
 /** A relay of another layer may be about to end; the session of one that vanished ends within 12 s. */
 const otherLayerMs = 15_000;
-
-// Each statement has to see what was committed before it, whatever the role or the database has as its default.
-// What is told must not be lost by a crash, and nothing may end a statement or its session early.
-const ownSettings = `
-  set default_transaction_isolation = 'read committed'; set default_transaction_read_only = off;
-  set default_transaction_deferrable = off; set synchronous_commit = on; set search_path = pg_catalog;
-  set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
-  set plpgsql.extra_errors = ''; set plpgsql.extra_warnings = ''`;
 
 // The session of a client that vanished or was stopped still holds the leader's lock. So the server is told to end it:
 // 12 s after the peer's last sign of life, and, where it has that setting, 12 s after the session's last query. A live

@@ -22,6 +22,14 @@ export interface DirectSessionOptions {
   onClosed?(): void;
 }
 
+// Each statement has to see what was committed before it, whatever the role or the database has as its default.
+// What is told must not be lost by a crash, and nothing may end a statement or its session early.
+export const ownSettings = `
+  set default_transaction_isolation = 'read committed'; set default_transaction_read_only = off;
+  set default_transaction_deferrable = off; set synchronous_commit = on; set search_path = pg_catalog;
+  set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
+  set plpgsql.extra_errors = ''; set plpgsql.extra_warnings = ''`;
+
 export class DirectSession {
   readonly #options: DirectSessionOptions;
   readonly #sql: Database;

@@ -120,6 +120,28 @@ export function unpreparedUrl(text: string): string {
   return `${text}${text.includes('?') ? '&' : '?'}prepare=false`;
 }
 
+/**
+ * The same URL, whose sessions begin with what this server rests on, whatever the database or the role has as its default;
+ * what the URL names itself stays. Only for sessions of the database's own: a pooler refuses settings that it does not know.
+ */
+export function settledUrl(text: string): string {
+  const { session } = parseDatabaseUrl(text);
+  const missing = Object.entries(sessionSettings).filter(([name]) => session[name] === undefined);
+  return missing.reduce(
+    (url, [name, value]) => `${url}${url.includes('?') ? '&' : '?'}${name}=${encodeURIComponent(value)}`,
+    text,
+  );
+}
+
+/** Under a stricter isolation writers of the log, of counts and of presence would fail whenever they meet. */
+const sessionSettings = {
+  default_transaction_isolation: 'read committed',
+  default_transaction_deferrable: 'off',
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+};
+
 /** Where it leads, without an account. */
 export function placeOf({ hosts, socket }: DatabaseUrl): string {
   return socket ?? hosts.map(({ host, port }) => `${host.includes(':') ? `[${host}]` : host}:${port}`).join(',');

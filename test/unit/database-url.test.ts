@@ -11,6 +11,7 @@ import {
   placeOf,
   refused,
   shownDatabaseUrl,
+  settledUrl,
   unpreparedUrl,
 } from '../../src/database/url.ts';
 import { readDocument, tableAfter } from '../support/documents.ts';
@@ -157,4 +158,14 @@ describe('parameters', () => {
     expect(fault(url('sslmode=maybe'))).toContain('sslmode must be');
     expect(parseDatabaseUrl('postgres://u@%2Frun/d?sslmode=require').tls).toBe(false);
   });
+});
+
+test('sessions begin with what the server rests on, unless the URL says otherwise', () => {
+  const url = settledUrl('postgres://app@db/shop?lock_timeout=5s');
+  expect(parseDatabaseUrl(url).session).toMatchObject({
+    default_transaction_isolation: 'read committed',
+    statement_timeout: '0',
+    lock_timeout: '5s',
+  });
+  expect(settledUrl(url)).toBe(url);
 });
