@@ -243,9 +243,9 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- Parks those of these rows whose data is longer than `bytes_max`, and answers where all of them are then. The length of
--- a text that is stored out of line is read from its pointer, so a large one is never in memory.
-CREATE FUNCTION realtime.park_large(places tid[], bytes_max bigint) RETURNS tid[]
+-- Parks those of these rows whose data is longer than `bytes_max`, and answers where all of them are then, and how many
+-- were parked. The length of a text that is stored out of line is read from its pointer, so a large one is never in memory.
+CREATE FUNCTION realtime.park_large(INOUT places tid[], bytes_max bigint, OUT parked bigint)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
@@ -257,12 +257,13 @@ DECLARE
 BEGIN
   SELECT array_agg(realtime.row_id(o.xid, o.lsn, o.at)) FILTER (WHERE octet_length(o.data) > bytes_max) INTO large
   FROM realtime.outbox o WHERE o.ctid = ANY (places);
+  parked := 0;
   IF large IS NULL THEN
-    RETURN places;
+    RETURN;
   END IF;
   SELECT array_agg(realtime.row_id(o.xid, o.lsn, o.at)) INTO ids FROM realtime.outbox o WHERE o.ctid = ANY (places);
-  PERFORM realtime.park(large, 'too large', format('The row is larger than MAX_ROW_BYTES (%s bytes).', bytes_max));
-  RETURN ARRAY(
+  parked := realtime.park(large, 'too large', format('The row is larger than MAX_ROW_BYTES (%s bytes).', bytes_max));
+  places := ARRAY(
     SELECT o.ctid
     FROM (SELECT split_part(u.id, '-', 1)::xid8 AS xid, split_part(u.id, '-', 2)::pg_lsn AS lsn FROM unnest(ids) u (id)) t
     JOIN realtime.outbox o ON o.xid = t.xid AND o.lsn = t.lsn
@@ -295,7 +296,8 @@ $$;
 --
 -- `rules`: array of {pattern, recoverable, historySize, historySeconds}; the first whose pattern matches counts.
 --
--- Rows of more than `bytes_max` bytes are parked. The last row has no channel and reports: offset = rows taken, at = rows dropped, data = the state for the next call.
+-- Rows of more than `bytes_max` bytes are parked. The last row has no channel and reports: offset = rows taken, at = rows
+-- dropped, "user" = rows parked, data = the state for the next call.
 CREATE FUNCTION realtime.relay(batch_max integer, rules jsonb, state text DEFAULT NULL, bytes_max bigint DEFAULT 16777216)
 RETURNS TABLE (
   seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
@@ -315,10 +317,11 @@ DECLARE
   taken realtime.outbox[];
   entries realtime.entry[];
   dropped bigint;
+  parked bigint;
 BEGIN
   SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
   IF batch.places IS NOT NULL THEN
-    batch.places := realtime.park_large(batch.places, bytes_max);
+    SELECT p.places, p.parked INTO batch.places, parked FROM realtime.park_large(batch.places, bytes_max) p;
     -- The fence. Rows that another relay took meanwhile are not there any more when this one deletes.
     PERFORM 1 FROM realtime.log FOR UPDATE;
     WITH gone AS (
@@ -353,14 +356,15 @@ BEGIN
   END IF;
   RETURN QUERY
   SELECT 0::bigint, NULL::text, ''::text, coalesce(cardinality(taken), 0)::bigint, batch.next_state,
-    coalesce(dropped, 0), NULL::text, NULL::text, NULL::text, NULL::xid8;
+    coalesce(dropped, 0), parked::text, NULL::text, NULL::text, NULL::xid8;
 END;
 $$;
 --> statement-breakpoint
 -- The next batch without taking it, for a log outside of this database; the caller calls `taken` once the rows are stored
 -- there. `id` names a row of the outbox: one that stands for all channels of a template is answered once for each of them,
 -- or once without a channel.
--- `is_templated`: the channel came from a template of the watch. The last row has no channel, and the next state as data.
+-- `is_templated`: the channel came from a template of the watch. The last row has no channel, the next state as data, and
+-- as key how many rows were parked.
 CREATE FUNCTION realtime.peek(batch_max integer, state text DEFAULT NULL, bytes_max bigint DEFAULT 16777216)
 RETURNS TABLE (id text, channel text, data text, key text, watch integer, is_templated boolean, fault text, xid xid8)
 LANGUAGE plpgsql VOLATILE
@@ -371,6 +375,7 @@ AS $$
 DECLARE
   batch record;
   found_rows realtime.outbox[];
+  parked bigint;
 BEGIN
   SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
   IF batch.places IS NOT NULL THEN
@@ -378,7 +383,7 @@ BEGIN
     IF pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn() THEN
       PERFORM pg_logical_emit_message(true, 'sobranie', '');
     END IF;
-    batch.places := realtime.park_large(batch.places, bytes_max);
+    SELECT p.places, p.parked INTO batch.places, parked FROM realtime.park_large(batch.places, bytes_max) p;
     SELECT array_agg(o::realtime.outbox ORDER BY o.lsn, o.xid) INTO found_rows
     FROM realtime.outbox o WHERE o.ctid = ANY (batch.places);
     RETURN QUERY
@@ -389,7 +394,8 @@ BEGIN
     LEFT JOIN realtime.watched w ON w.number = s.watch
     ORDER BY f.lsn, f.xid, s.place;
   END IF;
-  RETURN QUERY SELECT NULL::text, NULL::text, batch.next_state, NULL::text, NULL::integer, false, NULL::text, NULL::xid8;
+  RETURN QUERY
+  SELECT NULL::text, NULL::text, batch.next_state, parked::text, NULL::integer, false, NULL::text, NULL::xid8;
 END;
 $$;
 --> statement-breakpoint

@@ -24,8 +24,8 @@ export interface Batch {
   readonly dropped: number;
   /** For the next read; undefined where that has to look at everything. */
   readonly state: OutboxState | undefined;
-  /** Rows that the layer refused. The next statement parks them. Absent: none. */
-  readonly parked?: number;
+  /** Rows that are too large, which are parked, and those that the layer refused, which the next statement parks. */
+  readonly parked: number;
 }
 
 /**

@@ -140,7 +140,7 @@ export class IntoAdapter implements Destination {
       dropped: read.filter((row) => row.channel !== null && row.fault === null && !hasChannel(row)).length,
       // What is parked is read again, as a gap, and so is what follows it in its channel.
       state: left.size > 0 ? undefined : String(report['data']),
-      ...(refused.length > 0 ? { parked: refused.length } : {}),
+      parked: refused.length + Number(report['key'] ?? 0),
     };
   }
 

@@ -60,7 +60,12 @@ export class IntoLog implements Destination {
       // The driver builds each row with exactly the columns that the function declares, numbers parsed.
       await this.#handOver(rows.slice(0, -1) as unknown as readonly LogRow[]);
     }
-    return { rows: Number(report['offset']), dropped: Number(report['at']), state: String(report['data']) };
+    return {
+      rows: Number(report['offset']),
+      dropped: Number(report['at']),
+      state: String(report['data']),
+      parked: Number(report['user'] ?? 0),
+    };
   }
 
   end(): undefined {

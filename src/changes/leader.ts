@@ -142,7 +142,7 @@ export class Leader {
     const batch = await this.#take(answers.at(-1) ?? []);
     this.#state = batch.state;
     this.#options.passed?.();
-    if (batch.parked !== undefined && batch.parked > 0) this.#options.parked(batch.parked);
+    if (batch.parked > 0) this.#options.parked(batch.parked);
     const elapsed = clock.monotonic() - startedAt;
     if (sweep || from === undefined) {
       if (batch.state !== undefined && !waitsBeyond(batch.state)) this.#sweptState = batch.state;

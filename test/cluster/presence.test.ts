@@ -133,7 +133,8 @@ describe.each(engines)('presence over $name', ({ nodes: count, open }) => {
     expect(users(await list(channel, 1, '?limit=1'))).toEqual(['ann']);
     expect(await list(channel, 1, '?limit=0')).toMatchObject({ count: 2, members: [] });
     await bob.request({ type: 'unsubscribe', channel });
-    expect(await ann.next('leave', 2_000)).toMatchObject({ member: { user: 'bob' } });
+    // At once where the store answers; a store that a busy machine holds up is asked again a moment later.
+    expect(await ann.next('leave', 10_000)).toMatchObject({ member: { user: 'bob' } });
     expect(users(await list(channel))).toEqual(['ann']);
     await Promise.all([ann.cut(), bob.cut()]);
   });

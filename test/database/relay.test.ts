@@ -443,7 +443,7 @@ describe('to a log elsewhere', () => {
     const destination = collecting([]);
     const report = { id: null, channel: null, data: 'state', key: null };
     const row = { id: '7-0/1', channel: 'a', data: '1', key: 'k', watch: 3, is_templated: true, fault: null };
-    expect(await destination.take([row, report])).toEqual({ rows: 1, dropped: 0, state: 'state' });
+    expect(await destination.take([row, report])).toEqual({ rows: 1, dropped: 0, state: 'state', parked: 0 });
     const deletion = `select realtime.taken('{"7-0/1"}', '{"3"}', '{"a"}'); `;
     expect(destination.statement('state')).toBe(`${deletion}select * from realtime.peek(1000, 'state', 16777216)`);
     expect(destination.end()).toBe(deletion);
