@@ -34,7 +34,7 @@ export interface AdmissionOptions {
 }
 
 /** What it costs to let a connection in, in publications sent. */
-const admissionCost = 50;
+const admissionCost = 20;
 
 /** This node accepts no connection at all; another one might. */
 export class NodeUnavailable extends RealtimeError {}

@@ -13,7 +13,7 @@ import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { boundPage } from '../bound-page.ts';
 import { answerTimeoutMs } from './connection.ts';
-import { Gate } from './gate.ts';
+import { Gate } from '../gate.ts';
 import { getLarge, headerBytesMax, putLarge, type LargeDataOptions } from './large-data.ts';
 import { countIn, entryHeaders, lengthOf, readEntry, type Entry } from './message.ts';
 

@@ -31,6 +31,7 @@ import type { LogRow } from '../../database/log-row.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { BusEvents, LogBus, OwnBus } from '../log-bus.ts';
+import { Gate } from '../gate.ts';
 import { PostgresAppender } from './appender.ts';
 import { headsAtOnceMax, PostgresHeads } from './heads.ts';
 import { PostgresListener } from './listener.ts';
@@ -84,6 +85,8 @@ export class PostgresAdapter implements SyncAdapter {
   readonly #bus: LogBus;
   readonly #appender: PostgresAppender;
   readonly #heads: PostgresHeads;
+  /** Two at a time: a crowd's would take the database's processors from those who publish. */
+  readonly #histories = new Gate(2);
   #events: SyncEvents | undefined;
   #reader: PostgresReader | undefined;
   #logEpoch = '';
@@ -176,7 +179,7 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
-    return inTime(readHistory(this.#options.reads, channel, rule, query, internal));
+    return this.#histories.pass(() => inTime(readHistory(this.#options.reads, channel, rule, query, internal)));
   }
 
   /** What else travels by the notifications of this log. */
