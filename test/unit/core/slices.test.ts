@@ -56,7 +56,7 @@ test('of connections that arrive at once only some are let in at once, and all i
     addressOf: undefined,
     refusals: new RefusalLog({ write: () => undefined, clock, addressOf: () => undefined }),
   });
-  const [crowd, atOnceMax, turnsMax] = [400, 40, 100];
+  const [crowd, atOnceMax, turnsMax] = [400, 60, 100];
   let opened = 0;
   const request = new Request('http://localhost/realtime/ws');
   const admitted = Array.from({ length: crowd }, () =>
