@@ -1,6 +1,7 @@
 // Two real servers over NATS are one server, on one nats-server and on a cluster of three: the same sequence everywhere,
 // whatever is killed, and each table change once. Tickets, limits and presence are in the database beside it.
 
+import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { WebSocketClient } from '../support/clients.ts';
 import { startNats, startNatsCluster, type TestNats, type TestNatsCluster } from '../support/nats.ts';
@@ -54,6 +55,31 @@ describe('two nodes over one nats-server', () => {
     }
     await load.finish({ timeoutMs: 40_000 });
   }, 90_000);
+
+  // The stream outlived the database that had filled it, and positions of before stayed good.
+  test('another incarnation of the database: positions of before are void, and what comes then arrives', async () => {
+    const [{ url } = { url: '' }] = stage.nodes;
+    const [live, other] = await Promise.all([WebSocketClient.open(url), WebSocketClient.open(url)]);
+    const channel = 'item:lineage';
+    await live.request({ type: 'subscribe', channel });
+    const publish = (data: number) => live.request({ type: 'publish', channel, data });
+    const { epoch, offset } = await publish(1);
+    await live.next('message');
+    const sql = postgres(String(stage.databaseUrl), { max: 1, onnotice: () => undefined });
+    await sql`select realtime.renew()`;
+    await sql.end();
+    const gap = await live.next('gap', 20_000);
+    expect(gap).toMatchObject({ channel, reason: 'epoch_changed' });
+    expect(gap.epoch).not.toBe(epoch);
+    expect(await other.request({ type: 'subscribe', channel, since: { epoch, offset } })).toMatchObject({
+      recovered: false,
+      epoch: gap.epoch,
+    });
+    await publish(2);
+    for (const client of [live, other])
+      expect(await client.next('message', 10_000)).toMatchObject({ data: 2, offset: offset! + 1 });
+    await Promise.all([live.close(), other.close()]);
+  }, 60_000);
 
   test('members of a channel are the same on both nodes, and a leave reaches the other one', async () => {
     const [one, two] = await Promise.all(stage.nodes.slice(0, 2).map((node) => WebSocketClient.open(node.url)));

@@ -61,6 +61,7 @@ export class NatsAdapter implements SyncAdapter {
   readonly #subscribed = new Map<string, Subscribed>();
   #parts: Parts | undefined;
   #events: SyncEvents | undefined;
+  #generation = 0;
 
   constructor(options: NatsAdapterOptions) {
     this.#options = options;
@@ -92,8 +93,17 @@ export class NatsAdapter implements SyncAdapter {
       waiting: (error) => this.#options.waiting(error),
       clock,
     });
+    client.follow(this.#generation);
     this.#parts = { client, log: new NatsLog({ client, names, clock }) };
     this.#tellHealth();
+  }
+
+  /** The database whose changes are carried has this generation. */
+  follow(generation: number): void {
+    if (generation <= this.#generation) return;
+    this.#generation = generation;
+    this.#parts?.client.follow(generation);
+    this.#heads.tellAll();
   }
 
   publish(outgoing: Outgoing): Promise<Position | undefined> {

@@ -56,6 +56,10 @@ export class NatsClient {
   readonly manager: JetStreamManager;
   readonly #options: NatsConnectionOptions;
   readonly #events: NatsConnectionEvents;
+  /** When the stream was made; nothing before it is known. */
+  #created = '';
+  /** Of the database whose changes are carried. */
+  #generation = 0;
   #epoch = '';
   #isSingle = false;
   #perChannel = perChannelMin;
@@ -121,9 +125,16 @@ export class NatsClient {
     return this.#isSingle;
   }
 
-  /** Names the log: of the stream that is there. */
+  /** Names the log: of the stream that is there, for the database that is there. */
   get epoch(): string {
     return this.#epoch;
+  }
+
+  /** What was carried from an earlier generation cannot be vouched for: its positions are void. */
+  follow(generation: number): void {
+    if (generation <= this.#generation) return;
+    this.#generation = generation;
+    this.#nameLog();
   }
 
   /** Raises what the stream keeps of a channel to at least so many. */
@@ -243,7 +254,12 @@ export class NatsClient {
     });
     this.#perChannel = Math.max(this.#perChannel, log.perChannel);
     this.#isSingle = log.copies === 1;
-    this.#epoch = Bun.hash(log.created).toString(36);
+    this.#created = log.created;
+    this.#nameLog();
+  }
+
+  #nameLog(): void {
+    this.#epoch = Bun.hash(`${this.#created} ${this.#generation}`).toString(36);
   }
 
   async #ensure(name: string, config: Partial<StreamConfig>): Promise<StreamFacts> {
@@ -257,7 +273,7 @@ export class NatsClient {
     const { max_msgs_per_subject: kept, duplicate_window: window } = info.config;
     const wanted = Math.max(kept, config.max_msgs_per_subject ?? -1);
     // Nodes that are set differently would undo each other's change for ever.
-    const duplicates = this.#epoch === '' ? (config.duplicate_window ?? window) : window;
+    const duplicates = this.#created === '' ? (config.duplicate_window ?? window) : window;
     if (wanted !== kept || duplicates !== window) {
       info = await streams.update(name, {
         ...info.config,

@@ -38,5 +38,6 @@ export function openNats(settings: NatsSettings, parts: EngineParts, stores: Nat
     ...stores,
     destination: (ports) => new IntoAdapter(ports),
     layer: () => Promise.resolve(`nats ${prefix}`),
+    follow: (generation) => adapter.follow(generation),
   };
 }
