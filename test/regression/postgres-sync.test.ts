@@ -223,6 +223,20 @@ describe('The sync layer over PostgreSQL', () => {
     expect(node.heard.at(-1)).toMatchObject({ data: '"new"', epoch, offset: 2 });
   });
 
+  // Histories take turns. While the database did not answer, each turn took a second, one after the other.
+  test('a crowd that asks for histories while the database does not answer is told so within seconds', async () => {
+    const database = await migrated();
+    const node = await startNode(database);
+    const release = await hold(client(database.superUrl, 'holder', 1), 'realtime.publications');
+    const startedAt = performance.now();
+    const ask = (_: unknown, index: number) => node.adapter.history(`c${index}`, rule, { limit: 10 });
+    const answers = await Promise.allSettled(Array.from({ length: 60 }, ask));
+    expect(answers.filter(({ status }) => status === 'rejected')).toHaveLength(60);
+    expect(performance.now() - startedAt).toBeLessThan(15_000);
+    await release();
+    expect(await node.adapter.history('c1', rule, { limit: 10 })).toMatchObject({ complete: true });
+  }, 60_000);
+
   test('what was answered `unavailable` while it waited is not appended afterwards', async () => {
     const database = await migrated();
     const sql = client(database.url, 'test');

@@ -72,6 +72,8 @@ export interface Beside {
 /** Begins their envelopes: a publication's begins with a brace. */
 export const besideMark = '!';
 const answerTimeoutMs = 1_000;
+/** A history that has not got its turn by then is not read any more. */
+const historyWaitMs = 4_000;
 /** Nothing else notices that the appender's connection alone is half open. Until then no publication is accepted. */
 const appenderAnswerSeconds = 4;
 /** A notification comes with the commit or not at all. Of a bus beside it, more can be lost. */
@@ -179,7 +181,13 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
-    return this.#histories.pass(() => inTime(readHistory(this.#options.reads, channel, rule, query, internal)));
+    const { reads, clock } = this.#options;
+    const latest = clock.monotonic() + historyWaitMs;
+    return this.#histories.pass(() => {
+      // While the database does not answer, each turn takes its whole time: nobody waits for hundreds of them.
+      if (clock.monotonic() > latest) throw new RealtimeError('unavailable');
+      return inTime(readHistory(reads, channel, rule, query, internal));
+    });
   }
 
   /** What else travels by the notifications of this log. */
