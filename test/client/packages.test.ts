@@ -139,8 +139,14 @@ describe('create-sobranie', () => {
   const readManifest = (folder: string): Manifest =>
     JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest;
 
-  async function create(args: readonly string[], cwd: string): Promise<{ code: number; out: string; errors: string }> {
-    const child = Bun.spawn(['node', program, ...args], { cwd, stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' });
+  /** As a package manager runs it, which names itself: by default npm, whatever ran the tests. */
+  async function create(
+    args: readonly string[],
+    cwd: string,
+    manager = 'npm/11.0.0 node/v22.0.0',
+  ): Promise<{ code: number; out: string; errors: string }> {
+    const env = { ...process.env, npm_config_user_agent: manager };
+    const child = Bun.spawn(['node', program, ...args], { cwd, env, stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' });
     const [out, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
     return { code, out, errors };
   }
@@ -212,6 +218,16 @@ describe('create-sobranie', () => {
     );
   });
 
+  test.each([
+    ['npm', 'npm/11.0.0 node/v22.0.0'],
+    ['bun', 'bun/1.4.5 npm/? node/v22.0.0'],
+    ['pnpm', 'pnpm/10.0.0 npm/? node/v22.0.0'],
+    ['npm', ''],
+  ])('the next steps are those of %s, named by "%s"', async (name, manager) => {
+    const { out } = await create(['shop'], temporaryFolder('steps'), manager);
+    expect(out).toContain(`  cd shop\n  ${name} install\n  ${name} run dev\n`);
+  });
+
   test('--help says how it is used', async () => {
     const { code, out } = await create(['--help'], root);
     expect(code).toBe(0);
@@ -220,9 +236,8 @@ describe('create-sobranie', () => {
 
   test('an app starts by one command, and two people see the same rows and each other', async () => {
     const folder = temporaryFolder('app');
-    const { code, out } = await create(['my-app', '--packages', archives], folder);
-    expect(code).toBe(0);
-    expect(out).toContain('  cd my-app\n  npm install\n  npm run dev\n');
+    const { code, errors: refusal } = await create(['my-app', '--packages', archives], folder);
+    expect({ code, refusal }).toEqual({ code: 0, refusal: '' });
     const app = join(folder, 'my-app');
     await install(app);
     const [port, pagePort] = await Promise.all([freePort(), freePort()]);
