@@ -126,7 +126,10 @@ async function runBoth(start: number, version: number, [watched, bare, relay]: S
       const results = await Promise.all(some.map((text) => outcome(sql, text)));
       return results.map((result, place) => `${some[place]}\n  ${result}`);
     };
-    const [ofWatched, ofBare] = await Promise.all([outcomes(watched), outcomes(bare)]);
+    // One after the other. Each would move the other's horizon, and with it the moment at which a page is pruned. Then
+    // later rows take other places, and some statements end with an error in one order of places alone.
+    const ofWatched = await outcomes(watched);
+    const ofBare = await outcomes(bare);
     expect(ofWatched).toEqual(ofBare);
   }
 
@@ -158,6 +161,11 @@ test(
   `watched or not, an application gets the same, and a replay gives its tables (SEED=${seed})`,
   async () => {
     const databases = await Promise.all([createDatabase({ migrated: true }), createDatabase()]);
+    const admin = postgres(databases[0]!.superUrl, { max: 1 });
+    // It frees places at moments of its own.
+    await admin.unsafe('ALTER SYSTEM SET autovacuum = off');
+    await admin`SELECT pg_reload_conf()`;
+    await admin.end();
     const connect = (url: string): postgres.Sql => postgres(url, { max: 1, onnotice: () => undefined });
     const [ofWatched, ofBare] = databases.map(({ url }) => url) as [string, string];
     const sessions: Sessions = [connect(ofWatched), connect(ofBare), connect(ofWatched)];
