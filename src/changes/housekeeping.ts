@@ -3,7 +3,6 @@
 
 import type { Clock } from '../time/clock.ts';
 import { DirectSession, ownSettings } from '../database/direct-session.ts';
-import { Bell } from './bell.ts';
 import { LogTrimmer, type LogState } from './log-trimmer.ts';
 
 /** What could not be captured of a watched table. */
@@ -45,7 +44,6 @@ const overlookedSeconds = 10;
 
 export class Housekeeping {
   readonly #options: HousekeepingOptions;
-  readonly #bell = new Bell();
   #session: DirectSession | undefined;
   readonly #closed = new AbortController();
   #running: Promise<void> | undefined;
@@ -66,7 +64,6 @@ export class Housekeeping {
   /** Never rejects. */
   async close(): Promise<void> {
     this.#closed.abort();
-    this.#bell.ring();
     await this.#running;
   }
 
@@ -80,7 +77,7 @@ export class Housekeeping {
       } catch (error) {
         if (!this.#closed.signal.aborted) observer.error(error);
       }
-      if (!this.#closed.signal.aborted) await this.#bell.wait(intervalMs);
+      await pause(intervalMs, this.#closed.signal);
     }
     await this.#session?.close();
   }
@@ -123,4 +120,18 @@ export class Housekeeping {
     if (isWhole) this.#countWholeAt = now + (now - startedAt) / wholeCountShare;
     return { pending: Number(stats?.['pending']), lagSeconds: Number(stats?.['lag_seconds']) };
   }
+}
+
+/** Resolves after this long, or when it is aborted. */
+function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener('abort', end);
+  });
 }

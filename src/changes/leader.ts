@@ -15,7 +15,6 @@
 
 import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
-import type { Bell } from './bell.ts';
 import { literal } from '../database/connect.ts';
 import { dataFault } from '../database/data-fault.ts';
 import { waitsBeyond, type Batch, type Destination, type OutboxState } from './destination.ts';
@@ -206,6 +205,45 @@ export class Leader {
   /** A read of everything may have to walk through many dead rows: it gets a tenth of the time at most. */
   #sweepDue(now: number): boolean {
     return now - this.#sweptAt >= Math.max(this.#options.safetyMs, this.#sweepMs * 10);
+  }
+}
+
+/** A wait that can be cut short: by a notification, or by closing. */
+export class Bell {
+  #rung = false;
+  #wake: (() => void) | undefined;
+  #rings = 0;
+
+  /** How often it was rung since it was made. */
+  get rings(): number {
+    return this.#rings;
+  }
+
+  /** Ends the present wait, or the next one before it begins. */
+  ring(): void {
+    this.#rings++;
+    this.#rung = true;
+    this.#wake?.();
+  }
+
+  /** Forgets the rings so far: the read that follows covers what they announced. */
+  hush(): void {
+    this.#rung = false;
+  }
+
+  /** Waits for a ring, at most this long. One waiter at a time. */
+  async wait(milliseconds: number): Promise<void> {
+    if (!this.#rung) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, milliseconds);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#wake = undefined;
+    }
+    this.#rung = false;
   }
 }
 

@@ -12,10 +12,9 @@ import { systemClock, type Clock } from '../time/clock.ts';
 import { isDoneWithin } from '../time/within.ts';
 import { unavailable } from '../database/connect.ts';
 import { DirectSession, ownSettings } from '../database/direct-session.ts';
-import { Bell } from './bell.ts';
 import type { Destination } from './destination.ts';
 import { Housekeeping, type HousekeepingObserver } from './housekeeping.ts';
-import { Leader, leaderLock } from './leader.ts';
+import { Bell, Leader, leaderLock } from './leader.ts';
 
 /** Calls come from the relay's loop and from its housekeeping: cheap, and none throws. */
 export interface RelayObserver extends HousekeepingObserver {

@@ -1,6 +1,14 @@
-// The one way to the log: how many reads are under way at once on this node, and for each user, so that a user who asks
-// for much delays nobody else. A log in this process's memory answers at once, and needs none of it.
+// How this node reads the log. `HistoryReads` is the one way to it: how many reads are under way at once, and for each
+// user, so that a user who asks for much delays nobody else. A log in this process's memory answers at once, and needs
+// none of it.
+//
+// `SharedRead` reads one channel for all who lack a part of it: one read at a time, and each takes from its page what it
+// lacks. A read begins where the one who has waited longest stands, or below, if somebody stands a little lower. Whoever
+// came while the read was under way may take from its page as well: what the log held does not change. Only a position
+// past the page's head says nothing then, since the log may have grown meanwhile. A read that fails is tried once more
+// where many wait for it: each of them would come back and ask for the same.
 
+import type { Position } from '../protocol/position.ts';
 import type { ChannelRule } from '../rules/rules.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { MaybePromise } from './maybe-promise.ts';
@@ -78,4 +86,103 @@ export class HistoryReads {
       this.#turns.give(account);
     }
   }
+}
+
+/** Reads after the position, on an account. */
+export type ReadLog = (since: Position, account: string) => Promise<HistoryPage>;
+
+interface Waiting {
+  readonly since: Position;
+  readonly account: string;
+  readonly resolve: (page: HistoryPage) => void;
+  readonly reject: (error: unknown) => void;
+  /** A read was under way for it, and brought nothing of what it lacks. */
+  passedOver: boolean;
+}
+
+export class SharedRead {
+  readonly #read: ReadLog;
+  /** Publications in a page. */
+  readonly #pageSize: number;
+  /** In the order in which they came. */
+  #waiting: Waiting[] = [];
+  #running = false;
+  #failed = false;
+
+  constructor(read: ReadLog, pageSize: number) {
+    this.#read = read;
+    this.#pageSize = pageSize;
+  }
+
+  /** A page as the log answers it, for this position. */
+  page(since: Position, account: string): Promise<HistoryPage> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ since, account, resolve, reject, passedOver: false });
+      if (this.#running) return;
+      this.#running = true;
+      void this.#run();
+    });
+  }
+
+  async #run(): Promise<void> {
+    // Those that ask in the same step are read for together.
+    await Promise.resolve();
+    for (let [longest] = this.#waiting; longest !== undefined; [longest] = this.#waiting) {
+      const since = longest.passedOver ? longest.since : this.#lowestNear(longest.since);
+      const readers = new Set(this.#waiting);
+      try {
+        const page = await this.#read(since, longest.account);
+        this.#failed = false;
+        this.#handOut(page, since, readers);
+      } catch (error) {
+        this.#failed = !this.#failed && readers.size > 1;
+        if (this.#failed) continue;
+        this.#waiting = this.#waiting.filter((waiting) => !readers.has(waiting));
+        for (const { reject } of readers) reject(error);
+      }
+    }
+    this.#running = false;
+  }
+
+  /** So low that a page from there still holds what follows the position. */
+  #lowestNear({ epoch, offset }: Position): Position {
+    let lowest = offset;
+    for (const { since } of this.#waiting) {
+      if (since.epoch === epoch && since.offset < lowest && since.offset > offset - this.#pageSize) {
+        lowest = since.offset;
+      }
+    }
+    return { epoch, offset: lowest };
+  }
+
+  #handOut(page: HistoryPage, from: Position, readers: ReadonlySet<Waiting>): void {
+    this.#waiting = this.#waiting.filter((waiting) => {
+      const hasWaited = readers.has(waiting);
+      const part = partOf(page, from, waiting.since, hasWaited);
+      if (part === undefined) {
+        waiting.passedOver ||= hasWaited;
+        return true;
+      }
+      waiting.resolve(part);
+      return false;
+    });
+  }
+}
+
+/** What the page of a read after `from` says to whoever stands at `since`; undefined if nothing. */
+function partOf(page: HistoryPage, from: Position, since: Position, isFresh: boolean): HistoryPage | undefined {
+  if (since.epoch !== from.epoch) return undefined;
+  const { head, publications, gap } = page;
+  // It was read for exactly this position, or the log is another one than all of them stand in.
+  if ((isFresh && since.offset === from.offset) || head.epoch !== from.epoch) return page;
+  if (since.offset > head.offset) {
+    return isFresh ? { head, publications: [], complete: false, gap: 'epoch_changed' } : undefined;
+  }
+  const first = publications[0]?.offset ?? head.offset + 1;
+  if (gap === 'trimmed' && since.offset < first - 1) return page;
+  if (since.offset < from.offset) return undefined;
+  const rest = publications.slice(since.offset + 1 - first);
+  const last = rest.at(-1)?.offset;
+  if (last === undefined && since.offset < head.offset) return undefined;
+  return { head, publications: rest, complete: (last ?? since.offset) === head.offset };
 }

@@ -1,6 +1,7 @@
 // One datum in a channel, as it travels between the sync layer and the connections of this node.
 
 import { messageFrame } from '../protocol/frames.ts';
+import { singleLine } from '../protocol/json-text.ts';
 
 /** Who published: absent for server-side calls and table changes. */
 export interface Sender {
@@ -28,6 +29,21 @@ export interface PublicationFields {
   readonly xid?: string | undefined;
 }
 
+/** As a table keeps it. */
+export interface PublicationRow {
+  readonly channel: string;
+  readonly offset: number;
+  readonly epoch: string;
+  /** JSON text, which may have line breaks. */
+  readonly data: string;
+  readonly at: number;
+  /** Of the sender; the connection is null if there was none. */
+  readonly user: string | null;
+  readonly connection: string | null;
+  readonly except: string | null;
+  readonly xid?: string | null;
+}
+
 /**
  * The same object is shared by every subscriber of this node, so that its frame is built once however many read it.
  */
@@ -51,6 +67,12 @@ export class Publication implements PublicationFields {
     this.from = fields.from;
     this.except = fields.except;
     this.xid = fields.xid;
+  }
+
+  static ofRow({ channel, offset, epoch, data, at, user, connection, except, xid }: PublicationRow): Publication {
+    const from = connection === null ? undefined : { user, connection };
+    const rest = { from, except: except ?? undefined, xid: xid ?? undefined };
+    return new Publication({ channel, offset, epoch, data: singleLine(data), at, ...rest });
   }
 
   get isGap(): boolean {

@@ -161,7 +161,7 @@ test(
   `watched or not, an application gets the same, and a replay gives its tables (SEED=${seed})`,
   async () => {
     const databases = await Promise.all([createDatabase({ migrated: true }), createDatabase()]);
-    const admin = postgres(databases[0]!.superUrl, { max: 1 });
+    const admin = postgres(databases[0].superUrl, { max: 1 });
     // It frees places at moments of its own.
     await admin.unsafe('ALTER SYSTEM SET autovacuum = off');
     await admin`SELECT pg_reload_conf()`;

@@ -2,9 +2,8 @@
 // holds every committed row once, numbered without a hole.
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
-import { Bell } from '../../src/changes/bell.ts';
 import { IntoLog } from '../../src/changes/into-log.ts';
-import { Leader } from '../../src/changes/leader.ts';
+import { Bell, Leader } from '../../src/changes/leader.ts';
 import { systemClock, type Clock } from '../../src/time/clock.ts';
 import { silentObserver } from '../support/doubles.ts';
 import type { Publication } from '../../src/core/publication.ts';

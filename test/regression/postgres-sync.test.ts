@@ -150,7 +150,7 @@ describe('The sync layer over PostgreSQL', () => {
     await until(() => told(node).length === 5, 'the five');
 
     const release = await hold(sql, 'realtime.channels');
-    node.adapter.catchUp();
+    node.adapter.reader.catchUp();
     await until(async () => (await node.waiting()).length > 0, 'a read is under way');
     await resetLog(sql, 'restored');
     const [{ at } = { at: '' }] = await sql<{ at: string }[]>`SELECT clock_timestamp()::text AS at`;

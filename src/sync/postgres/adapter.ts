@@ -106,7 +106,7 @@ export class PostgresAdapter implements SyncAdapter {
       options.connectDirect(appenderAnswerSeconds),
       (rows) => {
         options.observer.message(this.name, 'out', rows.length);
-        void this.hand(rows);
+        void this.#reader?.hand(rows);
       },
       (error) => {
         this.#failed('publications could not be appended', error);
@@ -127,13 +127,17 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   async start(events: SyncEvents): Promise<void> {
-    const { sql, reads, clock, observer, log } = this.#options;
+    const { sql, reads, clock, observer, log, applicationName } = this.#options;
     this.#events = events;
     const state = await readLogState(sql);
     // Opened before the first subscriber comes: a crowd would wait for each round trip of a connection's beginning.
     await Promise.all(Array.from({ length: reads.options.max }, () => readHeads(reads, [])));
     this.#logEpoch = state.epoch;
-    this.#reader = new PostgresReader({ sql, clock, observer, log, name: this.name }, events, state.seq);
+    const tell = (rows: readonly LogRow[]): void => {
+      for (const notice of noticesOf(rows, applicationName)) this.#bus.tell?.(notice);
+    };
+    const options = { sql, clock, observer, log, name: this.name };
+    this.#reader = new PostgresReader(this.#bus.tell === undefined ? options : { ...options, tell }, events, state.seq);
     await this.#bus.start(state);
     // Correctness never rests on a notification or a hand-over alone.
     this.#safety = setInterval(
@@ -142,22 +146,10 @@ export class PostgresAdapter implements SyncAdapter {
     );
   }
 
-  /** The database must not notify of what the relay hands over. */
-  get tells(): boolean {
-    return this.#bus.tell !== undefined;
-  }
-
-  /** What the relay of this process has committed: see PostgresReader. Resolves when it may go on. */
-  hand(rows: readonly LogRow[]): void | Promise<void> {
-    if (this.#bus.tell !== undefined) {
-      for (const notice of noticesOf(rows, this.#options.applicationName)) this.#bus.tell(notice);
-    }
-    return this.#reader?.hand(rows);
-  }
-
-  /** The relay of this process cannot tell whether its last batch was committed. */
-  catchUp(): void {
-    this.#reader?.catchUp();
+  /** It takes what the relay of this process has committed. There is none before `start`. */
+  get reader(): PostgresReader {
+    if (this.#reader === undefined) throw new RealtimeError('unavailable', 'The sync layer is not started.');
+    return this.#reader;
   }
 
   /** The log may have another epoch. Resolves when this node has followed it: what is relayed from then on is heard. */
@@ -171,7 +163,7 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   subscribe(channel: string, rule: ChannelRule): Promise<Position> | undefined {
-    this.#requireReader().add(channel);
+    this.reader.add(channel);
     if (!rule.recoverable) return undefined;
     return this.#heads.ask(channel);
   }
@@ -350,11 +342,6 @@ export class PostgresAdapter implements SyncAdapter {
     } catch (error) {
       this.#failed('a notification of the database could not be read', error);
     }
-  }
-
-  #requireReader(): PostgresReader {
-    if (this.#reader === undefined) throw new RealtimeError('unavailable', 'The sync layer is not started.');
-    return this.#reader;
   }
 
   #failed(message: string, error: unknown): void {

@@ -31,7 +31,7 @@ export async function openPostgres(parts: EngineParts, bus?: OwnBus): Promise<Op
   return {
     adapter,
     ...stores,
-    destination: (ports) => new IntoLog(ports, adapter),
+    destination: (ports) => new IntoLog(ports, adapter.reader),
     // The log names the layer, not its bus: positions are good with every bus.
     layer: () => Promise.resolve('postgres'),
     follow: () => adapter.follow(),

@@ -4,7 +4,6 @@
 import { Publication } from '../../core/publication.ts';
 import { pageBytesMax, type HistoryPage, type HistoryQuery } from '../../core/sync-adapter.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
-import { singleLine } from '../../protocol/json-text.ts';
 import type { Position } from '../../protocol/position.ts';
 import { textArray, type Database } from '../../database/connect.ts';
 import type { LogRow } from '../../database/log-row.ts';
@@ -43,13 +42,6 @@ function toLogRow(row: RawRow): LogRow {
     except: row.except_connection,
     xid: row.xid,
   };
-}
-
-export function toPublication(row: LogRow): Publication {
-  const { channel, offset, epoch, at, user, connection } = row;
-  const from = connection === null ? undefined : { user, connection };
-  const [data, except, xid] = [singleLine(row.data), row.except ?? undefined, row.xid ?? undefined];
-  return new Publication({ channel, offset, epoch, data, at, from, except, xid });
 }
 
 export interface LogState extends LogName {
@@ -156,7 +148,7 @@ export async function readHistory(
   if (first === undefined) throw new Error('the table realtime.log is empty');
   const head = { epoch: first.head_epoch, offset: first.head };
   const found = rows.filter((row) => row.seq !== null);
-  const read = found.slice(0, limit).map((row) => toPublication(toLogRow(row)));
+  const read = found.slice(0, limit).map((row) => Publication.ofRow(toLogRow(row)));
   if (since === undefined) {
     const publications = afterLastHole(read.reverse());
     return { head, publications, complete: read.length === first.total };

@@ -12,7 +12,8 @@ import type { SyncObserver } from '../../core/observer.ts';
 import type { SyncEvents } from '../../core/sync-adapter.ts';
 import type { Database } from '../../database/connect.ts';
 import type { LogRow } from '../../database/log-row.ts';
-import { readLog, toPublication } from './queries.ts';
+import { Publication } from '../../core/publication.ts';
+import { readLog } from './queries.ts';
 
 export interface ReaderOptions {
   readonly sql: Database;
@@ -20,6 +21,8 @@ export interface ReaderOptions {
   readonly observer: SyncObserver;
   readonly name: string;
   readonly log: (message: string, error: unknown) => void;
+  /** Tells the other nodes of rows that this process has committed. Absent where the database itself does. */
+  readonly tell?: ((rows: readonly LogRow[]) => void) | undefined;
 }
 
 const pageRows = 1_000;
@@ -81,8 +84,19 @@ export class PostgresReader {
     this.#interest.delete(channel);
   }
 
-  /** Rows that were just committed, each `seq` one above the one before. Resolves when their giver may go on. */
+  get tells(): boolean {
+    return this.#options.tell !== undefined;
+  }
+
+  /**
+   * Rows that this process has just committed, each `seq` one above the one before. Resolves when their giver may go on.
+   */
   hand(rows: readonly LogRow[]): void | Promise<void> {
+    this.#options.tell?.(rows);
+    return this.#queue(rows);
+  }
+
+  #queue(rows: readonly LogRow[]): void | Promise<void> {
     if (this.#closed || rows.length === 0) return undefined;
     if (this.#backlog > backlogMax) {
       this.catchUp();
@@ -95,10 +109,10 @@ export class PostgresReader {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  /** As `hand`, for a giver that cannot wait. With a long backlog the rows are read from the log later. */
+  /** Rows that another node has committed; nobody waits. With a long backlog they are read from the log later. */
   offer(rows: readonly LogRow[]): void {
     if (this.#backlog > backlogHigh) this.catchUp();
-    else void this.hand(rows);
+    else void this.#queue(rows);
   }
 
   /** There may be rows that nobody will hand over. */
@@ -224,7 +238,7 @@ export class PostgresReader {
       if (row === undefined) break;
       this.#last = Math.max(this.#last, row.seq);
       if (this.#interest.has(row.channel)) {
-        this.#events.publication(toPublication(row));
+        this.#events.publication(Publication.ofRow(row));
         count++;
       }
       settled = this.#events.settled();

@@ -116,7 +116,8 @@ export class RedisConnection {
       clock,
       topology: () => commands.topology(),
       topics: (topology) => this.#topics(topology),
-      message: (topic, message) => this.#message(topic, message),
+      message: (topic, message) => events.message(topic, message),
+      unclaimed: (topic, message) => this.#canary.heard(topic, message),
       renewed: () => this.#renewed(),
       lost: () => events.upChanged(),
       failed: (error) => events.failed(error),
@@ -167,11 +168,6 @@ export class RedisConnection {
 
   #topics(topology: RedisTopology): readonly string[] {
     return [...this.#canary.route(topology), ...this.subscriptions.names];
-  }
-
-  /** Most messages are a channel's, so the canary is asked last. */
-  #message(topic: string, message: string): void {
-    if (!this.#events.message(topic, message)) this.#canary.heard(topic, message);
   }
 
   #renewed(): void {

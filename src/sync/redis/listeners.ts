@@ -22,7 +22,10 @@ export interface RedisListenersOptions {
   readonly topology: () => Promise<RedisTopology>;
   /** All topics to listen to. */
   readonly topics: (topology: RedisTopology) => readonly string[];
-  readonly message: (topic: string, message: string) => void;
+  /** Answers whether it was meant for it, as most are. */
+  readonly message: (topic: string, message: string) => boolean;
+  /** Every other message. */
+  readonly unclaimed: (topic: string, message: string) => void;
   /** Everything is heard again. */
   readonly renewed: () => void;
   readonly lost: () => void;
@@ -142,13 +145,15 @@ export class RedisListeners {
     if (this.#clients.get(key)?.status === 'ready') return;
     this.#drop(key);
     if (this.#closed) return;
-    const { message, failed, sharded } = this.#options;
+    const { message, unclaimed, failed, sharded } = this.#options;
     const client = topology.createListener(key);
     this.#clients.set(key, client);
     const isCurrent = (): boolean => this.#clients.get(key) === client;
     // Without a listener an error would end the process.
     client.on('error', (error: unknown) => isCurrent() && failed(error));
-    client.on(sharded ? 'smessage' : 'message', (topic: string, text: string) => isCurrent() && message(topic, text));
+    client.on(sharded ? 'smessage' : 'message', (topic: string, text: string) => {
+      if (isCurrent() && !message(topic, text)) unclaimed(topic, text);
+    });
     client.on('end', () => isCurrent() && this.#renew());
     client.on('moved', () => isCurrent() && this.#renew());
     await client.connect();

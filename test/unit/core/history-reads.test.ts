@@ -4,7 +4,7 @@
 import { expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { Publication } from '../../../src/core/publication.ts';
-import { SharedRead } from '../../../src/core/shared-read.ts';
+import { SharedRead } from '../../../src/core/history-reads.ts';
 import type { HistoryPage } from '../../../src/core/sync-adapter.ts';
 import type { Position } from '../../../src/protocol/position.ts';
 import { idle } from '../../support/hub.ts';
