@@ -32,6 +32,8 @@ const fillPageSize = 500;
 /** How long the node may take to reach the log's head, and how often it looks whether it has. */
 const reachMsMax = 5_000;
 const reachLookMs = 2;
+/** What was published and is lost to the log may be on its way to this node for so long after the last that arrived. */
+const lateMsMax = 1_000;
 
 export class Channel implements Home, SnapshotChannel {
   readonly name: string;
@@ -224,8 +226,7 @@ export class Channel implements Home, SnapshotChannel {
       held.push(publication);
       return;
     }
-    // History has them as well: the hole is only read further.
-    this.#held = [];
+    // History has the later ones: the hole is only read further.
     this.#heldOverflowed = true;
   }
 
@@ -235,11 +236,8 @@ export class Channel implements Home, SnapshotChannel {
     const overflowed = this.#heldOverflowed;
     this.#held = undefined;
     this.#heldOverflowed = false;
-    if (overflowed) {
-      this.#catchUp();
-      return;
-    }
     for (const publication of held) this.accept(publication);
+    if (overflowed) this.#catchUp();
   }
 
   async #fill(): Promise<void> {
@@ -263,6 +261,9 @@ export class Channel implements Home, SnapshotChannel {
       if (this.#closed) return;
       // A new epoch was told during the read, which may have been answered by an earlier one.
       if (this.epoch !== since.epoch) continue;
+      const isTrimmed = page.gap === 'trimmed' && page.head.epoch === this.epoch;
+      if (isTrimmed && (await this.#isArriving())) continue;
+      if (this.#closed) return;
       this.#takePage(page);
       if (this.#behind) continue;
       if (page.complete || page.gap === 'epoch_changed') break;
@@ -271,6 +272,35 @@ export class Channel implements Home, SnapshotChannel {
       else attempt = 0;
     }
     if (!this.#closed) this.#releaseHeld();
+  }
+
+  /**
+   * A log that keeps little may have forgotten what is still on its way to a node that is busy. Answers whether something
+   * of that came, with which the channel went on; false once what comes shows that the rest is lost, or nothing comes.
+   */
+  async #isArriving(): Promise<boolean> {
+    const { clock } = this.#ports;
+    const until = clock.monotonic() + lateMsMax;
+    const { offset } = this.#position;
+    for (;;) {
+      const isHole = this.#takeHeld();
+      if (this.offset > offset) return true;
+      if (this.#closed || isHole || clock.monotonic() >= until) return false;
+      await clock.sleep(reachLookMs);
+    }
+  }
+
+  /** Goes on with what is held and comes next. Answers whether what is held then begins later. */
+  #takeHeld(): boolean {
+    const held = this.#held ?? [];
+    let taken = 0;
+    for (const publication of held) {
+      if (publication.epoch !== this.epoch || publication.offset > this.offset + 1) break;
+      if (publication.offset === this.offset + 1) this.#advance(publication);
+      taken++;
+    }
+    held.splice(0, taken);
+    return held.length > 0;
   }
 
   #takePage(page: HistoryPage): void {

@@ -252,6 +252,50 @@ test('a head told while a page is on its way is read up to', async () => {
   expect(outlet.story('a')).toEqual([1, 2, 3]);
 });
 
+// A node without time to read what Redis had sent it was told a head far ahead. The log of a rule that keeps little had
+// forgotten what lay between, so all subscribers of the node were told a gap, and then got all of it dropped.
+test('what the log has forgotten and is on its way still is waited for', async () => {
+  const { connect, link, clock, log, rules } = onLink();
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"small:a"}');
+  await flow(link);
+  const append = (count: number): void => {
+    const rule = rules.for('small:a');
+    for (let sent = 0; sent < count; sent++)
+      log.memory.publish({ channel: 'small:a', rule, data: '0', at: clock.now() });
+  };
+  const headFirst = (): void => {
+    link.tellHeads();
+    link.events.unshift(...link.events.splice(-1));
+  };
+  const settle = async (forMs: number): Promise<void> => {
+    for (let passed = 0; passed <= forMs; passed += 5) {
+      await flow(link);
+      clock.advance(5);
+    }
+    await flow(link);
+  };
+  append(9);
+  headFirst();
+  await settle(50);
+  expect(outlet.story('small:a')).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+
+  // What comes begins later: the rest is lost.
+  append(9);
+  link.drop();
+  headFirst();
+  await settle(50);
+  expect(outlet.story('small:a').slice(9)).toEqual(['gap:trimmed@15', 16, 17, 18]);
+
+  // Nothing comes at all.
+  append(9);
+  link.reconnect();
+  await settle(50);
+  expect(outlet.story('small:a')).toHaveLength(13);
+  await settle(1_000);
+  expect(outlet.story('small:a').slice(13)).toEqual(['gap:trimmed@24', 25, 26, 27]);
+});
+
 // Publications held while a hole was filled were of the log that history had found lost: releasing them went back to
 // it, found the hole again, and told gaps without end.
 test('a log that is lost while a hole is being filled is one gap', async () => {
