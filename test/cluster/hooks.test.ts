@@ -30,6 +30,8 @@ const rules = new TestRules(`{ channels: '*', allow: { subscribe: 'users', publi
 let mode: 'well' | 'fails' | 'hangs' | 'redirects' = 'well';
 /** What the receiver took. */
 const taken: HookEvent[] = [];
+/** Events of the largest batch that was taken. */
+let largest = 0;
 /** Requests in all, and what was wrong with them. */
 let asked = 0;
 let strayed = 0;
@@ -54,7 +56,9 @@ const receiver: Bun.Server<undefined> = Bun.serve({
     if (mode === 'hangs') return new Promise<Response>(() => undefined);
     if (mode === 'fails') return new Response('broken', { status: 500 });
     if (mode === 'redirects') return Response.redirect(`http://127.0.0.1:${receiver.port}/elsewhere`, 307);
-    taken.push(...(JSON.parse(body) as { events: HookEvent[] }).events);
+    const { events } = JSON.parse(body) as { events: HookEvent[] };
+    largest = Math.max(largest, events.length);
+    taken.push(...events);
     return new Response(null, { status: 204 });
   },
 });
@@ -171,6 +175,25 @@ test.each(['fails', 'hangs', 'redirects'] as const)('a receiver that %s gets the
     nodes.map(async (node) => (await samples(node)).get('sobranie_hooks_total{outcome="failed"}') ?? 0),
   );
   expect(Math.max(...failed)).toBeGreaterThan(0);
+});
+
+test('what has gathered comes in batches of 100, each event once and in order', async () => {
+  mode = 'fails';
+  const users = Array.from({ length: 130 }, (_, index) => `many-${index}`);
+  for (const user of users) await socket(nodes[0]!, user);
+  await until(
+    async () => {
+      const pending = await Promise.all(nodes.map(async (node) => (await samples(node)).get('sobranie_hooks_pending')));
+      return pending.some((count = 0) => count >= users.length);
+    },
+    'all events wait',
+    20_000,
+  );
+  largest = 0;
+  mode = 'well';
+  await comes(users, users.length);
+  expect(largest).toBe(100);
+  expect(about(...users)).toEqual(users.map((user) => `user.online ${user}`));
 });
 
 test('a node that is killed leaves nobody behind, and another one sends on', async () => {

@@ -37,6 +37,8 @@ rules.writeText(`
     select id from tasks where room = \${captures.room} and id < \${before} order by id desc\` },
   { channels: 'mine', allow: { subscribe: 'everyone' },
     snapshot: ({ user, sql }) => sql\`select \${user}::text as user, count(*) as n from tasks\` },
+  { channels: 'slow:{n}', allow: { subscribe: 'everyone' },
+    snapshot: ({ captures, sql }) => sql\`select \${captures.n}::int as n, pg_sleep(0.25)::text as slept\` },
   { channels: 'counted', allow: { subscribe: 'everyone' },
     snapshot: ({ sql }) => sql\`select \${'x'}::text as x, clock_timestamp() as c, repeat('y', 300) from generate_series(1, 100)\` },
   { channels: 'bad:{kind}', allow: { subscribe: 'everyone', publish: 'everyone' }, snapshot: ({ captures, sql }) => {
@@ -198,6 +200,23 @@ describeWire('snapshots', (wire) => {
     expect(bob).toMatchObject([{ user: 'bob' }]);
   });
 
+  test('of one user two queries run at once, and others do not wait for the rest of them', async () => {
+    const server = await started;
+    const open = async (user: string) => wire.socket(server, { query: `token=${await tokenOf({ sub: user })}` });
+    const [greedy, modest] = await Promise.all([open('greedy'), open('modest')]);
+    const count = 6;
+    const channels = Array.from({ length: count }, (_, n) => ({ channel: `slow:${n}`, snapshot: true }));
+    greedy.send({ type: 'subscribe', channels });
+    let taken = 0;
+    const all = (async () => {
+      for (; taken < count; taken++) await greedy.next('snapshot', 30_000);
+    })();
+    await modest.request({ type: 'subscribe', channel: `slow:${count}`, snapshot: true });
+    expect(taken).toBeLessThan(count - 1);
+    await all;
+    expect(taken).toBe(count);
+  });
+
   test.each(badKinds[wire.environment.name] ?? ['fails'])(
     'a query that %s is unavailable, for that subscription alone',
     async (kind) => {
@@ -271,7 +290,10 @@ describeWire('snapshots', (wire) => {
   });
 
   describe('a storm', () => {
-    const crowd = process.env['LONG'] === '1' ? 2_000 : 500;
+    const isLong = process.env['LONG'] === '1';
+    const crowd = isLong ? 2_000 : 500;
+    /** Of a machine that does nothing else; one that does is only asked for an end. */
+    const secondsMax = isLong ? 2 : 10;
 
     test(`of ${crowd} subscribers costs three queries at most`, async () => {
       const server = await started;
@@ -288,7 +310,8 @@ describeWire('snapshots', (wire) => {
       // Each time the query ran, its rows say.
       expect(new Set(frames.map(({ rows }) => JSON.stringify(rows))).size).toBeLessThanOrEqual(3);
       expect(after - before).toBeLessThanOrEqual(3);
-      expect(seconds).toBeLessThan(10);
+      process.stderr.write(`rows for ${crowd}, SYNC=${wire.environment.name}: ${seconds.toFixed(2)} s\n`);
+      expect(seconds).toBeLessThan(secondsMax);
     });
   });
 
