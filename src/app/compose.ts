@@ -179,7 +179,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   await ofEngine(adapter.start(tracing?.events(hub, (channel) => hub.subscribers(channel)) ?? hub));
   closing.add('sync layer', () => adapter.close());
   const layer = engine.layer ?? (() => Promise.resolve(adapter.name));
-  const lineage = await startLineage({ database, engine, health, closing });
+  const lineage = await startLineage({ database, engine, health, log, closing });
   health.add('sync', async (timeoutMs) => {
     await adapter.probe(timeoutMs);
     checkLayer(lineage?.seen, await layer());

@@ -7,12 +7,11 @@ import { migrate } from '../database/migrate.ts';
 import type { CloseStack } from './close-stack.ts';
 import { startEmbeddedPostgres } from '../embedded/embedded-postgres.ts';
 import { systemClock } from '../time/clock.ts';
-import { isPassingFailure, patiently } from '../time/patiently.ts';
 import { within } from '../time/within.ts';
-import { plainCause } from './causes.ts';
 import { PoolerInTheWay, poolingOf } from '../database/pooler.ts';
 import { settledUrl, shownDatabaseUrl, unpreparedUrl } from '../database/url.ts';
 import type { Logger } from './logger.ts';
+import { patientStep } from './patient-step.ts';
 import { databaseFault, type DatabaseSetting } from './start-fault.ts';
 import type { Settings } from '../settings/settings.ts';
 
@@ -42,14 +41,13 @@ const poolSize = 4;
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
   const { url: givenUrl, directUrl: givenDirectUrl, psql } = await locate(settings, log, closing);
   const startedAt = performance.now();
-  const { remarks } = await patiently(() => migrate(givenDirectUrl), {
-    mayPass: isPassingFailure,
-    waiting: (error) => log.warn({ cause: plainCause(error) }, 'waiting for the database'),
-    clock: systemClock,
-  }).catch((error: unknown) => {
-    throw databaseFault(error, settings, directSetting(settings));
-  });
-  const directUrl = await directlyTo(givenDirectUrl, settings);
+  const steps = { log, clock: systemClock };
+  const { remarks } = await patientStep('the database', () => migrate(givenDirectUrl), steps).catch(
+    (error: unknown) => {
+      throw databaseFault(error, settings, directSetting(settings));
+    },
+  );
+  const directUrl = await patientStep('the database', () => directlyTo(givenDirectUrl, settings), steps);
   const url = givenUrl === givenDirectUrl ? directUrl : await pooledUrl(givenUrl, settings, log);
   for (const remark of remarks) log.warn({ database: shownDatabaseUrl(url) }, remark);
   const isOurs = settings.databaseUrl === undefined && settings.nodeEnv !== 'production';
@@ -80,11 +78,7 @@ async function directlyTo(url: string, settings: Settings): Promise<string> {
 /** The URL for the pool, which may lead to a pooler. Which statements it takes is found out here. */
 async function pooledUrl(url: string, settings: Settings, log: Logger): Promise<string> {
   try {
-    const pooling = await patiently(() => poolingOf(url), {
-      mayPass: isPassingFailure,
-      waiting: (error) => log.warn({ cause: plainCause(error) }, 'waiting for the pooler'),
-      clock: systemClock,
-    });
+    const pooling = await patientStep('the pooler', () => poolingOf(url), { log, clock: systemClock });
     // Publishing takes a transaction.
     if (pooling === 'statement') throw new PoolerInTheWay(pooling, 'transaction');
     log.info({ pooling, database: shownDatabaseUrl(url) }, 'DATABASE_URL was looked at for a pooler');

@@ -3,6 +3,7 @@
 import { NodeIdTaken, Nodes, type NodesOptions } from '../nodes/nodes.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { Logger } from './logger.ts';
+import { patientStep } from './patient-step.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 
 export interface JoinParts extends Omit<NodesOptions, 'nodeId' | 'named' | 'log'> {
@@ -21,7 +22,7 @@ export async function joinNodes({ settings, log, closing, ...parts }: JoinParts)
   });
   closing.add('nodes', () => nodes.close());
   try {
-    await nodes.start();
+    await patientStep('the other nodes', () => nodes.start(), { log, clock: parts.clock });
   } catch (error) {
     if (!(error instanceof NodeIdTaken)) throw error;
     const fault = `NODE_ID: "${settings.nodeId}" is the name of another node that is running; give each node its own`;

@@ -17,6 +17,7 @@ import type { NodeDatabase } from './database.ts';
 import { HealthFault, plainCause } from './causes.ts';
 import type { Health } from './health.ts';
 import type { Logger } from './logger.ts';
+import { patientStep } from './patient-step.ts';
 
 export interface RelayParts {
   readonly settings: Settings;
@@ -83,12 +84,12 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     applicationName: database.applicationName,
     destination: parts.tracing?.destination(destination) ?? destination,
     observer,
-    layer: await parts.layer(),
+    layer: await patientStep('the sync layer', parts.layer, parts),
     // Or this node would take changes of the new log for some that it has heard.
     leads: async () => parts.lineage?.followed(),
     clock: parts.clock,
   });
-  await relay.start().catch((error: unknown) => {
+  await patientStep('the database', () => relay.start(), parts).catch((error: unknown) => {
     if (!(error instanceof OtherLayer)) throw error;
     throw new SettingsError([
       `SYNC: ${error.message}; give both the same sync layer, or this one a database of its own`,

@@ -101,11 +101,20 @@ export class Relay {
     this.#clock = options.clock ?? systemClock;
   }
 
-  /** Connects, and resolves when it leads or stands by. Throws `unavailable` when the database cannot be reached. */
+  /**
+   * Connects, and resolves when it leads or stands by. Throws `unavailable` when the database cannot be reached; it may
+   * be started again then.
+   */
   async start(): Promise<void> {
     if (this.#running !== undefined) throw new Error('the relay was started before');
-    this.#session = await this.#open();
-    await this.#refuseOtherLayer(this.#session);
+    const session = await this.#open();
+    try {
+      await this.#refuseOtherLayer(session);
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+    this.#session = session;
     this.#running = this.#run();
   }
 
@@ -168,10 +177,7 @@ export class Relay {
             and k.database = (select d.oid from pg_database d where d.datname = current_database()))`);
       const other = rows?.[0]?.['layer'];
       if (typeof other !== 'string' || other === layer) return;
-      if (this.#clock.monotonic() > until) {
-        await session.close();
-        throw new OtherLayer(layer, other);
-      }
+      if (this.#clock.monotonic() > until) throw new OtherLayer(layer, other);
       await this.#bell.wait(500);
     }
   }

@@ -2,6 +2,7 @@
 
 import { backoffMs } from './backoff.ts';
 import type { Clock } from './clock.ts';
+import { DeadlineError } from './within.ts';
 
 export interface PatienceOptions {
   /** Whether the failure may pass by itself. A wrong password does not. */
@@ -38,11 +39,19 @@ const passingCodes = new Set([
   '25006',
 ]);
 
-/** Of a network, or of a server that is starting or full; looks at what caused the error too. */
+/** What the Redis driver says of an answer that did not come in time, or of a connection that was given up for it. */
+const lateWords = new Set([
+  'Command timed out',
+  'Connection is closed.',
+  "Stream isn't writeable and enableOfflineQueue options is false",
+]);
+
+/** Of a network, or of a server that is starting, full or slow; looks at what caused the error too. */
 export function isPassingFailure(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as Error & { code?: unknown };
   if (typeof code === 'string' && passingCodes.has(code)) return true;
   if (/^(?:LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)\b|max number of clients/.test(error.message)) return true;
+  if (error instanceof DeadlineError || lateWords.has(error.message)) return true;
   return isPassingFailure(error.cause);
 }

@@ -49,6 +49,54 @@ test('it waits for a database and a Redis that come up later', async () => {
   await redis.close();
 }, 60_000);
 
+// On a busy machine Redis answered after a second, and the start ended with "Command timed out".
+test('it waits for a Redis that answers too late', async () => {
+  const [redis, { url }] = await Promise.all([startRedis(), createDatabase({ migrated: true })]);
+  const proxy = await startProxy({ port: redis.port });
+  proxy.delayMs = 700;
+  const settings = { SYNC: 'redis', REDIS_URL: proxy.through(redis.url), DATABASE_URL: url, NODE_ID: 'late' };
+  const server = spawnServer({ ...quiet, ...settings });
+  await server.waitForOutput(/waiting for Redis/, 20_000);
+  proxy.delayMs = 0;
+  await server.waitForOutput(/listening on/, 30_000);
+  expect(await server.stop()).toBe(0);
+  await proxy.close();
+  await redis.close();
+}, 60_000);
+
+test.each(['postgres', 'redis'])(
+  'with %s it waits for what goes away in the midst of its start',
+  async (sync) => {
+    const [redis, { url }] = await Promise.all([startRedis(), createDatabase({ migrated: true })]);
+    const proxies = await Promise.all([
+      startProxy({ port: redis.port }),
+      startProxy({ port: Number(new URL(url).port) }),
+    ]);
+    const [redisProxy, databaseProxy] = proxies;
+    const settings = {
+      SYNC: sync,
+      NODE_ID: 'midst',
+      LOG_LEVEL: 'debug',
+      DATABASE_URL: databaseProxy.through(url),
+      ...(sync === 'redis' && { REDIS_URL: redisProxy.through(redis.url) }),
+    };
+    const server = spawnServer({ ...quiet, ...settings });
+    await server.waitForOutput(/database is up to date/, 20_000);
+    const waited = server.waitForOutput(/waiting for|lost|listening on/, 20_000);
+    for (const proxy of proxies) {
+      proxy.mode = 'refuse';
+      proxy.cut();
+    }
+    await waited;
+    for (const proxy of proxies) proxy.mode = 'forward';
+    await server.waitForOutput(/listening on/, 30_000);
+    expect(await server.stop()).toBe(0);
+    for (const proxy of proxies) await proxy.close();
+    await redis.close();
+  },
+  60_000,
+);
+
 test('what does not pass ends the start at once, and what lasts ends it after a while', async () => {
   const { url } = await createDatabase({ migrated: true });
   const startedAt = performance.now();

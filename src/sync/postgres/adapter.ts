@@ -13,6 +13,7 @@
 
 import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
+import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { within } from '../../time/within.ts';
 import type { SyncObserver } from '../../core/observer.ts';
 import { Publication } from '../../core/publication.ts';
@@ -36,7 +37,7 @@ import { PostgresAppender } from './appender.ts';
 import { headsAtOnceMax, PostgresHeads } from './heads.ts';
 import { PostgresListener } from './listener.ts';
 import { carriedRows, noticesOf, parseNotice, plainNotice } from './notice.ts';
-import { readHeads, readHistory, readLogState } from './queries.ts';
+import { readHeads, readHistory, readLogState, type LogState } from './queries.ts';
 import { PostgresReader } from './reader.ts';
 
 export interface PostgresAdapterOptions {
@@ -129,9 +130,14 @@ export class PostgresAdapter implements SyncAdapter {
   async start(events: SyncEvents): Promise<void> {
     const { sql, reads, clock, observer, log, applicationName } = this.#options;
     this.#events = events;
-    const state = await readLogState(sql);
-    // Opened before the first subscriber comes: a crowd would wait for each round trip of a connection's beginning.
-    await Promise.all(Array.from({ length: reads.options.max }, () => readHeads(reads, [])));
+    const look = async (): Promise<LogState> => {
+      const found = await readLogState(sql);
+      // Opened before the first subscriber comes: a crowd would wait for each round trip of a connection's beginning.
+      await Promise.all(Array.from({ length: reads.options.max }, () => readHeads(reads, [])));
+      return found;
+    };
+    const waiting = (error: unknown): void => log('waiting for the database', error);
+    const state = await patiently(look, { mayPass: isPassingFailure, waiting, clock });
     this.#logEpoch = state.epoch;
     const tell = (rows: readonly LogRow[]): void => {
       for (const notice of noticesOf(rows, applicationName)) this.#bus.tell?.(notice);

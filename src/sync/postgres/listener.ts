@@ -7,6 +7,7 @@
 //   5. none for too long: the socket is half open or the session deaf, and another takes its place
 
 import type { Clock } from '../../time/clock.ts';
+import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { within } from '../../time/within.ts';
 import { textArray, type Database } from '../../database/connect.ts';
 import type { BusEvents, LogBus, LogName } from '../log-bus.ts';
@@ -65,10 +66,16 @@ export class PostgresListener implements LogBus {
     return this.#up;
   }
 
-  /** Rejects when the database cannot be reached. */
+  /** Rejects when the database cannot be reached, after a while if that may pass. */
   async start({ topic }: LogName): Promise<void> {
     this.#topic = topic;
-    await this.#open();
+    const open = (): Promise<void> =>
+      this.#open().catch(async (error: unknown) => {
+        await this.#client?.end({ timeout: 1 });
+        throw error;
+      });
+    const { clock } = this.#options;
+    await patiently(open, { mayPass: isPassingFailure, waiting: (error) => this.#events.lost(error), clock });
     const every = this.#options.canaryEveryMs ?? 3_000;
     this.#timer = setInterval(() => this.#beat(), every);
   }

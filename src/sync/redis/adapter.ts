@@ -24,6 +24,7 @@ import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import { withoutArguments } from '../../redis/error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
+import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { RedisConnection, type RedisConnectionOptions } from './connection.ts';
 import { readPage, type ReadReply } from './history.ts';
 import { decodeSender, encodeCarried, encodeSender, splitMessage, termEnded } from './scripts.ts';
@@ -69,7 +70,19 @@ export class RedisAdapter implements SyncAdapter {
 
   async start(events: SyncEvents): Promise<void> {
     this.#events = events;
-    const connection = await RedisConnection.open(this.#options, {
+    const connection = await patiently(() => this.#open(), {
+      mayPass: isPassingFailure,
+      waiting: (error) => this.#options.log('waiting for Redis', withoutArguments(error)),
+      clock: this.#options.clock,
+    });
+    if (this.#closed) connection.close();
+    else this.#connection = connection;
+    if (this.#generation > 0) connection.followDatabase(this.#generation);
+    this.#tellHealth();
+  }
+
+  #open(): Promise<RedisConnection> {
+    return RedisConnection.open(this.#options, {
       message: (topic, message) => this.#message(topic, message),
       loggedChannels: () => this.#loggedChannels(),
       readHead: (channel) => this.#readHead(channel),
@@ -82,10 +95,6 @@ export class RedisAdapter implements SyncAdapter {
       dataChanged: () => this.#beside?.interrupted(),
       failed: (error) => this.#failed(error),
     });
-    if (this.#closed) connection.close();
-    else this.#connection = connection;
-    if (this.#generation > 0) connection.followDatabase(this.#generation);
-    this.#tellHealth();
   }
 
   /** The database whose changes are carried has this generation. */

@@ -1,0 +1,27 @@
+// A step of the start that needs the database or the sync layer. Either may be absent, full or slow for a moment: then the
+// step is repeated for a while, and the log says once what the start waits for.
+
+import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Clock } from '../time/clock.ts';
+import { isPassingFailure, patiently } from '../time/patiently.ts';
+import { plainCause } from './causes.ts';
+import type { Logger } from './logger.ts';
+
+/** `what` stands in the log after "waiting for". The step must be one that can be repeated after it failed. */
+export function patientStep<Value>(
+  what: string,
+  step: () => Promise<Value>,
+  { log, clock }: { readonly log: Logger; readonly clock: Clock },
+): Promise<Value> {
+  return patiently(step, {
+    mayPass,
+    waiting: (error) => log.warn({ cause: plainCause(error) ?? String(error) }, `waiting for ${what}`),
+    clock,
+  });
+}
+
+/** What is `unavailable` for no further reason is between two connections. */
+function mayPass(error: unknown): boolean {
+  const isBetween = error instanceof RealtimeError && error.code === 'unavailable' && error.cause === undefined;
+  return isBetween || isPassingFailure(error);
+}
