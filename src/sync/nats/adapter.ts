@@ -24,10 +24,10 @@ import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
-import { within } from '../../time/within.ts';
 import { Heads } from '../heads.ts';
-import { answerTimeoutMs, NatsClient, type NatsConnectionEvents, type NatsConnectionOptions } from './connection.ts';
+import { NatsClient, type NatsConnectionEvents, type NatsConnectionOptions } from './connection.ts';
 import { available, isPassing } from './failure.ts';
+import { NatsInterest } from './interest.ts';
 import { headerBytesMax } from './large-data.ts';
 import { NatsLog } from './log.ts';
 import { readEntry, type SenderFields } from './message.ts';
@@ -50,6 +50,7 @@ interface Subscribed {
 interface Parts {
   readonly client: NatsClient;
   readonly log: NatsLog;
+  readonly interest: NatsInterest;
 }
 
 export class NatsAdapter implements SyncAdapter {
@@ -94,7 +95,10 @@ export class NatsAdapter implements SyncAdapter {
       clock,
     });
     client.follow(this.#generation);
-    this.#parts = { client, log: new NatsLog({ client, names, clock }) };
+    const { nodeId } = this.#options;
+    const interest = new NatsInterest({ live: () => client.live, names, nodeId, clock });
+    this.#parts = { client, log: new NatsLog({ client, names, clock }), interest };
+    await interest.start();
     this.#tellHealth();
   }
 
@@ -118,12 +122,11 @@ export class NatsAdapter implements SyncAdapter {
 
   subscribe(channel: string, rule: ChannelRule): Promise<Position | undefined> {
     return this.#answer(async () => {
-      const { client, log } = this.#live;
+      const { log, interest } = this.#live;
       this.#listen(channel, rule);
-      if (rule.recoverable) return log.head(channel);
-      // Answered after what was sent before it.
-      await within(client.live.flush(), answerTimeoutMs, 'the answer of NATS');
-      return undefined;
+      // A server alone gets the question for the head after the subscription anyway.
+      if (!rule.recoverable || interest.isOfMany) await interest.known();
+      return rule.recoverable ? log.head(channel) : undefined;
     });
   }
 
@@ -150,6 +153,7 @@ export class NatsAdapter implements SyncAdapter {
     this.#parts = undefined;
     this.#heads.close();
     this.#subscribed.clear();
+    await parts?.interest.leave();
     await parts?.client.close();
     this.#options.observer.up(this.name, false);
   }

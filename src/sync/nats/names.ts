@@ -43,6 +43,15 @@ export class NatsNames {
     return `${this.#prefix}.data.${id}.${index}`;
   }
 
+  /** Nodes ask each other whether their servers know of a subscription. */
+  get interest(): string {
+    return `${this.#prefix}.interest`;
+  }
+
+  answers(question: string): string {
+    return `${this.#prefix}.answers.${word(question)}`;
+  }
+
   probe(node: string): string {
     return `${this.#prefix}.probe.${word(node)}`;
   }
