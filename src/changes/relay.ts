@@ -82,6 +82,8 @@ const abandonment = `
 
 const backoff = { firstMs: 100, maxMs: 10_000 };
 const closeMs = 5_000;
+/** A start waits for so long, at most, for the first leading or standing by. */
+const settleMs = 10_000;
 
 export class Relay {
   readonly #options: RelayOptions;
@@ -90,6 +92,8 @@ export class Relay {
   readonly #abort = new AbortController();
   #session: DirectSession | undefined;
   #running: Promise<void> | undefined;
+  /** Resolves when it leads, stands by or has failed for the first time. */
+  readonly #settled = Promise.withResolvers<void>();
   #closing = false;
   #leader = false;
   #failures = 0;
@@ -102,8 +106,9 @@ export class Relay {
   }
 
   /**
-   * Connects, and resolves when it leads or stands by. Throws `unavailable` when the database cannot be reached; it may
-   * be started again then.
+   * Connects, and resolves when it leads or stands by, or within ten seconds. Throws `unavailable` when the database
+   * cannot be reached; it may be started again then. A relay of a new layer voids what was told before it leads: a node
+   * that listened earlier would take publications and void them a moment later.
    */
   async start(): Promise<void> {
     if (this.#running !== undefined) throw new Error('the relay was started before');
@@ -116,6 +121,7 @@ export class Relay {
     }
     this.#session = session;
     this.#running = this.#run();
+    await isDoneWithin(this.#settled.promise, settleMs);
   }
 
   health(): RelayHealth {
@@ -129,6 +135,7 @@ export class Relay {
   /** Ends after the batch under way, within five seconds. Idempotent, never rejects. */
   async close(): Promise<void> {
     this.#closing = true;
+    this.#settled.resolve();
     this.#bell.ring();
     // A leader gets time for the batch under way; connecting and standing by end at once.
     if (!this.#leader) this.#abort.abort();
@@ -191,6 +198,7 @@ export class Relay {
       } catch (error) {
         this.#failures++;
         this.#fault = error;
+        this.#settled.resolve();
         if (!this.#closing) {
           this.#options.observer.error(error);
           this.#options.destination.interrupted();
@@ -212,6 +220,7 @@ export class Relay {
       if (rows?.[0]?.['held'] === true) break;
       this.#failures = 0;
       this.#fault = undefined;
+      this.#settled.resolve();
       // Spread, so that the nodes of a cluster do not all try in the same instant.
       await this.#bell.wait(standbyMs * (0.5 + this.#clock.random() / 2));
       if (this.#closing) return;
@@ -229,7 +238,10 @@ export class Relay {
       safetyMs,
       moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
       layer: this.#options.layer,
-      leads: this.#options.leads,
+      leads: async () => {
+        await this.#options.leads?.();
+        this.#settled.resolve();
+      },
       passed: () => (this.#fault = undefined),
       parked: (rows, error) => {
         this.#count(0, rows);

@@ -7,6 +7,7 @@ import type { HealthReport } from '../../src/api/operations.ts';
 import { Follower, followerTransports } from '../support/followers.ts';
 import { startNode, stopNodes } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
+import { startProxy } from '../support/proxy.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { spawnServer, type Environment, type RunningServer } from '../support/process.ts';
 import { startRedis } from '../support/redis.ts';
@@ -88,6 +89,31 @@ test('a node of another layer is refused, with both named; without the schema no
   );
   expect((await ready(first)).code).toBe(503);
 }, 120_000);
+
+// A server in memory is a layer of its own, so each restart voids what the last one told. It listened before it had done
+// that: what it had taken in between was void a moment later, and its clients got a gap that nothing had caused.
+test('what a server in memory takes from its first moment on it keeps', async () => {
+  const { url } = await createDatabase({ migrated: true });
+  await clientOf(url)`select realtime.lead('the memory of another process')`;
+  const proxy = await startProxy({ port: Number(new URL(url).port) });
+  closers.push(() => proxy.close());
+  proxy.delayMs = 50;
+  const node = await startNode({ SYNC: 'memory', DATABASE_URL: url, DATABASE_URL_DIRECT: proxy.through(url) }, 60_000);
+  closers.push(() => stopNodes([node]));
+  const publish = async (): Promise<{ epoch: string; offset: number }> => {
+    const body = JSON.stringify({ channel: 'any', data: 1 });
+    const headers = { 'content-type': 'application/json' };
+    return (await fetch(`${node.url}/realtime/publish`, { method: 'POST', headers, body })).json() as never;
+  };
+  const first = await publish();
+  await until(async () => /relay_leader 1/.test(await (await fetch(`${node.url}/metrics`)).text()), 'it leads', 60_000);
+  const sql = clientOf(url);
+  const led = async () => (await sql<{ layer: string }[]>`select layer from realtime.log`)[0]?.layer ?? '';
+  await until(async () => !(await led()).includes('another'), 'it leads', 60_000);
+  // Each readiness looks whose database it is.
+  await until(async () => (await ready(node)).code === 200, 'it is ready', 60_000);
+  expect(await publish()).toMatchObject({ epoch: first.epoch, offset: 2 });
+}, 180_000);
 
 function clientOf(url: string): postgres.Sql {
   const sql = postgres(url, { max: 1, onnotice: () => undefined });
