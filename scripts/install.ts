@@ -2,6 +2,7 @@
 
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { installGateways } from './gateway-programs.ts';
+import { installKafka } from './kafka-program.ts';
 import { installNats } from './nats-program.ts';
 import { runToEnd } from './run-to-end.ts';
 
@@ -29,6 +30,8 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'prometheus', commands: ['promtool'] },
   { name: 'prometheus-alertmanager', commands: ['prometheus-alertmanager'] },
   { name: 'rabbitmq-server', commands: ['/usr/lib/rabbitmq/bin/rabbitmq-server'] },
+  // Kafka's jars come with it, and Java comes with it too.
+  { name: 'maven', commands: ['mvn'] },
   { name: 'systemd', commands: ['systemd-analyze'] },
   { name: 'python3', commands: ['python3'] },
   { name: 'php-cli', commands: ['php'] },
@@ -40,7 +43,7 @@ const debianPackages: readonly DebianPackage[] = [
  */
 export async function installTestPackages(): Promise<void> {
   await installTestDebianPackages();
-  for (const install of [installGateways, installNats]) {
+  for (const install of [installGateways, installNats, installKafka]) {
     const missing = await install();
     if (missing !== undefined) console.error(missing);
   }

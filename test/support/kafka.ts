@@ -1,0 +1,94 @@
+// A real Kafka of the tests' own, broker and controller in one process, on free ports and in a temporary folder. Ends with
+// the test process. It runs on Java; its jars come with maven.
+
+import { Admin } from '@platformatic/kafka';
+import { kafkaProgram } from '../../scripts/kafka-program.ts';
+import { endAfterTests, temporaryFolder } from './janitor.ts';
+import { freePort } from './postgres.ts';
+import { until } from './tcp-client.ts';
+
+export interface TestKafka {
+  /** `kafka://127.0.0.1:PORT`, where nobody is asked who comes. */
+  readonly url: string;
+  /** As clients of Kafka take it: `host:port`. */
+  readonly broker: string;
+  readonly port: number;
+  /** Resolves when clients may come. */
+  start(): Promise<void>;
+  /** SIGKILL; resolves when the process is gone. What it has stored stays in its folder. */
+  kill9(): Promise<void>;
+  /** Resolves when it has ended: the next start finds a new and empty Kafka on the same port. */
+  replace(): Promise<void>;
+  /** SIGSTOP: connections stand, and nobody answers. */
+  pause(): void;
+  resume(): void;
+  close(): Promise<void>;
+}
+
+export interface TestKafkaOptions {
+  /** Default: a free one. */
+  readonly port?: number;
+  /** Of a proxy: clients that have come are led there. */
+  readonly advertisedPort?: number;
+  /** Further listeners and lines of its configuration, see `kafkaProgram`. */
+  readonly listeners?: string;
+  readonly lines?: readonly string[];
+}
+
+/** It takes about four seconds, and most of it is work of the processor: more than a minute beside a full one. */
+const startMsMax = 150_000;
+
+export async function startKafka({ port: given, ...options }: TestKafkaOptions = {}): Promise<TestKafka> {
+  const [port, controllerPort] = await Promise.all([given ?? freePort(), freePort()]);
+  const spawn = (command: readonly string[]): Bun.Subprocess => {
+    const child = Bun.spawn([...command], { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' });
+    endAfterTests(child);
+    return child;
+  };
+  let command: readonly string[] = [];
+  const format = async (): Promise<void> => {
+    const folder = temporaryFolder('kafka');
+    const program = await kafkaProgram({ ...options, folder, port, controllerPort });
+    if ((await spawn(program.formatCommand).exited) !== 0) throw new Error('Kafka could not prepare its folder');
+    command = program.command;
+  };
+  let child: Bun.Subprocess | undefined;
+  const end = async (): Promise<void> => {
+    child?.kill('SIGKILL');
+    await child?.exited;
+    child = undefined;
+  };
+  const broker = `127.0.0.1:${port}`;
+  const kafka: TestKafka = {
+    url: `kafka://${broker}`,
+    broker,
+    port,
+    start: async () => {
+      child = spawn(command);
+      await until(() => answers(broker), 'Kafka answers', startMsMax, 100);
+    },
+    kill9: end,
+    replace: async () => {
+      await end();
+      await format();
+    },
+    pause: () => child?.kill('SIGSTOP'),
+    resume: () => child?.kill('SIGCONT'),
+    close: end,
+  };
+  await format();
+  await kafka.start();
+  return kafka;
+}
+
+/** A broker that listens knows no broker yet, itself included, until the controller has taken it in. */
+async function answers(broker: string): Promise<boolean> {
+  const admin = new Admin({ clientId: 'test', bootstrapBrokers: [broker], retries: 0 });
+  try {
+    return (await admin.metadata({ topics: [] })).brokers.size > 0;
+  } catch {
+    return false;
+  } finally {
+    await admin.close();
+  }
+}
