@@ -8,14 +8,16 @@ import { becomesReady } from '../support/nodes.ts';
 import { seed } from '../support/random.ts';
 import { wait } from '../support/tcp-client.ts';
 import { printTable } from '../../bench/table.ts';
-import { slopePerTenMinutes, type Sample } from './slope.ts';
+import { grown, slopePerTenMinutes } from './slope.ts';
 import { layers, openStage, type Layer, type Stage } from './stage.ts';
 
 /** Of the heap, in megabytes per ten minutes. */
 const slopeMax = 1;
 const recoveryMs = 180_000;
 const minuteMs = 60_000;
-const sampleMs = 2_500;
+/** Of each channel, by each reader, until what was broken counts as mended: rows alone may stand still as well. */
+const arriveCount = 5;
+const grownShown = 12;
 
 interface Suffered {
   readonly minute: number;
@@ -34,6 +36,8 @@ interface Result {
   readonly gaps: number;
   readonly unaccounted: number;
   readonly slope: number;
+  /** The types of which most objects came to be. */
+  readonly grown: readonly string[];
   readonly suffered: readonly Suffered[];
   readonly faults: readonly string[];
 }
@@ -50,11 +54,9 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
     // A node that is paused answers nobody.
     answerTimeoutMs: 60_000,
   });
-  const samples: Sample[] = [];
   const faults: string[] = [];
   const suffered: Suffered[] = [];
   const restless = setInterval(() => load.moveSome(), 4_000);
-  const sampling = setInterval(() => void sampleHeap(stage, samples), sampleMs);
   try {
     await load.start();
     await runMinutes(stage, load, minutes, suffered);
@@ -64,7 +66,7 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
     faults.push(String(error));
   }
   clearInterval(restless);
-  clearInterval(sampling);
+  const samples = stage.heap();
   const { account, moves } = load;
   const unaccounted = account.missingCount() + account.wrong().length;
   faults.push(...account.wrong().slice(0, 10), ...account.missing().slice(0, 10));
@@ -83,6 +85,7 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
     gaps: account.gaps.length,
     unaccounted,
     slope: slopePerTenMinutes(samples),
+    grown: grown(samples, grownShown),
     suffered,
     faults,
   };
@@ -98,7 +101,7 @@ async function runMinutes(stage: Stage, load: Load, minutes: number, suffered: S
     const brokeAt = performance.now();
     await wait(fault.happen(), recoveryMs, fault.name);
     await Promise.all(stage.nodes().map((node) => becomesReady(node, recoveryMs)));
-    await load.arrives(20, recoveryMs);
+    await load.arrivesInAll(arriveCount, recoveryMs);
     const seconds = (performance.now() - brokeAt) / 1_000;
     suffered.push({ minute: minute + 1, fault: fault.name, seconds });
     console.log(
@@ -106,17 +109,6 @@ async function runMinutes(stage: Stage, load: Load, minutes: number, suffered: S
         `${load.account.accepted} accepted, ${load.account.gaps.length} gaps`,
     );
     await Bun.sleep(Math.max(0, endsAt - performance.now()));
-  }
-}
-
-/** Of the node that is never killed; nothing while it is paused. */
-async function sampleHeap(stage: Stage, samples: Sample[]): Promise<void> {
-  try {
-    const response = await fetch(`${stage.nodes()[0]!.url}/metrics`, { signal: AbortSignal.timeout(sampleMs) });
-    const bytes = /^sobranie_heap_used_bytes\S* (\S+)$/m.exec(await response.text())?.[1];
-    if (bytes !== undefined) samples.push({ seconds: performance.now() / 1_000, megabytes: Number(bytes) / 1e6 });
-  } catch (error) {
-    if (!(error instanceof DOMException)) console.log(`no sample of the heap: ${String(error)}`);
   }
 }
 
@@ -136,6 +128,7 @@ function report(result: Result): void {
       ['heap, MB per 10 minutes', result.slope.toFixed(2)],
     ],
   );
+  if (result.slope >= slopeMax) console.log(`more objects than before: ${result.grown.join(', ')}`);
   for (const fault of faults) console.log(`FAULT: ${fault}`);
 }
 

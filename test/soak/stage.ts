@@ -1,11 +1,15 @@
 // What a soak runs on: three nodes with a proxy between them and what they share, and the faults that it suffers. A fault
 // resolves when what it broke is whole again; whether the nodes have recovered is for the soak to see.
 
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { temporaryFolder } from '../support/janitor.ts';
 import { startNode } from '../support/nodes.ts';
 import { startCluster } from '../support/postgres.ts';
 import type { Environment, RunningServer } from '../support/process.ts';
 import { startProxy } from '../support/proxy.ts';
 import { startRedis } from '../support/redis.ts';
+import type { Sample } from './slope.ts';
 
 export type Layer = 'redis' | 'postgres';
 export const layers: readonly Layer[] = ['redis', 'postgres'];
@@ -18,6 +22,8 @@ export interface Fault {
 export interface Stage {
   /** Nodes that live now. The first one is never killed: its memory is watched. */
   nodes(): readonly RunningServer[];
+  /** Of the first node's heap, so far. */
+  heap(): readonly Sample[];
   /** Past every proxy. */
   readonly databaseUrl: string;
   /** In the order in which they happen, again and again. */
@@ -31,6 +37,7 @@ const pausedMs = 12_000;
 /** Of a start, beside whatever else the machine does. */
 const startMs = 120_000;
 const startsMax = 5;
+const heapWatch = resolve(import.meta.dir, 'heap-watch.ts');
 
 export async function openStage(layer: Layer): Promise<Stage> {
   const cluster = await startCluster();
@@ -42,8 +49,15 @@ export async function openStage(layer: Layer): Promise<Stage> {
     DATABASE_URL: toPostgres.through(databaseUrl),
     ...(redis && toRedis ? { SYNC: 'redis', REDIS_URL: toRedis.through(redis.url) } : { SYNC: 'postgres' }),
   };
+  const heapFile = join(temporaryFolder('heap'), 'samples');
+  const watched: Environment = { BUN_OPTIONS: `--preload=${heapWatch}`, HEAP_FILE: heapFile };
   const start = async (index: number, port?: number): Promise<RunningServer> => {
-    const own = { ...settings, NODE_ID: `node-${index + 1}`, ...(port !== undefined && { PORT: String(port) }) };
+    const own = {
+      ...settings,
+      ...(index === 0 && watched),
+      NODE_ID: `node-${index + 1}`,
+      ...(port !== undefined && { PORT: String(port) }),
+    };
     // As whatever supervises it would: a start that finds the database busy for a second ends the process.
     for (let attempt = 1; ; attempt++) {
       try {
@@ -103,6 +117,7 @@ export async function openStage(layer: Layer): Promise<Stage> {
   ];
   return {
     nodes: () => [...living],
+    heap: () => readSamples(heapFile),
     databaseUrl,
     faults,
     close: async () => {
@@ -114,4 +129,9 @@ export async function openStage(layer: Layer): Promise<Stage> {
       return [...gone, ...living].map((node) => node.stdout() + node.stderr());
     },
   };
+}
+
+function readSamples(file: string): Sample[] {
+  const lines = readFileSync(file, 'utf8').split('\n');
+  return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as Sample);
 }

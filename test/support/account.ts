@@ -136,6 +136,12 @@ export class Ledger {
     return count;
   }
 
+  countOf(channel: string): number {
+    let count = 0;
+    for (const [key, ids] of this.#received) if (key.startsWith(`${channel} `)) count += ids.size;
+    return count;
+  }
+
   excuses(channel: string, at: Position | undefined): boolean {
     const gaps = this.gaps.filter((gap) => gap.channel === channel);
     if (at === undefined) return gaps.length > 0;

@@ -132,6 +132,22 @@ export class Load {
     );
   }
 
+  /** Resolves when every reader got so many more of each channel: publications and rows. */
+  async arrivesInAll(count: number, timeoutMs = 20_000): Promise<void> {
+    const targets = this.account.ledgers.flatMap((ledger) =>
+      [...ledger.positions.keys()].map((channel) => ({ ledger, channel, target: ledger.countOf(channel) + count })),
+    );
+    const late = (): string[] =>
+      targets
+        .filter(({ ledger, channel, target }) => ledger.countOf(channel) < target)
+        .map(({ ledger, channel }) => `${ledger.name} of ${channel}`);
+    await until(
+      () => late().length === 0,
+      () => `${count} messages at ${late().join(', ')}`,
+      timeoutMs,
+    );
+  }
+
   /** Cuts a reader's connection; it goes on from its position, at another node if there is one. */
   moveSome(): void {
     pick(this.#readers, this.#random).cut();
