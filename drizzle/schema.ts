@@ -170,6 +170,19 @@ export const parked = realtime.table('parked', {
     .default(sql`clock_timestamp()`),
 });
 
+/** How far each partition of a source was taken. */
+export const sources = realtime.table(
+  'sources',
+  {
+    source: text('source').notNull(),
+    partition: text('partition').notNull(),
+    mark: text('mark'),
+    messages: bigint('messages', { mode: 'number' }).notNull().default(0),
+    takenAt: timestamp('taken_at', { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ name: 'sources_pk', columns: [table.source, table.partition] })],
+);
+
 /** What was spent of limits that hold over all nodes. Unlogged, which the schema cannot express. */
 export const limits = realtime.table('limits', {
   key: text('key').primaryKey(),

@@ -35,6 +35,7 @@ import { createServer, heartbeatInForce } from './server.ts';
 import type { Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
 import { engineFault } from './start-fault.ts';
+import { startSources } from './sources.ts';
 import { openSnapshots } from './snapshots.ts';
 import { openSocket } from './socket.ts';
 import { startTimers } from './timers.ts';
@@ -220,6 +221,17 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     closing,
   });
 
+  const sourceStates = await startSources({
+    settings,
+    sources: rules.sources,
+    database,
+    metrics,
+    health,
+    clock,
+    log,
+    closing,
+  });
+
   health.start();
   closing.add('health', () => health.close());
 
@@ -240,6 +252,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     shutdownSeconds: () => shutdown.seconds,
     databaseUp: () => health.isOk('database'),
     ...relaySources,
+    sourceStates,
     ...hooks.sources,
   });
   const pages = demoPages({

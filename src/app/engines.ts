@@ -4,8 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { certificates, matching, redisUrl, wholeNumber, type Kind } from '../settings/kinds.ts';
 import { defaulted, optional } from '../settings/setting.ts';
-import { natsUrlFault } from '../sync/nats/target.ts';
-import { rabbitUrlFault } from '../sync/rabbitmq/target.ts';
+import { natsUrlFault } from '../nats/target.ts';
+import { rabbitUrlFault } from '../rabbitmq/target.ts';
 import { engine, type Engine } from './engine.ts';
 
 const mebibyte = 1 << 20;

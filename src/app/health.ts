@@ -27,6 +27,8 @@ export type RunCheck = (timeoutMs: number) => Promise<unknown>;
 
 interface State {
   readonly run: RunCheck;
+  /** Readiness rests on it. */
+  readonly decides: boolean;
   ok: boolean | undefined;
   since: number;
   lookedAt: number;
@@ -52,10 +54,15 @@ export class Health {
   }
 
   /** Each name once. */
-  add(name: string, run: RunCheck): void {
+  add(name: string, run: RunCheck, decides = true): void {
     const now = this.#options.clock.now();
-    const state = { run, ok: undefined, since: now, lookedAt: now, lastError: undefined, hint: undefined };
+    const state = { run, decides, ok: undefined, since: now, lookedAt: now, lastError: undefined, hint: undefined };
     this.#checks.set(name, state);
+  }
+
+  /** As a check, of what the node can do without: traffic goes to it all the same. Each name once. */
+  addNote(name: string, run: RunCheck): void {
+    this.add(name, run, false);
   }
 
   /** A part noticed a failure that may be why its check fails. */
@@ -107,7 +114,7 @@ export class Health {
   }
 
   get #allOk(): boolean {
-    return [...this.#checks.values()].every(({ ok }) => ok === true);
+    return [...this.#checks.values()].every(({ ok, decides }) => ok === true || !decides);
   }
 
   #run(): Promise<void> {
@@ -129,12 +136,20 @@ export class Health {
     } catch (error) {
       state.ok = false;
       state.lastError = { message: this.#words(state, error), at: clock.now() };
-      if (wasOk !== false) log.warn({ err: error, check: name }, `not ready: ${name}: ${state.lastError.message}`);
+      if (wasOk !== false)
+        log.warn(
+          { err: error, check: name },
+          `${state.decides ? 'not ready: ' : ''}${name}: ${state.lastError.message}`,
+        );
     }
     const now = clock.now();
     state.lookedAt = now;
     if (wasOk === state.ok) return;
-    if (wasOk === false) log.info({ check: name, seconds: (now - state.since) / 1_000 }, `ready again: ${name}`);
+    if (wasOk === false)
+      log.info(
+        { check: name, seconds: (now - state.since) / 1_000 },
+        `${state.decides ? 'ready' : 'well'} again: ${name}`,
+      );
     state.since = now;
   }
 

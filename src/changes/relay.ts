@@ -11,7 +11,7 @@ import { backoffMs } from '../time/backoff.ts';
 import { systemClock, type Clock } from '../time/clock.ts';
 import { isDoneWithin } from '../time/within.ts';
 import { unavailable } from '../database/connect.ts';
-import { DirectSession, ownSettings } from '../database/direct-session.ts';
+import { abandonment, DirectSession, ownSettings } from '../database/direct-session.ts';
 import type { Destination } from './destination.ts';
 import { Housekeeping, type HousekeepingObserver } from './housekeeping.ts';
 import { Bell, Leader, leaderLock } from './leader.ts';
@@ -70,15 +70,6 @@ const parkedWindowMs = 30_000;
 const parkedMin = 10;
 /** A relay of another layer may be about to end; the session of one that vanished ends within 12 s. */
 const otherLayerMs = 15_000;
-
-// The session of a client that vanished or was stopped still holds the leader's lock. So the server is told to end it:
-// 12 s after the peer's last sign of life, and, where it has that setting, 12 s after the session's last query. A live
-// relay sends a query every second.
-const abandonment = `
-  select set_config(v.name, v.value, false)
-  from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '2'),
-    ('tcp_user_timeout', '12000'), ('idle_session_timeout', '12000')) v (name, value)
-  where exists (select from pg_settings s where s.name = v.name)`;
 
 const backoff = { firstMs: 100, maxMs: 10_000 };
 const closeMs = 5_000;

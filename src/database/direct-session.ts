@@ -30,6 +30,15 @@ export const ownSettings = `
   set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
   set plpgsql.extra_errors = ''; set plpgsql.extra_warnings = ''`;
 
+// The session of a client that vanished or was stopped still holds its locks. So the server is told to end it: 12 s after
+// the peer's last sign of life, and, where it has that setting, 12 s after the session's last query. Who lives sends a
+// query every second.
+export const abandonment = `
+  select set_config(v.name, v.value, false)
+  from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '2'),
+    ('tcp_user_timeout', '12000'), ('idle_session_timeout', '12000')) v (name, value)
+  where exists (select from pg_settings s where s.name = v.name)`;
+
 export class DirectSession {
   readonly #options: DirectSessionOptions;
   readonly #sql: Database;

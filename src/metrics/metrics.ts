@@ -12,6 +12,7 @@ import { hookMetrics, type HookMetrics } from './hook-metrics.ts';
 import { hubMetrics } from './hub-metrics.ts';
 import { addProcessMetrics } from './process-metrics.ts';
 import { relayMetrics, type RelayMetrics } from './relay-metrics.ts';
+import { addSourceGauges, sourceMetrics, type SourceMetrics, type SourceState } from './source-metrics.ts';
 import { snapshotMetrics, type SnapshotMetrics } from './snapshot-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
 import { snapshotOf, type MetricsSnapshot } from './together.ts';
@@ -41,6 +42,8 @@ export interface MetricSources {
   readonly databaseUp?: () => boolean | undefined;
   /** Of each watched table that had any; on the node that relays. */
   readonly captureFaults?: () => readonly CaptureFaults[];
+  /** Of each source of messages; where there are any. */
+  readonly sourceStates?: () => readonly SourceState[];
   /** Seconds since the shutdown began; 0 before. */
   readonly shutdownSeconds?: () => number;
 }
@@ -66,7 +69,8 @@ export interface RenderedMetrics {
   readonly body: string;
 }
 
-export interface Metrics extends HubObserver, SyncObserver, AccessMetrics, SnapshotMetrics, HookMetrics, RelayMetrics {
+export interface Metrics
+  extends HubObserver, SyncObserver, AccessMetrics, SnapshotMetrics, HookMetrics, RelayMetrics, SourceMetrics {
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<RenderedMetrics>;
@@ -95,6 +99,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
     ...snapshotMetrics(registry),
     ...hookMetrics(registry),
     ...relayMetrics(registry),
+    ...sourceMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
     snapshot: async () => snapshotOf(await registry.getMetricsAsJSON()),
@@ -110,7 +115,7 @@ interface GaugeRow {
   readonly aggregator?: Aggregator;
 }
 
-const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-?: GaugeRow } = {
+const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults' | 'sourceStates'>]-?: GaugeRow } = {
   connectionsMax: {
     name: 'sobranie_connections_max',
     help: 'How many connections this node accepts at most, of all transports together',
@@ -164,10 +169,11 @@ const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults'>]-
 };
 
 const gaugeSources = Object.keys(gauges) as (keyof typeof gauges)[];
-export const metricSources: readonly (keyof MetricSources)[] = [...gaugeSources, 'captureFaults'];
+export const metricSources: readonly (keyof MetricSources)[] = [...gaugeSources, 'captureFaults', 'sourceStates'];
 
 function addSources(registry: Registry, sources: MetricSources): void {
   if (sources.captureFaults !== undefined) addCaptureFaults(registry, sources.captureFaults);
+  if (sources.sourceStates !== undefined) addSourceGauges(registry, sources.sourceStates);
   for (const source of gaugeSources) {
     const read = sources[source];
     if (read === undefined) continue;

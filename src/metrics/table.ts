@@ -9,6 +9,7 @@ export function metricsTable(transports: readonly TransportKind[]): string {
   metrics.readFrom({
     ...Object.fromEntries(metricSources.map((source) => [source, () => 0])),
     captureFaults: () => [],
+    sourceStates: () => [],
   });
   const rows = metrics.describe().map(({ name, labels, help }) => {
     const shown = labels.length === 0 ? name : `${name}{${labels.join(',')}}`;

@@ -1,6 +1,10 @@
 // The types of `realtime.config.ts`. What its rules mean stands in rules.ts, and what can be wrong with them in
 // faults.ts.
 
+import type { SourceConfig } from './source-config.ts';
+
+export type * from './source-config.ts';
+
 export type Action = 'subscribe' | 'publish' | 'history' | 'presence';
 
 export const actions: readonly Action[] = ['subscribe', 'publish', 'history', 'presence'];
@@ -109,6 +113,8 @@ export interface RealtimeConfig {
     /** Milliseconds until a call without an answer fails. Default: 800. */
     readonly timeoutMs?: number;
   };
+  /** Messages of other services that become publications, each once. Read when the server starts. */
+  readonly sources?: readonly SourceConfig[];
 }
 
 /** Types the configuration file: `export default defineConfig({ rules: [...] })`. */

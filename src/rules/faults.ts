@@ -2,10 +2,9 @@
 // misspelled or misunderstood member could leave a door open.
 
 import { ChannelPattern, patternFault } from './pattern.ts';
+import { checkMembers, isObject, objectMember, shown, type Members, type Report } from './checks.ts';
 import { actions, type Action, type RealtimeConfig, type Who } from './config.ts';
-
-type Members = Readonly<Record<string, unknown>>;
-type Report = (fault: string) => void;
+import { checkSources } from './source-faults.ts';
 
 const whos: readonly Who[] = ['everyone', 'users', 'owner', 'token', 'authorize', 'nobody'];
 const ruleMembers = [
@@ -32,7 +31,7 @@ export function configFaults(config: RealtimeConfig): string[] {
   const report = (fault: string): void => void faults.push(fault);
   const given: unknown = config;
   if (!isObject(given)) return ['the configuration is not an object: `export default defineConfig({ rules: [...] })`'];
-  checkMembers(report, '', given, ['rules', 'authorize']);
+  checkMembers(report, '', given, ['rules', 'authorize', 'sources']);
   const asking = objectMember(report, 'authorize', given['authorize'], ['cacheSeconds', 'timeoutMs']);
   checkRange(report, 'authorize.cacheSeconds', asking?.['cacheSeconds'], 0, 3_600);
   checkRange(report, 'authorize.timeoutMs', asking?.['timeoutMs'], 10, 60_000);
@@ -40,6 +39,7 @@ export function configFaults(config: RealtimeConfig): string[] {
   if (!Array.isArray(rules) || rules.length === 0) report('rules: at least one rule is needed');
   else if (rules.length > rulesMax) report(`rules: there are more than ${rulesMax}`);
   else checkRules(report, rules);
+  checkSources(report, given['sources']);
   return faults;
 }
 
@@ -118,35 +118,9 @@ function checkWho(
   }
 }
 
-function isObject(value: unknown): value is Members {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** The member if it is an object; undefined if it is absent, or reported. */
-function objectMember(report: Report, where: string, value: unknown, known: readonly string[]): Members | undefined {
-  if (value === undefined) return undefined;
-  if (!isObject(value)) {
-    report(`${where}: is not an object`);
-    return undefined;
-  }
-  checkMembers(report, `${where}.`, value, known);
-  return value;
-}
-
-function checkMembers(report: Report, where: string, value: Members, known: readonly string[]): void {
-  for (const name of Object.keys(value)) {
-    if (!known.includes(name)) report(`${where}${name}: there is no such member; known are ${known.join(', ')}`);
-  }
-}
-
 function checkRange(report: Report, where: string, value: unknown, min: number, max: number): void {
   if (value === undefined) return;
   if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
     report(`${where}: ${shown(value)} is not a whole number from ${min} to ${max}`);
   }
-}
-
-function shown(value: unknown): string {
-  if (typeof value === 'object' && value !== null) return 'an object';
-  return typeof value === 'string' ? `"${value}"` : String(value);
 }

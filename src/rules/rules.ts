@@ -13,6 +13,7 @@ import {
   type Who,
 } from './config.ts';
 import { configFaults } from './faults.ts';
+import { namedSources, type NamedSource } from './source-config.ts';
 
 /**
  * How a channel's log is kept: what the hub and the adapters work with. One object per rule, shared by its channels.
@@ -100,6 +101,7 @@ export class Rules {
   /** In order; the last one matches every name, so that each channel has a rule. */
   readonly all: readonly ChannelRule[];
   readonly authorize: { readonly cacheSeconds: number; readonly timeoutMs: number };
+  readonly sources: readonly NamedSource[];
   readonly #rules: readonly Rule[];
   readonly #joined: readonly Rule[];
   readonly #found = new Map<string, Rule>();
@@ -113,6 +115,7 @@ export class Rules {
     this.all = this.#rules.map(({ log }) => log);
     const { cacheSeconds = cacheSecondsDefault, timeoutMs = timeoutMsDefault } = config.authorize ?? {};
     this.authorize = { cacheSeconds, timeoutMs };
+    this.sources = namedSources(config.sources);
   }
 
   for(channel: string): ChannelRule {

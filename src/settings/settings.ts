@@ -2,7 +2,7 @@
 // a setting names, and connects to nothing. What a value means, the part that uses it knows.
 
 import { similarName } from './similar.ts';
-import { chooseEngine, syncSetting, type EngineSettings } from './engine-settings.ts';
+import { chooseEngine, syncSetting, urlNameOf, type EngineSettings } from './engine-settings.ts';
 import type { Setting, SettingsByKey, ValuesOf } from './setting.ts';
 import { allSettings, settingsByKey, type Role } from './table.ts';
 import { tokenFaults, tokenWarnings } from './tokens.ts';
@@ -20,6 +20,8 @@ export interface Settings extends Omit<ReadValues, 'nodeId' | 'logFormat'> {
   readonly sync: string;
   /** Values of the engine's own settings. */
   readonly engine: Readonly<Record<string, unknown>>;
+  /** Of each engine, by the name of the setting that says where it is: a source may be at one that is not the sync layer. */
+  readonly brokers: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
   readonly nodeId: string;
   /** NODE_ID is set, so another node may have the same name by mistake; a random one is unique. */
   readonly nodeIdGiven: boolean;
@@ -59,6 +61,7 @@ export function readSettings(env: Environment, engines: readonly EngineSettings[
     production,
     sync: engine.name,
     engine: engineValues.get(engine) ?? {},
+    brokers: brokersOf(engineValues),
     nodeId: values.nodeId ?? randomNodeId(),
     nodeIdGiven: values.nodeId !== undefined,
     logFormat: values.logFormat ?? (production ? 'json' : 'pretty'),
@@ -98,6 +101,17 @@ export function limitsAddresses(settings: Settings): boolean {
 function readValues(settings: SettingsByKey, env: Environment, faults: string[]): Record<string, unknown> {
   const entries = Object.entries(settings);
   return Object.fromEntries(entries.map(([key, setting]) => [key, readValue(setting, env, faults)]));
+}
+
+/** Values of engines' settings, with the one that says where it is as `url`. */
+function brokersOf(
+  values: ReadonlyMap<EngineSettings, Readonly<Record<string, unknown>>>,
+): Record<string, Readonly<Record<string, unknown>>> {
+  const located = Array.from(values, ([engine, own]) => {
+    const name = urlNameOf(engine);
+    return name === undefined || engine.url === undefined ? [] : [[name, { ...own, url: own[engine.url] }] as const];
+  });
+  return Object.fromEntries(located.flat());
 }
 
 function isSet(env: Environment, name: string): boolean {

@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
-import { natsUrlFault, parseNatsUrl, type NatsTarget } from '../../src/sync/nats/target.ts';
+import { natsUrlFault, parseNatsUrl, type NatsTarget } from '../../src/nats/target.ts';
 import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from '../support/doubles.ts';
 import { temporaryFolder } from '../support/janitor.ts';

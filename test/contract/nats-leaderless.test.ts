@@ -7,7 +7,7 @@ import { expect, test } from 'bun:test';
 import { Rules } from '../../src/rules/rules.ts';
 import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
-import { parseNatsUrl } from '../../src/sync/nats/target.ts';
+import { parseNatsUrl } from '../../src/nats/target.ts';
 import { systemClock } from '../../src/time/clock.ts';
 import { silentObserver } from '../support/doubles.ts';
 import { startNats } from '../support/nats.ts';

@@ -2,7 +2,7 @@
 // the settings beside it open a server that asks who comes, and one that speaks TLS.
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
-import { parseRabbitUrl, rabbitUrlFault } from '../../src/sync/rabbitmq/target.ts';
+import { parseRabbitUrl, rabbitUrlFault } from '../../src/rabbitmq/target.ts';
 import type { LogBus } from '../../src/sync/log-bus.ts';
 import { patient } from '../support/patience.ts';
 import { postgresHarness } from '../support/postgres-harness.ts';

@@ -2,7 +2,7 @@
 
 import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
-import { parseNatsUrl } from '../../src/sync/nats/target.ts';
+import { parseNatsUrl } from '../../src/nats/target.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { silentObserver } from './doubles.ts';
 import { startNats, startNatsCluster } from './nats.ts';

@@ -1,7 +1,7 @@
 // The log in PostgreSQL with RabbitMQ as its bus, as the contract's tests want it.
 
 import { RabbitBus } from '../../src/sync/rabbitmq/bus.ts';
-import { parseRabbitUrl } from '../../src/sync/rabbitmq/target.ts';
+import { parseRabbitUrl } from '../../src/rabbitmq/target.ts';
 import type { OwnBus } from '../../src/sync/log-bus.ts';
 import { systemClock } from '../../src/time/clock.ts';
 

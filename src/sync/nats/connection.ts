@@ -5,7 +5,7 @@
 //   3. every two seconds, and after each reconnect, the stream is asked for: proof that it answers, and which one it is
 //   4. `up` is true while both hold
 
-import { connect, credsAuthenticator, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/transport-node';
+import type { Msg, MsgHdrs, NatsConnection } from '@nats-io/transport-node';
 import { jetstreamManager, JetStreamApiError, type JetStreamManager, type StreamConfig } from '@nats-io/jetstream';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import { backoffCeilingMs } from '../../time/backoff.ts';
@@ -13,7 +13,8 @@ import type { Clock } from '../../time/clock.ts';
 import { within } from '../../time/within.ts';
 import { isNobodyThere } from './failure.ts';
 import type { NatsNames } from './names.ts';
-import type { NatsTarget } from './target.ts';
+import { connectNats } from '../../nats/connect.ts';
+import type { NatsTarget } from '../../nats/target.ts';
 
 export interface NatsConnectionOptions {
   readonly target: NatsTarget;
@@ -74,17 +75,8 @@ export class NatsClient {
   static async open(options: NatsConnectionOptions, events: NatsConnectionEvents): Promise<NatsClient> {
     const { target, clock } = options;
     let tries = 0;
-    const connection = await connect({
-      servers: [...target.servers],
-      ...target.account,
-      ...(target.credentials === undefined
-        ? {}
-        : { authenticator: credsAuthenticator(new TextEncoder().encode(target.credentials)) }),
-      ...(target.tls ? { tls: target.tlsCa === undefined ? {} : { ca: target.tlsCa } } : {}),
+    const connection = await connectNats(target, {
       name: 'sobranie',
-      timeout: 5_000,
-      pingInterval: 2_000,
-      maxPingOut: 2,
       maxReconnectAttempts: -1,
       // Nodes that lose a server in the same instant return spread out.
       reconnectDelayHandler: () => clock.random() * backoffCeilingMs(tries++ % 8, { firstMs: 50, maxMs: 1_000 }),

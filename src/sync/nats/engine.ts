@@ -5,7 +5,7 @@ import { IntoAdapter } from '../../changes/into-adapter.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { NatsAdapter } from './adapter.ts';
 import { NatsNames } from './names.ts';
-import { parseNatsUrl } from './target.ts';
+import { parseNatsUrl } from '../../nats/target.ts';
 
 export interface NatsSettings {
   readonly url: string;

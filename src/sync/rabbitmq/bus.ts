@@ -12,8 +12,8 @@ import type { Clock } from '../../time/clock.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { within } from '../../time/within.ts';
 import type { BusEvents, LogBus, LogName } from '../log-bus.ts';
-import { RabbitLine } from './line.ts';
-import type { RabbitTarget } from './target.ts';
+import { RabbitLine } from '../../rabbitmq/line.ts';
+import type { RabbitTarget } from '../../rabbitmq/target.ts';
 
 export interface RabbitBusOptions {
   readonly target: RabbitTarget;

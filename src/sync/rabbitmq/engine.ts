@@ -3,7 +3,7 @@
 import type { EngineParts } from '../engine.ts';
 import type { OwnBus } from '../log-bus.ts';
 import { RabbitBus } from './bus.ts';
-import { parseRabbitUrl } from './target.ts';
+import { parseRabbitUrl } from '../../rabbitmq/target.ts';
 
 export interface RabbitSettings {
   readonly url: string;

@@ -13,6 +13,8 @@ export const floors: Readonly<Record<string, number>> = {
   rules: 1,
   database: 1,
   redis: 1,
+  nats: 1,
+  rabbitmq: 1,
   http: 1,
   core: 2,
   embedded: 3,
@@ -31,6 +33,8 @@ export const floors: Readonly<Record<string, number>> = {
   tracing: 4,
   /** Above what it brings stores for: tickets, limits, the relay. */
   sync: 4,
+  /** Messages of brokers; it knows no engine. */
+  sources: 4,
   settings: 4,
   app: 5,
   workers: 6,

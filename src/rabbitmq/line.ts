@@ -2,7 +2,7 @@
 // needed on it, before anybody hears that it is there. It is given up when the server is silent for about 8 seconds.
 
 import { connect, type ChannelModel, type RecoveringChannelModel } from 'amqplib';
-import { within } from '../../time/within.ts';
+import { within } from '../time/within.ts';
 import type { RabbitTarget } from './target.ts';
 
 export interface LineEvents {
