@@ -109,6 +109,7 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
     observer,
     occupancy: ports.occupancy,
     failures,
+    slices,
     clock,
     ended: ports.ended,
   });

@@ -13,6 +13,7 @@ import type { HubObserver } from './observer.ts';
 import type { Occupancy } from './occupancy.ts';
 import type { Outlet } from './outlet.ts';
 import { Session, type SessionPorts } from './session.ts';
+import type { Slices } from './slices.ts';
 
 export interface SessionsOptions {
   readonly nodeId: string;
@@ -27,6 +28,8 @@ export interface SessionsOptions {
   readonly observer: HubObserver;
   readonly occupancy: Occupancy;
   readonly failures: Failures;
+  /** In which a crowd leaves, with those who come and recover. */
+  readonly slices: Slices;
   readonly clock: Clock;
   /** Called once by each session as it ends, before it leaves its channels. */
   readonly ended?: ((session: Session, code: number, reason: string) => void) | undefined;
@@ -44,6 +47,8 @@ export interface Drain {
 const idLength = 16;
 /** Sessions that are asked about at once, some channels of each: what decides is not to be flooded. */
 const askedAtOnce = 16;
+/** What it costs to take a connection out of its channels, in publications sent. */
+const leavingCost = 10;
 
 export class Sessions {
   readonly #options: SessionsOptions;
@@ -51,10 +56,11 @@ export class Sessions {
   readonly #ports: SessionPorts;
   /** Of a drain: when each connection is closed, the next one first. */
   #due: { readonly session: Session; readonly at: number }[] = [];
+  #isClosing = false;
 
   constructor(options: SessionsOptions) {
     this.#options = options;
-    const { nodeId, heartbeatSeconds, hub, commands, limits, observer, occupancy, failures } = options;
+    const { nodeId, heartbeatSeconds, commands, limits, observer, failures } = options;
     this.#ports = {
       nodeId,
       heartbeatSeconds,
@@ -62,15 +68,24 @@ export class Sessions {
       limits,
       observer,
       failures,
-      ended: (session, code, reason) => {
-        options.ended?.(session, code, reason);
-        this.#sessions.delete(session.id);
-        hub.leave(session);
-        limits.left(session);
-        if (session.identity.user !== null) occupancy.user(session.identity.user, false);
-        observer.disconnection(session.outlet.transport, code);
-      },
+      ended: (session, code, reason) => this.#ended(session, code, reason),
     };
+  }
+
+  /** Of a crowd that leaves at once, each counts as gone at once, and is taken out of its channels when it is its turn. */
+  #ended(session: Session, code: number, reason: string): void {
+    const { hub, limits, observer, occupancy, slices, ended } = this.#options;
+    this.#sessions.delete(session.id);
+    limits.left(session);
+    observer.disconnection(session.outlet.transport, code);
+    const leave = (): void => {
+      ended?.(session, code, reason);
+      hub.leave(session);
+      if (session.identity.user !== null) occupancy.user(session.identity.user, false);
+    };
+    const turn = this.#isClosing ? undefined : slices.take(leavingCost);
+    if (turn === undefined) leave();
+    else void turn.then(leave);
   }
 
   get size(): number {
@@ -159,6 +174,7 @@ export class Sessions {
 
   /** Closes every connection: the server is shutting down. */
   closeAll(): void {
+    this.#isClosing = true;
     for (const session of [...this.#sessions.values()]) {
       session.outlet.disconnect(closeCodes.goingAway, 'shutting_down');
     }

@@ -26,6 +26,10 @@ export function hubMetrics(registry: Registry, node: string, transports: readonl
     'transport',
     'code',
   ]);
+  const connectionsOf = new Children((transport) => {
+    return new Children((outcome) => connections.labels(transport, outcome));
+  });
+  const disconnectsOf = new Children((transport) => new Children((code) => disconnects.labels(transport, code)));
   const messagesSent = counter(
     registry,
     'sobranie_messages_sent_total',
@@ -82,11 +86,11 @@ export function hubMetrics(registry: Registry, node: string, transports: readonl
   const errorsOf = new Children((code) => fromZero(errors.labels(code)), Object.keys(errorCodes));
   return {
     connection(transport, outcome) {
-      connections.labels(transport, outcome).inc();
+      connectionsOf.of(transport).of(outcome).inc();
       if (outcome === 'accepted') active[transport]?.inc();
     },
     disconnection(transport, code) {
-      disconnects.labels(transport, String(code)).inc();
+      disconnectsOf.of(transport).of(String(code)).inc();
       active[transport]?.dec();
     },
     received: (type) => receivedOf.of(type).inc(),

@@ -75,3 +75,34 @@ test('of connections that arrive at once only some are let in at once, and all i
   expect(opened).toBe(crowd);
   expect(Math.max(...perTurn)).toBeLessThanOrEqual(atOnceMax);
 });
+
+// 10,000 that left in one moment were taken out of their channels in one go: a publish waited for up to 0.9 s.
+test('of connections that leave at once all count as gone at once, and leave their channels in a few turns', async () => {
+  const { connect, hub, sessions } = createHub();
+  const [crowd, atOnceMax, turnsMax] = [400, 120, 100];
+  const all = Array.from({ length: crowd }, () => connect());
+  for (const { session } of all) session.receive('{"type":"subscribe","channel":"a"}');
+  for (let turns = 0; turns < turnsMax && hub.subscriptionCount < crowd; turns++) await turn();
+  expect(hub.subscriptionCount).toBe(crowd);
+  await turn();
+
+  for (const { outlet } of all) outlet.cut();
+  expect(sessions.size).toBe(0);
+  const perTurn = [crowd - hub.subscriptionCount];
+  for (let turns = 0; turns < turnsMax && hub.subscriptionCount > 0; turns++) {
+    const before = hub.subscriptionCount;
+    await turn();
+    perTurn.push(before - hub.subscriptionCount);
+  }
+  expect(hub.subscriptionCount).toBe(0);
+  expect(Math.max(...perTurn)).toBeLessThanOrEqual(atOnceMax);
+});
+
+test('who is closed by a server that shuts down has left its channels at once', async () => {
+  const { connect, hub, sessions } = createHub();
+  const all = Array.from({ length: 400 }, () => connect());
+  for (const { session } of all) session.receive('{"type":"subscribe","channel":"a"}');
+  for (let turns = 0; turns < 100 && hub.subscriptionCount < all.length; turns++) await turn();
+  sessions.closeAll();
+  expect([sessions.size, hub.subscriptionCount, hub.channelCount]).toEqual([0, 0, 0]);
+});

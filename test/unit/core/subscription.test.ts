@@ -506,6 +506,9 @@ test('thousands of connections leave the maps empty', async () => {
     for (let turn = 0; turn < 100 && harness.hub.subscriptionCount < 400; turn++) await idle();
     expect(harness.hub.subscriptionCount).toBe(400);
     for (const { outlet } of all) outlet.cut();
+    // And so they leave; each counts as gone at once.
+    expect(harness.sessions.size).toBe(0);
+    for (let turn = 0; turn < 100 && harness.hub.subscriptionCount > 0; turn++) await idle();
   }
   const { hub, sessions, fanouts } = harness;
   expect([sessions.size, hub.channelCount, hub.subscriptionCount]).toEqual([0, 0, 0]);
