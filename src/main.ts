@@ -36,7 +36,7 @@ async function settingsOrExit(): Promise<Settings> {
 
 async function startAlone(settings: Settings, log: Logger): Promise<Running> {
   const { url, shutdown, database } = await startNode(settings, log);
-  announce({ url, settings, psql: database?.psql, databaseUrl: database?.url }, log);
+  announce({ url, settings, psql: database?.psql, databaseUrl: database?.givenUrl }, log);
   const ended = Promise.withResolvers<void>();
   return {
     signal: (name) => void shutdown.signal(name).then(ended.resolve, ended.reject),

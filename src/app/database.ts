@@ -16,6 +16,8 @@ import { databaseFault, type DatabaseSetting } from './start-fault.ts';
 import type { Settings } from '../settings/settings.ts';
 
 export interface NodeDatabase {
+  /** As it was given, or as the embedded database names itself: every other program takes it too. */
+  readonly givenUrl: string;
   /** For pools. It may lead to a pooler, and says so where that takes no prepared statements. */
   readonly url: string;
   /** For sessions of their own: LISTEN and locks. */
@@ -59,7 +61,7 @@ export async function openDatabase(settings: Settings, log: Logger, closing: Clo
   const applicationName = `sobranie ${settings.nodeId}`;
   const sql = connect(url, { applicationName, max: poolSize });
   closing.add('database pool', () => sql.end({ timeout: 5 }));
-  return { url, directUrl, relayUrl: givenDirectUrl, psql, sql, applicationName };
+  return { givenUrl, url, directUrl, relayUrl: givenDirectUrl, psql, sql, applicationName };
 }
 
 function directSetting({ databaseUrlDirect }: Settings): DatabaseSetting {

@@ -30,7 +30,7 @@ export type * from '../rules/config.ts';
 
 /** The node behind the routes. */
 interface NodeLife {
-  start(): Promise<{ readonly database: { readonly url: string } | undefined }>;
+  start(): Promise<{ readonly database: { readonly givenUrl: string } | undefined }>;
   stop(force: boolean): Promise<void>;
 }
 
@@ -65,7 +65,7 @@ export class Realtime extends Backend {
   async databaseUrl(): Promise<string> {
     const { database } = await this.#life.start();
     if (database === undefined) throw new Error("there is no database: realtime() was given database: 'none'");
-    return database.url;
+    return database.givenUrl;
   }
 
   /**

@@ -34,7 +34,7 @@ export async function startWorkers(settings: Settings, log: Logger): Promise<Run
     const workers = new Workers(environmentOf(settings, database, port), settings, log);
     closing.add('workers', () => workers.force());
     const url = await workers.start();
-    announce({ url, settings, psql: database.psql, databaseUrl: database.url }, log);
+    announce({ url, settings, psql: database.psql, databaseUrl: database.givenUrl }, log);
     const ended = workers.ended.then(() => closing.close());
     return { signal: (name) => workers.signal(name), ended };
   } catch (error) {
@@ -51,7 +51,7 @@ function environmentOf(settings: Settings, database: NodeDatabase, port: number)
     ...process.env,
     PORT: String(port),
     NODE_ID: settings.nodeId,
-    DATABASE_URL: database.url,
+    DATABASE_URL: database.givenUrl,
   };
 }
 

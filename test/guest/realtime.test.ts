@@ -82,6 +82,8 @@ test('the database, its tables and rules are those of the options', async () => 
     rules: [{ channels: 'orders', allow: { subscribe: 'nobody' } }, { channels: '*' }],
   });
   await app.decorator.realtime.ready();
+  // For every driver, so without settings of the server's own sessions.
+  expect(await app.decorator.realtime.databaseUrl()).toBe(database.url);
   await sql`create table orders (id int primary key)`;
   const { text, values } = watch('orders', { channels: ['orders', 'rows:{id}'] });
   await sql.unsafe(text, values as string[]);
