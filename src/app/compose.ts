@@ -8,6 +8,7 @@ import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
 import type { Sessions } from '../core/sessions.ts';
 import { noSnapshots } from '../core/snapshot.ts';
+import { RateHistory } from '../metrics/rate-history.ts';
 import { createMetrics, type Metrics, type RenderedMetrics } from '../metrics/metrics.ts';
 import { NodePresence } from '../presence/presence.ts';
 import type { Nodes } from '../nodes/nodes.ts';
@@ -77,10 +78,18 @@ export interface NodeOptions {
   readonly host?: NodeHost;
 }
 
+/** Nobody's by accident: in production it needs a key. */
+export function hasConsole({ production, adminKey }: Settings): boolean {
+  return !production || adminKey !== undefined;
+}
+
 /** An application whose server hands requests on. */
 export interface NodeHost {
   /** An operator asks for a drain. */
   readonly drain: () => void;
+  /** Whether it passes requests for `/console` and `/swagger` on. */
+  readonly console: boolean;
+  readonly swagger: boolean;
 }
 
 export async function startNode(settings: Settings, log: Logger, options: NodeOptions = {}): Promise<Node> {
@@ -187,6 +196,13 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   });
   presence.start();
   closing.add('presence', () => presence.close());
+  const rates = new RateHistory({
+    clock,
+    read: () => metrics.totals(),
+    failed: (error) => log.error({ err: error }, 'the rates of this node could not be read'),
+  });
+  rates.start();
+  closing.add('rates', () => rates.close());
   const joining = joinNodes({
     settings,
     hub,
@@ -198,6 +214,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     rules,
     clock,
     incarnation,
+    rates: (after) => rates.since(after),
     // As a signal would: in a worker the keeper replaces it.
     drain: () => setTimeout(host?.drain ?? (() => process.kill(process.pid, 'SIGTERM')), drainDelayMs),
     log,
@@ -265,6 +282,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   });
   app = createServer({
     isHosted: host !== undefined,
+    hasSwagger: host?.swagger ?? true,
     settings,
     hub,
     snapshots,
@@ -289,7 +307,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     version: packageJson.version,
     traces: tracing !== undefined,
     watches: () => database && readWatches(database.sql),
-    hasConsole: options.pages ?? (host === undefined && (!settings.production || settings.adminKey !== undefined)),
+    hasConsole: host?.console ?? options.pages ?? hasConsole(settings),
     tryRules,
     log,
   });

@@ -42,6 +42,7 @@ import type { Shutdown } from './shutdown.ts';
 export interface ServerParts {
   /** An application's server hands requests on; none of its own will listen. */
   readonly isHosted: boolean;
+  readonly hasSwagger: boolean;
   readonly settings: Settings;
   readonly hub: Hub;
   readonly snapshots: Snapshots;
@@ -226,14 +227,14 @@ export function createServer(parts: ServerParts): Elysia {
           cluster: parts.cluster,
           requireAdmin: (request) => serverAccess.requireAdmin(request),
           health: () => parts.health.ready(),
+          metrics: parts.scrape,
           watches: parts.watches,
           errors: () => recentOf(parts.log),
           ticket: (channel) => tickets.vouch({ user: 'console', channels: { [channel]: ['subscribe', 'history'] } }),
         }),
       );
     }
-    // A host has an API of its own to describe.
-    if (!parts.isHosted) app.use(swaggerRoutes(parts.version));
+    if (parts.hasSwagger) app.use(swaggerRoutes(parts.version));
   }
   app.use(
     operationsRoutes({

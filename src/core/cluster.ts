@@ -2,6 +2,7 @@
 
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { ChannelRule } from '../rules/rules.ts';
+import type { Rates } from './rates.ts';
 
 /** Never a client's: the hub refuses to open, publish to or read it, whoever asks. */
 export const controlChannel = '$control';
@@ -59,6 +60,8 @@ export interface Cluster {
   drain(node: string): Promise<boolean>;
   /** Channels with subscribers, summed over all nodes. Does not throw. */
   channelCounts(): Promise<Gathered<readonly ChannelCount[]>>;
+  /** How busy all nodes together were in each step after this one, see core/rates.ts. Does not throw. */
+  rates(after: number): Promise<Gathered<Rates>>;
   /**
    * Closes the user's connections on every node and answers how many there were. Throws `unavailable` when the other
    * nodes could not be told; this node's are closed all the same, and asking again does no harm.

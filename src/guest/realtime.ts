@@ -8,9 +8,11 @@
 
 import type { Elysia } from 'elysia';
 import { Backend, type BackendOptions } from '@sobranie/server';
-import { startNode } from '../app/compose.ts';
+import { swaggerFolder } from '../api/swagger.ts';
+import { hasConsole, startNode } from '../app/compose.ts';
 import { createLogger } from '../app/logger.ts';
 import { websocketOptions } from '../app/server.ts';
+import { SettingsError } from '../settings/settings.ts';
 import { randomId, systemClock } from '../time/clock.ts';
 import type { GuestOptions } from './guest-options.ts';
 import { Life } from './life.ts';
@@ -22,6 +24,10 @@ export interface RealtimeOptions extends GuestOptions {
   readonly database?: 'none';
   /** Also mounts `/health/live`, `/health/started`, `/health/ready` and `/metrics`. Default: true. */
   readonly operations?: boolean;
+  /** Also mounts `/console`, which takes the `ADMIN_KEY` alone. Default: outside production, and where that is set. */
+  readonly console?: boolean;
+  /** Also mounts `/swagger`, the documentation of these routes. Needs the package `swagger-ui-dist`. Default: false. */
+  readonly swagger?: boolean;
 }
 
 export type { GuestOptions } from './guest-options.ts';
@@ -104,12 +110,16 @@ export function realtime(options: RealtimeOptions = {}): (app: Elysia) => WithRe
   );
   // Calls of this process authenticate as any backend's. Without a key in the settings nobody else has one.
   const settings = { ...read, workers: 1, apiKey: read.apiKey ?? randomId(systemClock, 32) };
+  const { operations = true, console = hasConsole(settings), swagger = false } = options;
+  if (swagger && swaggerFolder() === undefined) {
+    throw new SettingsError(['swagger: the package swagger-ui-dist is not installed, which its page needs']);
+  }
   const log = createLogger({ level: settings.logLevel, format: settings.logFormat, node: settings.nodeId });
   const life: Life = new Life(() =>
     startNode(settings, log, {
       rules,
       withoutDatabase: options.database === 'none',
-      host: { drain: () => void life.stop(false) },
+      host: { drain: () => void life.stop(false), console, swagger },
     }),
   );
   let root: Elysia | undefined;
@@ -126,7 +136,12 @@ export function realtime(options: RealtimeOptions = {}): (app: Elysia) => WithRe
       if (listening !== app) throw new Error('realtime() belongs to the app that listens, not to a part of it');
       void life.start().catch((error: unknown) => log.fatal({ err: error }, 'realtime could not start'));
     });
-    const paths = ['/realtime/*', ...(options.operations === false ? [] : ['/health/*', '/metrics'])];
+    const paths = [
+      '/realtime/*',
+      ...(operations ? ['/health/*', '/metrics'] : []),
+      ...(console ? ['/console', '/console/*'] : []),
+      ...(swagger ? ['/swagger', '/swagger/*'] : []),
+    ];
     for (const path of paths) {
       app.all(path, ({ request, server }) => life.handle(request, server), { parse: 'none', detail: { hide: true } });
     }

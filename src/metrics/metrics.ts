@@ -16,6 +16,7 @@ import { addSourceGauges, sourceMetrics, type SourceMetrics, type SourceState } 
 import { snapshotMetrics, type SnapshotMetrics } from './snapshot-metrics.ts';
 import { syncMetrics } from './sync-metrics.ts';
 import { snapshotOf, type MetricsSnapshot } from './together.ts';
+import { totalsOf, type Totals } from './totals.ts';
 
 /**
  * State that is read at each scrape. A source answers at once from memory, so that no scrape waits for a database. The
@@ -74,6 +75,8 @@ export interface Metrics
   /** Adds the metrics of these sources; each source once. */
   readFrom(sources: MetricSources): void;
   render(): Promise<RenderedMetrics>;
+  /** What the counters that rates are made of have reached. */
+  totals(): Promise<Totals>;
   /** For another process, which answers for several. */
   snapshot(): Promise<MetricsSnapshot>;
   /** All metrics, sorted by name. */
@@ -92,6 +95,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
   const registry = new Registry();
   const closeProcessMetrics = addProcessMetrics(registry, options.node);
   addBuildInfo(registry, options.version);
+  const active = options.transports.map(({ active: { name } }) => name);
   return {
     ...hubMetrics(registry, options.node, options.transports),
     ...syncMetrics(registry),
@@ -102,6 +106,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
     ...sourceMetrics(registry),
     readFrom: (sources) => addSources(registry, sources),
     render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+    totals: () => totalsOf(registry, active),
     snapshot: async () => snapshotOf(await registry.getMetricsAsJSON()),
     describe: () => described(registry),
     close: closeProcessMetrics,

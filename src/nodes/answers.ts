@@ -4,6 +4,7 @@ import type { ChannelCount } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
+import type { Rates } from '../core/rates.ts';
 import type { Sessions } from '../core/sessions.ts';
 import type { Users } from '../core/users.ts';
 import type { Clock } from '../time/clock.ts';
@@ -25,6 +26,8 @@ export interface Self {
   readonly users: Users;
   readonly limits: Limits;
   readonly clock: Clock;
+  /** How busy it was after this step. */
+  readonly rates: (after: number) => Rates;
   /** Begins a shutdown of this process a moment later, so that the answer can leave. */
   readonly drain: () => void;
 }
@@ -64,6 +67,7 @@ export function doHere(
       return users.deliver(connection, channel, frame) ? 1 : 0;
     case 'channels':
     case 'user':
+    case 'rates':
       return undefined;
   }
 }
@@ -80,12 +84,13 @@ export async function answer(ask: Ask, { self, incarnation, tell }: AnswerPorts)
   }
 }
 
-type Part = Pick<Answer, 'channels' | 'connections' | 'count'>;
+type Part = Pick<Answer, 'channels' | 'connections' | 'count' | 'rates'>;
 
 /** No part for a question that this node does not understand. */
 async function partsOf(ask: Ask, self: Self): Promise<{ parts: readonly Part[]; cut: boolean }> {
   if (ask.about === 'channels') return channelParts(self.hub.channelCounts());
   if (ask.about === 'user') return connectionParts(ask.user === undefined ? [] : self.users.connections(ask.user));
+  if (ask.about === 'rates') return { parts: [{ rates: self.rates(ask.after ?? 0) }], cut: false };
   const count = await doHere(self, ask);
   return { parts: count === undefined ? [] : [{ count }], cut: false };
 }

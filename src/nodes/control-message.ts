@@ -2,6 +2,7 @@
 // kinds and members are ignored, and every known member is checked before use.
 
 import type { UserConnection } from '../core/cluster.ts';
+import { rateNames, type RateName, type Rates } from '../core/rates.ts';
 
 export interface Hello {
   readonly kind: 'hello';
@@ -57,6 +58,8 @@ export type Question =
   | { readonly about: 'channels' }
   /** The user's connections. */
   | { readonly about: 'user'; readonly user: string }
+  /** How busy the node was after this step. */
+  | { readonly about: 'rates'; readonly after: number }
   | CountQuestion;
 
 export interface Ask {
@@ -71,6 +74,7 @@ export interface Ask {
   readonly channel?: string;
   readonly connection?: string;
   readonly frame?: string;
+  readonly after?: number;
 }
 
 /** One part of an answer. */
@@ -87,6 +91,7 @@ export interface Answer {
   readonly channels?: readonly (readonly [string, number])[];
   /** A user's connections. */
   readonly connections?: readonly ToldConnection[];
+  readonly rates?: Rates;
   /** The answer to a `CountQuestion`. */
   readonly count?: number;
 }
@@ -114,6 +119,15 @@ const connections: Check = (value) =>
       Array.isArray(each?.channels) &&
       each.channels.every(text),
   );
+const rates: Check = (value) => {
+  const { from, series } = (value ?? {}) as { from?: unknown; series?: Partial<Record<RateName, unknown>> };
+  if (!count(from) || typeof series !== 'object' || series === null) return false;
+  const lists = rateNames.map((name) => series[name]);
+  const length = Array.isArray(lists[0]) ? lists[0].length : 0;
+  return lists.every(
+    (list) => Array.isArray(list) && list.length === length && list.every((each) => Number.isFinite(each)),
+  );
+};
 const maybe =
   (check: Check): Check =>
   (value) =>
@@ -134,6 +148,7 @@ const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<strin
     channel: maybe(text),
     connection: maybe(text),
     frame: maybe(long),
+    after: maybe(count),
   },
   answer: {
     to: text,
@@ -144,6 +159,7 @@ const shapes: { readonly [Kind in ControlMessage['kind']]: Readonly<Record<strin
     cut: truth,
     channels: maybe(counts),
     connections: maybe(connections),
+    rates: maybe(rates),
     count: maybe(count),
   },
 };

@@ -2,6 +2,7 @@
 
 import type { ChannelCount, Cluster, Gathered, NodeState, UserConnection } from '../core/cluster.ts';
 import type { Failures } from '../core/failures.ts';
+import { together, type Rates } from '../core/rates.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { doHere, type Self } from './answers.ts';
 import type { CountQuestion } from './control-message.ts';
@@ -57,6 +58,20 @@ export class WholeCluster implements Cluster {
       return this.#gather();
     });
     return this.#next;
+  }
+
+  async rates(after: number): Promise<Gathered<Rates>> {
+    const { self, failures, inquiries, peers } = this.#ports;
+    let sum = self.rates(after);
+    try {
+      const incomplete = await inquiries.ask({ about: 'rates', after }, ({ rates }) => {
+        if (rates !== undefined) sum = together(sum, rates);
+      });
+      return { value: sum, incomplete };
+    } catch (error) {
+      failures.expected(error);
+      return { value: sum, incomplete: peers().map(({ node }) => node) };
+    }
   }
 
   disconnect(user: string): Promise<Gathered<number>> {

@@ -1,20 +1,23 @@
-// What the node's metrics say, as small plots of the last 15 minutes and a few facts. Counters become rates between two
-// looks; a counter that fell has begun anew.
+// How busy all nodes were in the last 15 minutes, as small plots, and a few facts of the node that answers. The nodes
+// keep the numbers, so a page that was just opened shows them too.
 
-const windowMs = 15 * 60_000;
 const width = 180;
 const height = 40;
+const stepsMax = 180;
+/** Of a step that has just ended a node may be missing: the newest are asked for again. */
+const stepsAgain = 2;
 
 const plots = [
+  { title: 'Connections', of: ({ connections }) => connections },
+  { title: 'Publications/s', of: ({ publications }) => publications },
+  { title: 'Deliveries/s', of: ({ deliveries }) => deliveries },
+  { title: 'Commands/s', of: ({ commands }) => commands },
+  { title: 'Errors/s', of: ({ errors }) => errors },
   {
-    title: 'Connections',
-    read: (m) => m.sum('sobranie_ws_connections_active') + m.sum('sobranie_sse_connections_active'),
+    title: 'Sync delay, ms',
+    // Where nothing came there is no delay: the plot goes on from what it was.
+    of: ({ delaySeconds, delays }) => (delays > 0 ? (delaySeconds / delays) * 1_000 : undefined),
   },
-  { title: 'Publications/s', counter: 'sobranie_publications_total' },
-  { title: 'Deliveries/s', counter: 'sobranie_messages_sent_total' },
-  { title: 'Commands/s', counter: 'sobranie_messages_received_total' },
-  { title: 'Errors/s', counter: 'sobranie_errors_total' },
-  { title: 'Sync delay, ms', delay: 'sobranie_sync_delay_seconds' },
 ];
 
 const number = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
@@ -32,8 +35,8 @@ export function parseMetrics(text) {
 export class Rates {
   #root;
   #facts;
-  #series = plots.map(() => []);
-  #last;
+  /** By number of the step, the oldest first. */
+  #steps = new Map();
 
   constructor(root, facts) {
     this.#root = root;
@@ -41,22 +44,31 @@ export class Rates {
     for (const { title } of plots) root.append(figure(title));
   }
 
-  /** `at` in milliseconds. */
-  take(text, at) {
-    const metrics = parseMetrics(text);
-    const last = this.#last;
-    this.#last = { metrics, at };
-    plots.forEach((plot, index) => {
-      const value = plot.read === undefined ? rate(plot, metrics, last, at) : plot.read(metrics);
-      const series = this.#series[index];
-      if (value !== undefined) series.push({ at, value });
-      while (series.length > 0 && series[0].at < at - windowMs) series.shift();
-      draw(this.#root.children[index], series, at);
-    });
-    this.#drawFacts(metrics);
+  /** The step after which more is wanted. */
+  get after() {
+    return Math.max(0, ...this.#steps.keys()) - stepsAgain;
   }
 
-  #drawFacts(metrics) {
+  /** As `/console/rates` answers. */
+  take({ from, series }) {
+    const names = Object.keys(series);
+    series.connections.forEach((_, index) => {
+      this.#steps.set(from + index, Object.fromEntries(names.map((name) => [name, series[name][index]])));
+    });
+    const steps = [...this.#steps.keys()].toSorted((one, other) => one - other);
+    const last = steps.at(-1);
+    for (const step of steps) if (step <= last - stepsMax) this.#steps.delete(step);
+    plots.forEach(({ of }, index) => {
+      const points = steps
+        .map((step) => ({ age: last - step, value: of(this.#steps.get(step) ?? {}) }))
+        .filter(({ age, value }) => age < stepsMax && value !== undefined);
+      draw(this.#root.children[index], points);
+    });
+  }
+
+  /** As `/metrics` answers. */
+  takeFacts(text) {
+    const metrics = parseMetrics(text);
     const told = (name, unit = '') => (metrics.has(name) ? `${number.format(metrics.sum(name))}${unit}` : '–');
     const facts = [
       ['Sync layer', metrics.sum('sobranie_sync_up') > 0 ? 'up' : 'down', metrics.sum('sobranie_sync_up') === 0],
@@ -84,16 +96,6 @@ export class Rates {
   }
 }
 
-function rate({ counter, delay }, metrics, last, at) {
-  if (last === undefined) return undefined;
-  const grown = (name) => metrics.sum(name) - last.metrics.sum(name);
-  if (delay !== undefined) {
-    const count = grown(`${delay}_count`);
-    return count > 0 ? (grown(`${delay}_sum`) / count) * 1_000 : undefined;
-  }
-  return Math.max(0, grown(counter)) / ((at - last.at) / 1_000);
-}
-
 function figure(title) {
   const root = document.createElement('figure');
   root.innerHTML = `<svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" aria-hidden="true"><path /></svg><figcaption><span></span><b>–</b></figcaption>`;
@@ -101,12 +103,14 @@ function figure(title) {
   return root;
 }
 
-function draw(root, series, now) {
-  if (series.length === 0) return;
-  const top = Math.max(...series.map(({ value }) => value), 1e-9);
-  const x = (at) => width - ((now - at) / windowMs) * width;
+function draw(root, points) {
+  if (points.length === 0) return;
+  const top = Math.max(...points.map(({ value }) => value), 1e-9);
+  const x = (age) => width - (age / (stepsMax - 1)) * width;
   const y = (value) => height - 1 - (value / top) * (height - 3);
-  const points = series.map(({ at, value }) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`);
-  root.querySelector('path').setAttribute('d', `M${points.join('L')}`);
-  root.querySelector('b').textContent = number.format(series.at(-1).value);
+  const line = points.map(({ age, value }) => `${x(age).toFixed(1)},${y(value).toFixed(1)}`);
+  // A single point would be no line.
+  if (line.length === 1) line.push(line[0]);
+  root.querySelector('path').setAttribute('d', `M${line.join('L')}`);
+  root.querySelector('b').textContent = number.format(points.at(-1).value);
 }

@@ -42,13 +42,21 @@ function askForKey(text) {
 async function look() {
   clearTimeout(timer);
   await attempt(async () => {
-    const [next, metrics] = await Promise.all([call('GET', '/console/state'), call('GET', '/metrics')]);
+    const [next, latest, metrics] = await Promise.all([
+      call('GET', '/console/state'),
+      call('GET', `/console/rates?after=${Math.max(0, rates.after)}`),
+      call('GET', '/console/metrics'),
+    ]);
     if (state === undefined || byId('all').hidden) say('');
     state = next;
     byId('enter').hidden = true;
     byId('all').hidden = false;
     byId('leave').hidden = key.get() === '';
-    rates.take(metrics, Date.now());
+    rates.take(latest);
+    rates.takeFacts(metrics);
+    const missing = latest.incomplete.length === 0 ? '' : `, without ${latest.incomplete.join(', ')}`;
+    byId('rates-title').textContent = `All nodes in the last 15 minutes${missing}`;
+    byId('facts-title').textContent = `The node ${next.node} now`;
     draw();
   });
   if (byId('enter').hidden) timer = setTimeout(() => void look(), lookEveryMs);

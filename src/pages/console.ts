@@ -4,12 +4,13 @@
 import { Elysia } from 'elysia';
 import type { Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
+import { rateStepMs } from '../core/rates.ts';
 import { isServerChannel } from '../protocol/channel.ts';
 import { memberText, singleLine } from '../protocol/json-text.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
 import { readJsonBody } from '../http/body.ts';
-import { requireChannel } from '../http/request.ts';
+import { queryOf, requireChannel, wholeNumberOf } from '../http/request.ts';
 import { clientFile, pageFiles, pageHeaders } from './page-files.ts';
 
 /** A line of the log, a warning or worse. */
@@ -29,6 +30,7 @@ export interface ConsoleOptions {
   /** Throws unless the request is the operator's. */
   readonly requireAdmin: (request: Request) => void;
   readonly health: () => Promise<unknown>;
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly body: string }>;
   /** As `realtime.watches` has them; undefined without a database. */
   readonly watches: () => Promise<readonly object[]> | undefined;
   /** The newest last. */
@@ -36,25 +38,28 @@ export interface ConsoleOptions {
   readonly ticket: (channel: string) => Promise<{ readonly ticket: string }>;
 }
 
+const files = {
+  '/console': 'console.html',
+  '/console/theme.css': 'demo-theme.css',
+  '/console/console.css': 'console.css',
+  '/console/console.js': 'console.js',
+  '/console/console-calls.js': 'console-calls.js',
+  '/console/console-rates.js': 'console-rates.js',
+  '/console/console-tail.js': 'console-tail.js',
+  '/console/icon.svg': 'demo.svg',
+};
+/** Those of src/pages/ that the console is made of. */
+export const consoleFiles: readonly string[] = Object.values(files);
+
 const channelsMax = 500;
+const privateHeaders = { ...pageHeaders, 'cache-control': 'no-store' };
 const bodyBytesMax = 96 << 10;
 const bodyLimit = { bytesMax: bodyBytesMax, tooLarge: `The body is larger than ${bodyBytesMax} bytes.` };
 
 export function consolePages(options: ConsoleOptions): Elysia {
   const { hub, cluster, requireAdmin } = options;
   const app = new Elysia({ name: 'sobranie-console', detail: { hide: true } })
-    .use(
-      pageFiles({
-        '/console': 'console.html',
-        '/console/theme.css': 'demo-theme.css',
-        '/console/console.css': 'console.css',
-        '/console/console.js': 'console.js',
-        '/console/console-calls.js': 'console-calls.js',
-        '/console/console-rates.js': 'console-rates.js',
-        '/console/console-tail.js': 'console-tail.js',
-        '/console/icon.svg': 'demo.svg',
-      }),
-    )
+    .use(pageFiles(files))
     .use(clientFile('/console/sobranie.js'))
     .get('/console/state', async ({ request }) => {
       requireAdmin(request);
@@ -74,6 +79,19 @@ export function consolePages(options: ConsoleOptions): Elysia {
         errors: options.errors(),
         health,
       });
+    })
+    .get('/console/rates', async ({ request }) => {
+      requireAdmin(request);
+      const after = wholeNumberOf(queryOf(request).get('after') ?? '0');
+      if (after === undefined) throw new RealtimeError('bad_request', '"after" is the number of a step.');
+      const { value, incomplete } = await cluster.rates(after);
+      return answer({ stepMs: rateStepMs, ...value, incomplete });
+    })
+    // As `/metrics`, which a gateway or the application around may keep for itself.
+    .get('/console/metrics', async ({ request }) => {
+      requireAdmin(request);
+      const { contentType, body } = await options.metrics();
+      return new Response(body, { headers: { ...privateHeaders, 'content-type': contentType } });
     })
     .get('/console/users/:user', async ({ request, params }) => {
       requireAdmin(request);
@@ -116,7 +134,7 @@ export function consolePages(options: ConsoleOptions): Elysia {
 
 /** What the operator sees is nobody else's, and of this moment. */
 function answer(body: object): Response {
-  return Response.json(body, { headers: { ...pageHeaders, 'cache-control': 'no-store' } });
+  return Response.json(body, { headers: privateHeaders });
 }
 
 function requireUser(user: string): string {

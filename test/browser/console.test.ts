@@ -67,7 +67,15 @@ test('nothing is told without the key', async () => {
   await shows(page, /needs the admin key/);
   expect(await page.locator('#all').isVisible()).toBe(false);
   await page.close();
-  const paths = ['GET state', 'GET users/ann', 'POST users/ann/disconnect', 'POST ticket', 'POST publish'];
+  const paths = [
+    'GET state',
+    'GET rates',
+    'GET metrics',
+    'GET users/ann',
+    'POST users/ann/disconnect',
+    'POST ticket',
+    'POST publish',
+  ];
   for (const [method = '', path = ''] of paths.map((each) => each.split(' '))) {
     for (const key of [undefined, apiKey, 'wrong']) {
       const headers = { 'content-type': 'application/json', ...(key && { authorization: `Bearer ${key}` }) };
@@ -100,6 +108,12 @@ test('shows nodes, channels and watches, tails a channel, publishes, and disconn
   await page.getByRole('button', { name: 'Publish' }).click();
   await shows(page, 'The data is not JSON.');
   await shows(page, 'orders → orders, orders:{id} (id)');
+  // The node keeps what it was: also a page that comes later shows it.
+  await page
+    .locator('#rates figure')
+    .filter({ hasText: 'Publications/s' })
+    .locator('b', { hasText: /\d/ })
+    .waitFor({ timeout: 60_000 });
   await page.getByLabel('User', { exact: true }).fill('ann');
   await page.getByRole('button', { name: 'Look' }).click();
   await page.locator('#connections').getByText('websocket').waitFor();

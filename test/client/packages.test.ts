@@ -59,6 +59,18 @@ test('the server in the package for backends runs where it is installed, with th
     const settings = { DATABASE_URL: process.argv[2], LOG_LEVEL: 'silent', DRAIN_WINDOW: '0', SHUTDOWN_TIMEOUT: '0' };
     const app = new Elysia().use(realtime({ settings })).listen(0);
     const { offset } = await app.decorator.realtime.publish('news', 1);
+    // The pages of the console are in the package, and the client that they import.
+    const paths = ['', '/console.js', '/console-rates.js', '/theme.css', '/icon.svg', '/sobranie.js'];
+    for (const path of paths) {
+      const { status } = await fetch(\`\${app.server?.url.origin}/console\${path}\`);
+      if (status !== 200) throw new Error(\`/console\${path}: \${status}\`);
+    }
+    try {
+      realtime({ settings, swagger: true });
+      throw new Error('swagger without its files');
+    } catch (error) {
+      if (!String(error).includes('swagger-ui-dist')) throw error;
+    }
     await app.stop(true);
     await using server = await startTestServer();
     console.log(offset, (await server.publish('news', 1)).offset);

@@ -106,6 +106,54 @@ test('calls over HTTP need a key that the settings name; without one only the ap
   expect((await inside.publish('news', 1)).offset).toBe(1);
 });
 
+test('the console is there with an admin key, or outside production; the documentation where it is asked for', async () => {
+  const adminKey = 'a-key-of-the-operator-of-some-length';
+  const keyed = appWith({
+    ...memory,
+    settings: { ...settings, ADMIN_KEY: adminKey },
+    operations: false,
+    swagger: true,
+  });
+  const get = (url: string, path: string, key?: string) =>
+    fetch(url + path, { headers: key === undefined ? {} : { authorization: `Bearer ${key}` } });
+  expect(await (await get(keyed.url, '/console')).text()).toContain('<title>Sobranie: console</title>');
+  expect(await (await get(keyed.url, '/console/sobranie.js')).text()).toContain('Sobranie');
+  expect((await get(keyed.url, '/console/state')).status).toBe(401);
+  expect(await (await get(keyed.url, '/console/state', adminKey)).json()).toMatchObject({
+    sync: 'memory',
+    watches: null,
+  });
+  expect(await (await get(keyed.url, '/console/rates', adminKey)).json()).toMatchObject({
+    stepMs: 5_000,
+    incomplete: [],
+  });
+  // Also where the app keeps the scrape for itself.
+  expect((await get(keyed.url, '/metrics')).status).toBe(404);
+  expect(await (await get(keyed.url, '/console/metrics', adminKey)).text()).toContain('sobranie_sync_up');
+  expect(await (await get(keyed.url, '/swagger/json')).json()).toMatchObject({ paths: { '/realtime/publish': {} } });
+  expect(await (await get(keyed.url, '/swagger')).text()).toContain('swagger-ui');
+  expect((await get(keyed.url, '/swagger/assets/swagger-ui.css')).status).toBe(200);
+
+  const plain = appWith(memory);
+  expect((await get(plain.url, '/console')).status).toBe(200);
+  const refused = await get(plain.url, '/console/state');
+  expect([refused.status, await refused.text()]).toEqual([401, expect.stringContaining('ADMIN_KEY, which is not set')]);
+  expect((await get(plain.url, '/swagger')).status).toBe(404);
+
+  const production = { ...settings, NODE_ENV: 'production' };
+  const bare = appWith({ ...memory, settings: production });
+  expect((await get(bare.url, '/console')).status).toBe(404);
+  const guarded = appWith({ ...memory, settings: { ...production, ADMIN_KEY: adminKey } });
+  expect((await get(guarded.url, '/console/state', adminKey)).status).toBe(200);
+  const off = appWith({ ...memory, settings: { ...settings, ADMIN_KEY: adminKey }, console: false });
+  expect((await get(off.url, '/console')).status).toBe(404);
+});
+
+test('without a database there is no URL of it', async () => {
+  const { app } = appWith(memory);
+  await expect(app.decorator.realtime.databaseUrl()).rejects.toThrow("database: 'none'");
+});
+
 test('errors of both keep their own forms', async () => {
   const app = new Elysia()
     .onError(({ code }) => (code === 'NOT_FOUND' ? new Response('not here', { status: 404 }) : undefined))

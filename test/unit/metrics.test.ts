@@ -1,10 +1,13 @@
 // Metrics: what is counted under which name, and that no client can make the number of series grow.
 
 import { afterEach, expect, test } from 'bun:test';
+import { rateStepMs, rateStepsMax, seriesOf, together, type Rates } from '../../src/core/rates.ts';
+import { RateHistory } from '../../src/metrics/rate-history.ts';
 import { createMetrics, type Metrics } from '../../src/metrics/metrics.ts';
 import { transportKinds } from '../../src/app/transports.ts';
 import { countedBy, renderTogether } from '../../src/metrics/together.ts';
 import { namespacesMax } from '../../src/metrics/namespace-labels.ts';
+import { HandClock } from '../support/hub.ts';
 import { until } from '../support/tcp-client.ts';
 
 const open: Metrics[] = [];
@@ -213,4 +216,54 @@ test('how late timers ran is counted from one scrape to the next', async () => {
     return (await latest()) > 0.1;
   }, 'the held loop is seen');
   await until(async () => (await latest()) < 0.1, 'it is forgotten');
+});
+
+test('rates are kept for fifteen minutes, step by step, and nodes are added up by step', async () => {
+  const clock = new HandClock();
+  const metrics = create();
+  const history = new RateHistory({ clock, read: () => metrics.totals(), failed: () => undefined });
+  await history.look();
+  const begin = Math.floor(clock.now() / rateStepMs);
+  expect(history.since(0)).toMatchObject({ series: { connections: [] } });
+  metrics.connection('websocket', 'accepted');
+  metrics.connection('sse', 'accepted');
+  for (let count = 0; count < 10; count++) metrics.published('api', 'news');
+  metrics.delivered('news', 20, 0.001);
+  metrics.received('publish');
+  metrics.error('forbidden');
+  metrics.delay('memory', 0.25);
+  metrics.delay('memory', 0.75);
+  clock.advance(rateStepMs);
+  await history.look();
+  // A second look in the same step is none.
+  await history.look();
+  const series = {
+    connections: [2],
+    publications: [2],
+    deliveries: [4],
+    commands: [0.2],
+    errors: [0.2],
+    delaySeconds: [0.2],
+    delays: [0.4],
+  };
+  expect(history.since(0)).toEqual({ from: begin, series });
+  expect(history.since(begin).series.connections).toEqual([]);
+  // A process that stood still has the same rate for each step that it missed.
+  for (let count = 0; count < 30; count++) metrics.published('api', 'news');
+  clock.advance(3 * rateStepMs);
+  await history.look();
+  expect(history.since(begin)).toMatchObject({ from: begin + 1, series: { publications: [2, 2, 2] } });
+  for (let step = 0; step < 200; step++) {
+    clock.advance(rateStepMs);
+    await history.look();
+  }
+  expect(history.since(0)).toMatchObject({ from: begin + 24 });
+  expect(history.since(0).series.publications).toHaveLength(rateStepsMax);
+
+  const of = (from: number, connections: number[]): Rates => ({ from, series: seriesOf(() => connections) });
+  expect(together(of(5, [1, 2]), of(6, [10, 20])).series.errors).toEqual([1, 12, 20]);
+  expect(together(of(5, [1, 2]), of(6, [10, 20])).from).toBe(5);
+  expect(together(of(5, []), of(9, [1]))).toMatchObject({ from: 9, series: { errors: [1] } });
+  // One whose clock is days ahead does not make the others' answer endless.
+  expect(together(of(5, [1]), of(1e6, [2])).series.errors).toHaveLength(rateStepsMax);
 });

@@ -8,6 +8,7 @@ import type { ChannelRule, Rules } from '../../src/rules/rules.ts';
 import { Publication } from '../../src/core/publication.ts';
 import type { MaybePromise } from '../../src/core/maybe-promise.ts';
 import type { HistoryPage, HistoryQuery, Outgoing, SyncAdapter, SyncEvents } from '../../src/core/sync-adapter.ts';
+import { seriesOf } from '../../src/core/rates.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
 import type { Position } from '../../src/protocol/position.ts';
 import {
@@ -158,6 +159,7 @@ class TestCluster {
       nodeId,
       incarnation,
       named,
+      rates: (after) => ({ from: after + 1, series: seriesOf((name) => (name === 'connections' ? [3, 4] : [1, 0.5])) }),
       drain: () => drained++,
       log: (message) => said.push(message),
     });
@@ -370,6 +372,24 @@ describe('Nodes', () => {
     expect(value).toHaveLength(channelsAnsweredMax);
     expect(value).toContainEqual({ channel: 'both', subscribers: 3 });
   }, 30_000);
+
+  test('tell how busy they all were together, step by step, and who is missing', async () => {
+    const [a, , c] = await cluster.start('a', 'b', 'c');
+    expect(await a!.nodes.cluster.rates(7)).toMatchObject({
+      value: { from: 8, series: { connections: [9, 12], errors: [3, 1.5], delays: [3, 1.5] } },
+      incomplete: [],
+    });
+    c!.end.deaf = true;
+    const { value, incomplete } = await a!.nodes.cluster.rates(7);
+    expect(value.series.connections).toEqual([6, 8]);
+    expect(incomplete).toEqual(['c']);
+    a!.end.away = true;
+    const alone = await a!.nodes.cluster.rates(7);
+    expect([alone.value.series.connections, alone.incomplete]).toEqual([
+      [3, 4],
+      ['b', 'c'],
+    ]);
+  });
 
   test('count each part of an answer once, however often it comes', async () => {
     const [a, b] = await cluster.start('a', 'b');
