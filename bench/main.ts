@@ -9,7 +9,7 @@ import { rules } from './rules.ts';
 import { BenchError } from './server-process.ts';
 import { sse } from './sse.ts';
 import { sseCompress } from './sse-compress.ts';
-import { sync, syncNats, syncPostgres, syncRabbit, syncRedis } from './sync.ts';
+import { sync, syncKafka, syncNats, syncPostgres, syncRabbit, syncRedis } from './sync.ts';
 import type { BenchOptions } from './options.ts';
 import { storm } from './storm.ts';
 import { machineFacts } from './table.ts';
@@ -29,6 +29,7 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   'sync-postgres': syncPostgres,
   'sync-nats': syncNats,
   'sync-rabbitmq': syncRabbit,
+  'sync-kafka': syncKafka,
   storm,
 };
 

@@ -1,17 +1,19 @@
-// The brokers of the sync benches: a nats-server and a RabbitMQ of the bench's own.
+// The brokers of the sync benches: a nats-server, a RabbitMQ and a Kafka of the bench's own.
 import { rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as connectNats } from '@nats-io/transport-node';
+import { Admin } from '@platformatic/kafka';
 import { connect as connectRabbit } from 'amqplib';
+import { kafkaProgram } from '../scripts/kafka-program.ts';
 import { natsProgram } from '../scripts/nats-program.ts';
 import { rabbitProgram } from '../scripts/rabbitmq-program.ts';
 import { until } from './postgres.ts';
-import { endWithBench, freePort } from './server-process.ts';
+import { BenchError, endWithBench, freePort } from './server-process.ts';
 
 export interface Broker {
-  readonly layer: 'nats' | 'rabbitmq';
+  readonly layer: 'nats' | 'rabbitmq' | 'kafka';
   readonly url: string;
   // Of a node that uses it.
   readonly environment: Record<string, string>;
@@ -48,6 +50,27 @@ export async function startRabbit(): Promise<Broker> {
     commands: [mapperCommand, command],
     spawnEnvironment: environment,
     answers: () => connectRabbit(url),
+  });
+}
+
+export async function startKafka(): Promise<Broker> {
+  const [folder, port, controllerPort] = [await makeFolder(), await freePort(), await freePort()];
+  const bootstrapBrokers = [`127.0.0.1:${port}`];
+  const { command, formatCommand } = await kafkaProgram({ folder, port, controllerPort });
+  const { success } = Bun.spawnSync([...formatCommand], { stdin: 'ignore', stdout: 'ignore', stderr: 'inherit' });
+  if (!success) throw new BenchError('Kafka could not prepare its folder');
+  const url = `kafka://127.0.0.1:${port}`;
+  return start(folder, {
+    layer: 'kafka',
+    url,
+    environment: { SYNC: 'kafka', KAFKA_URL: url },
+    commands: [command],
+    answers: async () => {
+      const admin = new Admin({ clientId: 'bench', bootstrapBrokers, retries: false });
+      // The topics of the bare client: one partition each, as ours has.
+      await admin.createTopics({ topics: ['bench_kafka', 'bare'], partitions: 1, replicas: 1 });
+      return admin;
+    },
   });
 }
 

@@ -16,7 +16,7 @@ interface Delay {
   readonly p99: number;
 }
 
-type Layer = 'redis' | 'postgres' | 'nats' | 'rabbitmq';
+type Layer = 'redis' | 'postgres' | 'nats' | 'rabbitmq' | 'kafka';
 
 export interface DelayRace {
   readonly layer: Layer;
@@ -34,8 +34,9 @@ const bareHops: Readonly<Record<Layer, readonly { name: string; kind: HopKind }[
   ],
   nats: [{ name: 'bare publish to subscription', kind: 'nats' }],
   rabbitmq: [{ name: 'bare publish to queue', kind: 'rabbitmq' }],
+  kafka: [{ name: 'bare send to stream', kind: 'kafka' }],
 };
-const ratioMax = { redis: 2, postgres: 2, nats: 3, rabbitmq: 3 };
+const ratioMax = { redis: 2, postgres: 2, nats: 3, rabbitmq: 3, kafka: 3 };
 
 interface Lane {
   readonly name: string;

@@ -2,7 +2,7 @@
 // (baselines/sync-hop.ts), keeps them up between runs so that they are as warm as a server, and asks them.
 import { BenchError, endWithBench, repositoryRoot } from './server-process.ts';
 
-export type HopKind = 'redis' | 'postgres' | 'row' | 'nats' | 'rabbitmq';
+export type HopKind = 'redis' | 'postgres' | 'row' | 'nats' | 'rabbitmq' | 'kafka';
 
 export interface HopQuestion {
   readonly rate: number;

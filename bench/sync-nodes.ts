@@ -45,7 +45,8 @@ export async function startRedis(): Promise<BenchRedis> {
 export async function startNodes(env: Record<string, string>): Promise<Nodes> {
   const a = await startOurs(env);
   try {
-    if (env['SYNC'] === 'postgres' || env['SYNC'] === 'rabbitmq') await until('node A relays', 15, () => relays(a));
+    if (['postgres', 'rabbitmq', 'kafka'].includes(env['SYNC'] ?? ''))
+      await until('node A relays', 15, () => relays(a));
     return [a, await startOurs(env)];
   } catch (error) {
     await a.stop();

@@ -1,9 +1,9 @@
-// Between nodes: what the way over Redis, PostgreSQL, NATS and RabbitMQ costs beside the bare thing and beside Socket.IO, each as
+// Between nodes: what the way over Redis, PostgreSQL, NATS, RabbitMQ and Kafka costs beside the bare thing and beside Socket.IO, each as
 // ratios taken inside rounds. The last table holds every ratio against the bar that it is meant to clear; a bar missed
 // is told and not failed, since a busy machine may miss one.
 import type { Bar, BenchOptions } from './options.ts';
 import { startDatabase } from './postgres.ts';
-import { startNats, startRabbit, type Broker } from './sync-brokers.ts';
+import { startKafka, startNats, startRabbit, type Broker } from './sync-brokers.ts';
 import { raceCluster } from './sync-cluster.ts';
 import { raceDelay } from './sync-delay.ts';
 import { startNodes, startRedis, stopNodes, type BenchRedis, type Nodes } from './sync-nodes.ts';
@@ -13,7 +13,8 @@ import { printBars } from './table.ts';
 
 export async function sync(options: BenchOptions): Promise<void> {
   const stores = [...(await overRedis(options)), ...(await overPostgres(options))];
-  const brokers = [...(await overBroker(startNats, options)), ...(await overBroker(startRabbit, options))];
+  const brokers: Bar[] = [];
+  for (const start of [startNats, startRabbit, startKafka]) brokers.push(...(await overBroker(start, options)));
   printBars([...stores, ...brokers]);
 }
 
@@ -31,6 +32,10 @@ export async function syncNats(options: BenchOptions): Promise<void> {
 
 export async function syncRabbit(options: BenchOptions): Promise<void> {
   printBars(await overBroker(startRabbit, options));
+}
+
+export async function syncKafka(options: BenchOptions): Promise<void> {
+  printBars(await overBroker(startKafka, options));
 }
 
 async function overBroker(start: () => Promise<Broker>, options: BenchOptions): Promise<Bar[]> {

@@ -92,6 +92,7 @@ export async function kafkaProgram(place: KafkaPlace): Promise<KafkaProgram> {
     'node.id=1',
     `controller.quorum.voters=1@127.0.0.1:${controllerPort}`,
     'controller.listener.names=CONTROLLER',
+    'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL',
     `listeners=${listeners}PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
     `advertised.listeners=${listeners}PLAINTEXT://127.0.0.1:${advertisedPort}`,
     `log.dirs=${join(place.folder, 'data')}`,

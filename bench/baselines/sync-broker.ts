@@ -1,14 +1,16 @@
 // What a broker's own client confirms by itself: messages of one process, so many in flight, no server around it. Over NATS
-// each is kept in a stream that counts, over RabbitMQ each goes to the queue of one who reads.
-// Arguments: nats | rabbitmq, url, data, seconds, in flight. Prints how many it got through.
+// each is kept in a stream that counts, over RabbitMQ each goes to the queue of one who reads, over Kafka
+// to a topic of one partition.
+// Arguments: nats | rabbitmq | kafka, url, data, seconds, in flight. Prints how many it got through.
 import { connect as connectNats, headers } from '@nats-io/transport-node';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { Producer } from '@platformatic/kafka';
 import { connect as connectRabbit } from 'amqplib';
 
 const [layer, url, data, ...numbers] = process.argv.slice(2);
 const [seconds = 0, inFlight = 0] = numbers.map(Number);
 if (!layer || !url || !data || !(seconds * inFlight > 0)) {
-  throw new Error('usage: sync-broker.ts nats|rabbitmq <url> <data> <seconds> <in flight>');
+  throw new Error('usage: sync-broker.ts nats|rabbitmq|kafka <url> <data> <seconds> <in flight>');
 }
 
 interface Bare {
@@ -53,7 +55,21 @@ async function openRabbit(address: string, text: string): Promise<Bare> {
   return { publish, close: () => connection.close() };
 }
 
-const { publish, close } = await (layer === 'nats' ? openNats(url, data) : openRabbit(url, data));
+function openKafka(address: string, text: string): Promise<Bare> {
+  const producer = new Producer({ clientId: 'bare', bootstrapBrokers: [address.replace('kafka://', '')] });
+  const value = Buffer.from(text);
+  const publish = (): Promise<unknown> => producer.send({ messages: [{ topic: 'bare', partition: 0, value }] });
+  return Promise.resolve({ publish, close: () => producer.close() });
+}
+
+const openers: Readonly<Record<string, (address: string, text: string) => Promise<Bare>>> = {
+  nats: openNats,
+  rabbitmq: openRabbit,
+  kafka: openKafka,
+};
+const open = openers[layer];
+if (!open) throw new Error(`there is no broker named ${layer}`);
+const { publish, close } = await open(url, data);
 const warmMs = 300;
 const began = performance.now() + warmMs;
 const end = began + seconds * 1000;

@@ -2,8 +2,9 @@
 // took from the call that published it. Over Redis ioredis' PUBLISH to `message`, over PostgreSQL NOTIFY to LISTEN, in
 // the `row` kind by a statement that also keeps the message in a table, and so waits for the disk. Over a broker by its
 // client, each message to whoever listens.
-// Arguments: redis | postgres | row | nats | rabbitmq, publish | receive, url. The parent asks over IPC, and is answered once per question.
+// Arguments: redis | postgres | row | nats | rabbitmq | kafka, publish | receive, url. The parent asks over IPC, and is answered once per question.
 import { connect as connectNats } from '@nats-io/transport-node';
+import { Consumer, MessagesStreamModes, Producer } from '@platformatic/kafka';
 import { connect as connectRabbit } from 'amqplib';
 import { Redis } from 'ioredis';
 import postgres from 'postgres';
@@ -11,7 +12,7 @@ import type { HopAnswer, HopQuestion } from '../sync-hop.ts';
 import { wallClockMs } from '../wall-clock.ts';
 
 const [layer, half, url] = process.argv.slice(2);
-if (!url) throw new Error('usage: sync-hop.ts redis|postgres|row|nats|rabbitmq publish|receive <url>');
+if (!url) throw new Error('usage: sync-hop.ts redis|postgres|row|nats|rabbitmq|kafka publish|receive <url>');
 const topic = `bench_${layer}`;
 let delays: number[] = [];
 
@@ -21,6 +22,7 @@ const openers: Readonly<Record<string, (address: string) => Promise<(text: strin
   row: openPostgres,
   nats: openNats,
   rabbitmq: openRabbit,
+  kafka: openKafka,
 };
 const open = openers[layer ?? ''];
 if (!open) throw new Error(`there is no hop over ${layer}`);
@@ -56,6 +58,17 @@ async function openRabbit(address: string): Promise<(text: string) => Promise<un
     await channel.consume(queue, (message) => received(message?.content.toString() ?? ''), { noAck: true });
   }
   return (text) => Promise.resolve(channel.publish(topic, '', Buffer.from(text)));
+}
+
+async function openKafka(address: string): Promise<(text: string) => Promise<unknown>> {
+  const options = { clientId: 'bare', bootstrapBrokers: [address.replace('kafka://', '')] };
+  if (half === 'receive') {
+    const consumer = new Consumer({ ...options, groupId: 'bare', maxWaitTime: 1_000, retries: true });
+    const stream = await consumer.consume({ topics: [topic], mode: MessagesStreamModes.LATEST, autocommit: false });
+    stream.on('data', ({ value }) => received(value.toString()));
+  }
+  const producer = new Producer(options);
+  return (text) => producer.send({ messages: [{ topic, partition: 0, value: Buffer.from(text) }] });
 }
 
 async function openPostgres(address: string): Promise<(text: string) => Promise<unknown>> {

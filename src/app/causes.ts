@@ -66,6 +66,11 @@ const causes: Readonly<Record<string, string>> = {
   READONLY: 'it takes no writes: it is a replica',
   MISCONF: 'it takes no writes: it cannot save to its disk',
   OOM: 'it is out of memory',
+  // Kafka, by the names of its errors.
+  SASL_AUTHENTICATION_FAILED: 'the password or user name is wrong',
+  UNSUPPORTED_SASL_MECHANISM: 'it does not know this way to log in',
+  TOPIC_AUTHORIZATION_FAILED: 'a right is missing',
+  CLUSTER_AUTHORIZATION_FAILED: 'a right is missing',
 };
 
 /** Of the error itself or what caused it; undefined when it has none that this table knows. */

@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { certificates, matching, redisUrl, wholeNumber, type Kind } from '../settings/kinds.ts';
 import { defaulted, optional } from '../settings/setting.ts';
+import { kafkaUrlFault } from '../kafka/target.ts';
 import { natsUrlFault } from '../nats/target.ts';
 import { rabbitUrlFault } from '../rabbitmq/target.ts';
 import { engine, type Engine } from './engine.ts';
@@ -42,6 +43,14 @@ const rabbitUrl: Kind<string> = {
   parse: (text) => (rabbitUrlFault(text) === undefined ? text : undefined),
   show: () => undefined,
   why: rabbitUrlFault,
+};
+
+const kafkaUrl: Kind<string> = {
+  allowed:
+    'a Kafka URL: `kafka://user:password@host:9092`, several brokers separated by commas; with TLS `kafka+ssl://`',
+  parse: (text) => (kafkaUrlFault(text) === undefined ? text : undefined),
+  show: () => undefined,
+  why: kafkaUrlFault,
 };
 
 export const engines: readonly Engine[] = [
@@ -175,6 +184,39 @@ export const engines: readonly Engine[] = [
         import('../sync/rabbitmq/engine.ts'),
       ]);
       return openPostgres(parts, rabbitBus({ url, tlsCa }, parts));
+    },
+  }),
+  engine({
+    name: 'kafka',
+    shared: true,
+    settings: {
+      url: optional(
+        'KAFKA_URL',
+        kafkaUrl,
+        'no Kafka',
+        'Kafka 4. It carries publications from node to node; the log, tickets, limits and presence stay in the database,' +
+          ' which all nodes must share. A user logs in with `PLAIN`, or as `?sasl=scram-sha-256` or' +
+          ' `?sasl=scram-sha-512` says.',
+      ),
+      tlsCa: optional(
+        'KAFKA_TLS_CA',
+        certificates,
+        'the authorities that the operating system trusts',
+        'Certificates of the authorities that may sign the certificates of Kafka, for a `KAFKA_URL` with TLS.',
+      ),
+    },
+    url: 'url',
+    faults: ({ url, tlsCa }) =>
+      tlsCa === undefined || url?.startsWith('kafka+ssl:') === true
+        ? []
+        : ['KAFKA_TLS_CA is set and KAFKA_URL uses no TLS: begin it with kafka+ssl://'],
+    open: async ({ url, tlsCa }, parts) => {
+      if (url === undefined) throw new Error('KAFKA_URL is not set');
+      const [{ openPostgres }, { kafkaBus }] = await Promise.all([
+        import('../sync/postgres/engine.ts'),
+        import('../sync/kafka/engine.ts'),
+      ]);
+      return openPostgres(parts, kafkaBus({ url, tlsCa }, parts));
     },
   }),
   engine({

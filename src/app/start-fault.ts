@@ -31,6 +31,9 @@ interface Target {
 const untrusted = (target: Target): string =>
   `name the authority that signed it: ${target.authority}=/path/to/ca.pem (a file in the PEM format)`;
 
+const topicRights = ({ user }: Target): string =>
+  `let the user "${user}" create, describe, read and write the topics whose names begin with "sobranie-"`;
+
 const mends: Readonly<Record<string, (target: Target) => string>> = {
   ECONNREFUSED: ({ what, setting }) => `start ${what}, or correct host and port in ${setting}`,
   ENOTFOUND: ({ setting }) => `correct the host name in ${setting}`,
@@ -67,6 +70,10 @@ const mends: Readonly<Record<string, (target: Target) => string>> = {
   NOAUTH: ({ setting }) => `write the password into ${setting}: redis://:password@host:6379`,
   WRONGPASS: ({ setting }) => `correct user and password in ${setting}`,
   NOPERM: ({ user }) => `give the user "${user}" the commands, keys and channels that docs/operate.md lists`,
+  SASL_AUTHENTICATION_FAILED: ({ setting }) => `correct user and password in ${setting}`,
+  UNSUPPORTED_SASL_MECHANISM: ({ setting }) => `write another one into ${setting}, such as ?sasl=scram-sha-512`,
+  TOPIC_AUTHORIZATION_FAILED: topicRights,
+  CLUSTER_AUTHORIZATION_FAILED: topicRights,
   READONLY: ({ setting }) => `let ${setting} lead to the master, or to the Sentinels: redis+sentinel://…`,
 };
 

@@ -10,7 +10,7 @@ import type { ChannelModel, ConfirmChannel, ConsumeMessage } from 'amqplib';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { Clock } from '../../time/clock.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
-import { within } from '../../time/within.ts';
+import { BusPulse } from '../bus-pulse.ts';
 import type { BusEvents, LogBus, LogName } from '../log-bus.ts';
 import { RabbitLine } from '../../rabbitmq/line.ts';
 import type { RabbitTarget } from '../../rabbitmq/target.ts';
@@ -30,35 +30,34 @@ const exchange = 'sobranie';
 const queueLimits = { maxLength: 20_000, arguments: { 'x-max-length-bytes': 64 << 20 } };
 /** Messages that the server has not confirmed yet. Past it nothing more is given to the driver, which would keep it. */
 const unconfirmedBytesMax = 32 << 20;
-const canaryEveryMs = 1_000;
-const lostAfterMs = 3_000;
-/** Both connections are made anew after a silence that their own heartbeats did not explain. */
-const deafAfterMs = 9_000;
 
 export class RabbitBus implements LogBus {
   readonly #options: RabbitBusOptions;
   readonly #events: BusEvents;
   #hearing = new RabbitLine();
   #sending = new RabbitLine();
-  readonly #expected = new Map<number, () => void>();
+  readonly #pulse: BusPulse;
   #key = '';
   #channel: ConfirmChannel | undefined;
   #isBlocked = false;
   #unconfirmedBytes = 0;
   #queues = 0;
-  #canaries = 0;
-  #heardAt = 0;
-  #up = false;
-  #timer: ReturnType<typeof setInterval> | undefined;
   #closed = false;
 
   constructor(options: RabbitBusOptions, events: BusEvents) {
     this.#options = options;
     this.#events = events;
+    this.#pulse = new BusPulse({
+      name: 'RabbitMQ',
+      clock: options.clock,
+      events,
+      send: (id) => this.#sendCanary(id),
+      renew: () => this.#renew(),
+    });
   }
 
   get up(): boolean {
-    return this.#up;
+    return this.#pulse.up;
   }
 
   async start(log: LogName): Promise<void> {
@@ -66,12 +65,12 @@ export class RabbitBus implements LogBus {
     this.#key = keyOf(log);
     try {
       await patiently(() => this.#open(), { mayPass: isPassing, waiting, clock });
-      await this.probe(firstProbeMs);
+      await this.#pulse.probe(firstProbeMs);
     } catch (error) {
       await this.close();
       throw error;
     }
-    this.#timer = setInterval(() => this.#beat(), canaryEveryMs);
+    this.#pulse.start();
   }
 
   follow(log: LogName): void {
@@ -96,22 +95,13 @@ export class RabbitBus implements LogBus {
     });
   }
 
-  async probe(timeoutMs: number): Promise<void> {
-    const id = ++this.#canaries;
-    const heard = new Promise<void>((resolve) => this.#expected.set(id, resolve));
-    try {
-      if (!this.#isOpen('')) throw new RealtimeError('unavailable', 'RabbitMQ takes no messages now.');
-      this.#publish('canary', String(id), () => undefined);
-      await within(heard, timeoutMs, 'the message');
-    } finally {
-      this.#expected.delete(id);
-    }
+  probe(timeoutMs: number): Promise<void> {
+    return this.#pulse.probe(timeoutMs);
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    this.#up = false;
-    clearInterval(this.#timer);
+    this.#pulse.stop();
     this.#channel = undefined;
     await Promise.all([this.#hearing.close(), this.#sending.close()]);
   }
@@ -177,19 +167,10 @@ export class RabbitBus implements LogBus {
   #take({ content, properties }: ConsumeMessage): void {
     const kind = properties.type as Kind;
     const isOwn = properties.appId === this.#options.nodeId;
-    if (kind === 'canary' && isOwn) this.#heardCanary(Number(content.toString()));
+    if (kind === 'canary' && isOwn) this.#pulse.heard(Number(content.toString()));
     if (isOwn) return;
     if (kind === 'log') this.#events.appended(content.toString());
     else if (kind === 'envelope') this.#events.envelope(content.toString());
-  }
-
-  #heardCanary(id: number): void {
-    this.#heardAt = this.#options.clock.monotonic();
-    if (!this.#up) {
-      this.#up = true;
-      this.#events.connected();
-    }
-    this.#expected.get(id)?.();
   }
 
   #isOpen(text: string): boolean {
@@ -214,20 +195,20 @@ export class RabbitBus implements LogBus {
     }
   }
 
-  #beat(): void {
-    const silentMs = this.#options.clock.monotonic() - this.#heardAt;
-    if (silentMs > lostAfterMs) this.#lose(new Error('RabbitMQ does not bring this node its own messages'));
-    if (silentMs > deafAfterMs && !this.#isBlocked) {
-      this.#heardAt = this.#options.clock.monotonic();
-      for (const line of [this.#hearing, this.#sending]) line.drop('nothing was heard');
-    }
-    if (this.#isOpen('')) this.#publish('canary', '0', () => undefined);
+  #sendCanary(id: number): boolean {
+    const isOpen = this.#isOpen('');
+    if (isOpen) this.#publish('canary', String(id), () => undefined);
+    return isOpen;
+  }
+
+  /** A silence that the connections' own heartbeats did not explain. One whose memory is full brings none, and is well. */
+  #renew(): void {
+    if (this.#isBlocked) return;
+    for (const line of [this.#hearing, this.#sending]) line.drop('nothing was heard');
   }
 
   #lose(error: unknown): void {
-    if (!this.#up || this.#closed) return;
-    this.#up = false;
-    this.#events.lost(error);
+    if (!this.#closed) this.#pulse.lose(error);
   }
 }
 

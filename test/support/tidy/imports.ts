@@ -15,6 +15,7 @@ export const floors: Readonly<Record<string, number>> = {
   redis: 1,
   nats: 1,
   rabbitmq: 1,
+  kafka: 1,
   http: 1,
   core: 2,
   embedded: 3,

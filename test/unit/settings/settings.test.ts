@@ -76,7 +76,7 @@ describe('readSettings', () => {
     ['PORT', { PORT: ' 3000' }],
     ['HOST', { HOST: 'http://x/' }],
     ['NODE_ENV', { NODE_ENV: 'prod' }],
-    ['SYNC', { SYNC: 'kafka' }],
+    ['SYNC', { SYNC: 'pulsar' }],
     ['ROLE', { ROLE: 'ws,web' }],
     ['ROLE', { ROLE: ',' }],
     ['NODE_ID', { NODE_ID: 'a b' }],
