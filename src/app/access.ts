@@ -61,7 +61,11 @@ export async function startAccess(parts: AccessParts): Promise<NodeAccess> {
   const authorizer =
     database &&
     new DatabaseAuthorizer({
-      sql: connect(database.url, { applicationName: database.applicationName, max: connectionsMax, pipelined: false }),
+      sql: connect(database.applicationUrl, {
+        applicationName: database.applicationName,
+        max: connectionsMax,
+        pipelined: false,
+      }),
       lookSql: database.sql,
       decisions: decisions('database'),
       log: (message, details) => ('err' in details ? log.warn(details, message) : log.info(details, message)),

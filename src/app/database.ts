@@ -9,7 +9,7 @@ import { startEmbeddedPostgres } from '../embedded/embedded-postgres.ts';
 import { systemClock } from '../time/clock.ts';
 import { within } from '../time/within.ts';
 import { PoolerInTheWay, poolingOf } from '../database/pooler.ts';
-import { settledUrl, shownDatabaseUrl, unpreparedUrl } from '../database/url.ts';
+import { ownUrl, settledUrl, shownDatabaseUrl, unpreparedUrl } from '../database/url.ts';
 import type { Logger } from './logger.ts';
 import { patientStep } from './patient-step.ts';
 import { databaseFault, type DatabaseSetting } from './start-fault.ts';
@@ -18,8 +18,10 @@ import type { Settings } from '../settings/settings.ts';
 export interface NodeDatabase {
   /** As it was given, or as the embedded database names itself: every other program takes it too. */
   readonly givenUrl: string;
-  /** For pools. It may lead to a pooler, and says so where that takes no prepared statements. */
+  /** For pools of the server's own statements. It may lead to a pooler, and says so where that takes no prepared statements. */
   readonly url: string;
+  /** As that, for pools that run SQL of the application: with its `search_path`. */
+  readonly applicationUrl: string;
   /** For sessions of their own: LISTEN and locks. */
   readonly directUrl: string;
   /** As that, for one that sets what it needs itself. A pooler that comes into the way later is then told apart. */
@@ -49,8 +51,10 @@ export async function openDatabase(settings: Settings, log: Logger, closing: Clo
       throw databaseFault(error, settings, directSetting(settings));
     },
   );
-  const directUrl = await patientStep('the database', () => directlyTo(givenDirectUrl, settings), steps);
-  const url = givenUrl === givenDirectUrl ? directUrl : await pooledUrl(givenUrl, settings, log);
+  const direct = await patientStep('the database', () => directlyTo(givenDirectUrl, settings), steps);
+  const directUrl = direct.own;
+  const pooled = givenUrl === givenDirectUrl ? undefined : await pooledUrl(givenUrl, settings, log);
+  const { own: url, ofApplication: applicationUrl } = pooled ?? direct;
   for (const remark of remarks) log.warn({ database: shownDatabaseUrl(url) }, remark);
   const isOurs = settings.databaseUrl === undefined && settings.nodeEnv !== 'production';
   if (settings.demoTables ?? isOurs) await makeDemoTables(directUrl);
@@ -61,31 +65,39 @@ export async function openDatabase(settings: Settings, log: Logger, closing: Clo
   const applicationName = `sobranie ${settings.nodeId}`;
   const sql = connect(url, { applicationName, max: poolSize });
   closing.add('database pool', () => sql.end({ timeout: 5 }));
-  return { givenUrl, url, directUrl, relayUrl: givenDirectUrl, psql, sql, applicationName };
+  return { givenUrl, url, applicationUrl, directUrl, relayUrl: givenDirectUrl, psql, sql, applicationName };
 }
 
 function directSetting({ databaseUrlDirect }: Settings): DatabaseSetting {
   return databaseUrlDirect === undefined ? 'DATABASE_URL' : 'DATABASE_URL_DIRECT';
 }
 
+interface Urls {
+  readonly own: string;
+  readonly ofApplication: string;
+}
+
+const bothAs = (url: string): Urls => ({ own: url, ofApplication: url });
+const withoutPooler = (url: string): Urls => ({ own: ownUrl(url), ofApplication: settledUrl(url) });
+
 /** The URL for sessions of their own. A pooler may stand before it that gives each client one. */
-async function directlyTo(url: string, settings: Settings): Promise<string> {
+async function directlyTo(url: string, settings: Settings): Promise<Urls> {
   try {
-    return (await poolingOf(url)) === 'none' ? settledUrl(url) : url;
+    return (await poolingOf(url)) === 'none' ? withoutPooler(url) : bothAs(url);
   } catch (error) {
     throw databaseFault(error, settings, directSetting(settings));
   }
 }
 
 /** The URL for the pool, which may lead to a pooler. Which statements it takes is found out here. */
-async function pooledUrl(url: string, settings: Settings, log: Logger): Promise<string> {
+async function pooledUrl(url: string, settings: Settings, log: Logger): Promise<Urls> {
   try {
     const pooling = await patientStep('the pooler', () => poolingOf(url), { log, clock: systemClock });
     // Publishing takes a transaction.
     if (pooling === 'statement') throw new PoolerInTheWay(pooling, 'transaction');
     log.info({ pooling, database: shownDatabaseUrl(url) }, 'DATABASE_URL was looked at for a pooler');
-    if (pooling === 'none') return settledUrl(url);
-    return pooling === 'transaction' ? unpreparedUrl(url) : url;
+    if (pooling === 'none') return withoutPooler(url);
+    return bothAs(pooling === 'transaction' ? unpreparedUrl(url) : url);
   } catch (error) {
     throw databaseFault(error, settings, 'DATABASE_URL');
   }
@@ -117,7 +129,7 @@ const watchesMsMax = 3_000;
 /** For people to look at. Rejects when the database does not answer in time. */
 export async function readWatches(sql: Database): Promise<readonly object[]> {
   const query = sql`
-    SELECT "table"::text, to_json(channels) AS channels, to_json(columns) AS columns, fault, fault_count::int AS faults, last_reason AS reason
+    SELECT regexp_replace("table"::text, '^public[.]', '') AS "table", to_json(channels) AS channels, to_json(columns) AS columns, fault, fault_count::int AS faults, last_reason AS reason
     FROM realtime.watches ORDER BY 1 LIMIT ${watchesMax}`;
   return within(query, watchesMsMax, 'the answer of the database');
 }

@@ -30,7 +30,7 @@ const answerSeconds = 5;
 export function openSnapshots({ settings, database, rowsOf, metrics, clock, log, closing }: SnapshotParts): Snapshots {
   const { snapshotTimeout, snapshotRowsMax: rowsMax, snapshotBytesMax: bytesMax } = settings;
   const timeoutMs = snapshotTimeout * 1_000;
-  const sql = connect(database.url, {
+  const sql = connect(database.applicationUrl, {
     applicationName: database.applicationName,
     max: queriesMax,
     answerSeconds: Math.ceil(snapshotTimeout) + answerSeconds,

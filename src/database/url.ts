@@ -50,7 +50,7 @@ export const leftOut: ReadonlySet<string> = new Set([
   // The server names its own connections.
   ...['application_name', 'fallback_application_name', 'client_encoding', 'supa', 'workaround', 'uselibpqcompat'],
   ...['keepalives', 'keepalives_idle', 'keepalives_interval', 'keepalives_count', 'tcp_user_timeout'],
-  ...['channel_binding', 'gssencmode', 'sslcompression', 'sslsni', 'load_balance_hosts'],
+  ...['gssencmode', 'sslcompression', 'sslsni', 'load_balance_hosts'],
 ]);
 
 /** What to write instead. */
@@ -96,6 +96,7 @@ export function parseDatabaseUrl(text: string): DatabaseUrl {
   });
   const negotiation = take('sslnegotiation') ?? 'postgres';
   if (!['postgres', 'direct'].includes(negotiation)) fail('sslnegotiation is neither postgres nor direct');
+  checkChannelBinding(take('channel_binding'));
   const target = targetOf(take('target_session_attrs'));
   const connectSeconds = secondsOf(take('connect_timeout'));
   const unprepared = [take('pgbouncer') === 'true', take('prepare') === 'false', take('statement_cache_size') === '0'];
@@ -126,8 +127,29 @@ export function unpreparedUrl(text: string): string {
  */
 export function settledUrl(text: string): string {
   const { session } = parseDatabaseUrl(text);
-  const missing = Object.entries(sessionSettings).filter(([name]) => session[name] === undefined);
-  return missing.reduce(
+  return withSession(
+    text,
+    Object.entries(sessionSettings).filter(([name]) => session[name] === undefined),
+  );
+}
+
+/**
+ * As settledUrl, for sessions that run nothing but this server's own statements. Another role may have made functions in a
+ * schema that names are looked for in, such as `public`; where they take its arguments better than PostgreSQL's own of that
+ * name, they would run as the server's role.
+ */
+export function ownUrl(text: string): string {
+  const settled = settledUrl(text);
+  const { session } = parseDatabaseUrl(settled);
+  return withSession(
+    settled,
+    Object.entries(ownNames).filter(([name, value]) => session[name] !== value),
+  );
+}
+
+/** Of a parameter that is given twice the last one counts. */
+function withSession(text: string, settings: readonly (readonly [name: string, value: string])[]): string {
+  return settings.reduce(
     (url, [name, value]) => `${url}${url.includes('?') ? '&' : '?'}${name}=${encodeURIComponent(value)}`,
     text,
   );
@@ -141,6 +163,8 @@ const sessionSettings = {
   lock_timeout: '0',
   idle_in_transaction_session_timeout: '0',
 };
+
+const ownNames = { search_path: 'pg_catalog', 'plpgsql.extra_errors': '', 'plpgsql.extra_warnings': '' };
 
 /** Where it leads, without an account. */
 export function placeOf({ hosts, socket }: DatabaseUrl): string {
@@ -220,6 +244,16 @@ function targetOf(text: string | undefined): DatabaseUrl['target'] {
   if (text === undefined || text === 'any') return undefined;
   if (text === 'primary' || text === 'read-write') return text;
   return fail('target_session_attrs must be primary, read-write or any: this server writes to the database');
+}
+
+/** The driver cannot bind the password's exchange to the connection's certificate. */
+function checkChannelBinding(text: string | undefined): void {
+  if (text === undefined || text === 'prefer' || text === 'disable') return;
+  if (text !== 'require') fail('channel_binding is neither disable, prefer nor require');
+  fail(
+    'channel_binding=require is not taken, as this server cannot do it: leave it out, and write sslmode=verify-full, which' +
+      ' lets nobody stand between either',
+  );
 }
 
 function secondsOf(text: string | undefined): number | undefined {

@@ -5,6 +5,9 @@
 //   2. the query is described: its columns are printed as those of a watched table's changes are, whoever made their
 //      types and whatever the session's settings
 //   3. rows come in portions, so that a query of a million rows is ended after the first of them
+//
+// The session looks names up as the application does, so its query means here what it means there. The statements around it
+// name the schema of all that they use: another role may have made a function of the same name that suits a call better.
 
 import { textArray, type Database } from '../database/connect.ts';
 import { singleLine } from '../protocol/json-text.ts';
@@ -65,10 +68,14 @@ export class DatabaseRows {
   async read(channel: string, query: SqlQuery): Promise<SeenRows> {
     return await this.#sql.begin('isolation level repeatable read read only', async (transaction) => {
       const [seen] = await transaction<{ snapshot: string; pending: boolean }[]>`
-        SELECT pg_current_snapshot()::text AS snapshot, EXISTS (
-          SELECT FROM realtime.outbox o WHERE o.channel = ${channel} OR strpos(o.channel, '{') > 0
-        ) AS pending,
-          (SELECT count(set_config(s.key, s.value, true)) FROM json_each_text(${this.#settings}::text::json) s)`;
+        SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text AS snapshot, EXISTS (
+          SELECT FROM realtime.outbox o
+          WHERE o.channel OPERATOR(pg_catalog.=) ${channel}::pg_catalog.text
+            OR pg_catalog.strpos(o.channel, '{') OPERATOR(pg_catalog.>) 0
+        ) AS pending, (
+          SELECT pg_catalog.count(pg_catalog.set_config(s.key, s.value, true))
+          FROM pg_catalog.json_each_text(${this.#settings}::pg_catalog.text::pg_catalog.json) s
+        )`;
       if (seen === undefined) throw new Error('the database did not say which snapshot it took');
       const { rowsMax } = this.#limits;
       const { rows, bytes } = await this.#rows(transaction, query, rowsMax + 1);
@@ -81,7 +88,8 @@ export class DatabaseRows {
   async page(query: SqlQuery, rowsMax: number): Promise<readonly string[]> {
     return await this.#sql.begin('isolation level repeatable read read only', async (transaction) => {
       await transaction`
-        SELECT set_config(s.key, s.value, true) FROM json_each_text(${this.#settings}::text::json) s`;
+        SELECT pg_catalog.set_config(s.key, s.value, true)
+        FROM pg_catalog.json_each_text(${this.#settings}::pg_catalog.text::pg_catalog.json) s`;
       return (await this.#rows(transaction, query, rowsMax)).rows;
     });
   }
@@ -97,8 +105,9 @@ export class DatabaseRows {
     const [row] = await this.#sql<{ pending: boolean }[]>`
       SELECT EXISTS (
         SELECT FROM realtime.outbox o
-        WHERE (o.channel = ${channel} OR strpos(o.channel, '{') > 0)
-          AND pg_visible_in_snapshot(o.xid, ${snapshot}::text::pg_snapshot)
+        WHERE (o.channel OPERATOR(pg_catalog.=) ${channel}::pg_catalog.text
+            OR pg_catalog.strpos(o.channel, '{') OPERATOR(pg_catalog.>) 0)
+          AND pg_catalog.pg_visible_in_snapshot(o.xid, ${snapshot}::pg_catalog.text::pg_catalog.pg_snapshot)
       ) AS pending`;
     return row?.pending === true;
   }
@@ -111,7 +120,7 @@ export class DatabaseRows {
     if (columns.length === 0) throw new Error('the query has no columns');
     const names = columns.map((_column, index) => `c${index + 1}`).join(', ');
     const expressions = await this.#print(transaction, columns);
-    const text = `SELECT row_to_json(r)::text AS row FROM (${query.sql}\n) q (${names})
+    const text = `SELECT pg_catalog.row_to_json(r)::pg_catalog.text AS row FROM (${query.sql}\n) q (${names})
       CROSS JOIN LATERAL (SELECT ${expressions}) r LIMIT ${rowsMax}`;
     const rows: string[] = [];
     let bytes = 0;
@@ -131,14 +140,14 @@ export class DatabaseRows {
     const known = this.#printed.get(key);
     if (known !== undefined && performance.now() - known.at < printedMsMax) return known.expressions;
     const [row] = await transaction<{ expressions: string }[]>`
-      SELECT string_agg(format('%s AS %I', p.expression, c.name), ', ' ORDER BY c.place) AS expressions
-      FROM unnest(
-        ${textArray(columns.map(({ name }) => name))}::text[],
-        ${textArray(columns.map(({ type }) => String(type)))}::oid[],
-        ${textArray(columns.map(({ table }) => String(table)))}::oid[]
+      SELECT pg_catalog.string_agg(pg_catalog.format('%s AS %I', p.expression, c.name), ', ' ORDER BY c.place) AS expressions
+      FROM ROWS FROM (
+        pg_catalog.unnest(${textArray(columns.map(({ name }) => name))}::pg_catalog.text[]),
+        pg_catalog.unnest(${textArray(columns.map(({ type }) => String(type)))}::pg_catalog.oid[]),
+        pg_catalog.unnest(${textArray(columns.map(({ table }) => String(table)))}::pg_catalog.oid[])
       ) WITH ORDINALITY c (name, type, source, place)
-      LEFT JOIN realtime.watched w ON w.target = c.source
-      CROSS JOIN LATERAL realtime.printed(c.type, 'q.c' || c.place, '', coalesce(w.numbers, 'json')) p`;
+      LEFT JOIN realtime.watched w ON w.target::pg_catalog.oid OPERATOR(pg_catalog.=) c.source
+      CROSS JOIN LATERAL realtime.printed(c.type, pg_catalog.concat('q.c', c.place), '', coalesce(w.numbers, 'json')) p`;
     const expressions = row?.expressions ?? '';
     if (this.#printed.size >= printedMax) this.#printed.clear();
     this.#printed.set(key, { expressions, at: performance.now() });

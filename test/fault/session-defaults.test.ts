@@ -1,6 +1,7 @@
-// A database whose administrator has other defaults than most: strict isolation, short timeouts, a search_path that leads
-// nowhere, a small encoding, no schema public. Publishing failed there three times as often, and sessions were ended under
-// us. Each session of ours is to do its work whatever the defaults of the database and the role are.
+// A database whose administrator has other defaults than most: strict isolation, short timeouts, a small encoding, no
+// schema public, a search_path that begins with another role's functions and operators. Publishing failed there three times
+// as often, sessions were ended under us, and the pool ran what that role had named as PostgreSQL names its own. Each session
+// of ours is to do its work whatever the defaults of the database and the role are.
 
 import { afterEach, expect, test } from 'bun:test';
 import postgres from 'postgres';
@@ -21,7 +22,7 @@ const ofDatabase = {
   default_transaction_isolation: 'serializable',
   default_transaction_deferrable: 'on',
   synchronous_commit: 'off',
-  search_path: 'nowhere',
+  search_path: 'lair, pg_catalog',
   'plpgsql.extra_errors': 'all',
   'plpgsql.variable_conflict': 'use_variable',
   standard_conforming_strings: 'off',
@@ -41,6 +42,37 @@ const ofRole = {
   row_security: 'off',
 };
 
+/** What another role made, of the names and arguments that PostgreSQL's own have, or that suit a call better than those. */
+const lair = `
+  create schema lair;
+  create function lair.trap() returns boolean language plpgsql as $$ begin raise exception 'a trap was run'; end $$;
+  ${[
+    ...['to_json(text[])', 'to_json(text)', 'row_to_json(record)', 'json_build_array(text)', 'concat(text, text)'],
+    ...['format(text, text)', 'format(text, text, text)', 'unnest(text[])', 'unnest(bigint[])', 'strpos(text, text)'],
+    ...['now()', 'clock_timestamp()', 'pg_current_snapshot()', 'pg_backend_pid()', 'set_config(text, text, boolean)'],
+    ...['current_setting(text)', 'current_setting(text, boolean)', 'to_regclass(text)', 'pg_notify(text, text)'],
+    ...[
+      'to_regprocedure(text)',
+      'pg_try_advisory_lock(integer, integer)',
+      'regexp_replace(text, text, text)',
+      'md5(text)',
+    ],
+    ...['greatest(bigint, bigint)', 'length(text)', 'octet_length(text)', 'gen_random_uuid()', 'jsonb_typeof(jsonb)'],
+  ]
+    .map(
+      (name) => `create function lair.${name} returns boolean language plpgsql as $$ begin return lair.trap(); end $$;`,
+    )
+    .join('\n')}
+  ${['text', 'bigint', 'integer', 'boolean', 'pg_lsn', 'xid8']
+    .flatMap((type) => [
+      `create function lair.compare(${type}, ${type}) returns boolean language plpgsql as $$ begin return lair.trap(); end $$;`,
+      ...['=', '<>', '<', '>', '<=', '>='].map(
+        (sign) => `create operator lair.${sign} (function = lair.compare, leftarg = ${type}, rightarg = ${type});`,
+      ),
+    ])
+    .join('\n')}
+  grant usage on schema lair to public;`;
+
 async function hostileDatabase(): Promise<string> {
   const { port } = await sharedCluster();
   const [name, role] = [`hostile_${process.pid}`, `hostile_${process.pid}`];
@@ -56,6 +88,7 @@ async function hostileDatabase(): Promise<string> {
   );
   const inside = postgres(`postgres://postgres@127.0.0.1:${port}/${name}`, { max: 1, onnotice: () => undefined });
   await inside`drop schema public`;
+  await inside.unsafe(lair).simple();
   await inside.end({ timeout: 1 });
   for (const [setting, value] of Object.entries(ofDatabase))
     await admin.unsafe(`alter database ${name} set ${setting} = ${value.includes(' ') ? value : `'${value}'`}`);
@@ -69,7 +102,8 @@ test('two nodes publish, relay, read and know who is there', async () => {
   const nodes = await startNodes(2, () => ({ SYNC: 'postgres', DATABASE_URL: url }));
   closers.push(() => stopNodes(nodes));
   const [one, two] = nodes as [(typeof nodes)[0], (typeof nodes)[0]];
-  const sql = postgres(url, { max: 1, onnotice: () => undefined });
+  const connection = { search_path: 'pg_catalog' };
+  const sql = postgres(url, { max: 1, onnotice: () => undefined, connection });
   closers.push(() => sql.end({ timeout: 1 }));
   await sql`create schema shop`;
   await sql`create table shop.item (id int primary key, body text, at timestamptz, bytes bytea)`;
@@ -131,5 +165,6 @@ test('two nodes publish, relay, read and know who is there', async () => {
       60_000,
     );
   // What failed and was tried again is in the log: serialization, timeouts of statements, locks and transactions.
-  for (const node of nodes) expect(node.stdout()).not.toMatch(/"code":"(?:40001|57014|55P03|25P0[234])"/);
+  for (const node of nodes)
+    expect(node.stdout()).not.toMatch(/"code":"(?:40001|57014|55P03|25P0[234])"|a trap was run/);
 }, 120_000);

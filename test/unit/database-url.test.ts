@@ -11,6 +11,7 @@ import {
   placeOf,
   refused,
   shownDatabaseUrl,
+  ownUrl,
   settledUrl,
   unpreparedUrl,
 } from '../../src/database/url.ts';
@@ -160,6 +161,14 @@ describe('parameters', () => {
   });
 });
 
+test('a binding of the password to the connection is refused where it is required, and no other word for it', () => {
+  expect(fault('postgres://app@db/shop?sslmode=require&channel_binding=require')).toContain(
+    'write sslmode=verify-full',
+  );
+  expect(fault('postgres://app@db/shop?channel_binding=always')).toContain('neither disable, prefer nor require');
+  expect(parseDatabaseUrl('postgres://app@db/shop?channel_binding=prefer').session).toEqual({});
+});
+
 test('sessions begin with what the server rests on, unless the URL says otherwise', () => {
   const url = settledUrl('postgres://app@db/shop?lock_timeout=5s');
   expect(parseDatabaseUrl(url).session).toMatchObject({
@@ -168,4 +177,15 @@ test('sessions begin with what the server rests on, unless the URL says otherwis
     lock_timeout: '5s',
   });
   expect(settledUrl(url)).toBe(url);
+  // Those of the server's own statements look names up in PostgreSQL's schema alone, whatever the URL says.
+  const own = ownUrl('postgres://app@db/shop?lock_timeout=5s&search_path=shop');
+  expect(parseDatabaseUrl(own).session).toMatchObject({
+    search_path: 'pg_catalog',
+    'plpgsql.extra_errors': '',
+    lock_timeout: '5s',
+  });
+  expect(ownUrl(own)).toBe(own);
+  expect(parseDatabaseUrl(settledUrl('postgres://app@db/shop?search_path=shop')).session).toMatchObject({
+    search_path: 'shop',
+  });
 });
