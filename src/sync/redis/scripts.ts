@@ -3,7 +3,8 @@
 //
 //   m:{channel}   hash: e = epoch, o = offset of the head, r = the server's history that they were counted in,
 //                 g = the generation of the database that the newest of them was carried from; and
-//                 for each source that is carried here, t = how far, b = its last batch, p = rows of earlier terms
+//                 for each source that is carried here, t = how far, b = its last batch, p = rows of earlier terms,
+//                 and a field i for each of these, by which it is found
 //   s:{channel}   stream: one entry per publication, whose id is its offset: d = data, m = sender, a = unix ms
 //   k:{channel}:… the position that an idempotency key was used at
 //
@@ -75,7 +76,8 @@ const headKeptMs = 30 * 24 * 3_600_000;
  * Each argument costs the driver as much as the script's simplest command, so there are as few as possible.
  * What a source carries is known by a mark: the term, the batch, and the place in it up to which all was appended. One
  * place follows the other, so nothing is appended before what failed. A later term hands over rows that the last batch of
- * an earlier one may hold: they are known by name, until the source says that no more of them can come.
+ * an earlier one may hold: they are known by name, until the source says that no more of them can come. Each name is a field of
+ * its own: a list of them, read at each append, made appends ten times as dear after five terms with a backlog.
  *
  * The head outlives the stream, so that a quiet channel keeps counting. Without a head what is left of the stream
  * belongs to an earlier log, and goes. The first write is one that a full Redis refuses, so nothing is done by half.
@@ -88,8 +90,11 @@ if ARGV[7] ~= '' then
   local source, term, batch, place, clean, id, ids =
     string.match(ARGV[7], '^(%S+) (%d+) (%d+) (%d+) ([01]) (%S+)\\n?(.*)$')
   local fields = {'t:' .. source, 'b:' .. source, 'p:' .. source}
-  local told = redis.call('HMGET', KEYS[1], fields[1], fields[3])
-  local toldTerm, toldBatch, toldPlace = string.match(told[1] or '0 0 0', '(%d+) (%d+) (%d+)')
+  local repeated = 'i:' .. source .. ' '
+  local told, earlier
+  if clean == '1' then told, earlier = unpack(redis.call('HMGET', KEYS[1], fields[1], fields[3]))
+  else told = redis.call('HGET', KEYS[1], fields[1]) end
+  local toldTerm, toldBatch, toldPlace = string.match(told or '0 0 0', '(%d+) (%d+) (%d+)')
   term, batch, place = tonumber(term), tonumber(batch), tonumber(place)
   toldTerm, toldBatch, toldPlace = tonumber(toldTerm), tonumber(toldBatch), tonumber(toldPlace)
   if term < toldTerm then return redis.error_reply('TERMENDED ' .. toldTerm) end
@@ -98,24 +103,23 @@ if ARGV[7] ~= '' then
   local due = 1
   if not isNext then due = toldPlace + 1 end
   if place ~= due then return redis.error_reply('NOTNEXT a publication before this one is missing') end
-  local earlier = told[2]
   if clean == '1' then
-    if earlier then redis.call('HDEL', KEYS[1], fields[3]) end
-    earlier = false
+    if earlier then
+      for each in string.gmatch(earlier, '%S+') do redis.call('HDEL', KEYS[1], repeated .. each) end
+      redis.call('HDEL', KEYS[1], fields[3])
+    end
   elseif term > toldTerm and toldPlace > 0 then
-    local all, seen, count = {}, {}, 0
-    for each in string.gmatch(earlier or '', '%S+') do all[#all + 1], seen[each] = each, true end
+    local all, count = {redis.call('HGET', KEYS[1], fields[3]) or nil}, 0
     for each in string.gmatch(redis.call('HGET', KEYS[1], fields[2]) or '', '%S+') do
       count = count + 1
       if count > toldPlace then break end
-      if not seen[each] then all[#all + 1] = each end
+      if redis.call('HSET', KEYS[1], repeated .. each, '') == 1 then all[#all + 1] = each end
     end
-    earlier = table.concat(all, ' ')
-    redis.call('HSET', KEYS[1], fields[3], earlier)
+    redis.call('HSET', KEYS[1], fields[3], table.concat(all, ' '))
   end
   marks = {fields[1], term .. ' ' .. batch .. ' ' .. place}
   if isNext then marks[3], marks[4] = fields[2], ids end
-  if earlier and string.find(' ' .. earlier .. ' ', ' ' .. id .. ' ', 1, true) then
+  if clean ~= '1' and redis.call('HGET', KEYS[1], repeated .. id) then
     redis.call('HSET', KEYS[1], unpack(marks))
     return {epoch, offset}
   end
