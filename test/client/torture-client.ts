@@ -27,7 +27,8 @@ export interface Report {
   readonly reloads: number;
 }
 
-const finishMs = 60_000;
+const finishMs = 120_000;
+const askMs = 10_000;
 const traceMax = 100;
 
 /** Follows one channel and finds what should not be: a hole without a gap, a repeat, a wrong order. */
@@ -74,7 +75,9 @@ export async function suffer(
     for (;;) {
       try {
         const body = JSON.stringify({ call, engine, transport, ...more });
-        return (await (await fetch(tormentor, { method: 'POST', body })).json()) as Answer;
+        // A page that is frozen or taken offline while it asks may never get an answer.
+        const signal = AbortSignal.timeout(askMs);
+        return (await (await fetch(tormentor, { method: 'POST', body, signal })).json()) as Answer;
       } catch {
         // A page that is offline cannot ask.
         await new Promise((resolve) => setTimeout(resolve, 200));
