@@ -31,7 +31,7 @@ export interface RealtimeOptions extends GuestOptions {
 }
 
 export type { GuestOptions } from './guest-options.ts';
-export type { Failure, RealtimeRoutes } from './routes.ts';
+export type { Failure, Frame, HealthAnswer, RealtimeRoutes, StreamEvent } from './routes.ts';
 export type * from '../rules/config.ts';
 
 /** The node behind the routes. */

@@ -233,10 +233,3 @@ test('a database that cannot be reached: answers say so, and it is asked again',
   expect(['waits', 503]).toContain(first);
   await app.server?.stop(true);
 });
-
-test('the types of the routes are there for clients that derive theirs from the app', () => {
-  type App = ReturnType<typeof appWith>['app'];
-  type Published = App['~Routes']['realtime']['publish']['post']['response'][200];
-  const published: Published = { channel: 'news', epoch: 'e', offset: 1 };
-  expect(published.offset).toBe(1);
-});
