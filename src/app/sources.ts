@@ -129,8 +129,13 @@ async function open(
       ]);
       return rabbitBroker(source.options, { ...parseRabbitUrl(url), tlsCa }, parts);
     }
-    case 'kafka':
-      throw new Error('Kafka is not read yet');
+    case 'kafka': {
+      const [{ kafkaBroker }, { parseKafkaUrl }] = await Promise.all([
+        import('../sources/kafka.ts'),
+        import('../kafka/target.ts'),
+      ]);
+      return kafkaBroker(source.options, { ...parseKafkaUrl(url), tlsCa }, parts);
+    }
   }
 }
 

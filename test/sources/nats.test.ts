@@ -26,6 +26,7 @@ testSource('nats', async () => {
         await client.publish(`${what}.new`, typeof body === 'string' ? encoder.encode(body) : body);
       }
     },
+    startsFast: true,
     kill9: () => nats.kill9(),
     start: async () => {
       await nats.start();

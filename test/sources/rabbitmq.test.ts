@@ -31,6 +31,7 @@ testSource('rabbitmq', async () => {
       }
       await channel.waitForConfirms();
     },
+    startsFast: false,
     kill9: () => rabbit.kill9(),
     start: async () => {
       await rabbit.start();

@@ -16,6 +16,7 @@ testSource('redisStream', async () => {
       for (const body of bodies) pipeline.xadd(what, '*', 'body', Buffer.from(body));
       for (const [error] of (await pipeline.exec()) ?? []) if (error) throw error;
     },
+    startsFast: true,
     kill9: () => redis.kill9(),
     start: () => redis.start(),
     close: () => redis.close(),
