@@ -18,6 +18,8 @@ interface DebianPackage {
   readonly name: string;
   /** The package is there when one of these is on the PATH. */
   readonly commands: readonly string[];
+  /** Only the tests that take minutes use it. */
+  readonly long?: boolean;
 }
 
 const debianPackages: readonly DebianPackage[] = [
@@ -35,22 +37,24 @@ const debianPackages: readonly DebianPackage[] = [
   { name: 'systemd', commands: ['systemd-analyze'] },
   { name: 'python3', commands: ['python3'] },
   { name: 'php-cli', commands: ['php'] },
+  { name: 'buildah', commands: ['buildah'], long: true },
 ];
 
 /**
  * Installs the Debian packages that some file under test/ names and this machine lacks, and the programs that are none;
  * says what it cannot do.
  */
-export async function installTestPackages(): Promise<void> {
-  await installTestDebianPackages();
+export async function installTestPackages(long: boolean): Promise<void> {
+  await installTestDebianPackages(long);
   for (const install of [installGateways, installNats, installKafka]) {
     const missing = await install();
     if (missing !== undefined) console.error(missing);
   }
 }
 
-async function installTestDebianPackages(): Promise<void> {
-  const wanted = (await packagesOfTests()).filter((wish) => !isInstalled(wish.package));
+async function installTestDebianPackages(long: boolean): Promise<void> {
+  const missing = (await packagesOfTests()).filter((wish) => !isInstalled(wish.package));
+  const wanted = missing.filter((wish) => long || wish.package.long !== true);
   if (wanted.length === 0) return;
   const names = wanted.map((wish) => wish.package.name);
   if (process.getuid?.() === 0 && Bun.which('apt-get') !== null) await installDebian(names);

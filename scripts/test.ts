@@ -64,7 +64,7 @@ function atOnce(): number {
 }
 
 await installDependencies();
-await installTestPackages();
+await installTestPackages(long);
 
 const inMemory = process.env['TMPDIR'] === undefined ? folderInMemory() : undefined;
 const environment: NodeJS.ProcessEnv = { ...process.env, ...(inMemory !== undefined && { TMPDIR: inMemory }) };
