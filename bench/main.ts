@@ -3,7 +3,9 @@
 import { connect } from './connect.ts';
 import { fanout } from './fanout.ts';
 import { memory } from './memory.ts';
+import { metrics } from './metrics.ts';
 import { presence } from './presence.ts';
+import { redisCompress } from './redis-compress.ts';
 import { rows } from './rows.ts';
 import { rules } from './rules.ts';
 import { BenchError } from './server-process.ts';
@@ -21,11 +23,13 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   memory,
   connect,
   rules,
+  metrics,
   rows,
   writers,
   presence,
   sync,
   'sync-redis': syncRedis,
+  'redis-compress': redisCompress,
   'sync-postgres': syncPostgres,
   'sync-nats': syncNats,
   'sync-rabbitmq': syncRabbit,

@@ -84,6 +84,13 @@ export const engines: readonly Engine[] = [
         'sobranie',
         'Beginning of every key and channel in Redis, so that several clusters of servers can share one Redis.',
       ),
+      compressFrom: defaulted(
+        'REDIS_COMPRESS_FROM',
+        wholeNumber(0, 1_024 * mebibyte),
+        '32768',
+        'Data of so many characters and more travel through Redis, and are kept there, compressed; `0` compresses none. Less' +
+          ' than the default costs the nodes more time than it spares.',
+      ),
     },
     url: 'url',
     faults: ({ url, tlsCa }) =>

@@ -52,6 +52,25 @@ describe('three nodes over Redis', () => {
     await Promise.all(sockets.map((socket) => socket.close()));
   }, 30_000);
 
+  test('what is large is kept in Redis compressed, and reaches other nodes and the history as it was', async () => {
+    const [channel = ''] = stage.channels(1);
+    const [one, two] = stage.nodes as [RunningServer, RunningServer];
+    const [speaker, hearer] = await Promise.all([one, two].map((node) => WebSocketClient.open(node.url)));
+    await hearer!.request({ type: 'subscribe', channel });
+    const large = { text: 'é "row" of a table, '.repeat(2_500) };
+    for (const data of ['small', large]) {
+      expect(await speaker!.request({ type: 'publish', channel, data }, 10_000)).toMatchObject({ type: 'published' });
+      expect(await hearer!.next('message', 10_000)).toMatchObject({ data });
+    }
+    const { messages = [] } = await speaker!.request({ type: 'history', channel, limit: 10 }, 10_000);
+    expect(messages.map(({ data }) => data)).toEqual(['small', large]);
+    const [key = ''] = await stage.redis.admin.keys(`*:s:{${channel}}`);
+    const kept = await stage.redis.admin.xrange(key, '-', '+');
+    expect(kept[0]![1][1]).toBe('"small"');
+    expect(kept[1]![1][1]!.length).toBeLessThan(1_000);
+    await Promise.all([speaker, hearer].map((socket) => socket!.close()));
+  }, 60_000);
+
   // Answers of one moment go out in one write, which nothing else may overtake.
   test('answers come in the order of the commands, however many are under way', async () => {
     const [channel = ''] = stage.channels(1);

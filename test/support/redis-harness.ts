@@ -32,12 +32,18 @@ export async function redisHarness(): Promise<SyncHarness> {
   return harnessOf(redis.url, [redis.port], () => redis.close());
 }
 
+/** Every second node compresses all that shrinks, as while the setting is being changed. */
+export async function redisCompressedHarness(): Promise<SyncHarness> {
+  const redis = await startRedis();
+  return harnessOf(redis.url, [redis.port], () => redis.close(), 1);
+}
+
 export async function redisClusterHarness(): Promise<SyncHarness> {
   const cluster = await startRedisCluster();
   return harnessOf(cluster.url, cluster.ports, () => cluster.close());
 }
 
-function harnessOf(url: string, ports: readonly number[], close: () => Promise<void>): SyncHarness {
+function harnessOf(url: string, ports: readonly number[], close: () => Promise<void>, compressFrom = 0): SyncHarness {
   const prefix = 'contract';
   let adapters: RedisAdapter[] = [];
   let nodes = 0;
@@ -51,6 +57,7 @@ function harnessOf(url: string, ports: readonly number[], close: () => Promise<v
         target: redisTarget({ url }),
         prefix,
         nodeId: `node${++nodes}`,
+        compressFrom: nodes % 2 === 1 ? compressFrom : 0,
         clock: systemClock,
         observer: silentObserver,
         log: () => undefined,

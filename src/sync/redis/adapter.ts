@@ -27,10 +27,13 @@ import type { ChannelRule } from '../../rules/rules.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { RedisConnection, type RedisConnectionOptions } from './connection.ts';
 import { readPage, type ReadReply } from './history.ts';
+import { pack, unpack } from './packing.ts';
 import { decodeSender, encodeCarried, encodeSender, splitMessage, termEnded } from './scripts.ts';
 
 /** `prefix` begins every key and topic, so that several servers can share one Redis. */
 export interface RedisAdapterOptions extends RedisConnectionOptions {
+  /** Data of so many characters and more are compressed; 0, as by default, compresses none. */
+  readonly compressFrom?: number;
   readonly observer: SyncObserver;
   readonly log: (message: string, error: unknown) => void;
 }
@@ -51,6 +54,7 @@ export class RedisAdapter implements SyncAdapter {
   readonly name = 'redis';
   readonly traits: SyncTraits = { shared: true, durable: true };
   readonly #options: RedisAdapterOptions;
+  readonly #compressFrom: number;
   /** Begins the topics. Databases of one server share its Pub/Sub, so the number tells them apart. */
   readonly #topicStart: string;
   /** By topic, since a message brings that and nothing else. */
@@ -64,6 +68,7 @@ export class RedisAdapter implements SyncAdapter {
 
   constructor(options: RedisAdapterOptions) {
     this.#options = options;
+    this.#compressFrom = options.compressFrom ?? 0;
     const { database } = options.target;
     this.#topicStart = `${options.prefix}${database === 0 ? '' : `/${database}`}`;
   }
@@ -177,7 +182,7 @@ export class RedisAdapter implements SyncAdapter {
       this.#key('s', channel),
       // In a cluster a key that is not there holds up the script for as long as its slot moves.
       key === undefined || carried !== undefined ? head : `${this.#key('k', channel)}:${key}`,
-      data,
+      pack(data, this.#compressFrom),
       encodeSender({ from, except, xid }),
       rule.historySize,
       rule.historySeconds * 1_000,
@@ -190,7 +195,8 @@ export class RedisAdapter implements SyncAdapter {
 
   async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {
     const head = `- 0 ${at} ${this.#options.nodeId}`;
-    await this.#live.commands.publish(this.#topicOf(channel), `${head}\n${encodeSender({ from, except })}\n${data}`);
+    const packed = pack(data, this.#compressFrom);
+    await this.#live.commands.publish(this.#topicOf(channel), `${head}\n${encodeSender({ from, except })}\n${packed}`);
     return undefined;
   }
 
@@ -209,7 +215,7 @@ export class RedisAdapter implements SyncAdapter {
     const within = internal ? [0, 0] : [rule.historySize, rule.historySeconds * 1_000];
     const count = since === undefined ? limit + 1 : limit;
     const reply = await this.#read(channel, since?.offset ?? '', count, bytesMax, ...within);
-    return readPage(channel, reply, query);
+    return readPage(channel, reply, { ...query, bytesMax });
   }
 
   #read(channel: string, ...range: (string | number)[]): Promise<ReadReply> {
@@ -266,7 +272,7 @@ export class RedisAdapter implements SyncAdapter {
           channel,
           offset: Number(offset),
           epoch: isEphemeral ? '' : epoch,
-          data: parts.data,
+          data: unpack(parts.data),
           at: Number(at),
           ...sender,
         }),

@@ -18,15 +18,21 @@ export interface RedisSettings {
   readonly tlsCa: string | undefined;
   /** Begins every key and topic, so that several servers can share one Redis. */
   readonly prefix: string;
+  /** See the adapter. */
+  readonly compressFrom: number;
 }
 
 /** Rejects when Redis cannot be reached, after a while if that may pass. */
-export async function openRedisEngine({ url, tlsCa, prefix }: RedisSettings, parts: EngineParts): Promise<OpenEngine> {
+export async function openRedisEngine(
+  { url, tlsCa, prefix, compressFrom }: RedisSettings,
+  parts: EngineParts,
+): Promise<OpenEngine> {
   const { incarnation, observer, clock, log, closing } = parts;
   const target = redisTarget({ url, tlsCa });
   const adapter = new RedisAdapter({
     target,
     prefix,
+    compressFrom,
     nodeId: incarnation,
     clock,
     observer,

@@ -2,24 +2,37 @@
 
 import { Publication } from '../../core/publication.ts';
 import type { HistoryPage, HistoryQuery } from '../../core/sync-adapter.ts';
+import { unpack } from './packing.ts';
 import { decodeSender } from './scripts.ts';
 
 type StreamEntry = [id: string, fields: string[]];
 export type ReadReply = [epoch: string, offset: string, entries: StreamEntry[], cut: number];
 
-/** The script has read within the rule. Without a position, one entry more than `limit` tells that there is more. */
+/**
+ * The script has read within the rule. Without a position, one entry more than `limit` tells that there is more. It has
+ * counted packed bytes, so unpacked ones are counted here again: what is past them is not unpacked.
+ */
 export function readPage(
   channel: string,
   [epoch, headOffset, entries, cut]: ReadReply,
-  { since, limit }: HistoryQuery,
+  { since, limit, bytesMax }: HistoryQuery & { readonly bytesMax: number },
 ): HistoryPage {
   const head = { epoch, offset: Number(headOffset) };
-  const found = entries
-    .map((entry) => toPublication(channel, epoch, entry))
-    .filter(({ offset }) => offset <= head.offset);
+  const found: Publication[] = [];
+  let bytes = 0;
+  let isCut = cut !== 0;
+  for (const entry of entries) {
+    const publication = toPublication(channel, epoch, entry);
+    bytes += publication.data.length;
+    if (found.length > 0 && bytes > bytesMax) {
+      isCut = true;
+      break;
+    }
+    if (publication.offset <= head.offset) found.push(publication);
+  }
   if (since === undefined) {
     const publications = found.slice(0, limit).reverse();
-    return { head, publications, complete: found.length <= limit && cut === 0 };
+    return { head, publications, complete: found.length <= limit && !isCut };
   }
   if (since.epoch !== epoch || since.offset > head.offset) {
     return { head, publications: [], complete: false, gap: 'epoch_changed' };
@@ -37,7 +50,7 @@ function toPublication(channel: string, epoch: string, [id, fields]: StreamEntry
     channel,
     epoch,
     offset: Number(id.slice(0, id.indexOf('-'))),
-    data: values.get('d') ?? 'null',
+    data: unpack(values.get('d') ?? 'null'),
     at: Number(values.get('a') ?? 0),
     ...decodeSender(values.get('m') ?? ''),
   });
