@@ -31,12 +31,12 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 const projectFolder = resolve(import.meta.dir, '../..');
 
 /** Starts the server and waits until it listens. */
-export async function startServer(environment: Environment = {}, timeoutMs = 20_000): Promise<RunningServer> {
+export async function startServer(environment: Environment = {}, timeoutMs = 60_000): Promise<RunningServer> {
   return listening(spawnServer(environment), timeoutMs);
 }
 
 /** Waits until a server that was spawned listens. */
-export async function listening(server: RunningProcess, timeoutMs = 20_000): Promise<RunningServer> {
+export async function listening(server: RunningProcess, timeoutMs = 60_000): Promise<RunningServer> {
   const [, printed = ''] = await server.waitForOutput(/listening on (http:\/\/\S+)/, timeoutMs);
   const url = new URL(printed);
   // What it is bound to, such as 0.0.0.0, is not everywhere an address to connect to.
