@@ -471,23 +471,31 @@ DECLARE
   -- NULL where it is not known: a function in SQL, or EXECUTE of a prepared statement.
   statement text := CASE WHEN callers IS NULL THEN nullif(current_query(), '')
     ELSE substring(callers FROM '^SQL statement "(.*?)"(?:[[:cntrl:]](?:PL/|SQL )|$)') END;
+  -- Without the comments before it.
+  code text;
   watch realtime.watched;
 BEGIN
   IF statement ~* '[[:<:]]execute[[:>:]]' THEN
     statement := NULL;
   END IF;
+  -- What looks like the end of the statement may be a part of a comment or of a literal, which is open there.
+  IF callers IS NOT NULL
+    AND regexp_replace(statement, '/[*].*?[*]/|''[^'']*''|--[^' || chr(10) || ']*' || chr(10), '', 'g') ~ '/[*]|--|''' THEN
+    statement := NULL;
+  END IF;
   IF statement !~* '[[:<:]]merge[[:>:]]' THEN
     RETURN;
   END IF;
+  code := regexp_replace(statement, '^([[:space:]]|/[*]([^*]|[*]+[^*/])*[*]+/|--[^' || chr(10) || ']*' || chr(10) || ')+', '');
   SELECT * INTO watch FROM realtime.watched w WHERE w.target = capture_move.target::regclass AND cardinality(w.channels) > 0;
   IF NOT FOUND THEN
     RETURN;
   ELSIF operation = 'UPDATE' THEN
     fault := 'a MERGE, or what may have been one, inserted and updated rows of a partitioned table';
-  ELSIF statement IS NULL
-    OR regexp_replace(statement, '[[:<:]]then[[:space:]]+update[[:>:]]', '', 'gi') ~* '[[:<:]]update[[:>:]]' THEN
+  ELSIF statement IS NULL OR code !~* '^(merge|with)[[:>:]]'
+    OR regexp_replace(code, '[[:<:]]then[[:space:]]+update[[:>:]]', '', 'gi') ~* '[[:<:]]update[[:>:]]' THEN
     fault := 'rows were moved to another partition by a statement that may have been a MERGE';
-  ELSIF operation = 'DELETE' OR statement !~* '[[:<:]]then[[:space:]]+insert[[:>:]]' THEN
+  ELSIF operation = 'DELETE' OR code !~* '[[:<:]]then[[:space:]]+insert[[:>:]]' THEN
     command := replace(realtime.capture_statement(watch, operation, '$1', '$2', true),
       CASE operation WHEN 'DELETE' THEN 'old_rows r' ELSE 'new_rows r' END, '(SELECT ($3).*) r');
     SELECT ',"schema":' || to_json(n.nspname::text)::text || ',"table":' || to_json(c.relname::text)::text || ',"data":'

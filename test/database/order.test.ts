@@ -217,6 +217,26 @@ if (version >= 15) {
     await sql.unsafe(`create function moved() returns void language sql as $$ ${merge(`(1, 'y'), (2, 'y')`)} $$`);
     await sql`select moved()`;
     expect(await told()).toEqual(['gap']);
+    // Not known for sure is a gap beside what an UPDATE tells of itself, and never a change that is told twice or not at all.
+    await sql`prepare moving as merge into item i using (values (1, 'x')) v (a, b) on i.a = v.a when matched then update set b = v.b`;
+    await sql.unsafe('execute moving');
+    expect(await told()).toEqual(['gap']);
+    await sql.unsafe(`/* first */ -- a comment
+      merge into item i using (values (1, 'y')) v (a, b) on i.a = v.a when matched then update set b = v.b`);
+    expect(await told()).toEqual(['DELETE 1 x c', 'INSERT 1 y c']);
+    await sql.unsafe(
+      `with v (a, b) as (values (1, 'x')) merge into item i using v on i.a = v.a when matched then update set b = v.b`,
+    );
+    expect(await told()).toEqual(['DELETE 1 y c', 'INSERT 1 x c']);
+    // An UPDATE that only speaks of one.
+    await sql.unsafe(`update item set b = 'y' where a = 1 /* merge */`);
+    expect((await told()).toSorted()).toEqual(['UPDATE 1 y c', 'gap']);
+    await sql.unsafe(`-- merge, then\nupdate item set b = 'x' where a = 1`);
+    expect((await told()).toSorted()).toEqual(['UPDATE 1 x c', 'gap']);
+    // A comment looks like the end of the statement, in what the server tells of where a function stands.
+    await sql.unsafe(`do $$ begin with v (a, b) as (select /* "\nPL/ */ 1, 'y'::text)
+      merge into item i using v on i.a = v.a when matched then update set b = v.b; end $$`);
+    expect(await told()).toEqual(['gap']);
     const [watch] = await sql`select fault_count::int as count, last_reason as reason from realtime.watches
       where "table" = 'item'::regclass`;
     expect(watch!['count']).toBeGreaterThan(0);
