@@ -3,6 +3,7 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { installGateways } from './gateway-programs.ts';
 import { installKafka } from './kafka-program.ts';
+import { installDeno } from './deno-program.ts';
 import { installNats } from './nats-program.ts';
 import { runToEnd } from './run-to-end.ts';
 
@@ -46,7 +47,7 @@ const debianPackages: readonly DebianPackage[] = [
  */
 export async function installTestPackages(long: boolean): Promise<void> {
   await installTestDebianPackages(long);
-  for (const install of [installGateways, installNats, installKafka]) {
+  for (const install of [installGateways, installNats, installKafka, installDeno]) {
     const missing = await install();
     if (missing !== undefined) console.error(missing);
   }

@@ -1,7 +1,8 @@
-// The client's one suite in the runtimes that it is for: this Bun, Node 20 with the package `ws`, and Chromium.
+// The client's one suite in the runtimes that it is for: this Bun, Node 20 with the package `ws`, Deno, and Chromium.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
+import { denoProgram, withoutDeno } from '../../scripts/deno-program.ts';
 import { launchBrowser, type TestBrowser } from '../support/browser.ts';
 import { endAfterTests, temporaryFolder } from '../support/janitor.ts';
 import { patient } from '../support/patience.ts';
@@ -49,10 +50,25 @@ async function bundle(entry: string, target: 'node' | 'browser', folder: string)
 }
 
 async function inNode(director: string, told: Told): Promise<void> {
-  const path = await bundle('run-in-node.ts', 'node', temporaryFolder('node'));
   const node = Bun.which('node');
   if (node === null) throw new Error('Node is missing: install the package "nodejs", version 20 or newer.');
-  const child = Bun.spawn([node, path, director], { stdin: 'ignore', stdout: 'pipe', stderr: 'inherit' });
+  await inProgram([node, await bundle('run-in-node.ts', 'node', temporaryFolder('node')), director], {}, told);
+}
+
+async function inDeno(program: string, director: string, told: Told): Promise<void> {
+  const folder = temporaryFolder('deno');
+  const script = await bundle('run-in-deno.ts', 'browser', folder);
+  const command = [program, 'run', '--quiet', '--no-config', '--allow-net=127.0.0.1', script, director];
+  await inProgram(command, { DENO_DIR: folder, DENO_NO_UPDATE_CHECK: '1', NO_PROXY: '127.0.0.1' }, told);
+}
+
+async function inProgram(
+  command: readonly string[],
+  environment: Readonly<Record<string, string>>,
+  told: Told,
+): Promise<void> {
+  const env = { ...process.env, ...environment };
+  const child = Bun.spawn([...command], { env, stdin: 'ignore', stdout: 'pipe', stderr: 'inherit' });
   endAfterTests(child);
   let rest = '';
   for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
@@ -96,6 +112,9 @@ beforeAll(async () => {
   [director, browser] = await Promise.all([startDirector(), launchBrowser()]);
   performances.set('Bun', new Performance((told) => perform(cases, director.url, 'bun', {}, told)));
   performances.set('Node', new Performance((told) => inNode(director.url, told)));
+  if (deno !== undefined) {
+    performances.set('Deno', new Performance((told) => inDeno(deno, director.url, told)));
+  }
   performances.set('Chromium', new Performance((told) => inChromium(browser, director.url, told)));
 }, 60_000);
 
@@ -104,8 +123,11 @@ afterAll(async () => {
   await director.close();
 }, 60_000);
 
-describe.each(['Bun', 'Node', 'Chromium'])('in %s', (runtime) => {
-  test.each(titles)('%s', async (title) => {
+const deno = denoProgram();
+
+describe.each(['Bun', 'Node', 'Deno', 'Chromium'])('in %s', (runtime) => {
+  const isMissing = runtime === 'Deno' && deno === undefined;
+  test.skipIf(isMissing).each(titles)(isMissing ? `%s${withoutDeno()}` : '%s', async (title) => {
     expect((await performances.get(runtime)?.outcome(title)) ?? '').toBe('');
   });
 });

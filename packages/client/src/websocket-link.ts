@@ -26,7 +26,8 @@ export class WebSocketLink implements Link {
       const frame = quietly(() => parse(String(data))) as ServerFrame | undefined;
       if (frame) options.onFrame(frame);
     };
-    socket.onclose = ({ code, reason }) => this.#options.onEnd({ code, reason });
+    // In Deno the code is 0 of one that never opened.
+    socket.onclose = ({ code, reason }) => this.#options.onEnd({ code: code || 1006, reason });
     socket.onerror = () => undefined;
   }
 
