@@ -7,11 +7,18 @@ import { isPassingFailure, patiently } from '../time/patiently.ts';
 import { plainCause } from './causes.ts';
 import type { Logger } from './logger.ts';
 
+export interface PatientStepOptions {
+  readonly log: Pick<Logger, 'warn'>;
+  readonly clock: Clock;
+  /** Default: failures of a network, and of a server that is starting, full or slow. */
+  readonly mayPass?: (error: unknown) => boolean;
+}
+
 /** `what` stands in the log after "waiting for". The step must be one that can be repeated after it failed. */
 export function patientStep<Value>(
   what: string,
   step: () => Promise<Value>,
-  { log, clock }: { readonly log: Logger; readonly clock: Clock },
+  { log, clock, mayPass = isPassing }: PatientStepOptions,
 ): Promise<Value> {
   return patiently(step, {
     mayPass,
@@ -21,7 +28,7 @@ export function patientStep<Value>(
 }
 
 /** What is `unavailable` for no further reason is between two connections. */
-function mayPass(error: unknown): boolean {
+function isPassing(error: unknown): boolean {
   const isBetween = error instanceof RealtimeError && error.code === 'unavailable' && error.cause === undefined;
   return isBetween || isPassingFailure(error);
 }

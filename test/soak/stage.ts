@@ -58,7 +58,7 @@ export async function openStage(layer: Layer): Promise<Stage> {
       NODE_ID: `node-${index + 1}`,
       ...(port !== undefined && { PORT: String(port) }),
     };
-    // As whatever supervises it would: a start that finds the database busy for a second ends the process.
+    // As whatever supervises it would: a start that finds the database away for more than ten seconds ends the process.
     for (let attempt = 1; ; attempt++) {
       try {
         return await startNode(own, startMs);
