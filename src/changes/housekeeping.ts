@@ -34,6 +34,8 @@ export interface HousekeepingOptions {
 }
 
 const intervalMs = 5_000;
+/** Between two turns of trimming while there is more to trim than one of them can: writers must not outrun it. */
+const behindMs = 100;
 /**
  * A count of all that waits passes every row that was taken and cannot be vacuumed yet, as long as a snapshot is open
  * anywhere: there may be millions. It gets this part of the time; in between, only what came later is counted.
@@ -70,14 +72,17 @@ export class Housekeeping {
   async #run(): Promise<void> {
     const { observer } = this.#options;
     while (!this.#closed.signal.aborted) {
+      let isBehind = false;
       try {
         const session = await this.#connected();
         await this.#look(session);
-        observer.log(await this.#trimmer.turn(session, this.#closed.signal));
+        const log = await this.#trimmer.turn(session, this.#closed.signal);
+        observer.log(log);
+        isBehind = !log.isDone;
       } catch (error) {
         if (!this.#closed.signal.aborted) observer.error(error);
       }
-      await pause(intervalMs, this.#closed.signal);
+      await pause(isBehind ? behindMs : intervalMs, this.#closed.signal);
     }
     await this.#session?.close();
   }

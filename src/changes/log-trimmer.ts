@@ -25,6 +25,8 @@ export interface LogState {
   readonly lagSeconds: number;
   /** Publications in the log, as the database estimates them. */
   readonly publications: number;
+  /** Nothing is left that should be looked at now. */
+  readonly isDone: boolean;
 }
 
 export class LogTrimmer {
@@ -57,7 +59,11 @@ export class LogTrimmer {
     await this.#write(session);
     if (this.#clock.monotonic() - this.#forgotAt > forgetEveryMs && busy.length === 0)
       await this.#forget(session, signal);
-    return { lagSeconds: Math.max(0, ...dueMs.values()) / 1_000, publications: await countPublications(session) };
+    return {
+      lagSeconds: Math.max(0, ...dueMs.values()) / 1_000,
+      publications: await countPublications(session),
+      isDone: busy.length === 0,
+    };
   }
 
   #forgetOtherAges(ages: readonly Row[]): void {

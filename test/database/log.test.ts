@@ -3,10 +3,13 @@
 import { beforeEach, describe, expect, test } from 'bun:test';
 import { database, expectConsecutive, relayed } from './support.ts';
 import type { Database } from '../../src/database/connect.ts';
+import { DirectSession } from '../../src/database/direct-session.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
+import { LogTrimmer } from '../../src/changes/log-trimmer.ts';
+import { systemClock } from '../../src/time/clock.ts';
 import { readHeads } from '../../src/sync/postgres/queries.ts';
 
-const { sql } = await database();
+const { sql, url } = await database();
 
 beforeEach(async () => {
   await sql`truncate realtime.outbox, realtime.publications, realtime.channels, realtime.forgotten`;
@@ -162,6 +165,23 @@ describe('trimming', () => {
     await sql`select realtime.trimmed('{70}', ${[next]}::bigint[])`;
     const [place] = await sql`select seq::int from realtime.trimming_ages() where age = 70`;
     expect(place!['seq']).toBe(next);
+  });
+
+  // A turn of four seconds was followed by five of rest, however much was left: 9,000 rows a second were half of its time.
+  test('a turn that had not enough time says so, and the next one goes on', async () => {
+    await append(Array.from({ length: 30 }, () => ({ size: 25 })));
+    await age(70);
+    let jumpMs = 60_000;
+    const clock = { ...systemClock, monotonic: () => systemClock.monotonic() + (jumpMs += jumpMs) };
+    const trimmer = new LogTrimmer(clock);
+    const session = await DirectSession.open({ url, applicationName: 'test', signal: AbortSignal.timeout(60_000) });
+    const signal = new AbortController().signal;
+    expect(await trimmer.turn(session, signal)).toMatchObject({ isDone: false });
+    expect(await stored('a')).toHaveLength(30);
+    jumpMs = 0;
+    expect(await trimmer.turn(session, signal)).toMatchObject({ isDone: true });
+    expect(await stored('a')).toHaveLength(25);
+    await session.close();
   });
 
   test('it waits neither for who appends nor for who holds a head', async () => {
