@@ -109,6 +109,14 @@ export const wsLoop = overWebSocket('ws package on Node, loop of send', wsPackag
 export const oursEphemeral = overWebSocket('sobranie, ephemeral', oursInMemory, 'ephemeral:bench');
 export const oursRecoverable = overWebSocket('sobranie, recoverable', oursInMemory, 'bench');
 
+// In rooms of their own, of which `spread` tells the size: with presence, and beside it the same without.
+const inRoom = (name: string, more: object): Contender => ({
+  ...overWebSocket(name, oursInMemory, 'room'),
+  hello: JSON.stringify({ type: 'subscribe', channel: 'room:@@00000000', id: 1, ...more }),
+});
+export const oursInRooms = inRoom('sobranie, in a room of 10', {});
+export const oursPresent = inRoom('sobranie, in a room of 10, with presence', { presence: true });
+
 export const eventsJoined = overEvents(
   'Bun, one enqueue per tick and stream',
   bunServer('joined', 'event-streams.ts', 'joined'),

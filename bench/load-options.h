@@ -11,7 +11,7 @@
 #define WINDOW_MAX 32768
 
 static struct {
-  int port, peerPort, publishPort, connections, window, warm;
+  int port, peerPort, publishPort, connections, window, warm, spread;
   bool events;
   long pid, peerPid;
   double seconds, rate, settleSeconds, deadlineSeconds;
@@ -34,7 +34,7 @@ static void readOptions(int argc, char **argv) {
       {"settle", 1, 0, 't'}, {"deadline", 1, 0, 'd'}, {"path", 1, 0, 'a'}, {"hello", 1, 0, 'h'},
       {"ready", 1, 0, 'y'}, {"publish-path", 1, 0, 'b'}, {"publish", 1, 0, 'u'},
       {"peer-port", 1, 0, 'P'}, {"peer-pid", 1, 0, 'I'}, {"publish-port", 1, 0, 'B'}, {"publish-hello", 1, 0, 'H'},
-      {"plan", 1, 0, 'n'}, {"expect", 1, 0, 'x'},
+      {"plan", 1, 0, 'n'}, {"expect", 1, 0, 'x'}, {"spread", 1, 0, 'S'},
       {0, 0, 0, 0}};
   for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (o) {
     case 'p': want.port = atoi(optarg); break;
@@ -58,6 +58,7 @@ static void readOptions(int argc, char **argv) {
     case 'H': want.publishHello = optarg; break;
     case 'n': want.plan = optarg; break;
     case 'x': want.expect = atoi(optarg); break;
+    case 'S': want.spread = atoi(optarg); break;
     default: exit(1);
   }
   if (!want.port || want.connections < 1 || want.window < 1 || want.window > WINDOW_MAX || want.warm < 0 ||

@@ -2,7 +2,8 @@
 // subscriber, checks their order by the number inside, and prints one line of JSON.
 //
 // 1. connect: N WebSocket or event-stream subscribers, each counted as ready once a frame holds the --ready text; with
-//    --peer-port every other one goes to that second server;
+//    --peer-port every other one goes to that second server, and with --spread the "@@00000000" of the --hello becomes
+//    another number for each so many of them;
 // 2. publish: through one WebSocket of its own, either with --window publications in flight (the next one goes out when
 //    every subscriber has the oldest) or at a fixed --rate, for --seconds;
 // 3. drain: waits until everything has arrived everywhere, or for --deadline seconds;
@@ -72,12 +73,22 @@ static void onMessage(Connection *c, const char *text, size_t n, Nanos now) {
   }
 }
 
+static const char *helloOf(int index) {
+  const char *marker = want.spread ? strstr(want.hello, "@@00000000") : NULL;
+  char *hello = marker ? strdup(want.hello) : NULL, digits[DIGITS + 3];
+  if (!hello) return want.hello;
+  snprintf(digits, sizeof digits, "%010d", index / want.spread);
+  memcpy(hello + (marker - want.hello), digits, DIGITS + 2);
+  return hello;
+}
+
 static void connectAll(int from, int to, Nanos deadline) {
   int begun = from;
   while (readyCount + refusedCount + closedCount < to) {
     if (clockNanos() > deadline) fail("the subscribers were not ready in time");
     while (begun < to && begun - readyCount - refusedCount - closedCount < CONNECTING_MAX) {
       dial(&subscribers[begun], begun, want.events, false);
+      subscribers[begun].hello = helloOf(begun);
       begun++;
     }
     turn(10);
