@@ -9,6 +9,7 @@
 //  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path.
 //  5. Many rings cost the writers more than polling costs the relay: then it releases the lock.
 //  6. Where writers must not notify, as they may prepare their transactions, it never takes the lock and polls.
+//  7. While many rows come, it gathers them between reads: a read costs the database as much as fifty more rows in it.
 // A safety read about every second looks again at all that became visible since the one before, so that nothing rests on
 // a ring alone. The whole outbox is read at the beginning, and when the housekeeping finds what was overlooked: it may
 // hold millions of rows that were taken and cannot be vacuumed while a snapshot is open, and delivery waits for a read.
@@ -54,6 +55,12 @@ const pauseMinMs = 1;
 const pauseMaxMs = 5;
 /** Between two reads of an empty outbox, where writers do not notify. */
 const pollMaxMs = 20;
+/** Rows per millisecond above which the next read waits for more of them… */
+const busyRate = 2.5;
+/** …this long, which is what it adds to their way at most. */
+const gatherMs = 6;
+/** The rate is that of so long, about. */
+const rateMs = 20;
 
 export class Leader {
   readonly #options: LeaderOptions;
@@ -69,6 +76,9 @@ export class Leader {
   #ringsSeen = 0;
   #ringsAt = 0;
   #restlessUntil = 0;
+  /** Rows per millisecond lately, and until when they were counted. */
+  #rate = 0;
+  #countedAt: number;
   /** Of the last safety read. Undefined: the next one is of everything. */
   #sweptState: OutboxState | undefined;
   #sweptAt: number;
@@ -78,6 +88,7 @@ export class Leader {
   constructor(options: LeaderOptions) {
     this.#options = options;
     this.#sweptAt = options.clock.monotonic();
+    this.#countedAt = this.#sweptAt;
     this.#suspect = new Suspect(options.session);
   }
 
@@ -96,6 +107,7 @@ export class Leader {
       if (outcome === 'found') {
         this.#pauseMs = pauseMinMs;
         if (this.#restlessUntil > 0) this.#restlessUntil = this.#options.clock.monotonic() + restlessMs;
+        if (this.#gathers()) await this.#options.bell.wait(gatherMs);
       } else if (outcome === 'rest') {
         await this.#rest();
       }
@@ -149,6 +161,7 @@ export class Leader {
       this.#sweepMs = elapsed;
     }
     this.#idle = batch.rows === 0;
+    this.#count(batch.rows);
     if (!this.#idle) {
       moved(batch.rows, batch.dropped, elapsed / 1000);
       return 'found';
@@ -191,6 +204,18 @@ export class Leader {
     this.#restlessUntil = 0;
     this.#pauseMs = pauseMinMs;
     await bell.wait(safetyMs);
+  }
+
+  #count(rows: number): void {
+    const now = this.#options.clock.monotonic();
+    const elapsed = Math.max(now - this.#countedAt, 0.1);
+    this.#rate += (rows / elapsed - this.#rate) * Math.min(1, elapsed / rateMs);
+    this.#countedAt = now;
+  }
+
+  /** Not while rows wait already, which one read could not take. */
+  #gathers(): boolean {
+    return this.#rate > busyRate && this.#state !== undefined && !waitsBeyond(this.#state);
   }
 
   #ringsTooFast(now: number): boolean {
