@@ -3,7 +3,7 @@
 
 import { isPassingFailure } from '../time/patiently.ts';
 
-/** `code` is the system's (`ECONNREFUSED`), the name of Kafka's own error (`TOPIC_AUTHORIZATION_FAILED`), or `KAFKA`. */
+/** `cause` is the one reason. `code` is the system's (`ECONNREFUSED`), the name of Kafka's own error (`TOPIC_AUTHORIZATION_FAILED`), or `KAFKA`. */
 export class KafkaFailure extends Error {
   readonly code: string;
   /** Kafka itself says that another try may do. */
@@ -12,7 +12,7 @@ export class KafkaFailure extends Error {
   constructor(error: unknown, doing: string) {
     const all = [...nested(error)];
     const [code, told] = reasonOf(all);
-    super(`${doing}: ${told instanceof Error ? told.message : String(told)} (${code})`, { cause: error });
+    super(`${doing}: ${told instanceof Error ? told.message : String(told)} (${code})`, { cause: told });
     this.name = 'KafkaFailure';
     this.code = code;
     this.mayPass = !lasting.has(code) && all.some((each) => isPassingFailure(each) || passing.has(code));

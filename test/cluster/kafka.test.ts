@@ -84,11 +84,25 @@ describe('two nodes over Kafka', () => {
     await connected();
   }, 300_000);
 
-  test('a node killed -9, the one that relays among them: its readers go on elsewhere', async () => {
+  async function relays({ url }: { readonly url: string }): Promise<boolean> {
+    const response = await fetch(`${url}/metrics`);
+    return /^sobranie_relay_leader(?:\{[^}]*\})? 1$/m.test(await response.text());
+  }
+
+  // What a relay has committed and not told yet is told by nobody after its end. Kafka takes nothing for a moment, so that
+  // there is such a thing.
+  test('the node that relays is killed -9 between its commits and their word: its readers go on elsewhere', async () => {
+    await connected();
     const load = await stage.load({ databaseUrl: stage.databaseUrl });
-    for (const node of stage.nodes.slice(0, long ? 2 : 1)) {
+    for (let round = 0; round < (long ? 3 : 1); round++) {
       await stage.startNode();
-      await stage.killNode(node);
+      const leading = await Promise.all(stage.nodes.map(async (node) => ((await relays(node)) ? node : undefined)));
+      const leader = leading.find((node) => node !== undefined) ?? stage.nodes[0];
+      if (leader === undefined) throw new Error('there is no node');
+      kafka.pause();
+      await load.arrives(10, 40_000);
+      await stage.killNode(leader);
+      kafka.resume();
       await load.arrives(30, 40_000);
     }
     await load.finish({ timeoutMs: 40_000 });

@@ -162,11 +162,13 @@ test('what may pass, but does not: nobody listens, no such host', async () => {
   await redis.admin.config('SET', 'requirepass', 'pass-word');
   const { url } = await cluster.createDatabase();
   const over = { DATABASE_URL: url, SYNC: 'redis' };
-  const [refused, unknown, noPassword, wrongPassword] = await Promise.all([
+  const [refused, unknown, noPassword, wrongPassword, noKafka] = await Promise.all([
     failure({ DATABASE_URL: `postgres://app:pass-word@127.0.0.1:${port}/db` }),
     failure({ DATABASE_URL: 'postgres://app@no-such-host.invalid/db' }),
     failure({ ...over, REDIS_URL: redis.url }),
     failure({ ...over, REDIS_URL: redis.url.replace('//', '//:pass-word-not@') }),
+    // The driver's errors are lists inside of lists; the reason stands at the bottom.
+    failure({ ...over, SYNC: 'kafka', KAFKA_URL: `kafka://app:pass-word@127.0.0.1:${port}`, LOG_LEVEL: 'error' }),
   ]);
   await redis.close();
   expect(refused).toContain(`PostgreSQL at 127.0.0.1:${port} (DATABASE_URL): the connection is refused`);
@@ -178,6 +180,8 @@ test('what may pass, but does not: nobody listens, no such host', async () => {
   expect(noPassword).toContain(`Redis at 127.0.0.1:${redis.port} (REDIS_URL): it wants a password`);
   expect(noPassword).toContain('What to do: write the password into REDIS_URL');
   expect(wrongPassword).toContain('the password or user name is wrong');
+  expect(noKafka).toContain(`Kafka at 127.0.0.1:${port} (KAFKA_URL): the connection is refused`);
+  expect(noKafka).toContain('What to do: start Kafka, or correct host and port in KAFKA_URL');
 }, 60_000);
 
 test('versions that are too old are named', () => {
