@@ -56,6 +56,8 @@ class NatsReader implements SourceReader {
   readonly #buffer = new PushBuffer<JsMsg>(batchMax);
   #messages: ConsumerMessages | undefined;
   #created = '';
+  /** Of the messages that the server has sent to its consumer. */
+  #taken = 0;
   #consumer: Consumer | undefined;
   #closed = false;
   begins: string | undefined;
@@ -97,6 +99,7 @@ class NatsReader implements SourceReader {
   async next(): Promise<Batch> {
     const taken = await this.#buffer.take();
     const last = taken.at(-1);
+    this.#taken = last?.info.deliverySequence ?? 0;
     return { messages: taken.map(messageOf), repeated: 0, mark: `${last?.seq ?? 0} ${this.#created}` };
   }
 
@@ -107,8 +110,9 @@ class NatsReader implements SourceReader {
 
   async lag(): Promise<number | undefined> {
     const info = await this.#consumer?.info();
-    // Those that were sent to this reader wait too.
-    return info === undefined ? undefined : info.num_pending + (this.#messages?.getPending() ?? 0) + this.#buffer.size;
+    if (info === undefined) return undefined;
+    // Those that were sent to this reader and that nobody has asked for yet wait too.
+    return info.num_pending + Math.max(0, info.delivered.consumer_seq - this.#taken);
   }
 
   async close(): Promise<void> {

@@ -1,37 +1,40 @@
 // A topic of Kafka as a source, on a real broker: alone, and to many browsers.
 
 import { Admin, Producer } from '@platformatic/kafka';
-import { afterAll, expect, test } from 'bun:test';
+import { expect, test } from 'bun:test';
 import { startKafka, type TestKafka } from '../support/kafka.ts';
-import type { RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { patient } from '../support/patience.ts';
 import { Crowd } from './crowd.ts';
-import { metric, SourceStage, testSource } from './source-contract.ts';
+import { testSource, type SourceHarness } from './source-contract.ts';
 
 patient();
 
-let started: Promise<TestKafka> | undefined;
-const theKafka = (): Promise<TestKafka> => (started ??= startKafka());
+const long = process.env['LONG'] === '1';
+const partitions = 4;
+let kafka: TestKafka;
 
-afterAll(async () => (await theKafka()).close(), 60_000);
+function clientOptions(): { clientId: string; bootstrapBrokers: string[] } {
+  return { clientId: 'test', bootstrapBrokers: [kafka.broker] };
+}
 
-testSource('kafka', async () => {
-  const kafka = await theKafka();
-  const options = { clientId: 'test', bootstrapBrokers: [kafka.broker] };
+async function createTopic(topic: string, count = 1): Promise<void> {
+  const admin = new Admin(clientOptions());
+  await admin.createTopics({ topics: [topic], partitions: count, replicas: 1 });
+  await admin.close();
+}
+
+async function start(): Promise<SourceHarness> {
+  kafka = await startKafka();
   const open = (): Producer => {
-    const producer = new Producer({ ...options, retries: 20 });
+    const producer = new Producer({ ...clientOptions(), retries: 20 });
     producer.connections.on('connecting', ({ connection }) => connection.on('error', () => undefined));
     return producer;
   };
   let producer = open();
   return {
     config: (what) => `kafka: { topic: '${what}', group: 'watchers', url: '${kafka.url}'`,
-    prepare: async (what) => {
-      const admin = new Admin(options);
-      await admin.createTopics({ topics: [what], partitions: 1, replicas: 1 });
-      await admin.close();
-    },
+    prepare: (what) => createTopic(what),
     send: async (what, bodies) => {
       const messages = bodies.map((body) => ({ topic: what, partition: 0, value: Buffer.from(body) }));
       await producer.send({ messages, acks: -1 });
@@ -43,104 +46,98 @@ testSource('kafka', async () => {
       await producer.close();
       producer = open();
     },
-    close: () => producer.close(),
+    close: async () => {
+      await producer.close();
+      await kafka.close();
+    },
   };
-});
+}
 
-const long = process.env['LONG'] === '1';
+/** Sends messages of all channels in turn, at that pace. */
+class Sender {
+  readonly #producer = new Producer({ ...clientOptions(), retries: 20 });
+  readonly #perSecond: number;
+  readonly #startedAt = performance.now();
+  /** Of each channel. */
+  readonly sent: number[];
 
-test('a topic to a crowd of browsers, and one of the two nodes that read it is killed -9', async () => {
-  const kafka = await theKafka();
-  const partitions = 4;
-  const { browsers, channels, perSecond, count } = long
-    ? { browsers: 1_000, channels: 200, perSecond: 5_000, count: 100_000 }
-    : { browsers: 50, channels: 10, perSecond: 1_000, count: 2_000 };
-  const options = { clientId: 'crowd', bootstrapBrokers: [kafka.broker] };
-  const admin = new Admin(options);
-  await admin.createTopics({ topics: ['live'], partitions, replicas: 1 });
-  await admin.close();
-  const stage = await SourceStage.open(
-    `{ kafka: { topic: 'live', url: '${kafka.url}', channel: ({ key }) => 'customer:' + key } }`,
-    { MAX_CONNECTIONS: '15000' },
-  );
-  await Promise.all([stage.startNode(), stage.startNode()]);
-  const reads = (node: RunningServer): Promise<string | undefined> =>
-    metric(node, 'sobranie_source_partitions{source="kafka:live"}');
-  await until(
-    async () => (await Promise.all(stage.nodes.map(reads))).join() === '2,2',
-    'each node reads two of the partitions',
-    60_000,
-    50,
-  );
-  const crowd = await Crowd.open(() => stage.nodes, browsers, channels);
-  const producer = new Producer({ ...options, retries: 20 });
-  const startedAt = performance.now();
-  const sent = Array.from({ length: channels }, () => 0);
-  const messageOf = (place: number): { topic: string; partition: number; key: Buffer; value: Buffer } => {
-    const channel = place % channels;
-    const value = JSON.stringify({ n: ++sent[channel]!, at: Date.now() });
-    return {
-      topic: 'live',
-      partition: channel % partitions,
-      key: Buffer.from(String(channel)),
-      value: Buffer.from(value),
-    };
-  };
-  const produce = async (from: number, end: number): Promise<void> => {
-    const some = perSecond / 20;
+  constructor(channels: number, perSecond: number) {
+    this.#perSecond = perSecond;
+    this.sent = Array.from({ length: channels }, () => 0);
+  }
+
+  get seconds(): number {
+    return (performance.now() - this.#startedAt) / 1_000;
+  }
+
+  async send(from: number, end: number): Promise<void> {
+    const some = this.#perSecond / 20;
     for (let place = from; place < end; place += some) {
-      const messages = Array.from({ length: Math.min(some, end - place) }, (_, each) => messageOf(place + each));
-      await producer.send({ messages, acks: -1 });
-      const aheadMs = (place / perSecond) * 1_000 - (performance.now() - startedAt);
+      const messages = Array.from({ length: Math.min(some, end - place) }, (_, each) => this.#message(place + each));
+      await this.#producer.send({ messages, acks: -1 });
+      const aheadMs = (place / this.#perSecond - this.seconds) * 1_000;
       if (aheadMs > 0) await Bun.sleep(aheadMs);
     }
-  };
-  await produce(0, count / 2);
-  const [victim] = stage.nodes;
-  const killing = stage.kill(victim!);
-  await produce(count / 2, count);
-  await killing;
-  const producedMs = performance.now() - startedAt;
-  await crowd.reaches(sent);
-  if (long) {
-    const rate = Math.round(count / (producedMs / 1_000));
-    const told = `${browsers} browsers, ${rate} messages/s produced, ${crowd.deliveries} deliveries; ${crowd.delays()}`;
-    process.stdout.write(`${told}\n`);
   }
-  expect(crowd.faults).toEqual([]);
-  expect(await stage.sql`select count(*)::int as parked from realtime.parked`).toMatchObject([{ parked: 0 }]);
-  await crowd.close();
-  await producer.close();
-  await stage.close();
-}, 300_000);
 
-test('what a producer took back is not published; a tombstone is parked', async () => {
-  const kafka = await theKafka();
-  const options = { clientId: 'undone', bootstrapBrokers: [kafka.broker] };
-  const admin = new Admin(options);
-  await admin.createTopics({ topics: ['undone'], partitions: 1, replicas: 1 });
-  await admin.close();
-  const stage = await SourceStage.open(`{ kafka: { topic: 'undone', url: '${kafka.url}', channel: 'undone' } }`);
-  await stage.startNode();
-  const producer = new Producer({ ...options, idempotent: true, transactionalId: 'undone', acks: -1 });
-  for (const [value, commits] of [
-    ['1', true],
-    ['2', false],
-    ['3', false],
-    ['4', true],
-  ] as const) {
-    const transaction = await producer.beginTransaction();
-    await transaction.send({ messages: [{ topic: 'undone', value: Buffer.from(value) }] });
-    await (commits ? transaction.commit() : transaction.abort());
+  close(): Promise<void> {
+    return this.#producer.close();
   }
-  await producer.close();
-  const plain = new Producer(options);
-  await plain.send({ messages: [{ topic: 'undone' }, { topic: 'undone', value: Buffer.from('5') }], acks: -1 });
-  await plain.close();
-  await until(async () => (await stage.logged('undone')) >= 3, 'the last one is logged', 60_000, 20);
-  expect(await stage.log('undone')).toEqual([1, 4, 5]);
-  expect(await stage.sql`select error from realtime.parked`).toMatchObject([
-    { error: expect.stringContaining('the body is not JSON') },
-  ]);
-  await stage.close();
-}, 120_000);
+
+  #message(place: number): { topic: string; partition: number; key: Buffer; value: Buffer } {
+    const channel = place % this.sent.length;
+    const value = JSON.stringify({ n: ++this.sent[channel]!, at: Date.now() });
+    const key = Buffer.from(String(channel));
+    return { topic: 'live', partition: channel % partitions, key, value: Buffer.from(value) };
+  }
+}
+
+testSource('kafka', start, {
+  sources: async (harness) => {
+    await Promise.all([createTopic('live', partitions), createTopic('undone')]);
+    return `{ ${harness.config('live')}, name: 'live', channel: ({ key }) => 'customer:' + key } },
+      { ${harness.config('undone')}, channel: 'undone' } },`;
+  },
+  tests: (stage) => {
+    test('what a producer took back is not published; a tombstone is parked', async () => {
+      const producer = new Producer({ ...clientOptions(), idempotent: true, transactionalId: 'undone', acks: -1 });
+      for (const [value, commits] of [
+        ['1', true],
+        ['2', false],
+        ['3', false],
+        ['4', true],
+      ] as const) {
+        const transaction = await producer.beginTransaction();
+        await transaction.send({ messages: [{ topic: 'undone', value: Buffer.from(value) }] });
+        await (commits ? transaction.commit() : transaction.abort());
+      }
+      await producer.close();
+      const plain = new Producer(clientOptions());
+      await plain.send({ messages: [{ topic: 'undone' }, { topic: 'undone', value: Buffer.from('5') }], acks: -1 });
+      await plain.close();
+      await until(async () => (await stage().logged('undone')) >= 3, 'the last one is logged', 60_000, 20);
+      expect(await stage().log('undone')).toEqual([1, 4, 5]);
+      const parked = await stage().sql`select error from realtime.parked where error like 'source kafka:undone%'`;
+      expect(parked).toMatchObject([{ error: expect.stringContaining('the body is not JSON') }]);
+    }, 120_000);
+
+    test('a topic to a crowd of browsers, and a node that reads it is killed -9', async () => {
+      const { browsers, channels, perSecond, count } = long
+        ? { browsers: 1_000, channels: 200, perSecond: 5_000, count: 100_000 }
+        : { browsers: 50, channels: 10, perSecond: 1_000, count: 2_000 };
+      const crowd = await Crowd.open(() => stage().nodes, browsers, channels);
+      const sender = new Sender(channels, perSecond);
+      await sender.send(0, count / 2);
+      const killing = stage().kill(await stage().reader('live'));
+      await sender.send(count / 2, count);
+      await killing;
+      const rate = Math.round(count / sender.seconds);
+      await crowd.reaches(sender.sent);
+      const told = `${browsers} browsers, ${rate} messages/s, ${crowd.deliveries} deliveries; ${crowd.delays()}`;
+      if (long) process.stdout.write(`${told}\n`);
+      expect(crowd.faults).toEqual([]);
+      await crowd.close();
+      await sender.close();
+    }, 300_000);
+  },
+});
