@@ -32,7 +32,8 @@ export async function runProgram(
     timeout: timeoutMs,
     killSignal: 'SIGKILL',
   });
-  const [output, errors, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  const text = (stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> => new Response(stream).text();
+  const [output, errors, code] = await Promise.all([text(child.stdout), text(child.stderr), child.exited]);
   if (code === 0) return output;
   const end = child.signalCode === 'SIGKILL' ? `was killed (limit ${timeoutMs} ms)` : `ended with ${code}`;
   throw new EmbeddedPostgresError(`${options.name} ${end}:\n${lastLines(errors || output)}`);

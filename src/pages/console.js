@@ -42,8 +42,9 @@ function askForKey(text) {
 async function look() {
   clearTimeout(timer);
   await attempt(async () => {
-    const [next, latest, metrics] = await Promise.all([
-      call('GET', '/console/state'),
+    // Alone: a page without the key is refused once, and not by each call.
+    const next = await call('GET', '/console/state');
+    const [latest, metrics] = await Promise.all([
       call('GET', `/console/rates?after=${Math.max(0, rates.after)}`),
       call('GET', '/console/metrics'),
     ]);
@@ -180,7 +181,7 @@ async function showUser(user) {
   const lines = connections.map(({ connection, node, transport, since, channels }) =>
     element(
       'li',
-      `${connection} · ${transport} · ${node} · ${new Date(since).toLocaleString()}\n${channels.join(', ')}`,
+      `${connection} · ${transport} · ${node}\n${new Date(since).toLocaleString()} · ${channels.join(', ')}`,
     ),
   );
   fill('connections', lines, `${user} is not connected.`);
