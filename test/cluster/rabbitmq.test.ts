@@ -1,116 +1,28 @@
-// Two real servers with RabbitMQ between them and the log in PostgreSQL are one server: the same sequence everywhere,
-// whatever becomes of RabbitMQ or of a node, and each table change once. Without RabbitMQ publications go on, since the
-// log is in the database: the other node finds them there within a second.
+// RabbitMQ as the bus beside the log: what holds over every bus, and a RabbitMQ whose memory is full.
 
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
-import postgres from 'postgres';
-import { WebSocketClient } from '../support/clients.ts';
+import { test } from 'bun:test';
 import { patient } from '../support/patience.ts';
-import { startProxy, type Proxy } from '../support/proxy.ts';
+import { startProxy } from '../support/proxy.ts';
 import { startRabbit, type TestRabbit } from '../support/rabbitmq.ts';
-import { RedisStage } from '../support/redis-stage.ts';
-import { until } from '../support/tcp-client.ts';
+import { busContract, BusScene } from './bus-contract.ts';
 
 patient();
 
-const long = process.env['LONG'] === '1';
+async function open(): Promise<BusScene<TestRabbit>> {
+  const rabbit = await startRabbit();
+  const proxy = await startProxy({ port: rabbit.port });
+  return BusScene.open(rabbit, proxy, { SYNC: 'rabbitmq', RABBITMQ_URL: proxy.through(rabbit.url) });
+}
 
-describe('two nodes over RabbitMQ', () => {
-  let rabbit: TestRabbit;
-  let proxy: Proxy;
-  let stage: RedisStage<TestRabbit>;
-  beforeAll(async () => {
-    rabbit = await startRabbit();
-    proxy = await startProxy({ port: rabbit.port });
-    const environment = { SYNC: 'rabbitmq', RABBITMQ_URL: proxy.through(rabbit.url), REDIS_URL: undefined };
-    stage = await RedisStage.on(rabbit, { environment, database: true }, proxy);
-  }, 200_000);
-  afterEach(() => stage.endLoads(), 30_000);
-  afterAll(() => stage.close(), 60_000);
-
-  /** Resolves when each node's messages come back to it: readiness is a probe of that way. */
-  async function connected(): Promise<void> {
-    const isReady = async ({ url }: { readonly url: string }): Promise<boolean> =>
-      (await fetch(`${url}/health/ready`)).status === 200;
-    await until(async () => (await Promise.all(stage.nodes.map(isReady))).every(Boolean), 'all ready', 90_000, 50);
-  }
-
-  test('publications and rows arrive once and in order, and the database notifies nobody of them', async () => {
-    const sql = postgres(stage.databaseUrl, { max: 1, onnotice: () => undefined });
-    const [log] = await sql<{ topic: string }[]>`SELECT topic FROM realtime.log`;
-    const heard: string[] = [];
-    await sql.listen(`${log?.topic}_log`, (payload) => heard.push(payload));
-    const load = await stage.load({ databaseUrl: stage.databaseUrl });
-    await load.arrives(60);
-    await load.finish();
-    await sql`SELECT realtime.tell(${log?.topic ?? ''}, 0, '')`;
-    await until(() => heard.length > 0, 'what was notified on purpose', 20_000);
-    expect(heard).toEqual([expect.stringMatching(/^0 /)]);
-    await sql.end();
-  }, 120_000);
-
-  test('RabbitMQ killed -9, and started again: nobody misses anything, and meanwhile it goes on', async () => {
-    const load = await stage.load({ databaseUrl: stage.databaseUrl });
-    for (let round = 0; round < (long ? 6 : 1); round++) {
-      await rabbit.kill9();
-      await load.arrives(40, 40_000);
-      await rabbit.start();
-      await load.arrives(40, 40_000);
-    }
-    await load.finish({ timeoutMs: 40_000 });
-    await connected();
-  }, 300_000);
-
-  test('paused, its connections cut, and half open: nobody misses anything', async () => {
-    const load = await stage.load();
-    rabbit.pause();
-    await load.arrives(40, 40_000);
-    rabbit.resume();
-    for (let round = 0; round < (long ? 20 : 3); round++) {
-      await connected();
-      proxy.cut();
-      await load.arrives(10, 40_000);
-    }
-    await connected();
-    proxy.swallow();
-    await load.arrives(40, 40_000);
-    await load.finish({ timeoutMs: 40_000 });
-    await connected();
-  }, 300_000);
-
+busContract('RabbitMQ', open, (scene) => {
   test('its memory is full: publishers are not read from, and the log is found without it', async () => {
+    const { server, stage } = scene();
     const load = await stage.load({ databaseUrl: stage.databaseUrl });
-    await rabbit.alarm(true);
+    await server.alarm(true);
     await load.arrives(40, 40_000);
-    await rabbit.alarm(false);
-    await connected();
+    await server.alarm(false);
+    await scene().connected();
     await load.arrives(40, 40_000);
     await load.finish({ timeoutMs: 40_000 });
   }, 200_000);
-
-  test('a node killed -9, the one that relays among them: its readers go on elsewhere', async () => {
-    const load = await stage.load({ databaseUrl: stage.databaseUrl });
-    for (const node of stage.nodes.slice(0, long ? 2 : 1)) {
-      await stage.startNode();
-      await stage.killNode(node);
-      await load.arrives(30, 40_000);
-    }
-    await load.finish({ timeoutMs: 40_000 });
-  }, 200_000);
-
-  test('an ephemeral publication and a member of a channel reach the other node', async () => {
-    await connected();
-    const [one, two] = await Promise.all(stage.nodes.slice(0, 2).map((node) => WebSocketClient.open(node.url)));
-    if (one === undefined || two === undefined) throw new Error('there are not two nodes');
-    for (const socket of [one, two]) await socket.request({ type: 'subscribe', channel: 'ephemeral:typing' });
-    await one.request({ type: 'publish', channel: 'ephemeral:typing', data: 1 });
-    expect(await two.next('message', 20_000)).toMatchObject({ channel: 'ephemeral:typing', data: 1 });
-    const channel = 'room:presence';
-    await two.request({ type: 'subscribe', channel, presence: true });
-    await one.request({ type: 'subscribe', channel, presence: true });
-    expect((await two.next('join', 20_000)).channel).toBe(channel);
-    await one.close();
-    expect((await two.next('leave', 20_000)).channel).toBe(channel);
-    await two.close();
-  }, 60_000);
 });
