@@ -69,7 +69,7 @@ test.each(['over HTTP', 'in the process'])('calls are typed, and answered so, %s
   expect(lost.error?.status).toBe(404);
   const { data: nodes } = await api.realtime.nodes.get(as(adminKey));
   expect(nodes?.nodes).toHaveLength(1);
-  const { data: health } = await api.health.ready.get();
+  const { data: health } = await api.health.live.get();
   expectTypeOf(health).toEqualTypeOf<HealthAnswer | null>();
   expect(health?.status).toBe('ok');
   const { data: metrics } = await api.metrics.get();
@@ -94,7 +94,9 @@ test('a stream is iterated and a WebSocket is spoken to', async () => {
       break;
     }
   }
-  expect(events).toEqual(['welcome', 'message']);
+  // Whatever else a quiet stream says.
+  expect(events[0]).toBe('welcome');
+  expect(events.at(-1)).toBe('message');
 
   const socket = api.realtime.ws.subscribe({ query: { token } });
   const heard = Promise.withResolvers<Frame>();
