@@ -150,6 +150,7 @@ export function createServer(parts: ServerParts): Elysia {
   );
   app.use(
     realtimeRoutes({
+      silenceSecondsMax: settings.requestTimeout,
       sessions,
       subscribing,
       clock,

@@ -35,6 +35,8 @@ export interface RealtimeOptions {
   readonly origins: Origins;
   /** Milliseconds an EventSource waits before it reconnects; each stream is told its own, up to half as much again. */
   readonly retryMs: number;
+  /** Seconds for which a connection may be silent where nothing is being opened. */
+  readonly silenceSecondsMax: number;
   /** Streams are compressed for clients that take gzip. */
   readonly compresses: boolean;
   readonly transports: { readonly websocket: boolean; readonly sse: boolean };
@@ -107,6 +109,9 @@ function openWebSocket(
   }
 }
 
+/** What the runtime takes at most. */
+const openingSecondsMax = 255;
+
 function upgrade(request: Request, server: UpgradingServer | null, start: ConnectionStart): Response | undefined {
   const data = new WebSocketConnection(start);
   const offered = offeredProtocols(request);
@@ -135,6 +140,8 @@ async function openEvents(
   options: RealtimeOptions,
 ): Promise<Response> {
   const { subscribing, events, admission, origins } = options;
+  // Rows, rights and what was missed may take longer together than a request may be silent. Each has a limit of its own.
+  server?.timeout(request, openingSecondsMax);
   try {
     origins.check(request);
     const query = queryOf(request);
@@ -167,6 +174,7 @@ async function openEvents(
       headers: { ...streamHeaders, ...(compresses ? gzipHeaders : {}), ...origins.headers(request) },
     });
   } catch (error) {
+    server?.timeout(request, options.silenceSecondsMax);
     const expected = admission.refused(sse, request, error);
     const status = isRetriedElsewhere(request, error) ? 503 : expected.status;
     return errorResponse(expected, status, origins.headers(request));

@@ -39,6 +39,7 @@ rules.writeText(`
     snapshot: ({ user, sql }) => sql\`select \${user}::text as user, count(*) as n from tasks\` },
   { channels: 'slow:{n}', allow: { subscribe: 'everyone' },
     snapshot: ({ captures, sql }) => sql\`select \${captures.n}::int as n, pg_sleep(0.25)::text as slept\` },
+  { channels: 'patient', allow: { subscribe: 'everyone' }, snapshot: ({ sql }) => sql\`select pg_sleep(8)::text as slept\` },
   { channels: 'counted', allow: { subscribe: 'everyone' },
     snapshot: ({ sql }) => sql\`select \${'x'}::text as x, clock_timestamp() as c, repeat('y', 300) from generate_series(1, 100)\` },
   { channels: 'bad:{kind}', allow: { subscribe: 'everyone', publish: 'everyone' }, snapshot: ({ captures, sql }) => {
@@ -275,6 +276,20 @@ describeWire('snapshots', (wire) => {
     expect(await socket.request({ type: 'history', channel: `tasks:${name}`, before: 1 })).toMatchObject({
       code: 'bad_request',
     });
+  });
+
+  // A stream that waited for its rows longer than a request may be silent was cut without an answer. What opens it is
+  // the same over all layers, and waits.
+  const testOnce = wire.environment.name === 'memory' ? test : () => undefined;
+  testOnce('a stream waits for its rows longer than a request may be silent', async () => {
+    const server = await wire.start({
+      DATABASE_URL: (await createDatabase({ migrated: true })).url,
+      CONFIG_FILE: rules.path,
+      SNAPSHOT_TIMEOUT: '60',
+      REQUEST_TIMEOUT: '2',
+    });
+    const stream = await wire.stream(server, { query: 'channels=patient&snapshot=1', timeoutMs: 30_000 });
+    expect((await stream.next('snapshot')).frame.rows).toEqual([{ slept: '' }]);
   });
 
   test('what is no flag, and a channel without rows, are bad requests', async () => {
