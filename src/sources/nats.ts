@@ -132,7 +132,10 @@ class NatsReader implements SourceReader {
       if (this.#options.subject === undefined && state.first_seq > sequence + 1 && sequence > 0) {
         this.#parts.warn(`${state.first_seq - sequence - 1} messages of ${config.name} are gone before they were read`);
       }
-      return sequence;
+      if (state.last_seq >= sequence) return sequence;
+      this.#parts.warn(`${config.name} ends before what was read of it: it is read on from its present end`);
+      this.begins = `${state.last_seq} ${this.#created}`;
+      return state.last_seq;
     }
     if (isAnew) this.#parts.warn(`the stream ${config.name} was made anew: it is read from its beginning`);
     const sequence = from === 'end' && !isAnew ? state.last_seq : 0;

@@ -80,9 +80,10 @@ class RedisStreamReader implements SourceReader {
       this.#id = id;
       this.#read = Number(read);
       if (facts !== undefined && compare(facts.last, id) < 0) {
-        this.#parts.warn('the Redis stream was made anew: it is read from its beginning');
-        this.#id = nothing;
-        this.#read = 0;
+        // A replica that lacked the newest ones, say. What is there was read before, and what comes gets ids behind it.
+        this.#parts.warn('the Redis stream ends before what was read of it: it is read on from its present end');
+        this.#id = facts.last;
+        this.#read = facts.added ?? facts.length;
         this.begins = this.#mark;
       } else this.#noticeLoss(facts);
     }

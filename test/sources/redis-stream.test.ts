@@ -1,13 +1,17 @@
 // A Redis stream as a source, on a real Redis that keeps what it has.
 
-import { startRedis } from '../support/redis.ts';
+import { expect, test } from 'bun:test';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { until } from '../support/tcp-client.ts';
 import { patient } from '../support/patience.ts';
-import { testSource } from './source-contract.ts';
+import { testSource, type SourceHarness } from './source-contract.ts';
 
 patient();
 
-testSource('redisStream', async () => {
-  const redis = await startRedis({ persist: true });
+let redis: TestRedis;
+
+async function start(): Promise<SourceHarness> {
+  redis = await startRedis({ persist: true });
   return {
     config: (what) => `redisStream: { key: '${what}', field: 'body', group: 'watchers', url: '${redis.url}'`,
     prepare: () => Promise.resolve(),
@@ -21,4 +25,28 @@ testSource('redisStream', async () => {
     start: () => redis.start(),
     close: () => redis.close(),
   };
+}
+
+const add = (id: string, body: string): Promise<string | null> => redis.admin.xadd('lost', id, 'body', body);
+
+testSource('redisStream', start, {
+  sources: (harness) => Promise.resolve(`{ ${harness.config('lost')}, channel: 'lost' } },`),
+  tests: (stage) => {
+    test('a Redis that has lost its newest entries: nothing is published again, and what comes is', async () => {
+      await add('5-1', '1');
+      await add('5-2', '2');
+      await add('5-3', '3');
+      await until(async () => (await stage().logged('lost')) === 3, 'they are logged', 60_000, 20);
+      const count = stage().nodes.length;
+      for (const node of [...stage().nodes]) await stage().kill(node);
+      await redis.admin.del('lost');
+      await add('5-1', '1');
+      await add('5-2', '2');
+      await Promise.all(Array.from({ length: count }, () => stage().startNode()));
+      await stage().reader('redisStream:lost');
+      await add('5-3', '4');
+      await until(async () => (await stage().logged('lost')) === 4, 'the new one is logged', 60_000, 20);
+      expect(await stage().log('lost')).toEqual([1, 2, 3, 4]);
+    }, 120_000);
+  },
 });
