@@ -166,7 +166,9 @@ test(
     await admin.unsafe('ALTER SYSTEM SET autovacuum = off');
     await admin`SELECT pg_reload_conf()`;
     await admin.end();
-    const connect = (url: string): postgres.Sql => postgres(url, { max: 1, onnotice: () => undefined });
+    // The driver's own end of a connection, after half an hour, would take the settings of the session with it.
+    const connect = (url: string): postgres.Sql =>
+      postgres(url, { max: 1, max_lifetime: null, onnotice: () => undefined });
     const [ofWatched, ofBare] = databases.map(({ url }) => url) as [string, string];
     const sessions: Sessions = [connect(ofWatched), connect(ofBare), connect(ofWatched)];
     try {
