@@ -96,6 +96,7 @@ class KafkaReader implements SourceReader {
   #taken = 0n;
   #committed = -1n;
   #committedAt = 0;
+  #isRefused = false;
   /** Fetched and not asked for yet, each with the offset behind it. */
   #fetched: (RawMessage & { readonly end: bigint })[] = [];
   #closed = false;
@@ -192,9 +193,14 @@ class KafkaReader implements SourceReader {
 
   async #commit(): Promise<void> {
     const offset = this.#taken;
-    await this.#parts.commit(this.#parts.partition, offset).catch((error: unknown) => {
-      throw new KafkaFailure(error, 'The offsets of the group could not be told');
-    });
+    try {
+      await this.#parts.commit(this.#parts.partition, offset);
+    } catch (error) {
+      // Nothing rests on them: the group may be another's, or a right is missing.
+      if (!this.#isRefused)
+        this.#parts.warn(new KafkaFailure(error, 'The offsets of the group cannot be told').message);
+      this.#isRefused = true;
+    }
     this.#committed = offset;
   }
 

@@ -58,6 +58,7 @@ class RedisStreamReader implements SourceReader {
   #id = nothing;
   /** Entries that had been added up to there. */
   #read = 0;
+  #isRefused = false;
   #closed = false;
   begins: string | undefined;
 
@@ -111,7 +112,14 @@ class RedisStreamReader implements SourceReader {
 
   async commit(): Promise<void> {
     const { key, group } = this.#options;
-    if (group !== undefined) await this.#client.xgroup('SETID', key, group, this.#id);
+    if (group === undefined) return;
+    try {
+      await this.#client.xgroup('SETID', key, group, this.#id);
+    } catch (error) {
+      // Nothing rests on it: somebody has deleted the group, say. A Redis that is lost is noticed where it is read.
+      if (!this.#isRefused) this.#parts.warn(`the position of the group cannot be told: ${String(error)}`);
+      this.#isRefused = true;
+    }
   }
 
   async lag(): Promise<number | undefined> {
