@@ -60,6 +60,7 @@ interface Draft<Row> {
 const draftMs = 10_000;
 /** The server sends rows within this time. */
 const rowsMs = 20_000;
+const loadMs = 60_000;
 /** Listeners are called at most this often, however fast changes come. */
 const notifyMs = 16;
 
@@ -246,7 +247,7 @@ export class LiveTable<Row extends object> {
   async #loadOwn(load: NonNullable<LiveTableOptions<Row>['load']>, signal: AbortSignal): Promise<void> {
     try {
       await this.#untilLive(signal);
-      const rows = await load({ signal });
+      const rows = await this.#inTime(load, signal);
       if (!signal.aborted) this.#fill(rows, 0);
     } catch (error) {
       if (signal.aborted) return;
@@ -254,6 +255,17 @@ export class LiveTable<Row extends object> {
       const waitMs = Math.random() * Math.min(30_000, 1_000 * 2 ** this.#failures++);
       setTimeout(() => signal.aborted || this.#load(), waitMs);
     }
+  }
+
+  /** A page that is frozen or loses its network may never hear of a request that it made: neither rows nor an error. */
+  #inTime(load: NonNullable<LiveTableOptions<Row>['load']>, signal: AbortSignal): Promise<readonly Row[]> {
+    return new Promise((resolve, reject) => {
+      const late = () => reject(new SobranieError('timeout', { message: '"load" gave no rows' }));
+      // Longer each time: what takes long may be what it takes.
+      const timer = setTimeout(late, loadMs * 2 ** this.#failures);
+      signal.addEventListener('abort', () => clearTimeout(timer));
+      Promise.resolve(load({ signal })).then(resolve, reject);
+    });
   }
 
   /** Rows that were read before the subscription began could miss a change that no message brings. */
