@@ -57,8 +57,8 @@ export async function startKafka(): Promise<Broker> {
   const [folder, port, controllerPort] = [await makeFolder(), await freePort(), await freePort()];
   const bootstrapBrokers = [`127.0.0.1:${port}`];
   const { command, formatCommand } = await kafkaProgram({ folder, port, controllerPort });
-  const { success } = Bun.spawnSync([...formatCommand], { stdin: 'ignore', stdout: 'ignore', stderr: 'inherit' });
-  if (!success) throw new BenchError('Kafka could not prepare its folder');
+  const { success, stderr } = Bun.spawnSync([...formatCommand], { stdin: 'ignore', stdout: 'ignore' });
+  if (!success) throw new BenchError(`Kafka could not prepare its folder: ${stderr.toString()}`);
   const url = `kafka://127.0.0.1:${port}`;
   return start(folder, {
     layer: 'kafka',

@@ -118,9 +118,11 @@ export async function kafkaProgram(place: KafkaPlace): Promise<KafkaProgram> {
   ];
   await Bun.write(file, `${properties.join('\n')}\n`);
   const java = ['java', '-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', `${folder()}/*`];
-  const clusterId = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url');
+  const clusterId = Buffer.from(crypto.getRandomValues(new Uint8Array(16)));
+  // One of 64 began with a dash, and was taken for an option.
+  clusterId[0] = 0;
   return {
     command: [...java, 'kafka.Kafka', file],
-    formatCommand: [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', file],
+    formatCommand: [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId.toString('base64url'), '-c', file],
   };
 }

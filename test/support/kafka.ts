@@ -49,7 +49,10 @@ export async function startKafka({ port: given, ...options }: TestKafkaOptions =
   const format = async (): Promise<void> => {
     const folder = temporaryFolder('kafka');
     const program = await kafkaProgram({ ...options, folder, port, controllerPort });
-    if ((await spawn(program.formatCommand).exited) !== 0) throw new Error('Kafka could not prepare its folder');
+    const formatting = Bun.spawn([...program.formatCommand], { stdin: 'ignore', stdout: 'ignore', stderr: 'pipe' });
+    endAfterTests(formatting);
+    const complaint = await formatting.stderr.text();
+    if ((await formatting.exited) !== 0) throw new Error(`Kafka could not prepare its folder: ${complaint}`);
     command = program.command;
   };
   let child: Bun.Subprocess | undefined;
