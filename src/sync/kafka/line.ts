@@ -4,12 +4,12 @@
 // No group of consumers: each node reads everything, and nobody keeps its place. The driver's own repetitions are off,
 // since a connection that was made again behind our back would hide that messages were lost.
 
-import { Consumer, Producer, type ConnectionPool } from '@platformatic/kafka';
+import { Consumer, Producer } from '@platformatic/kafka';
+import { endClients } from '../../kafka/end.ts';
 import { KafkaFailure } from '../../kafka/failure.ts';
 import { hearErrors, kafkaOptions } from '../../kafka/options.ts';
 import type { KafkaTarget } from '../../kafka/target.ts';
 import type { Clock } from '../../time/clock.ts';
-import { within } from '../../time/within.ts';
 import { KafkaSender } from './sender.ts';
 import { ensureTopic } from './topic.ts';
 
@@ -29,7 +29,6 @@ type Fetched = Awaited<ReturnType<Consumer['fetch']>>;
 
 const fetchWaitMs = 1_000;
 const fetchBytesMax = 16 << 20;
-const closeTimeoutMs = 1_000;
 
 export class KafkaLine {
   /** Resolves with the failure that ended it. */
@@ -39,8 +38,6 @@ export class KafkaLine {
   readonly #consumer: Consumer;
   readonly #producer: Producer;
   readonly #end: (failure: KafkaFailure) => void;
-  /** Of both clients. */
-  readonly #pools: readonly ConnectionPool[];
   #isOver = false;
 
   /** Resolves when it reads and may send. Rejects with a `KafkaFailure`; nothing stays open then. */
@@ -61,8 +58,7 @@ export class KafkaLine {
     // The driver wants the name of a group, and joins none to fetch.
     this.#consumer = new Consumer({ ...base, groupId: options.topic });
     this.#producer = new Producer(base);
-    this.#pools = [this.#consumer.connections, this.#producer.connections];
-    for (const pool of this.#pools) hearErrors(pool);
+    for (const { connections } of [this.#consumer, this.#producer]) hearErrors(connections);
     const { promise, resolve } = Promise.withResolvers<KafkaFailure>();
     this.ended = promise;
     this.#end = (failure) => {
@@ -80,13 +76,7 @@ export class KafkaLine {
   /** Never rejects. */
   async close(): Promise<void> {
     this.drop('it is closed');
-    const sockets = this.#pools.flatMap((pool) => Array.from(pool, ([, { socket }]) => socket));
-    try {
-      await within(Promise.all([this.#consumer.close(true), this.#producer.close()]), closeTimeoutMs, 'the end');
-    } catch {
-      // What was written cannot leave a connection that is half open.
-      for (const socket of sockets) socket.destroy();
-    }
+    await endClients([this.#consumer, this.#producer]);
   }
 
   async #begin(): Promise<void> {

@@ -1,6 +1,7 @@
 // The topic of a log: one partition, since order is all that it is for, and a short past, since nobody reads it.
 
 import { Admin, type BaseOptions } from '@platformatic/kafka';
+import { endClients } from '../../kafka/end.ts';
 import { KafkaFailure } from '../../kafka/failure.ts';
 import { hearErrors } from '../../kafka/options.ts';
 import type { Clock } from '../../time/clock.ts';
@@ -29,7 +30,7 @@ export async function ensureTopic(options: BaseOptions, topic: string, clock: Cl
       await clock.sleep(knownEveryMs);
     }
   } finally {
-    await admin.close();
+    await endClients([admin]);
   }
 }
 
