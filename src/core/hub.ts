@@ -231,10 +231,22 @@ export class Hub implements SyncEvents {
     const local = this.#channels.get(channel);
     const rule = this.#ruleOf(channel);
     const at = clock.now();
+    if (rule.recoverable) {
+      const position = adapter.publish({ channel, rule, data, at, from, except, key, xid, carried, trace });
+      this.#countAccepted(source, channel, position);
+      return position;
+    }
     observer.published(source, channel);
-    if (rule.recoverable) return adapter.publish({ channel, rule, data, at, from, except, key, xid, carried, trace });
     local?.accept(new Publication({ channel, offset: 0, epoch: '', data, at, from, except }));
     return toOthers(adapter.publish({ channel, rule, data, at, from, except, key, trace }));
+  }
+
+  /** One that fails was not accepted: its sender repeats it, and the relay does so without end. */
+  #countAccepted(source: PublicationSource, channel: string, position: MaybePromise<Position | undefined>): void {
+    const { observer } = this.#ports;
+    const count = (): void => observer.published(source, channel);
+    if (position instanceof Promise) position.then(count, () => undefined);
+    else count();
   }
 
   /** Reads the log on an account, whose reads count together. */
