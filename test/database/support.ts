@@ -56,11 +56,15 @@ export interface Seen {
 
 /** Moves what is in the outbox into the log by hand, and answers it, in order. */
 export async function takenOver(sql: postgres.Sql): Promise<Seen[]> {
-  const rows = await relayed(sql);
-  return rows.rows.map(({ channel, data }) => ({
-    channel,
-    data: (data === '' ? { gap: true } : JSON.parse(data)) as Record<string, unknown>,
-  }));
+  const seen: Seen[] = [];
+  // One call takes about 8 MB at most.
+  for (;;) {
+    const { rows, taken } = await relayed(sql);
+    if (taken === 0) return seen;
+    for (const { channel, data } of rows) {
+      seen.push({ channel, data: (data === '' ? { gap: true } : JSON.parse(data)) as Record<string, unknown> });
+    }
+  }
 }
 
 /** Writes rows into the outbox, as one transaction and in this order. */
