@@ -89,14 +89,13 @@ export function parseDatabaseUrl(text: string): DatabaseUrl {
   const user = take('user') ?? decode(colon === -1 ? (account ?? '') : (account ?? '').slice(0, colon));
   const password = take('password') ?? (colon === -1 ? '' : decode((account ?? '').slice(colon + 1)));
   const database = take('dbname') ?? decode(path);
-  const tls = tlsOf(take('sslmode'), take('ssl'), {
+  const tls = tlsOf(tlsMode(take('sslmode'), take('channel_binding')), take('ssl'), {
     ca: take('sslrootcert'),
     cert: take('sslcert'),
     key: take('sslkey'),
   });
   const negotiation = take('sslnegotiation') ?? 'postgres';
   if (!['postgres', 'direct'].includes(negotiation)) fail('sslnegotiation is neither postgres nor direct');
-  checkChannelBinding(take('channel_binding'));
   const target = targetOf(take('target_session_attrs'));
   const connectSeconds = secondsOf(take('connect_timeout'));
   const unprepared = [take('pgbouncer') === 'true', take('prepare') === 'false', take('statement_cache_size') === '0'];
@@ -246,14 +245,16 @@ function targetOf(text: string | undefined): DatabaseUrl['target'] {
   return fail('target_session_attrs must be primary, read-write or any: this server writes to the database');
 }
 
-/** The driver cannot bind the password's exchange to the connection's certificate. */
-function checkChannelBinding(text: string | undefined): void {
-  if (text === undefined || text === 'prefer' || text === 'disable') return;
-  if (text !== 'require') fail('channel_binding is neither disable, prefer nor require');
-  fail(
-    'channel_binding=require is not taken, as this server cannot do it: leave it out, and write sslmode=verify-full, which' +
-      ' lets nobody stand between either',
-  );
+/**
+ * The driver cannot bind the password's exchange to the connection's certificate. Where that is required, so that nobody
+ * stands in between, the certificate and the host in it are checked instead: that lets nobody in between either.
+ */
+function tlsMode(mode: string | undefined, binding = 'prefer'): string | undefined {
+  if (!['disable', 'prefer', 'require'].includes(binding))
+    fail('channel_binding is neither disable, prefer nor require');
+  if (binding !== 'require') return mode;
+  if (mode === 'disable') fail('channel_binding=require needs TLS: leave out sslmode=disable');
+  return 'verify-full';
 }
 
 function secondsOf(text: string | undefined): number | undefined {

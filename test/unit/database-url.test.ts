@@ -161,12 +161,16 @@ describe('parameters', () => {
   });
 });
 
-test('a binding of the password to the connection is refused where it is required, and no other word for it', () => {
-  expect(fault('postgres://app@db/shop?sslmode=require&channel_binding=require')).toContain(
-    'write sslmode=verify-full',
-  );
-  expect(fault('postgres://app@db/shop?channel_binding=always')).toContain('neither disable, prefer nor require');
-  expect(parseDatabaseUrl('postgres://app@db/shop?channel_binding=prefer').session).toEqual({});
+test('where a binding of the password to the connection is required, certificate and host are checked', () => {
+  const url = 'postgres://app@db/shop';
+  // As hosted databases hand it out.
+  const bound = parseDatabaseUrl(`${url}?sslmode=require&channel_binding=require`);
+  expect(bound.tls).toEqual({ rejectUnauthorized: true });
+  expect(bound.session).toEqual({});
+  expect(parseDatabaseUrl(`${url}?channel_binding=require`).tls).toEqual({ rejectUnauthorized: true });
+  expect(parseDatabaseUrl(`${url}?sslmode=require&channel_binding=prefer`).tls).toBe('require');
+  expect(fault(`${url}?sslmode=disable&channel_binding=require`)).toContain('needs TLS');
+  expect(fault(`${url}?channel_binding=always`)).toContain('neither disable, prefer nor require');
 });
 
 test('sessions begin with what the server rests on, unless the URL says otherwise', () => {
