@@ -1,8 +1,8 @@
 // A map for what is small nearly always: most channels have a few members, and a map of the language takes half a
-// kilobyte for the first of them. Up to eight entries stand in one list; more become such a map. Keeps the order in which
+// kilobyte for the first of them. Up to sixteen entries stand in one list; more become such a map. Keeps the order in which
 // keys were set first.
 
-const fewMax = 8;
+const fewMax = 16;
 
 export class SmallMap<Key, Value> {
   /** Keys and values in turns. */

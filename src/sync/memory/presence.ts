@@ -30,8 +30,8 @@ interface ChannelMembers {
   readonly epoch: string;
   version: number;
   readonly members: SmallMap<string, Stored>;
-  /** Each user's, in the order in which they came. */
-  readonly users: SmallMap<string, readonly Stored[]>;
+  /** Each user's, in the order in which they came. Nearly all have one. */
+  readonly users: SmallMap<string, Stored | readonly Stored[]>;
 }
 
 /** What is told of one change, before it has a version. */
@@ -162,7 +162,7 @@ export class MemoryPresence implements PresenceStore {
     const known = channels.get(channel);
     const before = known?.members.get(connection);
     if (before !== undefined) return this.#change(channel, () => renew(before, node, data));
-    const places = known === undefined || user === null ? [] : [...(known.users.get(user) ?? [])];
+    const places = known === undefined ? [] : placesOf(known, user);
     const replaced = places.find(({ isParting }) => isParting);
     const size = known?.members.size ?? 0;
     if (membersMax > 0 && size >= membersMax && replaced === undefined) {
@@ -181,7 +181,7 @@ export class MemoryPresence implements PresenceStore {
     const stored = known.members.get(connection);
     if (stored === undefined) return undefined;
     forget(known, stored);
-    const [other] = stored.user === null ? [] : (known.users.get(stored.user) ?? []);
+    const [other] = placesOf(known, stored.user);
     if (other === undefined) return { kind: 'leave', connection, member: stored.member };
     return { kind: 'update', connection: other.connection, member: other.member, left: connection };
   }
@@ -223,14 +223,19 @@ function add({ members, users }: ChannelMembers, stored: Stored): void {
   const { connection, user } = stored;
   members.set(connection, stored);
   if (user === null) return;
-  users.set(user, [...(users.get(user) ?? []), stored]);
+  const others = users.get(user);
+  users.set(user, others === undefined ? stored : [others, stored].flat());
 }
 
-function forget({ members, users }: ChannelMembers, stored: Stored): void {
+function placesOf({ users }: ChannelMembers, user: string | null): readonly Stored[] {
+  return user === null ? [] : [users.get(user) ?? []].flat();
+}
+
+function forget(known: ChannelMembers, stored: Stored): void {
   const { connection, user } = stored;
-  members.delete(connection);
+  known.members.delete(connection);
   if (user === null) return;
-  const theirs = (users.get(user) ?? []).filter((other) => other !== stored);
-  if (theirs.length === 0) users.delete(user);
-  else users.set(user, theirs);
+  const [first, ...others] = placesOf(known, user).filter((other) => other !== stored);
+  if (first === undefined) known.users.delete(user);
+  else known.users.set(user, others.length === 0 ? first : [first, ...others]);
 }

@@ -127,7 +127,8 @@ export class PostgresAppender {
         await this.#appendBatch(batch.slice(half));
         return;
       }
-      this.#failed(error);
+      // Whose data cannot be stored is told so. It is nothing that the operator could mend, and clients could fill the log.
+      if (dataFault(error)?.startsWith('22') !== true) this.#failed(error);
       for (const entry of batch) entry.reject(unavailable(error));
     }
   }

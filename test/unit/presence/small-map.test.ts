@@ -4,9 +4,9 @@ import fc from 'fast-check';
 import { SmallMap } from '../../../src/presence/small-map.ts';
 
 test('it holds what a map of the language holds, in the same order', () => {
-  const step = fc.record({ key: fc.integer({ min: 0, max: 12 }), value: fc.nat(), isDelete: fc.boolean() });
+  const step = fc.record({ key: fc.integer({ min: 0, max: 30 }), value: fc.nat(), isDelete: fc.boolean() });
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
       const [small, map] = [new SmallMap<number, number>(), new Map<number, number>()];
       for (const { key, value, isDelete } of steps) {
         if (isDelete) expect(small.delete(key)).toBe(map.delete(key));
