@@ -26,6 +26,8 @@ interface Lane {
   readonly topic: string;
   heardAt: number;
   epoch: string | undefined;
+  /** How often the marks had been learned anew when it was read. */
+  marks: number;
 }
 
 const everyMs = 2_000;
@@ -45,6 +47,8 @@ export class RedisCanary {
   #heardAll = true;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
+  /** Counts how often the marks were to be learned anew. */
+  #marks = 0;
 
   constructor(options: RedisCanaryOptions) {
     this.#options = options;
@@ -55,7 +59,8 @@ export class RedisCanary {
     const known = new Map(this.#lanes.map((lane) => [lane.topic, lane]));
     this.#lanes = topology.keys.map((key) => {
       const lane = this.#createLane(key, topology);
-      return { ...lane, epoch: known.get(lane.topic)?.epoch };
+      const { epoch, marks } = known.get(lane.topic) ?? lane;
+      return { ...lane, epoch, marks };
     });
     this.#byTopic = new Map(this.#lanes.map((lane) => [lane.topic, lane]));
     return [...this.#byTopic.keys()];
@@ -70,6 +75,11 @@ export class RedisCanary {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
+  }
+
+  /** The marks begin other epochs by what this node itself has done: that tells nothing of the server's data. */
+  learnAnew(): void {
+    this.#marks++;
   }
 
   /** Something came over every connection lately. */
@@ -126,10 +136,10 @@ export class RedisCanary {
     const { clock, deaf, logsChanged } = this.#options;
     let reached: 'unheard' | 'silent' = 'silent';
     try {
-      const known = lane.epoch;
+      const known = lane.marks === this.#marks ? lane.epoch : undefined;
       await this.#readMark(lane);
       reached = 'unheard';
-      if (known !== undefined && known !== lane.epoch) logsChanged();
+      if (known !== undefined && known !== lane.epoch && lane.marks === this.#marks) logsChanged();
       await this.#travel(lane, everyMs);
       return 'heard';
     } catch {
@@ -146,8 +156,10 @@ export class RedisCanary {
     const { prefix, commands } = this.#options;
     const mark = `${prefix}:l:{${lane.tag}}`;
     // Its log is always empty: only the epoch counts.
+    const marks = this.#marks;
     const [epoch] = await commands.readAsking(mark, `${mark}:s`, '', 0, 0, 0, 0);
     lane.epoch = epoch;
+    lane.marks = marks;
   }
 
   #createLane(key: string, topology: RedisTopology): Lane {
@@ -155,7 +167,9 @@ export class RedisCanary {
     for (let count = 0; ; count++) {
       const tag = count === 0 ? nodeId : `${nodeId}-${count}`;
       const topic = `${prefix}:n:{${tag}}`;
-      if (topology.keyOf(topic) === key) return { key, tag, topic, heardAt: clock.monotonic(), epoch: undefined };
+      if (topology.keyOf(topic) === key) {
+        return { key, tag, topic, heardAt: clock.monotonic(), epoch: undefined, marks: this.#marks };
+      }
       if (count > 100_000) throw new Error('a master of the Redis Cluster serves no slot');
     }
   }

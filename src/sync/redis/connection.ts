@@ -163,6 +163,7 @@ export class RedisConnection {
   followDatabase(generation: number): void {
     this.commands.generation = generation;
     this.#reads.generation = generation;
+    this.#canary.learnAnew();
     this.#heads.tellAll();
   }
 
