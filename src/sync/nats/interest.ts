@@ -63,10 +63,12 @@ export class NatsInterest {
   /** Resolves when other servers know of the subscriptions that were made before the call. */
   known(): Promise<void> {
     if (this.#running === undefined) return this.#run();
-    this.#next ??= this.#running.then(() => {
+    // A question that failed says nothing of the next one.
+    const over = (): Promise<void> => {
       this.#next = undefined;
       return this.#run();
-    });
+    };
+    this.#next ??= this.#running.then(over, over);
     return this.#next;
   }
 
