@@ -2,6 +2,7 @@
 // forgets idle channels, counts what waits, and renews the watches of tables that were altered. Lifecycle: `start`, `close`; it runs only while this process leads.
 
 import type { Clock } from '../time/clock.ts';
+import { pause } from '../time/pause.ts';
 import { DirectSession, ownSettings } from '../database/direct-session.ts';
 import { LogTrimmer, type LogState } from './log-trimmer.ts';
 
@@ -125,18 +126,4 @@ export class Housekeeping {
     if (isWhole) this.#countWholeAt = now + (now - startedAt) / wholeCountShare;
     return { pending: Number(stats?.['pending']), lagSeconds: Number(stats?.['lag_seconds']) };
   }
-}
-
-/** Resolves after this long, or when it is aborted. */
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const end = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', end);
-      resolve();
-    };
-    const timer = setTimeout(end, milliseconds);
-    signal.addEventListener('abort', end);
-  });
 }

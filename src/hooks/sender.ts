@@ -8,6 +8,7 @@
 import { DirectSession } from '../database/direct-session.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
+import { pause } from '../time/pause.ts';
 import type { Delivery } from './delivery.ts';
 import type { HookStore } from './store.ts';
 
@@ -73,7 +74,7 @@ export class Sender {
         this.#pending = undefined;
         await session?.close();
       }
-      await this.#wait(backoffMs(failures++, databaseBackoff, clock));
+      await pause(backoffMs(failures++, databaseBackoff, clock), signal);
     }
   }
 
@@ -84,7 +85,7 @@ export class Sender {
       const [rows] = await session.query(`select pg_try_advisory_lock(${senderLock}) as held`);
       isWell();
       if (rows?.[0]?.['held'] === true) break;
-      await this.#wait(standbyMs * (0.5 + clock.random() / 2));
+      await pause(standbyMs * (0.5 + clock.random() / 2), signal);
     }
     let lookedAt = -Infinity;
     for (let failures = 0; !signal.aborted;) {
@@ -95,9 +96,9 @@ export class Sender {
         lookedAt = clock.monotonic();
       }
       const outcome = await this.#sendSome();
-      if (outcome === 'failed') await this.#wait(backoffMs(failures++, receiverBackoff, clock));
+      if (outcome === 'failed') await pause(backoffMs(failures++, receiverBackoff, clock), signal);
       else failures = 0;
-      if (outcome === 'none') await this.#wait(idleMs);
+      if (outcome === 'none') await pause(idleMs, signal);
     }
   }
 
@@ -123,19 +124,5 @@ export class Sender {
     await store.taken(events);
     observer.hooks('sent', events.length);
     return 'sent';
-  }
-
-  #wait(milliseconds: number): Promise<void> {
-    const { signal } = this.#abort;
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const end = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', end);
-        resolve();
-      };
-      const timer = setTimeout(end, milliseconds);
-      signal.addEventListener('abort', end);
-    });
   }
 }
