@@ -3,6 +3,7 @@
 import type { Elysia } from 'elysia';
 import packageJson from '../../package.json' with { type: 'json' };
 import { randomId, systemClock, type Clock } from '../time/clock.ts';
+import { fixedLayer } from '../changes/layer-name.ts';
 import { createCore } from '../core/core.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Limits } from '../core/limits.ts';
@@ -188,11 +189,11 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
 
   await ofEngine(adapter.start(tracing?.events(hub, (channel) => hub.subscribers(channel)) ?? hub));
   closing.add('sync layer', () => adapter.close());
-  const layer = engine.layer ?? (() => Promise.resolve(adapter.name));
+  const layer = engine.layer ?? fixedLayer(adapter.name);
   const lineage = await startLineage({ database, engine, health, log, closing });
   health.add('sync', async (timeoutMs) => {
     await adapter.probe(timeoutMs);
-    checkLayer(lineage?.seen, await layer());
+    await checkLayer(lineage?.seen, layer);
   });
   presence.start();
   closing.add('presence', () => presence.close());

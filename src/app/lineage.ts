@@ -1,5 +1,6 @@
 // Watches whose database this is: one that was failed over or set back has another history, and the sync layer follows it.
 
+import type { LayerName } from '../changes/layer-name.ts';
 import { Lineage, type Seen } from '../database/lineage.ts';
 import { HealthFault } from './causes.ts';
 import type { CloseStack } from './close-stack.ts';
@@ -40,7 +41,8 @@ export async function startLineage({
 }
 
 /** Changes that go to another layer are heard by nobody here. */
-export function checkLayer(seen: Seen | undefined, own: string): void {
+export async function checkLayer(seen: Seen | undefined, layer: LayerName): Promise<void> {
+  const own = await layer.confirm(seen?.layer);
   if (seen?.layer === undefined || seen.layer === null || seen.layer === own) return;
   throw new HealthFault('table changes are relayed to another sync layer than that of this node');
 }

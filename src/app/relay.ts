@@ -1,5 +1,6 @@
 // Opens the relay: gives its destination what that needs of the node, and tells the operator how it goes.
 
+import type { LayerName } from '../changes/layer-name.ts';
 import type { DestinationPorts } from '../changes/destination.ts';
 import type { LogState } from '../changes/log-trimmer.ts';
 import type { CaptureFault } from '../changes/housekeeping.ts';
@@ -24,7 +25,7 @@ export interface RelayParts {
   readonly database: NodeDatabase | undefined;
   readonly engine: OpenEngine;
   /** Names the sync layer of this node. */
-  readonly layer: () => Promise<string>;
+  readonly layer: LayerName;
   readonly lineage: Lineage | undefined;
   readonly rules: Rules;
   readonly hub: Hub;
@@ -84,7 +85,7 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     applicationName: database.applicationName,
     destination: parts.tracing?.destination(destination) ?? destination,
     observer,
-    layer: await patientStep('the sync layer', parts.layer, parts),
+    layer: parts.layer,
     // Or this node would take changes of the new log for some that it has heard.
     leads: async () => parts.lineage?.followed(),
     clock: parts.clock,

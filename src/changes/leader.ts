@@ -16,6 +16,7 @@
 
 import type { Clock } from '../time/clock.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';
+import type { LayerName } from './layer-name.ts';
 import { literal } from '../database/connect.ts';
 import { dataFault } from '../database/data-fault.ts';
 import { waitsBeyond, type Batch, type Destination, type OutboxState } from './destination.ts';
@@ -32,7 +33,7 @@ export interface LeaderOptions {
   readonly clock: Clock;
   readonly safetyMs: number;
   /** Names the sync layer that it carries to; others then know whether it is theirs. */
-  readonly layer?: string | undefined;
+  readonly layer?: LayerName | undefined;
   /** It leads, and the log is vouched for. Nothing is carried before this resolves. */
   readonly leads?: (() => Promise<unknown>) | undefined;
   /** A read went well, whatever it found. */
@@ -97,7 +98,8 @@ export class Leader {
     const { session, closing, destination } = this.#options;
     // Before anything is told in the name of the log.
     const { layer } = this.#options;
-    await session.query(layer === undefined ? 'select realtime.vouch()' : `select realtime.lead(${literal(layer)})`);
+    const claim = layer === undefined ? 'realtime.vouch()' : `realtime.lead(${literal(layer.current)})`;
+    await session.query(`select ${claim}`);
     await this.#options.leads?.();
     destination.begun((await session.query(destination.begin())).at(-1) ?? []);
     const answers = await session.query('select realtime.adopt(); select realtime.writers_notify() as notify');

@@ -12,6 +12,7 @@ import { systemClock, type Clock } from '../time/clock.ts';
 import { isDoneWithin } from '../time/within.ts';
 import { unavailable } from '../database/connect.ts';
 import { abandonment, DirectSession, ownSettings } from '../database/direct-session.ts';
+import type { LayerName } from './layer-name.ts';
 import type { Destination } from './destination.ts';
 import { Housekeeping, type HousekeepingObserver } from './housekeeping.ts';
 import { Bell, Leader, leaderLock } from './leader.ts';
@@ -36,8 +37,7 @@ export interface RelayOptions {
   readonly observer: RelayObserver;
   /** Called each time that it leads, before it carries anything; if it rejects, the relay starts over. */
   readonly leads?: (() => Promise<unknown>) | undefined;
-  /** Names the sync layer. */
-  readonly layer?: string | undefined;
+  readonly layer?: LayerName | undefined;
   readonly clock?: Clock;
   /** Longest sleep without looking. Default: 1,000. */
   readonly safetyMs?: number;
@@ -174,8 +174,10 @@ export class Relay {
           select from pg_locks k where k.locktype = 'advisory' and k.granted and k.classid = 1937006946 and k.objid = 2
             and k.database = (select d.oid from pg_database d where d.datname = current_database()))`);
       const other = rows?.[0]?.['layer'];
-      if (typeof other !== 'string' || other === layer) return;
-      if (this.#clock.monotonic() > until) throw new OtherLayer(layer, other);
+      // Asked each time: nodes of the same layer may be about to give it back the name that it lost.
+      const own = await layer.confirm(typeof other === 'string' ? other : undefined);
+      if (typeof other !== 'string' || other === own) return;
+      if (this.#clock.monotonic() > until) throw new OtherLayer(own, other);
       await this.#bell.wait(500);
     }
   }

@@ -4,6 +4,7 @@
 
 import type { TicketStore } from '../auth/ticket-store.ts';
 import type { Destination, DestinationPorts } from '../changes/destination.ts';
+import type { LayerName } from '../changes/layer-name.ts';
 import type { SyncObserver } from '../core/observer.ts';
 import type { SyncAdapter } from '../core/sync-adapter.ts';
 import type { Database } from '../database/connect.ts';
@@ -49,11 +50,8 @@ export interface OpenEngine {
   readonly presence: PresenceStore;
   /** Where the relay of this node takes its batches. Called at most once, after the adapter was started. */
   readonly destination: (ports: DestinationPorts) => Destination;
-  /**
-   * Names the layer that it has, as no other: nodes of another name hear nothing of this one. Default: the adapter's
-   * name.
-   */
-  readonly layer?: () => Promise<string>;
+  /** Default: the adapter's name. */
+  readonly layer?: LayerName;
   /**
    * The log of the node's database has this generation; called at the start, and with each later one. What was carried
    * from an earlier one cannot be vouched for: everybody who holds a position has to get a gap. What it answers resolves

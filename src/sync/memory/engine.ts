@@ -1,5 +1,6 @@
 // The engine of a single process: everything in memory, gone with the process.
 
+import { fixedLayer } from '../../changes/layer-name.ts';
 import { IntoAdapter } from '../../changes/into-adapter.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { MemoryAdapter } from './adapter.ts';
@@ -23,7 +24,7 @@ export function openMemory({ historyBytesMax }: MemorySettings, parts: EnginePar
     limits: undefined,
     presence: new MemoryPresence(new MemoryMembers(clock)),
     destination: (ports) => new IntoAdapter(ports),
-    layer: () => Promise.resolve(`the memory of process ${incarnation}`),
+    layer: fixedLayer(`the memory of process ${incarnation}`),
     follow: (generation) => adapter.follow(generation),
   };
 }

@@ -1,6 +1,7 @@
 // The engine over NATS JetStream, for publications. Tickets, counts and presence are in the nodes' database, whose
 // stores the row hands over: its transactions do in one step what a key-value store needs several tries for.
 
+import { fixedLayer } from '../../changes/layer-name.ts';
 import { IntoAdapter } from '../../changes/into-adapter.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { NatsAdapter } from './adapter.ts';
@@ -37,7 +38,7 @@ export function openNats(settings: NatsSettings, parts: EngineParts, stores: Nat
     adapter,
     ...stores,
     destination: (ports) => new IntoAdapter(ports),
-    layer: () => Promise.resolve(`nats ${prefix}`),
+    layer: fixedLayer(`nats ${prefix}`),
     follow: (generation) => adapter.follow(generation),
   };
 }

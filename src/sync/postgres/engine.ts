@@ -2,6 +2,7 @@
 // hands the rows to this node's adapter. With another bus than the database's notifications it is the engine of that bus:
 // the log, the stores and all that follows from them are the same.
 
+import { fixedLayer } from '../../changes/layer-name.ts';
 import { IntoLog } from '../../changes/into-log.ts';
 import { connect } from '../../database/connect.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
@@ -33,7 +34,7 @@ export async function openPostgres(parts: EngineParts, bus?: OwnBus): Promise<Op
     ...stores,
     destination: (ports) => new IntoLog(ports, adapter.reader),
     // The log names the layer, not its bus: positions are good with every bus.
-    layer: () => Promise.resolve('postgres'),
+    layer: fixedLayer('postgres'),
     follow: () => adapter.follow(),
   };
 }

@@ -4,10 +4,10 @@
 import { IntoAdapter } from '../../changes/into-adapter.ts';
 import { openRedis } from '../../redis/client.ts';
 import { redisTarget } from '../../redis/target.ts';
-import { randomId } from '../../time/clock.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { RedisAdapter } from './adapter.ts';
+import { RedisLayerName } from './layer-name.ts';
 import { redisLimits } from './limits.ts';
 import { RedisPresence } from './presence.ts';
 import { redisTickets } from './tickets.ts';
@@ -43,7 +43,6 @@ export async function openRedisEngine(
     waiting: (error) => log.warn({ err: error }, 'waiting for Redis'),
     clock,
   });
-  let name = randomId(clock, 8);
   closing.add('Redis client', () => client.disconnect());
   return {
     adapter,
@@ -51,13 +50,7 @@ export async function openRedisEngine(
     limits: redisLimits(client, prefix),
     presence: new RedisPresence({ client, adapter, prefix }),
     destination: (ports) => new IntoAdapter(ports),
-    layer: async () => {
-      // Kept in Redis, since one Redis may have many addresses.
-      const key = `${prefix}:layer`;
-      await client.set(key, name, 'NX');
-      name = (await client.get(key)) ?? name;
-      return `redis ${prefix} ${name}`;
-    },
+    layer: new RedisLayerName(client, prefix, clock),
     follow: (generation) => adapter.follow(generation),
   };
 }
