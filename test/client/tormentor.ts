@@ -1,11 +1,21 @@
 // What the clients are tortured with: for one engine a database with a table that is written to, a server that is killed
 // and replaced, a network that cuts, stalls, halves, swallows, reorders and refuses, and where there is one a Redis that dies.
 // Publishes numbered messages all the while, each until it is accepted.
+//
+// Lifecycle: `start`, `torment` once, `close` whenever it is no longer needed. `close` ends what `torment` still does.
 
+import { setTimeout as timer } from 'node:timers/promises';
 import postgres from 'postgres';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
-import { startServer, type Environment, type RunningServer } from '../support/process.ts';
+import {
+  listening,
+  spawnServer,
+  startServer,
+  type Environment,
+  type RunningProcess,
+  type RunningServer,
+} from '../support/process.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
 import { pick, randomFrom, type Random } from '../support/random.ts';
 import { nowSeconds, secret, tokenOf } from '../support/tokens.ts';
@@ -17,8 +27,6 @@ export type Engine = 'memory' | 'postgres' | 'redis';
 const startMs = 120_000;
 const apiKey = 'the-key-of-the-backend-0123456789';
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
 export class Tormentor {
   readonly engine: Engine;
   readonly channels: readonly string[];
@@ -29,9 +37,15 @@ export class Tormentor {
   readonly #sql: postgres.Sql;
   readonly #redis: TestRedis | undefined;
   readonly #proxy: Proxy;
+  readonly #closing = new AbortController();
   #server: RunningServer;
+  /** A server that is not there yet. */
+  #next: RunningProcess | undefined;
+  #work: readonly Promise<void>[] = [];
   #isOver = false;
   #end: Orders['end'];
+  /** The last answer to a publication that was not accepted, or why there was none. */
+  #refusal = 'none';
 
   private constructor(
     engine: Engine,
@@ -92,28 +106,50 @@ export class Tormentor {
     return { url, channels: this.channels, table: 'things', end: this.#end } satisfies Orders;
   }
 
-  /** For so long; then mends everything and lets it settle. */
-  async torment(ms: number): Promise<void> {
+  /** For so long; then mends everything and lets it settle. Rejects with the first thing that went wrong. */
+  torment(ms: number): Promise<void> {
+    const work = [...this.channels.map((channel) => this.#publish(channel)), this.#write(), this.#harmFor(ms)];
+    const settled = Promise.all(work).then(() => this.#settle());
+    this.#work = [...work, settled];
+    return settled;
+  }
+
+  /** What it does, for the message of a torture that does not end. */
+  get state(): string {
+    const stage = this.#end === undefined ? (this.#isOver ? 'settling' : 'harming') : 'settled';
+    return `${this.engine}: ${stage} after ${this.done.join(' ')}; the last publication refused: ${this.#refusal}`;
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort(new Error('the torment is over'));
+    await this.#next?.kill9();
+    await Promise.allSettled(this.#work);
+    await Promise.all([this.#proxy.close(), this.#server.stop(), this.#redis?.close()]);
+    await this.#sql.end({ timeout: 1 });
+    await this.#database.drop();
+  }
+
+  /** Rejects when it is closed meanwhile. */
+  #pause(ms: number): Promise<void> {
+    return timer(ms, undefined, { signal: this.#closing.signal });
+  }
+
+  async #settle(): Promise<void> {
+    const heads: Record<string, string> = {};
+    for (const channel of this.channels) heads[channel] = await this.#head(channel);
+    this.#end = { heads, rows: await this.#rows() };
+  }
+
+  async #harmFor(ms: number): Promise<void> {
     const until = performance.now() + ms;
-    const work = [...this.channels.map((channel) => this.#publish(channel)), this.#write()];
     while (performance.now() < until) {
-      await pause(300 + this.#random() * 1_500);
+      await this.#pause(300 + this.#random() * 1_500);
       await this.#harm();
     }
     this.#proxy.mode = 'forward';
     this.#proxy.delayMs = 0;
     // A last word in each channel, which tells who has fallen behind.
     this.#isOver = true;
-    await Promise.all(work);
-    const heads: Record<string, string> = {};
-    for (const channel of this.channels) heads[channel] = await this.#head(channel);
-    this.#end = { heads, rows: await this.#rows() };
-  }
-
-  async close(): Promise<void> {
-    await Promise.all([this.#proxy.close(), this.#server.stop(), this.#redis?.close()]);
-    await this.#sql.end({ timeout: 1 });
-    await this.#database.drop();
   }
 
   #rows(): Promise<Thing[]> {
@@ -127,19 +163,19 @@ export class Tormentor {
       swallow: () => this.#proxy.swallow(),
       stall: async () => {
         this.#proxy.delayMs = 100 + this.#random() * 900;
-        await pause(1_000);
+        await this.#pause(1_000);
         this.#proxy.delayMs = 0;
       },
       reorder: async () => {
         this.#proxy.connectDelayMs = 1_500;
         this.#proxy.cut();
-        await pause(2_000);
+        await this.#pause(2_000);
         this.#proxy.connectDelayMs = 0;
       },
       refuse: async () => {
         this.#proxy.mode = pick(['refuse', 'blackhole'], this.#random);
         this.#proxy.cut();
-        await pause(this.#random() * 2_000);
+        await this.#pause(this.#random() * 2_000);
         this.#proxy.mode = 'forward';
       },
       deploy: () => this.#replace(() => this.#server.stop()),
@@ -147,7 +183,7 @@ export class Tormentor {
       ...(this.#redis !== undefined && {
         redis: async () => {
           await this.#redis?.kill9();
-          await pause(this.#random() * 1_000);
+          await this.#pause(this.#random() * 1_000);
           await this.#redis?.start();
         },
       }),
@@ -162,10 +198,10 @@ export class Tormentor {
   async #replace(end: () => Promise<unknown>): Promise<void> {
     if (this.engine === 'memory') {
       await end();
-      this.#server = await this.#next();
+      this.#server = await this.#startNext();
       this.#proxy.retarget({ port: this.#server.port });
     } else {
-      const next = await this.#next();
+      const next = await this.#startNext();
       this.#proxy.retarget({ port: next.port });
       await end();
       this.#server = next;
@@ -176,14 +212,18 @@ export class Tormentor {
    * As a supervisor would: a server that a starved machine gave no answer from its database in time ends, and is started
    * again. The torment once ended with the first such start, on a machine with a dozen processes for each core.
    */
-  async #next(): Promise<RunningServer> {
+  async #startNext(): Promise<RunningServer> {
     const deadline = performance.now() + startMs;
     for (;;) {
+      this.#closing.signal.throwIfAborted();
+      this.#next = spawnServer(this.#settings);
       try {
-        return await startServer(this.#settings, startMs);
+        return await listening(this.#next, startMs);
       } catch (error) {
         if (performance.now() > deadline) throw error;
         this.done.push('restarted');
+      } finally {
+        this.#next = undefined;
       }
     }
   }
@@ -192,22 +232,24 @@ export class Tormentor {
     for (let count = 1; ; count++) {
       const isLast = this.#isOver;
       const body = JSON.stringify({ channel, data: { count }, key: crypto.randomUUID() });
-      while (!(await this.#post(body))) await pause(100);
+      while (!(await this.#post(body))) await this.#pause(100);
       if (isLast) return;
-      await pause(this.#random() * 60);
+      await this.#pause(this.#random() * 60);
     }
   }
 
   async #post(body: string): Promise<boolean> {
     try {
       const headers = { authorization: `Bearer ${apiKey}`, 'content-type': 'application/json' };
-      const signal = AbortSignal.timeout(3_000);
+      const signal = AbortSignal.any([AbortSignal.timeout(3_000), this.#closing.signal]);
       const url = `${this.#server.url}/realtime/publish`;
       const response = await fetch(url, { method: 'POST', body, headers, signal });
-      await response.text();
+      const answer = await response.text();
+      if (!response.ok) this.#refusal = `${response.status} ${answer}`;
       return response.ok;
-    } catch {
+    } catch (error) {
       // The server is away, or was killed before it answered.
+      this.#refusal = String(error);
       return false;
     }
   }
@@ -223,7 +265,7 @@ export class Tormentor {
       } else if (kind < 0.85) await sql`delete from things where id = ${id}`;
       else if (kind < 0.99) await sql`update things set value = ${value} where id between ${id} and ${id + 5}`;
       else await sql`truncate things`;
-      await pause(this.#random() * 80);
+      await this.#pause(this.#random() * 80);
     }
   }
 
@@ -232,13 +274,13 @@ export class Tormentor {
       try {
         const headers = { authorization: `Bearer ${apiKey}` };
         const url = `${this.#server.url}/realtime/channels/${channel}/history?limit=1`;
-        const response = await fetch(url, { headers });
+        const response = await fetch(url, { headers, signal: this.#closing.signal });
         const { epoch, offset } = (await response.json()) as { epoch?: string; offset?: number };
         if (epoch !== undefined) return `${epoch} ${offset}`;
       } catch {
         // As above.
       }
-      await pause(100);
+      await this.#pause(100);
     }
   }
 }

@@ -2,6 +2,7 @@
 // everything that breaks a promise. It is asked nothing until the end.
 
 import { liveTable, Sobranie, type Change, type Gap, type Message, type SobranieOptions } from '@sobranie/client';
+import { randomFrom } from '../support/random.ts';
 
 export interface Thing {
   readonly id: number;
@@ -63,6 +64,15 @@ class Witness {
     this.#offset = offset;
     this.#count = count;
   }
+}
+
+/** From now on the wall clock of this runtime is set every few seconds, by up to half an hour forward or back. */
+export function jumpClock(seed: number): void {
+  const random = randomFrom(seed);
+  const realNow = Date.now;
+  let offsetMs = 0;
+  Date.now = () => realNow() + offsetMs;
+  setInterval(() => (offsetMs += (random() - 0.5) * 3_600_000), 7_000);
 }
 
 export async function suffer(
@@ -134,8 +144,8 @@ export async function suffer(
     channels.every((name) => positionOf(name) === heads[name]) &&
     things.status === 'live' &&
     shown(things.rows) === shown(rows);
-  const until = Date.now() + finishMs;
-  while (!isDone() && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 100));
+  const until = performance.now() + finishMs;
+  while (!isDone() && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 100));
 
   const faults = witnesses.flatMap((witness) => witness.faults);
   for (const name of channels) {

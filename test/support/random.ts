@@ -1,7 +1,10 @@
 // Random numbers that a test can repeat: SEED=… runs it with the same ones again.
 
+/** Where a page runs this there is no process. */
+const { process: runtime } = globalThis as { process?: typeof process };
+
 /** Of this run; tests name it in their titles. */
-export const seed = Number(process.env['SEED'] ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+export const seed = Number(runtime?.env['SEED'] ?? crypto.getRandomValues(new Uint32Array(1))[0]);
 
 export type Random = () => number;
 
