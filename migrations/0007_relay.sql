@@ -210,6 +210,9 @@ CREATE FUNCTION realtime.park(ids text[], reason text, error text) RETURNS bigin
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_nestloop = on
+SET enable_hashjoin = off
+SET enable_mergejoin = off
 SET jit = off
 AS $$
 DECLARE
@@ -249,6 +252,9 @@ CREATE FUNCTION realtime.park_large(INOUT places tid[], bytes_max bigint, OUT pa
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_nestloop = on
+SET enable_hashjoin = off
+SET enable_mergejoin = off
 SET jit = off
 AS $$
 DECLARE

@@ -144,7 +144,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+-- Entries are joined by hash, since the planner cannot know how many there are. Tables, which may be large, are looked into
+-- once for each entry or channel: by LATERAL and LIMIT, which leave no other way.
 SET enable_seqscan = off
+SET enable_nestloop = off
 SET enable_mergejoin = off
 SET jit = off
 SET plan_cache_mode = force_generic_plan
@@ -172,20 +175,26 @@ BEGIN
   -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
   IF EXISTS (SELECT FROM unnest(entries) e WHERE e.key IS NOT NULL AND e.size IS NOT NULL) THEN
     UPDATE realtime.publications p SET key = NULL
-    FROM unnest(entries) e
-    WHERE p.channel = e.channel AND p.key = e.key
-      AND (p."offset" <= (SELECT max(q."offset") FROM realtime.publications q WHERE q.channel = e.channel) - e.size
-        OR p.at <= now_ms - e.seconds::bigint * 1000);
+    WHERE p.ctid = ANY (ARRAY(
+      SELECT q.place FROM unnest(entries) e CROSS JOIN LATERAL (
+        SELECT q.ctid AS place, q."offset", q.at FROM realtime.publications q
+        WHERE q.channel = e.channel AND q.key = e.key LIMIT 1
+      ) q
+      WHERE q."offset" <= (SELECT max(t."offset") FROM realtime.publications t WHERE t.channel = e.channel) - e.size
+        OR q.at <= now_ms - e.seconds::bigint * 1000
+    ));
   END IF;
 
   FOR made IN
     WITH given AS MATERIALIZED (
-      SELECT e.*, e.place AS id,
+      SELECT e.place, e.channel, e.key, e.size, e.seconds, e.watch,
         CASE WHEN e.key IS NULL THEN 0 ELSE row_number() OVER (PARTITION BY e.channel, e.key ORDER BY e.place) END AS turn
       FROM unnest(entries) e
     ), known AS MATERIALIZED (
       SELECT g.channel, g.key, p.seq, p."offset", p.data, p.at, p.from_user, p.from_connection, p.except_connection
-      FROM given g JOIN realtime.publications p ON p.channel = g.channel AND p.key = g.key
+      FROM given g CROSS JOIN LATERAL (
+        SELECT * FROM realtime.publications p WHERE p.channel = g.channel AND p.key = g.key LIMIT 1
+      ) p
       WHERE g.turn = 1 AND g.size IS NOT NULL
     ), fresh AS MATERIALIZED (
       SELECT g.*, row_number() OVER (PARTITION BY g.channel ORDER BY g.place) AS rank,
@@ -200,7 +209,9 @@ BEGIN
         )), 0) AS head,
         c.history_size IS DISTINCT FROM f.size OR c.history_seconds IS DISTINCT FROM f.seconds
           OR (f.watch IS NOT NULL AND f.watch = ANY (c.watches) IS NOT TRUE) AS is_new
-      FROM fresh f LEFT JOIN realtime.channels c ON c.channel = f.channel
+      FROM fresh f LEFT JOIN LATERAL (
+        SELECT * FROM realtime.channels c WHERE c.channel = f.channel LIMIT 1
+      ) c ON true
       WHERE f.rank = f.total
     ), noted AS (
       -- A channel's first publication, and the rare one that comes under another rule or by another watch.
@@ -216,33 +227,35 @@ BEGIN
     ), numbered AS MATERIALIZED (
       SELECT nextval('realtime.publications_seq_seq') AS seq, f.*
       FROM (
-        SELECT f.*, h.epoch, h.head - f.total + f.rank AS "offset"
-        FROM fresh f JOIN heads h ON h.channel = f.channel ORDER BY f.id
+        SELECT f.place, f.channel, f.key, h.epoch, h.head - f.total + f.rank AS "offset"
+        FROM fresh f JOIN heads h ON h.channel = f.channel ORDER BY f.place
       ) f
     ), stored AS (
       INSERT INTO realtime.publications
         (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
-      SELECT n.seq, n.channel, n."offset", n.data, now_ms, n."user", n.connection, n."except", n.key, n.xid FROM numbered n
+      SELECT n.seq, n.channel, n."offset", e.data, now_ms, e."user", e.connection, e."except", e.key, e.xid
+      FROM numbered n JOIN unnest(entries) e ON e.place = n.place
     )
-    SELECT coalesce(n.seq, f.seq, k.seq, 0) AS seq, g.channel,
-      coalesce(n.epoch, f.epoch, (SELECT c.epoch FROM realtime.channels c WHERE g.size IS NOT NULL AND c.channel = g.channel),
+    SELECT coalesce(n.seq, f.seq, k.seq, 0) AS seq, e.channel,
+      coalesce(n.epoch, f.epoch, (SELECT c.epoch FROM realtime.channels c WHERE e.size IS NOT NULL AND c.channel = e.channel),
         '') AS epoch,
       coalesce(n."offset", f."offset", k."offset", 0) AS "offset",
-      CASE WHEN n.seq IS NOT NULL OR g.size IS NULL THEN g.data WHEN f.seq IS NOT NULL THEN f.data ELSE k.data END AS data,
       CASE WHEN k.seq IS NOT NULL THEN k.at ELSE now_ms END AS at,
-      CASE WHEN n.seq IS NOT NULL OR g.size IS NULL THEN g."user" WHEN f.seq IS NOT NULL THEN f."user" ELSE k.from_user END
-        AS "user",
-      CASE WHEN n.seq IS NOT NULL OR g.size IS NULL THEN g.connection WHEN f.seq IS NOT NULL THEN f.connection
-        ELSE k.from_connection END AS connection,
-      CASE WHEN n.seq IS NOT NULL OR g.size IS NULL THEN g."except" WHEN f.seq IS NOT NULL THEN f."except"
-        ELSE k.except_connection END AS "except",
-      n.seq IS NOT NULL OR g.size IS NULL AS fresh, g.xid
-    FROM given g
-    LEFT JOIN numbered n ON n.id = g.id
+      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e.data
+        WHEN f.seq IS NOT NULL THEN (SELECT o.data FROM unnest(entries) o WHERE o.place = f.place) ELSE k.data END AS data,
+      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e."user"
+        WHEN f.seq IS NOT NULL THEN (SELECT o."user" FROM unnest(entries) o WHERE o.place = f.place) ELSE k.from_user END AS "user",
+      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e.connection
+        WHEN f.seq IS NOT NULL THEN (SELECT o.connection FROM unnest(entries) o WHERE o.place = f.place) ELSE k.from_connection END AS connection,
+      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e."except"
+        WHEN f.seq IS NOT NULL THEN (SELECT o."except" FROM unnest(entries) o WHERE o.place = f.place) ELSE k.except_connection END AS "except",
+      n.seq IS NOT NULL OR e.size IS NULL AS fresh, e.xid
+    FROM unnest(entries) e
+    LEFT JOIN numbered n ON n.place = e.place
     -- The first of the same key, in this call or before.
-    LEFT JOIN numbered f ON n.seq IS NULL AND g.key IS NOT NULL AND f.channel = g.channel AND f.key = g.key
-    LEFT JOIN known k ON g.key IS NOT NULL AND k.channel = g.channel AND k.key = g.key
-    ORDER BY g.id
+    LEFT JOIN numbered f ON n.seq IS NULL AND e.key IS NOT NULL AND f.channel = e.channel AND f.key = e.key
+    LEFT JOIN known k ON e.key IS NOT NULL AND k.channel = e.channel AND k.key = e.key
+    ORDER BY e.place
   LOOP
     seq := made.seq;
     channel := made.channel;
@@ -381,7 +394,9 @@ BEGIN
     SELECT d.channel, c.history_seconds, c.history_size, greatest(c."offset", (
         SELECT p."offset" FROM realtime.publications p WHERE p.channel = d.channel ORDER BY p."offset" DESC LIMIT 1
       )) AS top
-    FROM (SELECT DISTINCT due.channel FROM due) d JOIN realtime.channels c ON c.channel = d.channel
+    FROM (SELECT DISTINCT due.channel FROM due) d CROSS JOIN LATERAL (
+      SELECT * FROM realtime.channels c WHERE c.channel = d.channel LIMIT 1
+    ) c
   ), past AS MATERIALIZED (
     SELECT d.place, d.channel, d."offset", d.at, h.top
     FROM due d JOIN head h ON h.channel = d.channel
