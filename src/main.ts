@@ -6,6 +6,7 @@ import './app/bun-version.ts';
 import { announce } from './app/banner.ts';
 import { startNode } from './app/compose.ts';
 import { engines } from './app/engines.ts';
+import { StartInterrupted } from './app/interruption.ts';
 import { EmbeddedPostgresError } from './embedded/embedded-error.ts';
 import { createLogger, type Logger } from './app/logger.ts';
 import { openRulesFile } from './settings/rules-file.ts';
@@ -35,7 +36,7 @@ async function settingsOrExit(): Promise<Settings> {
 }
 
 async function startAlone(settings: Settings, log: Logger): Promise<Running> {
-  const { url, shutdown, database } = await startNode(settings, log);
+  const { url, shutdown, database } = await startNode(settings, log, { interrupted: interruption.signal });
   announce({ url, settings, psql: database?.psql, databaseUrl: database?.givenUrl }, log);
   const ended = Promise.withResolvers<void>();
   return {
@@ -56,10 +57,13 @@ process.on('uncaughtException', (error) => log.error({ err: error }, 'an excepti
 
 let running: Running | undefined;
 let early: string | undefined;
+const interruption = new AbortController();
 for (const name of shutdownSignals()) {
   process.on(name, () => {
-    if (running === undefined) early = name;
-    else running.signal(name);
+    if (running !== undefined) return running.signal(name);
+    early = name;
+    // What a worker does at a signal its keeper decides.
+    if (worker === undefined) interruption.abort();
   });
 }
 
@@ -67,7 +71,7 @@ async function start(): Promise<Running> {
   // Faulty rules stop the start before any part of it, in every kind of process.
   await openRulesFile(settings);
   if (worker !== undefined) return startWorker(settings, log);
-  return settings.workers > 1 ? startWorkers(settings, log) : startAlone(settings, log);
+  return settings.workers > 1 ? startWorkers(settings, log, interruption.signal) : startAlone(settings, log);
 }
 
 function failToStart(error: unknown): never {
@@ -92,7 +96,9 @@ function failToStart(error: unknown): never {
 try {
   running = await start();
 } catch (error) {
-  failToStart(error);
+  if (!(error instanceof StartInterrupted)) failToStart(error);
+  log.info({ signal: early }, 'shut down before the start was complete');
+  process.exit(0);
 }
 if (early !== undefined) running.signal(early);
 try {

@@ -13,17 +13,21 @@ interface Step {
 export class CloseStack {
   readonly #log: Logger;
   #steps: Step[] = [];
+  #closing = false;
 
   constructor(log: Logger) {
     this.#log = log;
   }
 
+  /** A part that was still starting while the others were closed is closed at once. */
   add(name: string, close: () => void | Promise<void>): void {
-    this.#steps.push({ name, close });
+    if (this.#closing) void this.#closeStep({ name, close });
+    else this.#steps.push({ name, close });
   }
 
   /** Idempotent; never rejects. */
   async close(): Promise<void> {
+    this.#closing = true;
     const steps = this.#steps.reverse();
     this.#steps = [];
     for (const step of steps) await this.#closeStep(step);

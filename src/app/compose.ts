@@ -27,6 +27,7 @@ import { openIdentity } from './identity.ts';
 import { checkLayer, startLineage } from './lineage.ts';
 import { connectionsWithin, openFilesReserve } from './open-files.ts';
 import { openHooks } from './hooks.ts';
+import { unlessInterrupted } from './interruption.ts';
 import { joinNodes } from './join-nodes.ts';
 import { createLimits } from './limits.ts';
 import { Health } from './health.ts';
@@ -77,6 +78,8 @@ export interface NodeOptions {
   readonly pages?: boolean;
   /** Answers in place of a server of the node's own, which does not listen then. */
   readonly host?: NodeHost;
+  /** Ends the start, which then rejects with `StartInterrupted` once everything is closed. */
+  readonly interrupted?: AbortSignal;
 }
 
 /** Nobody's by accident: in production it needs a key. */
@@ -96,7 +99,7 @@ export interface NodeHost {
 export async function startNode(settings: Settings, log: Logger, options: NodeOptions = {}): Promise<Node> {
   const closing = new CloseStack(log);
   try {
-    return await start(settings, log, options, closing);
+    return await unlessInterrupted(start(settings, log, options, closing), options.interrupted);
   } catch (error) {
     await closing.close();
     throw error;

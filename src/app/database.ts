@@ -112,8 +112,10 @@ async function locate(
   if (databaseUrl !== undefined) {
     return { url: databaseUrl, directUrl: databaseUrlDirect ?? databaseUrl, psql: undefined };
   }
-  const embedded = await startEmbeddedPostgres({ directory: settings.dataDir, log });
-  closing.add('embedded PostgreSQL', () => embedded.stop());
+  const starting = startEmbeddedPostgres({ directory: settings.dataDir, log });
+  // Before it is up: a start that is interrupted must not leave it behind.
+  closing.add('embedded PostgreSQL', async () => (await starting.catch(() => undefined))?.stop());
+  const embedded = await starting;
   return { url: embedded.url, directUrl: embedded.url, psql: embedded.psql };
 }
 

@@ -13,6 +13,7 @@
 import { announce } from '../app/banner.ts';
 import { CloseStack } from '../app/close-stack.ts';
 import { openDatabase, type NodeDatabase } from '../app/database.ts';
+import { unlessInterrupted } from '../app/interruption.ts';
 import type { Logger } from '../app/logger.ts';
 import type { Running } from '../app/running.ts';
 import { shutdownSignals } from '../app/signals.ts';
@@ -25,15 +26,15 @@ import type { Settings } from '../settings/settings.ts';
 /** A signal to the whole group reaches this process and the workers within this time. */
 const sameSignalMs = 500;
 
-/** Resolves when all workers listen. */
-export async function startWorkers(settings: Settings, log: Logger): Promise<Running> {
+/** Resolves when all workers listen. Rejects with `StartInterrupted`, once everything is closed, when the signal is aborted. */
+export async function startWorkers(settings: Settings, log: Logger, interrupted: AbortSignal): Promise<Running> {
   const closing = new CloseStack(log);
   try {
-    const database = await openDatabase(settings, log, closing);
-    const port = await claimPort(settings.host, settings.port);
+    const database = await unlessInterrupted(openDatabase(settings, log, closing), interrupted);
+    const port = await unlessInterrupted(claimPort(settings.host, settings.port), interrupted);
     const workers = new Workers(environmentOf(settings, database, port), settings, log);
     closing.add('workers', () => workers.force());
-    const url = await workers.start();
+    const url = await unlessInterrupted(workers.start(), interrupted);
     announce({ url, settings, psql: database.psql, databaseUrl: database.givenUrl }, log);
     const ended = workers.ended.then(() => closing.close());
     return { signal: (name) => workers.signal(name), ended };

@@ -50,10 +50,14 @@ const abandonedMs = 30_000;
 const answerMs = 5_000;
 const notedMs = 1_000;
 
-/** Resolves when this process listens and has reported it. */
+/** Resolves when this process listens and has reported it. Rejects with `StartInterrupted` when it is to end before. */
 export async function startWorker(settings: Settings, log: Logger): Promise<Running> {
   const orders: Order[] = [];
-  let obey = (order: Order): void => void orders.push(order);
+  const interruption = new AbortController();
+  let obey = (order: Order): void => {
+    orders.push(order);
+    if (order.order === 'drain' || order.order === 'force') interruption.abort();
+  };
   let starting = true;
   process.on('message', (message: Order) => obey(message));
   process.on('disconnect', () => {
@@ -63,7 +67,10 @@ export async function startWorker(settings: Settings, log: Logger): Promise<Runn
     obey({ order: 'force' });
   });
   const scrapes = new Scrapes();
-  const { url, shutdown, stopListening, metrics } = await startNode(settings, log, { scrape: () => scrapes.ask() });
+  const { url, shutdown, stopListening, metrics } = await startNode(settings, log, {
+    scrape: () => scrapes.ask(),
+    interrupted: interruption.signal,
+  });
   starting = false;
   const ended = Promise.withResolvers<void>();
   const count = async (id: number | undefined): Promise<void> =>
