@@ -1,7 +1,6 @@
 // A step of the start that needs the database or the sync layer. Either may be absent, full or slow for a moment: then the
 // step is repeated for a while, and the log says once what the start waits for.
 
-import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Clock } from '../time/clock.ts';
 import { isPassingFailure, patiently } from '../time/patiently.ts';
 import { plainCause } from './causes.ts';
@@ -18,17 +17,11 @@ export interface PatientStepOptions {
 export function patientStep<Value>(
   what: string,
   step: () => Promise<Value>,
-  { log, clock, mayPass = isPassing }: PatientStepOptions,
+  { log, clock, mayPass = isPassingFailure }: PatientStepOptions,
 ): Promise<Value> {
   return patiently(step, {
     mayPass,
     waiting: (error) => log.warn({ cause: plainCause(error) ?? String(error) }, `waiting for ${what}`),
     clock,
   });
-}
-
-/** What is `unavailable` for no further reason is between two connections. */
-function isPassing(error: unknown): boolean {
-  const isBetween = error instanceof RealtimeError && error.code === 'unavailable' && error.cause === undefined;
-  return isBetween || isPassingFailure(error);
 }

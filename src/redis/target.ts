@@ -59,4 +59,6 @@ export const behaviour = {
   // For the other end to take leave. A connection that is given up often hangs, and no other can take its place before.
   disconnectTimeout: 100,
   keepAlive: 5_000,
+  // A Redis that loads its data says how long it will take, and is often wrong.
+  maxLoadingRetryTime: 1_000,
 } as const satisfies RedisClientOptions;

@@ -34,24 +34,41 @@ export async function patiently<Value>(attempt: () => Promise<Value>, options: P
 const passingCodes = new Set([
   ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
   // The PostgreSQL driver's own, and those of a server that starts, ends, or has no session left.
-  ...['CONNECT_TIMEOUT', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', '57P01', '57P03', '53300'],
+  ...['CONNECT_TIMEOUT', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', '57P01', '57P02', '57P03', '53300'],
+  // Its disk or memory is full, or another session holds what this one needs.
+  ...['53100', '53200', '55P03', '40P01', '40001', '57014'],
   // A standby may be about to be promoted.
   '25006',
 ]);
+
+/** First words of what Redis answers while it starts, follows a master, is full, or runs a script for too long. */
+const passingReplies =
+  /^(?:LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|READONLY|MISCONF|NOREPLICAS|OOM|UNKILLABLE)\b|max number of clients/;
 
 /** What the Redis driver says of an answer that did not come in time, or of a connection that was given up for it. */
 const lateWords = new Set([
   'Command timed out',
   'Connection is closed.',
+  'Command aborted due to connection close',
   "Stream isn't writeable and enableOfflineQueue options is false",
+  "Cluster isn't ready and enableOfflineQueue options is false",
+  'None of startup nodes is available',
 ]);
+
+/** What it says where every Sentinel or master that it asked failed. Why the last one did may stand behind it. */
+const allFailed = /^(?:All sentinels are unreachable|Failed to refresh slots cache)/;
+const refused = /\b(?:NOAUTH|WRONGPASS|NOPERM|certificate)\b/;
 
 /** Of a network, or of a server that is starting, full or slow; looks at what caused the error too. */
 export function isPassingFailure(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as Error & { code?: unknown };
   if (typeof code === 'string' && passingCodes.has(code)) return true;
-  if (/^(?:LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY)\b|max number of clients/.test(error.message)) return true;
+  // A part of this server is between two connections, and knows no more.
+  if (code === 'unavailable' && error.cause === undefined) return true;
+  if (passingReplies.test(error.message)) return true;
   if (error instanceof DeadlineError || lateWords.has(error.message)) return true;
-  return isPassingFailure(error.cause);
+  const { cause, lastNodeError = cause } = error as Error & { lastNodeError?: unknown };
+  if (lastNodeError === undefined) return allFailed.test(error.message) && !refused.test(error.message);
+  return isPassingFailure(lastNodeError);
 }

@@ -2,6 +2,8 @@
 
 import { describe, expect, test } from 'bun:test';
 import { backoffCeilingMs, backoffMs } from '../../src/time/backoff.ts';
+import { RealtimeError } from '../../src/protocol/realtime-error.ts';
+import { isPassingFailure } from '../../src/time/patiently.ts';
 import { DeadlineError, isDoneWithin, within } from '../../src/time/within.ts';
 
 const never = new Promise<never>(() => undefined);
@@ -56,6 +58,38 @@ test('isDoneWithin tells whether the promise was fulfilled in time, and rejects 
   expect(await isDoneWithin(Promise.resolve(false), 10_000)).toBe(true);
   expect(await isDoneWithin(never, 5)).toBe(false);
   await expect(isDoneWithin(Promise.reject(new RangeError('its own')), 10_000)).rejects.toThrow(RangeError);
+});
+
+// Starts ended at once for what passed a second later: a Redis that was about to be promoted, was full, or whose
+// Sentinels were away.
+test('a failure that may pass is told from one that does not', () => {
+  const failure = (message: string, fields: object = {}): Error => Object.assign(new Error(message), fields);
+  const passing = [
+    failure("READONLY You can't write against a read only replica."),
+    failure("OOM command not allowed when used memory > 'maxmemory'."),
+    failure('MISCONF Redis is configured to save RDB snapshots'),
+    failure('NOREPLICAS Not enough good replicas to write.'),
+    failure('BUSY Redis is busy running a script.'),
+    failure('All sentinels are unreachable. Retrying from scratch after 1ms. Last error: connect ECONNREFUSED'),
+    failure('Failed to refresh slots cache.', { lastNodeError: failure('Command timed out') }),
+    failure('None of startup nodes is available'),
+    failure('could not resize shared memory', { code: '53100' }),
+    new RealtimeError('unavailable'),
+    new Error('wrapped', { cause: failure('LOADING Redis is loading the dataset in memory') }),
+  ];
+  const lasting = [
+    failure('WRONGPASS invalid username-password pair'),
+    failure(
+      'All sentinels are unreachable. Retrying from scratch after 1ms. Last error: NOAUTH Authentication required.',
+    ),
+    failure('Failed to refresh slots cache.', { lastNodeError: failure('NOAUTH Authentication required.') }),
+    failure('database "none" does not exist', { code: '3D000' }),
+    new RealtimeError('unavailable', undefined, { cause: failure('password', { code: '28P01' }) }),
+    new RealtimeError('bad_request'),
+    'no error',
+  ];
+  expect(passing.filter((error) => !isPassingFailure(error))).toEqual([]);
+  expect(lasting.filter(isPassingFailure)).toEqual([]);
 });
 
 describe('backoff', () => {

@@ -3,6 +3,7 @@
 // belongs to no channel, the mark. When its epoch changes, the logs of its server were lost or come from another
 // history, also those of channels in which nothing happens.
 
+import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { Clock } from '../../time/clock.ts';
 import type { RedisCommands, RedisTopology } from './commands.ts';
 import { within } from '../../time/within.ts';
@@ -98,7 +99,7 @@ export class RedisCanary {
 
   /** Resolves when messages sent now were heard over every connection; rejects after `timeoutMs`. */
   async probe(timeoutMs: number): Promise<void> {
-    if (this.#closed || this.#lanes.length === 0) throw new Error('not connected');
+    if (this.#closed || this.#lanes.length === 0) throw new RealtimeError('unavailable');
     await Promise.all(this.#lanes.map((lane) => this.#travel(lane, timeoutMs)));
   }
 

@@ -62,7 +62,7 @@ export class RedisListeners {
   async start(): Promise<void> {
     this.#isStale = false;
     await this.#attempt();
-    if (this.#isStale) throw new Error('a connection to Redis was lost at once');
+    if (this.#isStale) throw new RealtimeError('unavailable', 'a connection to Redis was lost at once');
     this.#up = true;
   }
 
@@ -157,7 +157,8 @@ export class RedisListeners {
     client.on('end', () => isCurrent() && this.#renew());
     client.on('moved', () => isCurrent() && this.#renew());
     await client.connect();
-    if (!topology.leadsTo(client, key)) throw new Error('listening connected to another Redis than commands go to');
+    if (topology.leadsTo(client, key)) return;
+    throw new RealtimeError('unavailable', 'listening connected to another Redis than commands go to');
   }
 
   #drop(key: string): void {
