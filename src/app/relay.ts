@@ -4,7 +4,7 @@ import type { LayerName } from '../changes/layer-name.ts';
 import type { DestinationPorts } from '../changes/destination.ts';
 import type { LogState } from '../changes/log-trimmer.ts';
 import type { CaptureFault } from '../changes/housekeeping.ts';
-import { OtherLayer, Relay, type RelayHealth, type RelayObserver } from '../changes/relay.ts';
+import { OtherLayer, otherLayerMsMin, Relay, type RelayHealth, type RelayObserver } from '../changes/relay.ts';
 import type { Lineage } from '../database/lineage.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Metrics, MetricSources } from '../metrics/metrics.ts';
@@ -89,6 +89,9 @@ export async function startRelay(parts: RelayParts): Promise<MetricSources> {
     // Or this node would take changes of the new log for some that it has heard.
     leads: async () => parts.lineage?.followed(),
     clock: parts.clock,
+    // A process that drains relays for its last clients.
+    otherLayerMs: otherLayerMsMin + settings.drainWindow * 1_000,
+    waitsFor: (layer) => log.warn({ layer }, 'waiting for a relay of another sync layer to end'),
   });
   await patientStep('the database', () => relay.start(), parts).catch((error: unknown) => {
     if (!(error instanceof OtherLayer)) throw error;

@@ -45,6 +45,10 @@ export interface RelayOptions {
   readonly standbyMs?: number;
   /** A query unanswered for this long ends the connection. Default: 10. */
   readonly answerSeconds?: number;
+  /** How long a start waits for the end of a relay of another layer, which may be draining. Default: 15,000. */
+  readonly otherLayerMs?: number;
+  /** Called once when a start begins to wait for that. */
+  readonly waitsFor?: (layer: string) => void;
 }
 
 export interface RelayHealth {
@@ -68,8 +72,8 @@ export class OtherLayer extends Error {
 /** Changes are counted over so long for whether all of them are parked. */
 const parkedWindowMs = 30_000;
 const parkedMin = 10;
-/** A relay of another layer may be about to end; the session of one that vanished ends within 12 s. */
-const otherLayerMs = 15_000;
+/** The session of one that vanished ends within 12 s. */
+export const otherLayerMsMin = 15_000;
 
 const backoff = { firstMs: 100, maxMs: 10_000 };
 const closeMs = 5_000;
@@ -165,10 +169,10 @@ export class Relay {
 
   /** Throws `OtherLayer` when a relay of another layer leads, and goes on to. */
   async #refuseOtherLayer(session: DirectSession): Promise<void> {
-    const { layer } = this.#options;
+    const { layer, otherLayerMs = otherLayerMsMin, waitsFor } = this.#options;
     if (layer === undefined) return;
     const until = this.#clock.monotonic() + otherLayerMs;
-    for (;;) {
+    for (let looks = 0; ; looks++) {
       const [rows] = await session.query(`
         select l.layer from realtime.log l where exists (
           select from pg_locks k where k.locktype = 'advisory' and k.granted and k.classid = 1937006946 and k.objid = 2
@@ -178,6 +182,7 @@ export class Relay {
       const own = await layer.confirm(typeof other === 'string' ? other : undefined);
       if (typeof other !== 'string' || other === own) return;
       if (this.#clock.monotonic() > until) throw new OtherLayer(own, other);
+      if (looks === 1) waitsFor?.(other);
       await this.#bell.wait(500);
     }
   }

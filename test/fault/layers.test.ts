@@ -29,7 +29,8 @@ async function ready(node: RunningServer): Promise<{ code: number; words: string
 
 /** Resolves with the exit code and what it said, of a server that does not start. */
 async function refusal(environment: Environment): Promise<{ code: number; said: string }> {
-  const server = spawnServer(environment);
+  // Whoever drains is waited for.
+  const server = spawnServer({ DRAIN_WINDOW: '0', ...environment });
   const code = await server.waitForExit(60_000);
   return { code, said: server.stderr() };
 }
