@@ -2,6 +2,7 @@
 // may read a health answer. Start-up adds what mends it. Each row is found by the code that the driver or the system
 // gives, or by the first words of what Redis answered.
 
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import { DeadlineError } from '../time/within.ts';
 
 /** A failure whose message may be shown to anyone as it is. */
@@ -41,6 +42,7 @@ const causes: Readonly<Record<string, string>> = {
   // PostgreSQL.
   '08P01': 'it broke the connection off',
   '25006': 'it takes no writes: it is a standby, or set to read only',
+  '25P03': 'it ended a transaction that stood still',
   '28000': 'it does not let this user in',
   '28P01': 'the password is wrong',
   '3D000': 'the database does not exist',
@@ -52,10 +54,14 @@ const causes: Readonly<Record<string, string>> = {
   '53100': 'its disk is full',
   '53200': 'it is out of memory',
   '53300': 'it has no room for another session',
+  '55P03': 'another session holds a lock for too long',
+  '55000': 'it takes no connections to this database',
   '57014': 'it cancelled the query',
   '57P01': 'it is shutting down',
   '57P02': 'it crashed and starts again',
   '57P03': 'it is starting up',
+  '57P04': 'the database was dropped',
+  '57P05': 'it ended a session that stood still',
   // Redis, by the first word of its answer.
   NOAUTH: 'it wants a password',
   WRONGPASS: 'the password or user name is wrong',
@@ -66,6 +72,10 @@ const causes: Readonly<Record<string, string>> = {
   READONLY: 'it takes no writes: it is a replica',
   MISCONF: 'it takes no writes: it cannot save to its disk',
   OOM: 'it is out of memory',
+  BUSY: 'a script keeps it busy',
+  UNKILLABLE: 'a script keeps it busy',
+  TRYAGAIN: 'a part of the cluster is being moved',
+  NOREPLICAS: 'it takes no writes: too few replicas follow it',
   // Kafka, by the names of its errors.
   SASL_AUTHENTICATION_FAILED: 'the password or user name is wrong',
   UNSUPPORTED_SASL_MECHANISM: 'it does not know this way to log in',
@@ -83,11 +93,21 @@ export function knownCode(error: unknown): string | undefined {
   return knownCode(error.cause);
 }
 
+/** So begins what the Redis driver says of Sentinels that are away, or know no master. */
+const noSentinel = 'All sentinels are unreachable';
+
 /** Undefined when the error says nothing that may be shown. */
 export function plainCause(error: unknown): string | undefined {
   for (let at: unknown = error; at instanceof Error; at = at.cause) if (at instanceof HealthFault) return at.message;
   const code = knownCode(error);
   if (code !== undefined) return causes[code];
   if (error instanceof Error && /max number of clients/.test(error.message)) return 'it has no room for another client';
-  return error instanceof DeadlineError ? 'no answer in time' : undefined;
+  if (error instanceof Error && error.message.startsWith(noSentinel)) return 'none of the Sentinels names a master';
+  if (error instanceof DeadlineError) return 'no answer in time';
+  return isUnconnected(error) ? 'there is no connection to it now' : undefined;
+}
+
+/** A part of this server is between two connections, and knows no more. */
+function isUnconnected(error: unknown): boolean {
+  return error instanceof RealtimeError && error.code === 'unavailable' && error.cause === undefined;
 }
