@@ -57,6 +57,8 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   /** Channels whose rows are not sent yet: no cursor may say that the client has them. */
   #awaited: Set<string> | undefined;
   #joined = 0;
+  /** What it was sent before its welcome, which is its first event; undefined from then on. */
+  #early: string | undefined = '';
   /** Written since it was last asked how far the reader lags: asking costs, and few bytes change little. */
   #unseenBytes = 0;
   #session: Session | undefined;
@@ -131,7 +133,10 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   // Called by the hub
 
   send(type: string, frame: string): void {
-    this.#writeText(sseEvent({ event: type, data: frame }));
+    const event = sseEvent({ event: type, data: frame });
+    if (this.#early === undefined) this.#writeText(event);
+    else if (this.#early.length > this.#fanout.bufferedBytesMax) this.terminate();
+    else this.#early += event;
     // Nothing is left to hear. A browser that comes back is told 403, and stops.
     if (type === 'unsubscribed' && this.channels.length === 0)
       this.disconnect(closeCodes.policyViolation, 'unsubscribed');
@@ -147,7 +152,9 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     for (const [channel, position] of this.#resumed ?? []) this.position(channel, position);
     this.#resumed = undefined;
     const data = encodeFrame({ ...session.welcome(), heartbeat: keepAliveSeconds, channels: states });
-    this.#writeText(sseEvent({ event: 'welcome', data, id: cursor.text(), retryMs: this.#retryMs }));
+    const welcome = sseEvent({ event: 'welcome', data, id: cursor.text(), retryMs: this.#retryMs });
+    this.#writeText(welcome + (this.#early ?? ''));
+    this.#early = undefined;
   }
 
   resumeFrom(channel: string, position: Position): void {

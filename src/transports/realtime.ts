@@ -167,7 +167,8 @@ async function openEvents(
       throw error;
     }
     if (request.signal.aborted) stream.end(1006);
-    else events.add(stream);
+    // It may have been ended meanwhile, by an operator or with its token: then nobody would take it out again.
+    if (!stream.ended) events.add(stream);
     // A quiet stream is kept by keep-alives; the server's own timeout for idle requests must not cut it.
     server?.timeout(request, 0);
     return new Response(new ReadableStream(stream, byteStrategy), {

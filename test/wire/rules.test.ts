@@ -437,6 +437,28 @@ describe('Rights that end', () => {
     expect(await outcome(sockets[0]!, 'subscribe', channel)).toBe('subscribed');
   });
 
+  // A message of a backend, or the notice of a drain, came before the welcome of a stream that nobody had decided on yet.
+  test('what a stream is sent while it is being opened comes behind its welcome', async () => {
+    const server = await started();
+    rules.tell({ opening: 'later' });
+    const opened = openStream(server, wire.channel('app'), 'opening');
+    let connection = '';
+    await until(
+      async () => {
+        const { body } = await call(server, '/realtime/users/opening', { headers: api });
+        connection = (body as { connections: { connection: string }[] }).connections[0]?.connection ?? '';
+        return connection !== '';
+      },
+      'the stream is known',
+      5_000,
+      5,
+    );
+    await post(server, `/realtime/connections/${connection}/send`, { data: 'early' }, api);
+    const stream = await opened;
+    expect((await stream.nextAny()).type).toBe('welcome');
+    expect((await stream.next('message')).frame).toMatchObject({ data: 'early', direct: true });
+  });
+
   test('a recovery that is under way is ended', async () => {
     const server = await started();
     rules.tell({ '*': 'yes' });
