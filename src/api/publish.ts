@@ -181,9 +181,11 @@ export function apiRoutes(options: ApiOptions): Elysia {
 async function readPublication(request: Request, dataBytesMax: number): Promise<unknown> {
   const tooLarge = `The data is larger than ${dataBytesMax} bytes.`;
   const { text, members } = await readJsonBody(request, { bytesMax: dataBytesMax + envelopeBytes, tooLarge });
-  requireTexts(members);
+  // Null says as little as an absent member: serializers write it for a field that is empty.
+  const given = Object.fromEntries(Object.entries(members).filter(([, value]) => value !== null));
+  requireTexts(given);
   // As text, which goes out as it came in: printing it again would round large numbers.
-  return { ...members, data: memberText(text, 'data') };
+  return { ...given, data: memberText(text, 'data') };
 }
 
 /**

@@ -166,7 +166,9 @@ function readSubscribe(
     const request = readChannelRequest(id, frame, isNestedTooDeeply(text));
     return isRefused(request) ? request : { type: 'subscribe', id, channels: [request] };
   }
-  if (frame.channel !== undefined) return refused(id, undefined, 'bad_request', 'Give either "channel" or "channels".');
+  if (frame.channel !== undefined && frame.channel !== null) {
+    return refused(id, undefined, 'bad_request', 'Give either "channel" or "channels".');
+  }
   if (!Array.isArray(channels) || channels.length === 0 || channels.length > subscribeChannelsMax) {
     const text = `"channels" is a list of 1 to ${subscribeChannelsMax} objects {channel, since?, presence?, snapshot?}.`;
     return refused(id, undefined, 'bad_request', text);
@@ -286,7 +288,8 @@ function readPublish(
   frame: Record<string, unknown>,
   text: string,
 ): PublishCommand | RefusedCommand {
-  const { data, echo = true, key, to } = frame;
+  const { data, key, to } = frame;
+  const echo = frame.echo ?? true;
   const dataText = data === undefined ? undefined : memberText(text, 'data');
   if (dataText === undefined) return refused(id, channel, 'bad_request', '"data" is missing.');
   if (isNestedTooDeeply(text)) return refused(id, channel, 'bad_request', nestingFault);

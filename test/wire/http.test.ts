@@ -31,6 +31,17 @@ describeWire('HTTP', (wire) => {
     ]);
   });
 
+  // Serializers write null for a field that is empty. A command took it so, and this call refused it.
+  test('a member that is null says as little as one that is absent', async () => {
+    const server = await wire.server();
+    const channel = wire.channel();
+    const one = await post(server, '/realtime/publish', { channel, channels: null, data: null, key: null });
+    expect([one.status, one.body]).toMatchObject([200, { channel, offset: 1 }]);
+    const several = await post(server, '/realtime/publish', { channel: null, channels: [channel], data: 2, key: null });
+    expect([several.status, several.body]).toMatchObject([200, [{ channel, offset: 2 }]]);
+    expect((await post(server, '/realtime/publish', { channel: null, data: 3 })).status).toBe(400);
+  });
+
   test('a key, in the body or as a header, publishes once', async () => {
     const server = await wire.server();
     const channel = wire.channel();

@@ -48,6 +48,11 @@ describe('accepted', () => {
       { type: 'subscribe', channel: 'a', channels: null },
       { type: 'subscribe', channels: [{ channel: 'a' }] },
     ],
+    [
+      'channel null beside channels is none',
+      { type: 'subscribe', channel: null, channels: [{ channel: 'a' }] },
+      { type: 'subscribe', channels: [{ channel: 'a' }] },
+    ],
     ['unsubscribe', { type: 'unsubscribe', channel: '$a' }, { type: 'unsubscribe', channel: '$a' }],
     [
       'publish',
@@ -58,6 +63,11 @@ describe('accepted', () => {
       'publish of null with a key and no echo',
       { type: 'publish', channel: 'a', data: null, key: 'k', echo: false },
       { type: 'publish', channel: 'a', data: 'null', key: 'k', echo: false },
+    ],
+    [
+      'publish with members that are null',
+      { type: 'publish', channel: 'a', data: 1, key: null, echo: null, to: null },
+      { type: 'publish', channel: 'a', data: '1', echo: true },
     ],
     ['history', { type: 'history', channel: 'a' }, { type: 'history', channel: 'a', limit: 100 }],
     ['history limit', { type: 'history', channel: 'a', limit: 1_000 }, { type: 'history', channel: 'a', limit: 1_000 }],
