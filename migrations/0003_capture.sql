@@ -119,7 +119,8 @@ LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF value ~ '^[A-Za-z0-9_.@/-]*$' THEN
+  -- A collation in which different texts are equal takes no patterns.
+  IF value COLLATE "C" ~ '^[A-Za-z0-9_.@/-]*$' THEN
     RETURN value;
   END IF;
   RETURN (
@@ -237,7 +238,8 @@ AS $$
 $$;
 --> statement-breakpoint
 -- A channel of the watch as an expression over one side: NULL where a value of its template is NULL, which is no channel.
--- A template whose column is gone makes none for any row.
+-- A template whose column is gone makes none for any row. Names compare by their bytes, whatever the column's collation: one
+-- in which different texts are equal takes no patterns, and would not see a row go from one channel to the other.
 CREATE FUNCTION realtime.capture_channel(watch realtime.watched, template text, side text, prefix text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -246,7 +248,7 @@ AS $$
     CASE WHEN p.n % 2 = 1 THEN format('%L::text', p.part)
       WHEN c.name IS NULL THEN 'NULL::text'
       WHEN realtime.base_type(c.type) IN (16, 20, 21, 23, 26, 1082, 2950) THEN v.value || '::text'
-      ELSE format('CASE WHEN %1$s ~ ''^[A-Za-z0-9_.@/-]*$'' THEN %1$s ELSE realtime.part(%1$s) END', format('left(%s, 300)',
+      ELSE format('CASE WHEN %1$s ~ ''^[A-Za-z0-9_.@/-]*$'' THEN %1$s ELSE realtime.part(%1$s) END', format('left((%s) COLLATE "C", 300)',
         CASE WHEN realtime.is_plain(c.type, 'json') THEN v.value || '::text'
           ELSE format('CASE WHEN num_nulls(%1$s) = 0 THEN format(''%%s'', %1$s) END', v.value) END))
     END, ' || ' ORDER BY p.n

@@ -253,6 +253,11 @@ BEGIN
     RAISE EXCEPTION 'realtime.watch: must be owner of %', watch.target USING ERRCODE = 'insufficient_privilege';
   END IF;
   watch.channels := coalesce(watch.channels, ARRAY[realtime.part(relation.relname)]);
+  -- What an ended watch has: on a table that is watched nobody would be told that it ended.
+  IF watch.channels = '{}' THEN
+    RAISE EXCEPTION 'realtime.watch: 1 to 32 channel templates are needed, 0 given'
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'realtime.unwatch(table) ends a watch.';
+  END IF;
 
   SELECT * INTO known FROM realtime.watched w WHERE w.target = watch.target;
   IF known.number IS NULL OR (known.channels, known.columns, known.numbers, known.shape)

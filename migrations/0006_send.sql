@@ -5,7 +5,7 @@ CREATE FUNCTION realtime.is_channel(name text) RETURNS boolean
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT coalesce(length(name) <= 256 AND name ~ '^([A-Za-z0-9_.:@/-]|%[0-9A-Fa-f]{2})+$', false)
+  SELECT coalesce(length(name) <= 256 AND name COLLATE "C" ~ '^([A-Za-z0-9_.:@/-]|%[0-9A-Fa-f]{2})+$', false)
 $$;
 --> statement-breakpoint
 -- Publishes when, and only when, the caller's transaction commits.

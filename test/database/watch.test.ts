@@ -315,6 +315,33 @@ describe('names', () => {
     ]);
   });
 
+  // A template over a column of such a collation made every insert and update of the table fail; and where patterns work,
+  // a row that changes `Ab` to `aB` would have left no channel, as both are equal.
+  test('a column whose collation takes different texts for equal ones', async () => {
+    await sql.unsafe(
+      `create collation if not exists alike (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`,
+    );
+    await sql`create table item (id int primary key, title text collate alike)`;
+    await sql`select realtime.watch('item', array['items', 'of:{title}'])`;
+    await sql`insert into item values (1, 'Ab c')`;
+    await sql`update item set title = 'aB C' where id = 1`;
+    await sql`update item set title = 'aB C' where id = 1`;
+    await sql`delete from item`;
+    expect((await takenOver(sql)).map(({ channel, data }) => `${data['action']} ${channel}`)).toEqual([
+      'INSERT items',
+      'INSERT of:Ab%20c',
+      'UPDATE items',
+      'DELETE of:Ab%20c',
+      'INSERT of:aB%20C',
+      'UPDATE items',
+      'UPDATE of:aB%20C',
+      'DELETE items',
+      'DELETE of:aB%20C',
+    ]);
+    await sql`select realtime.send('a:' || realtime.part('B c' collate alike), '1')`;
+    expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['a:B%20c']);
+  });
+
   test('values that make no channel are dropped and counted, and the writer does not notice', async () => {
     await sql`create table item (id text)`;
     await sql`select realtime.watch('item', array['{id}'])`;
@@ -393,6 +420,18 @@ describe('the table changes', () => {
     await sql`create table item (id int primary key)`;
     await sql`select realtime.watch('item')`;
     expect(await captures()).toBe(before + 1);
+  });
+
+  // It ended the watch without a word, where on a table that is not watched it is refused.
+  test('watching again without a channel is refused, and the watch stays', async () => {
+    await sql`create table item (id int primary key)`;
+    await sql`select realtime.watch('item')`;
+    const none = () => rejection(sql`select realtime.watch('item', '{}')`);
+    expect(await none()).toMatchObject({ code: '22023', message: expect.stringContaining('0 given') as string });
+    await sql`insert into item values (1)`;
+    expect(await takenOver(sql)).toHaveLength(1);
+    await sql`select realtime.unwatch('item')`;
+    expect((await none()).message).toContain('0 given');
   });
 
   test('a watch that rolls back has not been', async () => {
