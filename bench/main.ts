@@ -1,5 +1,5 @@
-// The bench's entry: `bun run bench <name> [--quick] [--baselines]; sse --compress`. Exit 0 when every run was counted whole, 1 when a
-// run was not, 2 for a command line that makes no sense.
+// The bench's entry: `bun run bench <name> [--quick] [--baselines]`, `fanout|sse --compress`. Exit 0 when every run was
+// counted whole, 1 when a run was not, 2 for a command line that makes no sense.
 import { connect } from './connect.ts';
 import { fanout } from './fanout.ts';
 import { memory } from './memory.ts';
@@ -16,6 +16,7 @@ import type { BenchOptions } from './options.ts';
 import { storm } from './storm.ts';
 import { machineFacts } from './table.ts';
 import { writers } from './writers.ts';
+import { wsCompress } from './ws-compress.ts';
 
 const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>> = {
   fanout,
@@ -37,6 +38,9 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   storm,
 };
 
+/** With `--compress`. */
+const compressed: typeof benches = { fanout: wsCompress, sse: sseCompress };
+
 async function main(args: readonly string[]): Promise<number> {
   const flags = args.filter((arg) => arg.startsWith('--'));
   const names = args.filter((arg) => !arg.startsWith('--'));
@@ -45,7 +49,9 @@ async function main(args: readonly string[]): Promise<number> {
     ...names.filter((name) => !Object.hasOwn(benches, name)),
   ];
   if (names.length === 0 || unknown.length > 0) {
-    console.error(`usage: bun run bench ${Object.keys(benches).join('|')} [--quick] [--baselines]; sse --compress`);
+    console.error(
+      `usage: bun run bench ${Object.keys(benches).join('|')} [--quick] [--baselines]; fanout|sse --compress`,
+    );
     if (unknown.length > 0) console.error(`not known: ${unknown.join(', ')}`);
     return 2;
   }
@@ -58,7 +64,7 @@ async function main(args: readonly string[]): Promise<number> {
   console.log(machineFacts());
   for (const name of names) {
     const begun = performance.now();
-    await (name === 'sse' && flags.includes('--compress') ? sseCompress : benches[name])?.(options);
+    await ((flags.includes('--compress') ? compressed[name] : undefined) ?? benches[name])?.(options);
     console.log(`\n${name}: ${Math.round((performance.now() - begun) / 1000)} s`);
   }
   return 0;

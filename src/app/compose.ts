@@ -18,7 +18,7 @@ import { demoPages } from '../pages/demo.ts';
 import { ConnectionLog } from '../transports/connection-log.ts';
 import { startAccess } from './access.ts';
 import { createTransports, transportKinds } from './transports.ts';
-import type { TopicPublisher } from '../transports/websocket.ts';
+import type { TopicPublisher } from '../transports/websocket-fanout.ts';
 import { CloseStack } from './close-stack.ts';
 import { nowhere, openDatabase, readWatches, type NodeDatabase } from './database.ts';
 import { openEngine, watched, type Engine } from './engine.ts';

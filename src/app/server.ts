@@ -171,6 +171,7 @@ export function createServer(parts: ServerParts): Elysia {
       origins,
       retryMs: settings.sseRetry,
       compresses: settings.sseCompression,
+      deflates: settings.wsCompression,
       transports: { websocket: settings.role.has('ws'), sse: settings.role.has('sse') },
     }),
   );

@@ -2,7 +2,8 @@
 // a file in src/transports/, its route there, and a line here.
 
 import { EventFanout, eventStreams } from '../transports/event-fanout.ts';
-import { WebSocketFanout, webSockets, type TopicPublisher } from '../transports/websocket.ts';
+import { webSockets } from '../transports/websocket.ts';
+import { WebSocketFanout, type TopicPublisher } from '../transports/websocket-fanout.ts';
 import type { Fanout, TransportKind } from '../core/outlet.ts';
 import type { Sessions } from '../core/sessions.ts';
 

@@ -285,6 +285,13 @@ const furtherSettings = {
     'Compress event streams for clients that accept gzip, as every browser does. Each chunk is compressed once for all' +
       ' streams with the same channels. Leave it off where a proxy compresses them.',
   ),
+  wsCompression: defaulted(
+    'WS_COMPRESSION',
+    truth,
+    'false',
+    'Compress large messages for WebSocket clients that ask for it by `?deflate=1`, as ours does with `compression: true`.' +
+      ' Each message is compressed once for all of them.',
+  ),
   shutdownTimeout: defaulted(
     'SHUTDOWN_TIMEOUT',
     seconds(0, 86_400),

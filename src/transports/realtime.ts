@@ -12,6 +12,7 @@ import { closeCodes } from '../protocol/codes.ts';
 import { decodeCursor, type DecodedCursor } from '../protocol/cursor.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { NodeUnavailable, type Admission, type Visitor } from './admission.ts';
+import { DeflatedConnection } from './deflated.ts';
 import { acceptsGzip } from './shared-chunk.ts';
 import { sse, type EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
@@ -39,6 +40,8 @@ export interface RealtimeOptions {
   readonly silenceSecondsMax: number;
   /** Streams are compressed for clients that take gzip. */
   readonly compresses: boolean;
+  /** Frames are compressed for WebSocket clients that ask for it. */
+  readonly deflates: boolean;
   readonly transports: { readonly websocket: boolean; readonly sse: boolean };
 }
 
@@ -50,7 +53,9 @@ export function realtimeRoutes(options: RealtimeOptions): Elysia {
     app.get('/realtime/ws', ({ request, server }) => openWebSocket(request, asUpgrading(server), options), {
       detail: {
         summary: 'WebSocket',
-        description: 'Text frames of JSON. Query: token, channels. Answers 426 to a request that is no upgrade.',
+        description:
+          'Text frames of JSON. Query: token, channels, deflate=1 (large messages compressed, where WS_COMPRESSION is' +
+          ' on). Answers 426 to a request that is no upgrade.',
         tags: ['realtime'],
       },
     });
@@ -94,6 +99,7 @@ function openWebSocket(
   }
   const query = queryOf(request);
   const channels = channelList(query);
+  const deflates = options.deflates && query.get('deflate') === '1';
   const refuse = (error: unknown) => {
     const expected = admission.refused(websocket, request, error);
     if (isRetriedElsewhere(request, error)) return errorResponse(expected, 503);
@@ -101,7 +107,7 @@ function openWebSocket(
   };
   try {
     const opened = admission.admit(request, query, ({ identity, address }) =>
-      upgrade(request, server, { sessions, identity, address, channels }),
+      upgrade(request, server, { sessions, identity, address, channels, deflates }),
     );
     return opened instanceof Promise ? opened.catch(refuse) : opened;
   } catch (error) {
@@ -113,7 +119,7 @@ function openWebSocket(
 const openingSecondsMax = 255;
 
 function upgrade(request: Request, server: UpgradingServer | null, start: ConnectionStart): Response | undefined {
-  const data = new WebSocketConnection(start);
+  const data = start.deflates === true ? new DeflatedConnection(start) : new WebSocketConnection(start);
   const offered = offeredProtocols(request);
   // By itself the runtime answers what was offered first. That may be a token, or a protocol that is not spoken here. One
   // that was not offered ends the connection at the client.

@@ -1,9 +1,9 @@
-// The WebSocket transport: one object per connection that translates between Bun's socket and the hub's session, and
-// the fan-out over Bun's native topics. It decides nothing.
+// The WebSocket transport: one object per connection that translates between Bun's socket and the hub's session. It
+// decides nothing.
 
 import type { ServerWebSocket } from 'bun';
 import type { Identity } from '../core/access.ts';
-import type { Fanout, Gap, Outlet, PresencePush, TransportKind } from '../core/outlet.ts';
+import type { Gap, Outlet, TransportKind } from '../core/outlet.ts';
 import type { Publication } from '../core/publication.ts';
 import type { Session } from '../core/session.ts';
 import type { Sessions } from '../core/sessions.ts';
@@ -20,6 +20,8 @@ export interface ConnectionStart {
   readonly address?: string | undefined;
   /** Subscribed at once, in order. */
   readonly channels: readonly string[];
+  /** The client reads large frames compressed. */
+  readonly deflates?: boolean;
   /** The connection is closed as soon as it has opened: a browser cannot see why an upgrade was refused. */
   readonly refusal?: RealtimeError | undefined;
 }
@@ -143,11 +145,11 @@ export class WebSocketConnection implements Outlet {
   }
 
   join(channel: string): void {
-    this.#socket?.subscribe(channel);
+    this.#socket?.subscribe(this.topicOf(channel));
   }
 
   leave(channel: string): void {
-    this.#socket?.unsubscribe(channel);
+    this.#socket?.unsubscribe(this.topicOf(channel));
   }
 
   rest(channel: string): void {
@@ -162,10 +164,18 @@ export class WebSocketConnection implements Outlet {
     this.#socket?.unsubscribe(presenceTopic(channel, shard));
   }
 
-  /** To all others of the channel. Answers whether this connection is one of the channel's. */
-  publishToOthers(channel: string, frame: string): boolean {
-    this.#socket?.publishText(channel, frame);
-    return this.#socket?.isSubscribed(channel) === true;
+  /** Of the runtime's topics, the one through which this connection gets what is published in the channel. */
+  topicOf(channel: string): string {
+    return channel;
+  }
+
+  hears(channel: string): boolean {
+    return this.#socket?.isSubscribed(this.topicOf(channel)) === true;
+  }
+
+  /** To all of the topic but this connection. */
+  publish(topic: string, data: string | Uint8Array): void {
+    this.#socket?.publish(topic, data);
   }
 
   bufferedBytes(): number {
@@ -230,43 +240,6 @@ function closeCodeOf({ code }: RealtimeError): number {
 }
 
 /** No channel's name has a blank. */
-function presenceTopic(channel: string, shard: number): string {
+export function presenceTopic(channel: string, shard: number): string {
   return `${channel} ${shard}`;
-}
-
-/** What the fan-out needs of Bun's server. */
-export interface TopicPublisher {
-  publish(topic: string, data: string): number;
-}
-
-/** Fan-out over native topics, which join what waits for a socket into one write. */
-export class WebSocketFanout implements Fanout {
-  readonly transport = websocket;
-  readonly #sessions: Sessions;
-  readonly #server: () => TopicPublisher | null;
-
-  constructor(sessions: Sessions, server: () => TopicPublisher | null) {
-    this.#sessions = sessions;
-    this.#server = server;
-  }
-
-  publication(publication: Publication): number {
-    const { channel, except, frame } = publication;
-    const outlet = except === undefined ? undefined : this.#sessions.get(except)?.outlet;
-    // The status that publish returns is that of the worst subscriber, so it says nothing about the others; a socket
-    // over its limit is closed by the server and comes back by position.
-    if (outlet instanceof WebSocketConnection) return outlet.publishToOthers(channel, frame) ? 1 : 0;
-    this.#server()?.publish(channel, frame);
-    return 0;
-  }
-
-  gap(gap: Gap): void {
-    this.#server()?.publish(gap.channel, gapFrame(gap));
-  }
-
-  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void {
-    const topic = presenceTopic(channel, shard);
-    const server = this.#server();
-    for (const { frame } of pushes) server?.publish(topic, frame);
-  }
 }

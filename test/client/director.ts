@@ -30,6 +30,7 @@ export async function startDirector(): Promise<RunningDirector> {
     HEARTBEAT: '8',
     BROADCAST_INTERVAL: '0',
     SHUTDOWN_TIMEOUT: '0',
+    WS_COMPRESSION: 'true',
   });
   const proxies = new Map<string, Proxy>();
   const gateways = new Map<string, Gateway>();

@@ -48,7 +48,7 @@ export function equal(actual: unknown, expected: unknown, what = 'value'): void 
 }
 
 /** Looks again and again until it is so. */
-export async function until(isSo: () => boolean, what: string, timeoutMs = 20_000): Promise<void> {
+export async function until(isSo: () => boolean, what: string, timeoutMs = 45_000): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (!isSo()) {
     if (Date.now() > end) throw new Failed(`not within ${timeoutMs} ms: ${what}`);

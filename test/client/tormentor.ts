@@ -86,7 +86,7 @@ export class Tormentor {
       SHUTDOWN_TIMEOUT: '1',
       BROADCAST_INTERVAL: '0',
     };
-    const server = await startServer(settings);
+    const server = await startServer(settings, startMs);
     const proxy = await startProxy({ port: server.port });
     const tormentor = new Tormentor(engine, seed, { settings, database, redis, server, proxy });
     const sql = tormentor.#sql;

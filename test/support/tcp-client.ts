@@ -19,11 +19,14 @@ export async function wait<T>(promise: Promise<T>, timeoutMs: number, what: stri
   }
 }
 
-/** Polls until the condition holds; its last value explains a failure. */
+/**
+ * Polls until the condition holds; its last value explains a failure. On a machine with a dozen processes for each core 5 s
+ * were too short for what takes one.
+ */
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string | (() => string),
-  timeoutMs = 5_000,
+  timeoutMs = 20_000,
   pauseMs = 5,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;

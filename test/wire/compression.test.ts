@@ -1,8 +1,8 @@
-// Compressed event streams: what a client reads is the same, whichever stream it is and whenever it joined.
+// Compressed event streams and WebSockets: what a client reads is the same, whichever it is and whenever it joined.
 
 import { beforeAll, expect, test } from 'bun:test';
 import { get, type IncomingMessage } from 'node:http';
-import { createGunzip } from 'node:zlib';
+import { createGunzip, inflateRawSync } from 'node:zlib';
 import { launchBrowser } from '../support/browser.ts';
 import { EventClient } from '../support/clients.ts';
 import { startNode } from '../support/nodes.ts';
@@ -17,8 +17,46 @@ let node: RunningServer;
 
 beforeAll(async () => {
   const { url } = await createDatabase({ migrated: true });
-  node = await startNode({ SYNC: 'memory', DATABASE_URL: url, SSE_COMPRESSION: 'true', DRAIN_WINDOW: '1' });
+  const settings = { SYNC: 'memory', DATABASE_URL: url, DRAIN_WINDOW: '1' };
+  node = await startNode({ ...settings, SSE_COMPRESSION: 'true', WS_COMPRESSION: 'true' });
 }, 60_000);
+
+/** As a client keeps it that asks for compression: each frame, and in how many bytes it came. */
+class DeflateSocket {
+  readonly frames: string[] = [];
+  readonly sizes: number[] = [];
+  readonly #socket: WebSocket;
+
+  constructor(query: string) {
+    this.#socket = new WebSocket(`${node.url.replace('http', 'ws')}/realtime/ws?${query}`);
+    this.#socket.binaryType = 'arraybuffer';
+    this.#socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
+      const bytes = typeof data === 'string' ? Buffer.from(data) : new Uint8Array(data);
+      this.frames.push(typeof data === 'string' ? data : inflateRawSync(bytes).toString());
+      this.sizes.push(typeof data === 'string' ? -bytes.length : bytes.length);
+    };
+  }
+
+  send(command: object): void {
+    this.#socket.send(JSON.stringify(command));
+  }
+
+  /** The frames of this type, once there are so many. */
+  async of(type: string, count: number): Promise<string[]> {
+    const all = (): string[] => this.frames.filter((frame) => frame.startsWith(`{"type":"${type}"`));
+    await until(() => all().length >= count, `${count} ${type}`);
+    return all();
+  }
+
+  /** How many bytes they came in; negative for text. */
+  sizesOf(frames: readonly string[]): number[] {
+    return frames.map((frame) => this.sizes[this.frames.indexOf(frame)] ?? 0);
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+}
 
 class GzipStream {
   text = '';
@@ -102,6 +140,62 @@ test('streams that join at different times read the same, in 0.4 of the bytes; o
   first.close();
   second.close();
   await plain.cut();
+});
+
+test('WebSockets that ask for it read large messages compressed, others and the rest as text', async () => {
+  const row = (id: number) => ({
+    ...{ id, customer: `Customer ${id * 7919}` },
+    items: Array.from({ length: 25 }, (_, line) => ({
+      sku: `SKU-${(id * 31 + line * 17) % 997}`,
+      quantity: line % 7,
+      price: id + line / 10,
+    })),
+  });
+  const first = new DeflateSocket('channels=orders&deflate=1');
+  const plain = new DeflateSocket('channels=orders');
+  await Promise.all([first.of('subscribed', 1), plain.of('subscribed', 1)]);
+  for (let id = 0; id < 5; id++) await publish('orders', row(id));
+  const second = new DeflateSocket('channels=orders&deflate=1');
+  await second.of('subscribed', 1);
+  for (let id = 5; id < 10; id++) await publish('orders', row(id));
+  await publish('orders', 'short');
+  // What does not get shorter is text as well.
+  await publish('orders', Buffer.from(crypto.getRandomValues(new Uint8Array(3_000))).toString('latin1'));
+  const [ofFirst, ofSecond, ofPlain] = await Promise.all([
+    first.of('message', 12),
+    second.of('message', 7),
+    plain.of('message', 12),
+  ]);
+  expect(ofFirst).toEqual(ofPlain);
+  expect(ofSecond).toEqual(ofPlain.slice(5));
+  const sizes = first.sizesOf(ofFirst);
+  for (const [index, frame] of ofFirst.slice(0, 10).entries()) {
+    expect(sizes[index]).toBeGreaterThan(0);
+    expect((sizes[index] ?? 0) / frame.length).toBeLessThan(0.5);
+  }
+  expect(sizes[10]).toBeLessThan(0);
+  expect(plain.sizesOf(ofPlain).every((size) => size < 0)).toBe(true);
+
+  // Of a sender that wants no echo all others hear, each in its own form.
+  const text = 'said by the first '.repeat(100);
+  first.send({ type: 'publish', channel: 'orders', data: text, echo: false });
+  await first.of('published', 1);
+  plain.send({ type: 'publish', channel: 'orders', data: `${text}, then by the plain one`, echo: false });
+  await plain.of('published', 1);
+  const [heardByFirst, heardByPlain] = [(await first.of('message', 13))[12], (await plain.of('message', 13))[12]];
+  const heardBySecond = (await second.of('message', 9)).slice(7);
+  expect(heardByFirst).toContain('then by the plain one');
+  expect(heardByPlain).not.toContain('then by the plain one');
+  expect(heardBySecond).toEqual([heardByPlain ?? '', heardByFirst ?? '']);
+  expect(second.sizesOf(heardBySecond).every((size) => size > 0)).toBe(true);
+
+  // Who has left hears no more, and who comes back hears what was missed.
+  second.send({ type: 'unsubscribe', channel: 'orders' });
+  await second.of('unsubscribed', 1);
+  await publish('orders', row(11));
+  await first.of('message', 14);
+  expect(await second.of('message', 9)).toHaveLength(9);
+  for (const socket of [first, second, plain]) socket.close();
 });
 
 test('a browser reads it with a bare EventSource, and reconnects when the server ends it', async () => {

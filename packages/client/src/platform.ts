@@ -3,6 +3,7 @@
 
 /** The part of the browser's WebSocket that is used; the one of the package `ws` fits as well. */
 export interface WebSocketLike {
+  binaryType?: string;
   onopen: ((event: never) => void) | null;
   onmessage: ((event: { readonly data: unknown }) => void) | null;
   onclose: ((event: { readonly code: number; readonly reason: string }) => void) | null;

@@ -31,6 +31,11 @@ export interface SobranieOptions {
   readonly share?: boolean | string;
   /** Keep positions over a reload: true for `sessionStorage`, or a storage of one's own. */
   readonly persist?: boolean | PositionStorage;
+  /**
+   * Asks the server to compress large messages on a WebSocket: less than half of the bytes for JSON. It does where its
+   * `WS_COMPRESSION` is on and this runtime can decompress. Event streams need no option.
+   */
+  readonly compression?: boolean;
   /** How integers past 2^53 arrive: `string` unless given. Decimals that a double would round are strings always. */
   readonly numbers?: ExactNumbers;
   /**
@@ -66,7 +71,14 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
   });
 
   constructor(url: string, options: SobranieOptions = {}) {
-    const { token, transport = 'auto', share = false, persist = false, numbers = 'string' } = options;
+    const {
+      token,
+      transport = 'auto',
+      share = false,
+      persist = false,
+      numbers = 'string',
+      compression = false,
+    } = options;
     const platform = platformOf(options.platform);
     const { WebSocket, fetch } = platform;
     const clock = new Clock(platform);
@@ -93,7 +105,10 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
         transport === 'auto' ? (WebSocket ? (fetch ? ['websocket', 'sse'] : ['websocket']) : ['sse']) : [transport],
       backoffMs: options.backoffMs ?? Array.from({ length: 56 }, (_, attempt) => 4_500 + 100 * attempt),
       openLink: async (name, context) => {
-        if (name === 'websocket' && WebSocket) return new WebSocketLink(WebSocket, { ...common, ...context });
+        if (name === 'websocket' && WebSocket) {
+          const Socket = compression ? (await import('./inflating-socket.ts')).inflating(WebSocket) : WebSocket;
+          return new WebSocketLink(Socket, { ...common, ...context });
+        }
         if (name !== 'sse' || !fetch) throw new SobranieError('no_transport', { message: `no ${name} here` });
         // Loaded by those alone who need it: most networks let WebSockets pass.
         const { StreamLink } = await import('./stream-link.ts');
