@@ -5,6 +5,7 @@ import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { WebSocketClient } from '../support/clients.ts';
 import { startNats, startNatsCluster, type TestNats, type TestNatsCluster } from '../support/nats.ts';
+import { becomesReady } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
 import { RedisStage, type RedisPlace, type StageOptions } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
@@ -55,6 +56,26 @@ describe('two nodes over one nats-server', () => {
     }
     await load.finish({ timeoutMs: 40_000 });
   }, 90_000);
+
+  // NATS was named by its prefix alone. A name that NATS itself keeps is lost with its data, and a node that starts just
+  // then gives it another one.
+  test('it comes back late and empty, as a new node starts: all nodes end ready, and whoever missed anything is told', async () => {
+    const named = async () => (await sql<{ layer: string }[]>`select layer from realtime.log`)[0]?.layer;
+    const sql = postgres(String(stage.databaseUrl), { max: 1, onnotice: () => undefined });
+    const before = await named();
+    const load = await stage.load({ databaseUrl: stage.databaseUrl });
+    await stage.redis.replace();
+    const starting = stage.startNodePatiently();
+    await until(() => load.unavailable > 0, 'a publication was answered unavailable');
+    await stage.redis.start();
+    const fresh = await starting;
+    await Promise.all(stage.nodes.map((node) => becomesReady(node, 60_000)));
+    await load.arrives(50, 40_000);
+    await load.finish({ timeoutMs: 40_000, gaps: 'allowed' });
+    expect(await named()).toBe(before);
+    await sql.end();
+    await stage.killNode(fresh);
+  }, 200_000);
 
   // The stream outlived the database that had filled it, and positions of before stayed good.
   test('another incarnation of the database: positions of before are void, and what comes then arrives', async () => {

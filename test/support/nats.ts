@@ -3,6 +3,8 @@
 
 import { connect, type ConnectionOptions } from '@nats-io/transport-node';
 import { jetstreamManager } from '@nats-io/jetstream';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { natsProgram } from '../../scripts/nats-program.ts';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
@@ -13,6 +15,8 @@ export interface TestNats {
   start(): Promise<void>;
   /** SIGKILL; resolves when the process is gone. The streams stay in their folder. */
   kill9(): Promise<void>;
+  /** Resolves when it has ended: the next start finds no streams. */
+  replace(): Promise<void>;
   /** SIGSTOP: connections stand, and nobody answers. */
   pause(): void;
   resume(): void;
@@ -44,6 +48,10 @@ async function server(port: number, { args = [], ready }: ServerOptions): Promis
       await ready(url);
     },
     kill9: end,
+    replace: async () => {
+      await end();
+      rmSync(join(folder, 'jetstream'), { recursive: true, force: true });
+    },
     pause: () => child?.kill('SIGSTOP'),
     resume: () => child?.kill('SIGCONT'),
     close: end,

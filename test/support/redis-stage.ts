@@ -94,6 +94,20 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
     return server;
   }
 
+  /**
+   * As an orchestrator does: one that gives up, since what it needs is away, is started again. What it needs passes, so
+   * its settings must never be to blame.
+   */
+  async startNodePatiently(given: Environment = {}): Promise<RunningServer> {
+    for (;;) {
+      try {
+        return await this.startNode(given);
+      } catch (error) {
+        expect(String(error)).not.toMatch(/settings|another cluster/);
+      }
+    }
+  }
+
   /** SIGKILL, and nobody turns to it any more. */
   async killNode(node: RunningServer): Promise<void> {
     this.nodes.splice(this.nodes.indexOf(node), 1);

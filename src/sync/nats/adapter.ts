@@ -158,6 +158,11 @@ export class NatsAdapter implements SyncAdapter {
     this.#options.observer.up(this.name, false);
   }
 
+  /** Throws `unavailable` while NATS cannot be reached. */
+  get client(): NatsClient {
+    return this.#live.client;
+  }
+
   get #live(): Parts {
     const parts = this.#parts;
     if (parts?.client.up !== true) throw new RealtimeError('unavailable');

@@ -1,10 +1,10 @@
 // The engine over NATS JetStream, for publications. Tickets, counts and presence are in the nodes' database, whose
 // stores the row hands over: its transactions do in one step what a key-value store needs several tries for.
 
-import { fixedLayer } from '../../changes/layer-name.ts';
 import { IntoAdapter } from '../../changes/into-adapter.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
 import { NatsAdapter } from './adapter.ts';
+import { NatsLayerName } from './layer-name.ts';
 import { NatsNames } from './names.ts';
 import { parseNatsUrl } from '../../nats/target.ts';
 
@@ -23,9 +23,10 @@ export type NatsStores = Pick<OpenEngine, 'tickets' | 'limits' | 'presence'>;
 export function openNats(settings: NatsSettings, parts: EngineParts, stores: NatsStores): OpenEngine {
   const { url, credentials, tlsCa, prefix, replicas, keySeconds } = settings;
   const { incarnation, observer, clock, log } = parts;
+  const names = new NatsNames(prefix);
   const adapter = new NatsAdapter({
     target: { ...parseNatsUrl(url), credentials, tlsCa },
-    names: new NatsNames(prefix),
+    names,
     nodeId: incarnation,
     clock,
     replicas,
@@ -38,7 +39,7 @@ export function openNats(settings: NatsSettings, parts: EngineParts, stores: Nat
     adapter,
     ...stores,
     destination: (ports) => new IntoAdapter(ports),
-    layer: fixedLayer(`nats ${prefix}`),
+    layer: new NatsLayerName({ client: () => adapter.client, names, clock }),
     follow: (generation) => adapter.follow(generation),
   };
 }
