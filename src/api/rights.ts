@@ -7,7 +7,7 @@ import { isUser, userShape } from '../protocol/user.ts';
 import { namesOf } from './incomplete.ts';
 import type { ServerAccess } from './server-access.ts';
 
-/** `restart`: patterns of rules that change how history is kept, which takes effect only after a restart. */
+/** `restart`: patterns of rules that change how history is kept, and sources, which take effect only after a restart. */
 export type RulesTrial =
   { readonly count: number; readonly restart: readonly string[] } | { readonly faults: readonly string[] };
 
@@ -59,7 +59,7 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
         detail: {
           summary: 'Read the rules file again, on all nodes',
           description:
-            'Needs the admin key. restart: rules whose change to `recoverable` or `history` waits for a restart.',
+            'Needs the admin key. restart: rules whose change to `recoverable` or `history` waits for a restart, and sources that changed.',
           tags: ['operations'],
         },
       },

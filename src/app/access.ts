@@ -80,6 +80,8 @@ export async function startAccess(parts: AccessParts): Promise<NodeAccess> {
       if ('faults' in trial)
         throw new RealtimeError('unavailable', 'The rules file is faulty; the old rules stay in force.');
       log.info({ file: file.path }, 'the rules were read again');
+      const restart = restartsOf(trial.rules, rules);
+      if (restart.length > 0) log.warn({ restart }, 'some of what the rules file says now waits for a restart');
       return trial.rules;
     },
   });
@@ -88,9 +90,14 @@ export async function startAccess(parts: AccessParts): Promise<NodeAccess> {
     access,
     async tryRules() {
       const trial = await tryRules(file, log);
-      return 'faults' in trial ? trial : { count: trial.rules.all.length - 1, restart: trial.rules.logChanges(rules) };
+      return 'faults' in trial ? trial : { count: trial.rules.all.length - 1, restart: restartsOf(trial.rules, rules) };
     },
   };
+}
+
+/** What differs from the rules of the start, and cannot be changed while the process runs. */
+function restartsOf(now: Rules, first: Rules): string[] {
+  return [...now.logChanges(first), ...now.sourceChanges(first).map((name) => `sources: ${name}`)];
 }
 
 async function tryRules(file: RulesSource, log: Logger): Promise<{ rules: Rules } | { faults: readonly string[] }> {

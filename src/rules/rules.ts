@@ -155,6 +155,12 @@ export class Rules {
     return differing.map(({ pattern }) => pattern.text);
   }
 
+  /** Names of sources that this configuration adds, changes or leaves out. The process reads those of its start. */
+  sourceChanges(earlier: Rules): string[] {
+    const names = new Set([...earlier.sources, ...this.sources].map(({ name }) => name));
+    return [...names].filter((name) => textOf(this.sources, name) !== textOf(earlier.sources, name));
+  }
+
   /** Whether the names that both match are another rule's here, one that comes before. */
   #isDecidedBefore(rule: Rule, other: Rule): boolean {
     const before = this.#rules.slice(0, this.#rules.indexOf(rule));
@@ -175,4 +181,10 @@ export class Rules {
 
 function isSameLog(a: ChannelRule, b: ChannelRule): boolean {
   return a.recoverable === b.recoverable && a.historySize === b.historySize && a.historySeconds === b.historySeconds;
+}
+
+/** Undefined where there is no source of that name. Functions are compared by their text. */
+function textOf(sources: readonly NamedSource[], name: string): string | undefined {
+  const source = sources.find((each) => each.name === name);
+  return JSON.stringify(source, (_key, value: unknown) => (typeof value === 'function' ? String(value) : value));
 }

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { configFaults } from '../../../src/rules/faults.ts';
 import type { RealtimeConfig, RuleConfig } from '../../../src/rules/config.ts';
 import { Rules } from '../../../src/rules/rules.ts';
+import type { SourceConfig, SourceMessage } from '../../../src/rules/source-config.ts';
 
 test('the first rule that matches decides, and a channel that none names is kept', () => {
   const rules = new Rules({
@@ -193,4 +194,23 @@ describe('a change of how logs are kept is named', () => {
     expect(changes(before[0]!, { channels: '*', history: { size: 200 } })).toEqual(['*']);
     expect(changes(before[1]!)).toEqual(['*']);
   });
+});
+
+test('sources that a configuration adds, changes or leaves out are named', () => {
+  const before: readonly SourceConfig[] = [
+    { kafka: { topic: 'same', channel: ({ key }) => `of:${key}` } },
+    { kafka: { topic: 'moved', channel: 'a' } },
+    { redisStream: { key: 'gone', channel: 'a' } },
+  ];
+  const rules = [{ channels: '*' }];
+  const changes = (...sources: SourceConfig[]): string[] =>
+    new Rules({ rules, sources }).sourceChanges(new Rules({ rules, sources: before }));
+  expect(changes(...before)).toEqual([]);
+  const same = { kafka: { topic: 'same', channel: ({ key }: SourceMessage) => `of:${key}` } };
+  expect(changes(same, { kafka: { topic: 'moved', channel: 'b' } }, { nats: { stream: 'new', channel: 'a' } })).toEqual(
+    ['kafka:moved', 'redisStream:gone', 'nats:new'],
+  );
+  expect(changes({ ...same, kafka: { ...same.kafka, channel: () => null } }, ...before.slice(1))).toEqual([
+    'kafka:same',
+  ]);
 });
