@@ -16,6 +16,7 @@ export interface EngineRow<Own extends SettingsByKey> {
   readonly shared: boolean;
   readonly settings: Own;
   readonly url?: keyof Own & string;
+  readonly tlsScheme?: string;
   readonly faults?: (values: ValuesOf<Own>) => readonly string[];
   readonly open: (values: ValuesOf<Own>, parts: EngineParts) => Promise<OpenEngine>;
 }

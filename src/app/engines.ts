@@ -93,6 +93,7 @@ export const engines: readonly Engine[] = [
       ),
     },
     url: 'url',
+    tlsScheme: 'rediss://',
     faults: ({ url, tlsCa }) =>
       tlsCa === undefined || url?.startsWith('rediss') === true
         ? []
@@ -148,6 +149,7 @@ export const engines: readonly Engine[] = [
       ),
     },
     url: 'url',
+    tlsScheme: 'tls://',
     faults: ({ url, tlsCa }) =>
       tlsCa === undefined || url?.startsWith('tls:') === true
         ? []
@@ -180,6 +182,7 @@ export const engines: readonly Engine[] = [
       ),
     },
     url: 'url',
+    tlsScheme: 'amqps://',
     faults: ({ url, tlsCa }) =>
       tlsCa === undefined || url?.startsWith('amqps:') === true
         ? []
@@ -213,6 +216,7 @@ export const engines: readonly Engine[] = [
       ),
     },
     url: 'url',
+    tlsScheme: 'kafka+ssl://',
     faults: ({ url, tlsCa }) =>
       tlsCa === undefined || url?.startsWith('kafka+ssl:') === true
         ? []

@@ -26,6 +26,8 @@ interface Target {
   readonly database: string;
   /** The setting or variable that names a private authority. */
   readonly authority: string;
+  /** How the URL would begin with TLS; undefined where it does, or where that is no matter of its beginning. */
+  readonly tlsScheme?: string | undefined;
 }
 
 const untrusted = (target: Target): string =>
@@ -34,7 +36,13 @@ const untrusted = (target: Target): string =>
 const topicRights = ({ user }: Target): string =>
   `let the user "${user}" create, describe, read and write the topics whose names begin with "sobranie-"`;
 
-const mends: Readonly<Record<string, (target: Target) => string>> = {
+/** A server of TLS ends a connection that begins otherwise, and says nothing. */
+const lost = ({ setting, tlsScheme }: Target): string | undefined =>
+  tlsScheme && `if it speaks TLS at that port, begin ${setting} with ${tlsScheme}; else its own log may say more`;
+
+const mends: Readonly<Record<string, (target: Target) => string | undefined>> = {
+  ECONNRESET: lost,
+  EPIPE: lost,
   ECONNREFUSED: ({ what, setting }) => `start ${what}, or correct host and port in ${setting}`,
   ENOTFOUND: ({ setting }) => `correct the host name in ${setting}`,
   EAI_AGAIN: ({ setting }) => `correct the host name in ${setting}, or mend the name service of this machine`,
@@ -109,7 +117,8 @@ export function engineFault(error: unknown, { sync, engine }: Settings, engines:
   const user = account.includes(':') ? decodeURIComponent(account.split(':', 1)[0] ?? '') || 'default' : 'default';
   const what = row.name.replace(/^./, (letter) => letter.toUpperCase());
   const authority = row.settings['tlsCa']?.name ?? 'NODE_EXTRA_CA_CERTS';
-  return faultOf(error, { setting, what, host, user, database: '', authority });
+  const tlsScheme = row.tlsScheme !== undefined && url.startsWith(row.tlsScheme) ? undefined : row.tlsScheme;
+  return faultOf(error, { setting, what, host, user, database: '', authority, tlsScheme });
 }
 
 function faultOf(error: unknown, target: Target): unknown {

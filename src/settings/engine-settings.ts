@@ -13,6 +13,8 @@ export interface EngineSettings {
   readonly settings: SettingsByKey;
   /** The key of the setting that says where it is. It is needed, and chooses this engine where SYNC is unset. */
   readonly url?: string | undefined;
+  /** How its URL begins where it speaks TLS. */
+  readonly tlsScheme?: string | undefined;
   /** What is wrong with its values in relation to each other, one sentence per fault. */
   readonly faults?: ((values: Readonly<Record<string, unknown>>) => readonly string[]) | undefined;
 }
