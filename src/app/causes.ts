@@ -93,21 +93,38 @@ export function knownCode(error: unknown): string | undefined {
   return knownCode(error.cause);
 }
 
-/** So begins what the Redis driver says of Sentinels that are away, or know no master. */
-const noSentinel = 'All sentinels are unreachable';
+/** So begins what the Redis driver says of an answer or a connection, which tells less than the failure before it. */
+const sayings: readonly (readonly [beginning: string, cause: string])[] = [
+  ['All sentinels are unreachable', 'none of the Sentinels names a master'],
+  ['None of startup nodes is available', 'no node of the cluster answers'],
+  ['Failed to refresh slots cache', 'no node of the cluster answers'],
+  ['Command timed out', 'no answer in time'],
+  ['Reached the max retries per request limit', 'the connection was lost'],
+  ['Command aborted due to connection close', 'the connection was lost'],
+  ['Connection is closed.', 'the connection was lost'],
+  ["Stream isn't writeable", 'there is no connection to it now'],
+  ["Cluster isn't ready", 'there is no connection to it now'],
+];
 
 /** Undefined when the error says nothing that may be shown. */
 export function plainCause(error: unknown): string | undefined {
+  return tellingCause(error) ?? symptom(error);
+}
+
+/** As `plainCause`; undefined as well where the error is only what another failure led to. */
+export function tellingCause(error: unknown): string | undefined {
   for (let at: unknown = error; at instanceof Error; at = at.cause) if (at instanceof HealthFault) return at.message;
   const code = knownCode(error);
   if (code !== undefined) return causes[code];
-  if (error instanceof Error && /max number of clients/.test(error.message)) return 'it has no room for another client';
-  if (error instanceof Error && error.message.startsWith(noSentinel)) return 'none of the Sentinels names a master';
-  if (error instanceof DeadlineError) return 'no answer in time';
-  return isUnconnected(error) ? 'there is no connection to it now' : undefined;
+  const isFull = error instanceof Error && /max number of clients/.test(error.message);
+  return isFull ? 'it has no room for another client' : undefined;
 }
 
-/** A part of this server is between two connections, and knows no more. */
-function isUnconnected(error: unknown): boolean {
-  return error instanceof RealtimeError && error.code === 'unavailable' && error.cause === undefined;
+function symptom(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if (error instanceof DeadlineError) return 'no answer in time';
+  // A part of this server is between two connections, and knows no more.
+  const isBetween = error instanceof RealtimeError && error.code === 'unavailable' && error.cause === undefined;
+  if (isBetween) return 'there is no connection to it now';
+  return sayings.find(([beginning]) => error.message.startsWith(beginning))?.[1] ?? symptom(error.cause);
 }

@@ -9,8 +9,8 @@
 
 import type { Check, HealthReport } from '../api/operations.ts';
 import type { Clock } from '../time/clock.ts';
-import { DeadlineError, within } from '../time/within.ts';
-import { plainCause } from './causes.ts';
+import { within } from '../time/within.ts';
+import { plainCause, tellingCause } from './causes.ts';
 import type { Logger } from './logger.ts';
 
 export interface HealthOptions {
@@ -68,7 +68,7 @@ export class Health {
   /** A part noticed a failure that may be why its check fails. */
   hint(name: string, error: unknown): void {
     const state = this.#checks.get(name);
-    if (state !== undefined && plainCause(error) !== undefined) state.hint = { error, at: this.#options.clock.now() };
+    if (state !== undefined && tellingCause(error) !== undefined) state.hint = { error, at: this.#options.clock.now() };
   }
 
   /** Begins to look by itself. */
@@ -154,10 +154,10 @@ export class Health {
   }
 
   #words({ hint }: State, error: unknown): string {
-    const own = plainCause(error);
-    if (own !== undefined && !(error instanceof DeadlineError)) return own;
+    const own = tellingCause(error);
+    if (own !== undefined) return own;
     const hinted = hint !== undefined && this.#options.clock.now() - hint.at < hintAgeMs;
-    return (hinted ? plainCause(hint.error) : undefined) ?? own ?? 'it failed: the log says why';
+    return (hinted ? tellingCause(hint.error) : undefined) ?? plainCause(error) ?? 'it failed: the log says why';
   }
 
   #shown(): Record<string, Check> {

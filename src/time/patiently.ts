@@ -53,6 +53,7 @@ const lateWords = new Set([
   "Stream isn't writeable and enableOfflineQueue options is false",
   "Cluster isn't ready and enableOfflineQueue options is false",
   'None of startup nodes is available',
+  'Reached the max retries per request limit (which is 0). Refer to "maxRetriesPerRequest" option for details.',
 ]);
 
 /** What it says where every Sentinel or master that it asked failed. Why the last one did may stand behind it. */

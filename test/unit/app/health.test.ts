@@ -1,8 +1,9 @@
 // Health answers: `/health/ready` said only "failed", and "draining: ok" of a node that did not drain.
 
 import { expect, test } from 'bun:test';
-import { HealthFault, plainCause } from '../../../src/app/causes.ts';
+import { HealthFault, plainCause, tellingCause } from '../../../src/app/causes.ts';
 import { Health } from '../../../src/app/health.ts';
+import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import { createLogger } from '../../../src/app/logger.ts';
 import { HandClock } from '../../support/hub.ts';
 
@@ -97,6 +98,10 @@ test('causes are found below what wraps them', () => {
     'the relay stands still',
   );
   expect(plainCause(new Error('ERR max number of clients reached'))).toBe('it has no room for another client');
+  // Of what the driver says of itself, too; it tells less than what went before.
+  const late = new Error('wrapped', { cause: new Error('Command timed out') });
+  expect([plainCause(late), tellingCause(late)]).toEqual(['no answer in time', undefined]);
+  expect(plainCause(new RealtimeError('unavailable'))).toBe('there is no connection to it now');
   expect(plainCause(new Error('Something else'))).toBeUndefined();
   expect(plainCause('text')).toBeUndefined();
 });
