@@ -14,6 +14,7 @@ import { isDoneWithin } from '../time/within.ts';
 import {
   batchBytesMax,
   batchMax,
+  begun,
   type Batch,
   type BrokerParts,
   type RawMessage,
@@ -61,12 +62,10 @@ export function kafkaBroker(options: KafkaSource, target: KafkaTarget, { client,
       hearErrors(consumer.connections);
       const reader = new KafkaReader(consumer, { options, partition: Number(partition), warn, commit });
       try {
-        await reader.begin(mark);
+        return await begun(reader, () => reader.begin(mark));
       } catch (error) {
-        await reader.close();
         throw new KafkaFailure(error, `The topic ${topic} cannot be read`);
       }
-      return reader;
     },
     async close() {
       if (admin !== undefined)

@@ -20,6 +20,8 @@ import type { NatsSource } from '../rules/source-config.ts';
 import { PushBuffer } from './buffer.ts';
 import {
   batchMax,
+  begun,
+  onePartition,
   type Batch,
   type BrokerParts,
   type RawMessage,
@@ -27,25 +29,16 @@ import {
   type SourceReader,
 } from './source.ts';
 
-const partition = '0';
 const answerMsMax = 5_000;
 
 export function natsBroker(options: NatsSource, target: NatsTarget, parts: BrokerParts): SourceBroker {
   return {
-    partitions: () => Promise.resolve([partition]),
+    ...onePartition,
     async open(_partition, mark) {
       // One that is lost is not made again: the next reader has its own.
       const connection = await connectNats(target, { name: parts.client, reconnect: false });
-      const reader = new NatsReader(connection, options, parts);
-      try {
-        await reader.begin(mark);
-      } catch (error) {
-        await reader.close();
-        throw error;
-      }
-      return reader;
+      return begun(new NatsReader(connection, options, parts), (reader) => reader.begin(mark));
     },
-    close: () => Promise.resolve(),
   };
 }
 

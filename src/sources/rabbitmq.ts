@@ -13,6 +13,8 @@ import { within } from '../time/within.ts';
 import { PushBuffer } from './buffer.ts';
 import {
   batchMax,
+  begun,
+  onePartition,
   type Batch,
   type BrokerParts,
   type RawMessage,
@@ -29,19 +31,13 @@ interface Properties {
   readonly type: unknown;
 }
 
-const partition = '0';
 const answerMsMax = 10_000;
 const digestLength = 22;
 
 export function rabbitBroker(options: RabbitSource, target: RabbitTarget, parts: BrokerParts): SourceBroker {
   return {
-    partitions: () => Promise.resolve([partition]),
-    async open(_partition, mark) {
-      const reader = new RabbitReader(options.queue, mark);
-      await reader.begin(target, parts);
-      return reader;
-    },
-    close: () => Promise.resolve(),
+    ...onePartition,
+    open: (_partition, mark) => begun(new RabbitReader(options.queue, mark), (reader) => reader.begin(target, parts)),
   };
 }
 
@@ -61,17 +57,11 @@ class RabbitReader implements SourceReader {
   }
 
   async begin(target: RabbitTarget, { client }: BrokerParts): Promise<void> {
-    const fail = (error: unknown): void => this.#buffer.fail(error);
-    try {
-      await this.#line.open(target, client, {
-        prepare: (model) => this.#prepare(model),
-        lost: fail,
-        blocked: () => undefined,
-      });
-    } catch (error) {
-      await this.#line.close();
-      throw error;
-    }
+    await this.#line.open(target, client, {
+      prepare: (model) => this.#prepare(model),
+      lost: (error) => this.#buffer.fail(error),
+      blocked: () => undefined,
+    });
   }
 
   async next(): Promise<Batch> {

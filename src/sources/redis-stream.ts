@@ -9,6 +9,8 @@ import type { RedisStreamSource } from '../rules/source-config.ts';
 import { systemClock } from '../time/clock.ts';
 import {
   batchMax,
+  begun,
+  onePartition,
   type Batch,
   type BrokerParts,
   type RawMessage,
@@ -21,7 +23,6 @@ type Entry = readonly [id: Buffer, fields: readonly Buffer[] | null];
 
 /** Below the driver's own limit for an answer. */
 const blockMs = 500;
-const partition = '0';
 const nothing = '0-0';
 
 /** What XINFO STREAM tells; Redis 6 leaves some of it out. */
@@ -35,19 +36,11 @@ interface Facts {
 
 export function redisStreamBroker(options: RedisStreamSource, target: RedisTarget, parts: BrokerParts): SourceBroker {
   return {
-    partitions: () => Promise.resolve([partition]),
+    ...onePartition,
     async open(_partition, mark) {
       const { client } = await openRedis({ target, clock: systemClock });
-      const reader = new RedisStreamReader(client, options, parts);
-      try {
-        await reader.begin(mark);
-      } catch (error) {
-        await reader.close();
-        throw error;
-      }
-      return reader;
+      return begun(new RedisStreamReader(client, options, parts), (reader) => reader.begin(mark));
     },
-    close: () => Promise.resolve(),
   };
 }
 

@@ -64,3 +64,23 @@ export interface BrokerParts {
 export const batchMax = 500;
 /** Bytes of one batch, where the broker lets a reader say so. */
 export const batchBytesMax = 4 << 20;
+
+/** A broker in which there is but one partition, and nothing of it stays open beside the readers. */
+export const onePartition: Pick<SourceBroker, 'partitions' | 'close'> = {
+  partitions: () => Promise.resolve(['0']),
+  close: () => Promise.resolve(),
+};
+
+/** The reader when it has begun. Where it cannot, it is closed, and the failure is passed on. */
+export async function begun<Reader extends Pick<SourceReader, 'close'>>(
+  reader: Reader,
+  begin: (reader: Reader) => Promise<void>,
+): Promise<Reader> {
+  try {
+    await begin(reader);
+    return reader;
+  } catch (error) {
+    await reader.close();
+    throw error;
+  }
+}
