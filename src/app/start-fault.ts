@@ -117,7 +117,8 @@ export function engineFault(error: unknown, { sync, engine }: Settings, engines:
   const user = account.includes(':') ? decodeURIComponent(account.split(':', 1)[0] ?? '') || 'default' : 'default';
   const what = row.name.replace(/^./, (letter) => letter.toUpperCase());
   const authority = row.settings['tlsCa']?.name ?? 'NODE_EXTRA_CA_CERTS';
-  const tlsScheme = row.tlsScheme !== undefined && url.startsWith(row.tlsScheme) ? undefined : row.tlsScheme;
+  const tlsScheme =
+    row.tlsScheme !== undefined && url.startsWith(row.tlsScheme.replace('://', '')) ? undefined : row.tlsScheme;
   return faultOf(error, { setting, what, host, user, database: '', authority, tlsScheme });
 }
 

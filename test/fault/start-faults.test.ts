@@ -25,14 +25,14 @@ const certificates = makeCertificates();
 beforeAll(async () => {
   cluster = await startCluster();
   database = new URL((await cluster.createDatabase()).url);
-}, 60_000);
+}, 200_000);
 
 afterAll(() => cluster.close(), 60_000);
 
 /** What a start that fails prints; none shows a password. */
 async function failure(environment: Environment): Promise<string> {
   const server = spawnServer({ LOG_FORMAT: 'pretty', ...environment });
-  expect(await server.waitForExit(40_000)).toBe(1);
+  expect(await server.waitForExit(150_000)).toBe(1);
   const printed = server.stderr() + server.stdout();
   expect(printed).not.toMatch(/pass-word|\n\s+at /);
   return server.stderr();
@@ -117,7 +117,7 @@ test('a Unix socket is reached, and parameters of other clients are no fault; wh
   const watches = spawnScript(join(import.meta.dir, '../../src/sobranie.ts'), { DATABASE_URL: encoded }, ['watches']);
   expect(await watches.waitForExit(20_000)).toBe(0);
   expect(await server.stop()).toBe(0);
-}, 60_000);
+}, 200_000);
 
 test('what TLS and passwords need', async () => {
   const folder = temporaryFolder('tls');
@@ -154,7 +154,7 @@ test('what TLS and passwords need', async () => {
     expect([password, said]).toEqual([password, expect.stringContaining('write # as %23, / as %2F')]);
     expect(said).not.toContain(password);
   }
-}, 60_000);
+}, 200_000);
 
 test('what may pass, but does not: nobody listens, no such host', async () => {
   const port = await freePort();
@@ -182,7 +182,7 @@ test('what may pass, but does not: nobody listens, no such host', async () => {
   expect(wrongPassword).toContain('the password or user name is wrong');
   expect(noKafka).toContain(`Kafka at 127.0.0.1:${port} (KAFKA_URL): the connection is refused`);
   expect(noKafka).toContain('What to do: start Kafka, or correct host and port in KAFKA_URL');
-}, 60_000);
+}, 200_000);
 
 test('versions that are too old are named', () => {
   expect(versionFault(120_018)).toContain('The database is PostgreSQL 12. This server needs 13 or newer');
