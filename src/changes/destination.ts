@@ -26,6 +26,8 @@ export interface Batch {
   readonly state: OutboxState | undefined;
   /** Rows that are too large, which are parked, and those that the layer refused, which the next statement parks. */
   readonly parked: number;
+  /** Why the layer took no more than these rows of the batch. The others come again, after `end` and `begin`. */
+  readonly failure?: unknown;
 }
 
 /**
@@ -41,7 +43,7 @@ export interface Destination {
    * is how many rows at most, where that is not as many as always.
    */
   statement(state: OutboxState | undefined, max?: number): string;
-  /** Takes the batch over. Rejects when it could not; then nothing was lost, and the same rows come again. */
+  /** Takes the batch over, or a part of it. Rejects when it took nothing; then the same rows come again. */
   take(rows: readonly Row[]): Promise<Batch>;
   /** SQL for what is left to do when the relay stops; undefined when nothing is. */
   end(): string | undefined;

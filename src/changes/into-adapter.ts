@@ -70,8 +70,10 @@ export class IntoAdapter implements Destination {
   #refused: readonly string[] = [];
   /** Batches in a row that a full layer refused. */
   #fullFor = 0;
-  /** Rows that are on their way at once: fewer after some that were not answered in time. */
+  /** Rows that are on their way at once: fewer after some that were not answered in time... */
   #atOnceMax: number;
+  /** ...and soon more again up to here, slowly from here on: more than that was too much lately. */
+  #slowFrom: number;
   /** Channels that templates made, to be written down with the deletion: a TRUNCATE concerns them. */
   #made: readonly Made[] = [];
   #known = new Set<Made>();
@@ -88,6 +90,7 @@ export class IntoAdapter implements Destination {
     this.#ports = ports;
     this.#batchMax = batchMax;
     this.#atOnceMax = batchMax;
+    this.#slowFrom = batchMax;
   }
 
   /** In the session that holds the leader's lock: a term that was taken elsewhere could be newer than its holder. */
@@ -128,7 +131,14 @@ export class IntoAdapter implements Destination {
     if (report === undefined) throw new Error('realtime.peek answered nothing');
     const read = rows.slice(0, -1) as unknown as readonly OutboxRow[];
     const valid = read.filter(hasChannel);
-    const failures = valid.length > 0 ? await this.#publish(valid) : [];
+    let failures: readonly Failure[] = [];
+    try {
+      if (valid.length > 0) failures = await this.#publish(valid);
+    } catch (error) {
+      const { length } = this.#published;
+      if (length === 0) throw error;
+      return { rows: length, dropped: 0, state: undefined, parked: 0, failure: error };
+    }
     const refused = failures.filter(({ reason }) => reason !== undefined);
     const left = new Set(failures.map(({ row }) => row.id));
     if (!waitsBeyond(String(report['data'])) && left.size === 0) this.#clean = true;
@@ -184,7 +194,9 @@ export class IntoAdapter implements Destination {
         );
         throw error;
       }
-      this.#atOnceMax = Math.min(this.#batchMax, this.#atOnceMax * 2);
+      const more =
+        this.#atOnceMax < this.#slowFrom ? Math.min(this.#atOnceMax * 2, this.#slowFrom) : this.#atOnceMax + atOnceMin;
+      this.#atOnceMax = Math.min(this.#batchMax, more);
       from = next;
     }
     this.#fullFor = isFull ? this.#fullFor + 1 : 0;
@@ -193,13 +205,14 @@ export class IntoAdapter implements Destination {
 
   /**
    * The layer gave out in the middle of a batch. What it has taken is deleted all the same: a layer that is slower than a
-   * whole batch may take would be given the same rows for ever.
+   * whole batch may take would be given the same rows for ever. What it was given at once is halved.
    */
   #keepPublished(rows: readonly ChannelRow[], isLeft: (row: ChannelRow, index: number) => boolean): void {
     const left = new Set(rows.filter(isLeft).map(({ id }) => id));
     this.#published = [...new Set(rows.map(({ id }) => id))].filter((id) => !left.has(id));
     this.#made = madeBy(rows.filter(({ id }) => !left.has(id))).filter((made) => !this.#known.has(made));
     this.#atOnceMax = Math.max(atOnceMin, Math.floor(this.#atOnceMax / 2));
+    this.#slowFrom = this.#atOnceMax;
   }
 
   /**

@@ -241,6 +241,7 @@ export class Relay {
         this.#settled.resolve();
       },
       passed: () => (this.#fault = undefined),
+      failed: (error) => observer.error(error),
       parked: (rows, error) => {
         this.#count(0, rows);
         observer.parked(rows, error);

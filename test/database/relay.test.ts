@@ -415,12 +415,36 @@ describe('to a log elsewhere', () => {
     });
     const rows = Array.from({ length: takenAtOnce * 3 }, (_, index) => [`c${index % 4}`, String(index)] as const);
     await leave(sql, rows);
-    const { errors } = await relaying({ destination });
+    let leads = 0;
+    const { errors } = await relaying({ destination, leads: async () => void leads++ });
     await until(async () => (await sql`select 1 from realtime.outbox`).length === 0);
     expect(errors).toHaveLength(2);
+    // It gave up the lead each time, and waited up to 10 s: at 500 rows a second it fell behind a slow Redis for good.
+    expect(leads).toBe(1);
     expect(taken.map(({ channel, data }) => [channel, data])).toEqual(rows.map(([channel, data]) => [channel, data]));
     const batches = new Set(taken.map(({ carried }) => `${carried?.term} ${carried?.batch}`));
     expect(batches.size).toBe(3);
+  });
+
+  test('what a slow layer is given at once grows slowly again after it was too much', async () => {
+    const takenInTime = 100;
+    let [taken, left] = [0, takenInTime];
+    const destination = new IntoAdapter({
+      sql: pool,
+      publish: async () => {
+        if (left-- <= 0) throw new RealtimeError('unavailable');
+        taken++;
+      },
+      settled: async () => void (left = takenInTime),
+    });
+    await leave(
+      sql,
+      Array.from({ length: 2_000 }, (_, index) => [`c${index % 4}`, String(index)] as const),
+    );
+    const { errors } = await relaying({ destination });
+    await until(() => taken === 2_000);
+    // Doubled each time, it is too much every other time.
+    expect(errors.length).toBeWithin(2, 12);
   });
 
   // A fresh copy of the database numbers its rows from 1: under the name of the old one, they would be repeats.

@@ -75,6 +75,7 @@ describe(`The relay (SEED=${seed})`, () => {
             clock: systemClock,
             safetyMs: 100,
             moved: ignore,
+            failed: ignore,
             parked: ignore,
           };
           await new Leader({ ...options, closing: () => closing }).lead();
