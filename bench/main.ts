@@ -13,7 +13,7 @@ import { sse } from './sse.ts';
 import { sseCompress } from './sse-compress.ts';
 import { sync, syncKafka, syncNats, syncPostgres, syncRabbit, syncRedis } from './sync.ts';
 import type { BenchOptions } from './options.ts';
-import { storm } from './storm.ts';
+import { storm, stormKafka, stormNats, stormRabbit } from './storm.ts';
 import { machineFacts } from './table.ts';
 import { writers } from './writers.ts';
 import { wsCompress } from './ws-compress.ts';
@@ -36,6 +36,9 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
   'sync-rabbitmq': syncRabbit,
   'sync-kafka': syncKafka,
   storm,
+  'storm-nats': stormNats,
+  'storm-rabbitmq': stormRabbit,
+  'storm-kafka': stormKafka,
 };
 
 /** With `--compress`. */

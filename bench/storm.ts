@@ -1,5 +1,5 @@
 // A crowd that comes back at once, as after a deploy: 10,000 clients, each 50 messages behind, first as WebSockets and
-// then as event streams, all on one channel and spread over 1,000. Over PostgreSQL and Redis the node was started a
+// then as event streams, all on one channel and spread over 1,000. Over every engine but memory the node was started a
 // moment before, so it has seen nothing of what they lack; in memory that would be the end of the history.
 //
 // While it lasts, somebody else publishes to a channel of their own, and readiness is asked for: both are held against
@@ -12,6 +12,7 @@ import { buildLoadClient } from './load-client.ts';
 import type { BenchOptions } from './options.ts';
 import { startDatabase } from './postgres.ts';
 import { BenchError, endWithBench, freePort, type ServerProcess } from './server-process.ts';
+import { startKafka, startNats, startRabbit, type Broker } from './sync-brokers.ts';
 import { startRedis } from './sync-nodes.ts';
 import { apiKey, asBackend, StormWitness, type Witnessed } from './storm-witness.ts';
 import { printBars, printTable, ratio } from './table.ts';
@@ -25,7 +26,7 @@ const publishP99MsMax = 100;
 const coldSecondsMax = 4;
 const afterLeavingMs = 500;
 
-type Layer = 'memory' | 'postgres' | 'redis';
+type Layer = 'memory' | 'postgres' | 'redis' | Broker['layer'];
 type Transport = 'websocket' | 'events';
 
 interface Stormed {
@@ -56,17 +57,57 @@ interface Outcome extends Stormed, Witnessed {
   readonly leavingMaxMs: number;
 }
 
-export async function storm(options: BenchOptions): Promise<void> {
+type Run = (layer: Layer, start: () => Promise<ServerProcess>) => Promise<void>;
+
+export function storm(options: BenchOptions): Promise<void> {
+  return stormOver(options, async (run) => {
+    await over(run, 'postgres');
+    const redis = await startRedis();
+    try {
+      await over(run, 'redis', { REDIS_URL: redis.url });
+    } finally {
+      await redis.close();
+    }
+  });
+}
+
+export function stormNats(options: BenchOptions): Promise<void> {
+  return stormOverBroker(options, startNats);
+}
+
+export function stormRabbit(options: BenchOptions): Promise<void> {
+  return stormOverBroker(options, startRabbit);
+}
+
+export function stormKafka(options: BenchOptions): Promise<void> {
+  return stormOverBroker(options, startKafka);
+}
+
+function stormOverBroker(options: BenchOptions, startBroker: () => Promise<Broker>): Promise<void> {
+  return stormOver(options, async (run) => {
+    const broker = await startBroker();
+    try {
+      await over(run, broker.layer, broker.environment);
+    } finally {
+      await broker.close();
+    }
+  });
+}
+
+/** In memory first, which the others are held against. */
+async function stormOver(options: BenchOptions, overOthers: (run: Run) => Promise<void>): Promise<void> {
   if (options.baselinesOnly) return;
   const clients = options.quick ? 2_000 : 10_000;
   const outcomes: Outcome[] = [];
-  await overLayers(async (layer, start) => {
+  const run: Run = async (layer, start) => {
     for (const transport of ['websocket', 'events'] as const) {
       for (const channels of [1, options.quick ? 200 : 1_000]) {
         outcomes.push(await stormOnce({ layer, transport, channels, clients, start }));
       }
     }
-  });
+  };
+  await over(run, 'memory', { ROLE: 'ws,sse,api' });
+  await overOthers(run);
   printTable(
     `${clients.toLocaleString('en')} clients come back at once, each ${behind} messages behind`,
     [
@@ -102,23 +143,13 @@ export async function storm(options: BenchOptions): Promise<void> {
 }
 
 /** Each layer over a database of its own: one that was led by another layer tells everybody a gap. */
-async function overLayers(run: (layer: Layer, start: () => Promise<ServerProcess>) => Promise<void>): Promise<void> {
-  const over = async (layer: Layer, more: Readonly<Record<string, string>> = {}): Promise<void> => {
-    const database = await startDatabase();
-    try {
-      const settings = { DATABASE_URL: database.url, API_KEY: apiKey, SYNC: layer, ...more };
-      await run(layer, () => startOurs(settings));
-    } finally {
-      await database.close();
-    }
-  };
-  await over('memory', { ROLE: 'ws,sse,api' });
-  await over('postgres');
-  const redis = await startRedis();
+async function over(run: Run, layer: Layer, more: Readonly<Record<string, string>> = {}): Promise<void> {
+  const database = await startDatabase();
   try {
-    await over('redis', { REDIS_URL: redis.url });
+    const settings = { DATABASE_URL: database.url, API_KEY: apiKey, SYNC: layer, ...more };
+    await run(layer, () => startOurs(settings));
   } finally {
-    await redis.close();
+    await database.close();
   }
 }
 
