@@ -2,7 +2,8 @@
 // one open, 6,000 rows a second for a minute made a delivery 30 times slower: each took a look through all dead versions
 // of the channel's head, and each second one through all dead rows of the outbox. Here on a real PostgreSQL: what a
 // delivery costs does not grow. LONG=1 writes as many rows as that minute did, and measures deliveries in turn with those
-// of another database without a snapshot, on the same machine in the same seconds.
+// of another database without a snapshot, on the same machine in the same seconds; LIFE_MINUTES as well, for so long, at
+// 500 rows a second.
 
 import { expect, test } from 'bun:test';
 import type postgres from 'postgres';
@@ -14,7 +15,12 @@ patient();
 const { sql, url } = await database();
 const other = await database();
 const isLong = process.env['LONG'] !== undefined;
-const rounds = isLong ? 30 : 2;
+const minutes = isLong ? Number(process.env['LIFE_MINUTES'] ?? 0) : 0;
+/** Of each writer in a round. */
+const turns = 1_500;
+const writers = 8;
+const turnMs = minutes > 0 ? (writers * 1_000) / 500 : 0;
+const rounds = minutes > 0 ? Math.ceil((minutes * 60_000) / (turns * turnMs)) : isLong ? 30 : 2;
 const median = (values: readonly number[]): number => values.toSorted((x, y) => x - y)[values.length >> 1] ?? 0;
 
 test('a delivery is as fast after many others while a snapshot is open', async () => {
@@ -75,16 +81,27 @@ test('a delivery is as fast after many others while a snapshot is open', async (
 
   await deliveries();
   const first = { delivery: await deliveries(), pages: await costs() };
-  const written = rows.length;
+  let written = rows.length;
   for (let round = 0; round < rounds; round++) {
     // Each transaction of its own, in batches of few rows: as many versions of a head as can be.
+    const startedAt = performance.now();
     await Promise.all(
-      Array.from({ length: 8 }, async () => {
-        for (let count = 0; count < 1_500; count++) await sql`insert into item values (2)`;
+      Array.from({ length: writers }, async () => {
+        for (let count = 0; count < turns; count++) {
+          await sql`insert into item values (2)`;
+          if (turnMs > 0) await Bun.sleep(Math.max(0, startedAt + count * turnMs - performance.now()));
+        }
       }),
     );
+    if (turnMs > 0 && round % 5 === 4) {
+      await until(() => rows.length === written + (round + 1) * writers * turns, 60_000);
+      const between = { round, of: rounds, ...(await deliveries()) };
+      written += 60;
+      process.stdout.write(`${JSON.stringify(between)}\n`);
+      expect(between.here).toBeLessThan(between.beside * 2 + 1);
+    }
   }
-  await until(() => rows.length === written + rounds * 12_000, 60_000);
+  await until(() => rows.length === written + rounds * writers * turns, 60_000);
   const last = { delivery: await deliveries(), pages: await costs() };
   const report = JSON.stringify({ rows: rows.length, first, last });
   if (isLong) process.stdout.write(`${report}\n`);
@@ -96,4 +113,4 @@ test('a delivery is as fast after many others while a snapshot is open', async (
   await holder`commit`;
   for (const session of [holder, looker]) session.release();
   await Promise.all([ours.relay.close(), theirs.relay.close()]);
-}, 900_000);
+}, 900_000 + minutes * 90_000);

@@ -1,6 +1,8 @@
 // A few kilobytes that make a cluster read hundreds of megabytes: histories of large messages, and streams with old
 // cursors. Over Redis 100 commands, 6.5 KB, held 3.5 GB in its buffers and stopped publishing on every node for 25 s;
-// over PostgreSQL 30 streams, 13 KB, took 1.6 GB of a node. Neither is felt on another node now. LONG=1 reads more.
+// over PostgreSQL 30 streams, 13 KB, took 1.6 GB of a node. Neither is felt on another node now. LONG=1 reads more, and
+// looks at a node beside the cluster too, which shares nothing with it but the machine: what is felt there as well is the
+// load of the machine.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
@@ -28,6 +30,10 @@ const resumers = long ? 100 : 30;
 const sippers = long ? { count: 300, milliseconds: 30_000 } : { count: 60, milliseconds: 3_000 };
 /** The bar is 100 ms. A machine that is busy with other tests says nothing of it, only of what waits without end. */
 const publishMsMax = long ? 100 : 1_000;
+/** Where the machine is so busy that a node beside the cluster takes longer than the bar. */
+const besideRatioMax = 2;
+/** 100 streams take 9.6 GB, which a busy machine hands over in minutes. */
+const attackMsMax = long ? 540_000 : 60_000;
 const mebibyte = 1 << 20;
 
 interface Felt {
@@ -35,22 +41,35 @@ interface Felt {
   readonly publishes: number;
   readonly refused: number;
   readonly p99Ms: number;
+  /** Of the node that shares nothing but the machine; 0 in the short form, which has none. */
+  readonly besideP99Ms: number;
   readonly nodeMiB: number;
   readonly redisMiB: number;
 }
 
 describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
   let redis: TestRedis | undefined;
-  let nodes: readonly RunningServer[];
+  const redisServers: TestRedis[] = [];
+  const nodes: RunningServer[] = [];
   let attacked: RunningServer;
   let other: RunningServer;
+  let beside: RunningServer | undefined;
+
+  async function startCluster(count: number): Promise<{ nodes: readonly RunningServer[]; redis?: TestRedis }> {
+    const { url } = await createDatabase({ migrated: true });
+    const store = sync === 'redis' ? await startRedis() : undefined;
+    if (store !== undefined) redisServers.push(store);
+    const more: Record<string, string> = store === undefined ? {} : { REDIS_URL: store.url };
+    const started = await startNodes(count, () => ({ SYNC: sync, DATABASE_URL: url, ...more }));
+    nodes.push(...started);
+    return { nodes: started, ...(store === undefined ? {} : { redis: store }) };
+  }
 
   beforeAll(async () => {
-    const { url } = await createDatabase({ migrated: true });
-    if (sync === 'redis') redis = await startRedis();
-    const store: Record<string, string> = redis === undefined ? {} : { REDIS_URL: redis.url };
-    nodes = await startNodes(2, () => ({ SYNC: sync, DATABASE_URL: url, ...store }));
-    [attacked, other] = nodes as [RunningServer, RunningServer];
+    const cluster = await startCluster(2);
+    redis = cluster.redis;
+    [attacked, other] = cluster.nodes as [RunningServer, RunningServer];
+    if (long) [beside] = (await startCluster(1)).nodes;
     const fill = async (channel: string, count: number): Promise<void> => {
       for (let sent = 0; sent < count; sent += 20) {
         const some = Array.from({ length: Math.min(20, count - sent) }, () => publish(attacked, channel, data));
@@ -62,8 +81,8 @@ describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
   }, 120_000);
 
   afterAll(async () => {
-    await stopNodes(nodes ?? []);
-    await redis?.close();
+    await stopNodes(nodes);
+    for (const server of redisServers) await server.close();
   }, 60_000);
 
   async function publish(node: RunningServer, channel: string, value: unknown): Promise<number> {
@@ -74,36 +93,47 @@ describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
     return Number(/used_memory:(\d+)/.exec((await redis?.admin.info('memory')) ?? '')?.[1] ?? 0);
   }
 
-  /** What a backend feels that publishes on the other node meanwhile, and what the attack costs at its worst. */
-  async function feel(name: AttackName, options: AttackOptions): Promise<Felt> {
+  /** Publishes to a node until it is over, and tells how long each took to be answered and heard. */
+  async function publishUntil(node: RunningServer, isOver: () => boolean, each: (count: number) => unknown) {
     const times: number[] = [];
     let refused = 0;
+    const victim = await WebSocketClient.open(node.url);
+    await victim.request({ type: 'subscribe', channel: 'victim' });
+    while (!isOver()) {
+      const startedAt = performance.now();
+      if ((await publish(node, 'victim', 1)) !== 200) refused++;
+      await victim.next('message', 10_000);
+      times.push(performance.now() - startedAt);
+      await each(times.length);
+      await Bun.sleep(5);
+    }
+    await victim.cut();
+    times.sort((a, b) => a - b);
+    return { publishes: times.length, refused, p99Ms: Math.round(times[Math.floor(times.length * 0.99)] ?? NaN) };
+  }
+
+  /** What a backend feels that publishes on the other node meanwhile, and what the attack costs at its worst. */
+  async function feel(name: AttackName, options: AttackOptions): Promise<Felt> {
     let nodeBytes = 0;
     let storeBytes = 0;
     let over = false;
-    const victim = await WebSocketClient.open(other.url);
-    await victim.request({ type: 'subscribe', channel: 'victim' });
-    const publishing = (async () => {
-      while (!over) {
-        const startedAt = performance.now();
-        if ((await publish(other, 'victim', 1)) !== 200) refused++;
-        await victim.next('message', 10_000);
-        times.push(performance.now() - startedAt);
-        nodeBytes = Math.max(nodeBytes, residentBytes(attacked), residentBytes(other));
-        if (times.length % 10 === 0) storeBytes = Math.max(storeBytes, await redisBytes());
-        await Bun.sleep(5);
-      }
-    })();
-    const outcome = await attack(attacked, name, options).finally(() => (over = true));
-    await publishing;
-    await victim.cut();
-    times.sort((a, b) => a - b);
-    const p99Ms = times[Math.floor(times.length * 0.99)] ?? NaN;
+    const publishing = Promise.all([
+      publishUntil(
+        other,
+        () => over,
+        async (count) => {
+          nodeBytes = Math.max(nodeBytes, residentBytes(attacked), residentBytes(other));
+          if (count % 10 === 0) storeBytes = Math.max(storeBytes, await redisBytes());
+        },
+      ),
+      beside === undefined ? { p99Ms: 0 } : publishUntil(beside, () => over, () => undefined),
+    ]);
+    const outcome = await attack(attacked, name, options, attackMsMax).finally(() => (over = true));
+    const [victim, { p99Ms: besideP99Ms }] = await publishing;
     const felt = {
       outcome,
-      publishes: times.length,
-      refused,
-      p99Ms: Math.round(p99Ms),
+      ...victim,
+      besideP99Ms,
       nodeMiB: Math.round(nodeBytes / mebibyte),
       redisMiB: Math.round(storeBytes / mebibyte),
     };
@@ -111,16 +141,16 @@ describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
     return felt;
   }
 
-  function expectUnharmed({ refused, publishes, p99Ms, nodeMiB, redisMiB }: Felt): void {
+  function expectUnharmed({ refused, publishes, p99Ms, besideP99Ms, nodeMiB, redisMiB }: Felt): void {
     expect(refused).toBe(0);
     expect(publishes).toBeGreaterThan(5);
-    expect(p99Ms).toBeLessThan(publishMsMax);
+    expect(p99Ms).toBeLessThan(Math.max(publishMsMax, besideRatioMax * besideP99Ms));
     expect(nodeMiB).toBeLessThan(512);
     expect(redisMiB).toBeLessThan(256);
   }
 
   test('100 commands for histories of large messages are answered, and not felt on the other node', async () => {
-    const felt = await feel('histories', { count: 100, query: large });
+    const felt = await feel('histories', { count: 100, query: large, milliseconds: attackMsMax });
     expect(felt.outcome).toMatchObject({ asked: 100, answers: 100, errors: 0 });
     expectUnharmed(felt);
   });

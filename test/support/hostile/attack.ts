@@ -302,7 +302,7 @@ const greedy: Attack = async (url, { count, perSecond, sockets = 16, query = '' 
 };
 
 /** Asks for long histories all at once, each socket for `count` of them, and reads all that comes. */
-const histories: Attack = async (url, { count, sockets = 1, query = '' }) => {
+const histories: Attack = async (url, { count, sockets = 1, query = '', milliseconds = 60_000 }) => {
   let answers = 0;
   let errors = 0;
   let bytes = 0;
@@ -313,7 +313,7 @@ const histories: Attack = async (url, { count, sockets = 1, query = '' }) => {
   });
   const ask = textFrame(JSON.stringify({ type: 'history', channel: query, limit: 1_000 }));
   for (const peer of peers) for (let sent = 0; sent < count; sent++) peer.send(ask);
-  const deadline = performance.now() + 60_000;
+  const deadline = performance.now() + milliseconds;
   while (answers + errors < count * sockets && performance.now() < deadline) await Bun.sleep(10);
   for (const peer of peers) peer.cut();
   return { asked: count * sockets, answers, errors, megabytes: Math.round(bytes / 1e6) };
