@@ -47,6 +47,8 @@ export interface Outlet {
   rest(channel: string): void;
   /** As `join`, for what changes in the channel's presence. Connections are told by shards, a few small numbers. */
   joinPresence(channel: string, shard: number): void;
+  hearsPresence(channel: string, shard: number): boolean;
+  /** Does nothing to one that is not in the shard. */
   leavePresence(channel: string, shard: number): void;
   /** Bytes that were handed over and not yet taken in by the peer. */
   bufferedBytes(): number;

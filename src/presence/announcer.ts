@@ -2,7 +2,8 @@
 //
 // A write to a socket costs some microseconds, however little is in it. Where there are many listeners, each is written to
 // once in a while, with all that came meanwhile. They are dealt into shards, which take turns: all at once would hold up
-// the process for as long as all of their writes take, and the last of them would hear that much later.
+// the process for as long as all of their writes take, and the last of them would hear that much later. The first few of a
+// channel are in one shard: each shard costs a channel memory, and most channels never have more.
 
 import type { Fanout, PresencePush } from '../core/outlet.ts';
 import { presenceChangeFrame, presenceFrame, type PresenceList } from '../protocol/frames.ts';
@@ -21,6 +22,9 @@ export interface AnnouncerPorts {
 /** Where a channel has as many listeners on this node, they are told in turns. */
 export const manyListeners = 1_000;
 const shards = 4;
+/** The shard of the first few. */
+const firstShard = 0;
+const firstMax = 50;
 /** 5,000 listeners are written to every 60 ms each. */
 const listenersPerMs = 80;
 const roundMsMax = 80;
@@ -104,7 +108,17 @@ export class Announcer {
   }
 }
 
-/** That of a connection: ids are random letters and digits. */
-export function shardOf(connection: string): number {
+/** Where the connection may be, if it hears. */
+export function shardsOf(connection: string): readonly number[] {
+  return [firstShard, hashedShard(connection)];
+}
+
+/** Where a connection goes that begins to hear as one of so many. */
+export function shardFor(connection: string, listeners: number): number {
+  return listeners <= firstMax ? firstShard : hashedShard(connection);
+}
+
+/** Ids are random letters and digits. */
+function hashedShard(connection: string): number {
   return connection.charCodeAt(connection.length - 1) % shards;
 }

@@ -8,16 +8,9 @@
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
+import type { OwnMember } from './member.ts';
 import { SmallMap } from './small-map.ts';
 import type { Applied, Change } from './store.ts';
-
-interface Own {
-  readonly connection: string;
-  readonly user: string | null;
-  data: string;
-  /** Its connection is gone; it leaves when its time is over. */
-  isParting: boolean;
-}
 
 interface Dirty {
   readonly channel: string;
@@ -40,7 +33,9 @@ const retry = { firstMs: 100, maxMs: 2_000 };
 
 export class Ledger {
   readonly #ports: LedgerPorts;
-  readonly #here = new Map<string, SmallMap<string, Own>>();
+  readonly #here = new Map<string, SmallMap<string, OwnMember>>();
+  /** Their connections are gone; they leave when their time is over. */
+  readonly #parting = new Set<OwnMember>();
   readonly #dirty = new Map<string, Dirty>();
   #applying: Promise<void> | undefined;
   #members = 0;
@@ -63,16 +58,18 @@ export class Ledger {
 
   /** Whether the connection is a member, and has not parted. */
   has(channel: string, connection: string): boolean {
-    return this.#here.get(channel)?.get(connection)?.isParting === false;
+    const own = this.own(channel, connection);
+    return own !== undefined && !this.#parting.has(own);
   }
 
   isParting(channel: string, connection: string): boolean {
-    return this.#here.get(channel)?.get(connection)?.isParting === true;
+    const own = this.own(channel, connection);
+    return own !== undefined && this.#parting.has(own);
   }
 
-  /** The id of a member of this node as the very text that its connection holds, so that lists need no other. */
-  idOf(channel: string, connection: string): string | undefined {
-    return this.#here.get(channel)?.get(connection)?.connection;
+  /** A member of this node, also one that parts. */
+  own(channel: string, connection: string): OwnMember | undefined {
+    return this.#here.get(channel)?.get(connection);
   }
 
   /** Those in which anything of this node is, or on its way in or out. */
@@ -98,27 +95,26 @@ export class Ledger {
   ): Promise<Applied> {
     // What was not tried needs no undoing: an outage must not gather what came and went in it.
     if (this.#isAway) throw new RealtimeError('unavailable');
-    const before = this.#here.get(channel)?.get(connection);
-    const earlier = before?.data;
-    if (before === undefined) this.#add(channel, { connection, user, data, isParting: false });
-    else this.#renew(before, data);
+    const before = this.own(channel, connection);
+    if (before === undefined) this.#add(channel, { connection, user, data, since: 0 });
+    else this.#replace(channel, before, data);
     try {
       const applied = await this.#wait(channel, connection, membersMax);
       if (applied.isFull) this.#remove(channel, connection);
       return applied;
     } catch (error) {
-      const own = this.#here.get(channel)?.get(connection);
+      const own = this.own(channel, connection);
       if (before === undefined) this.leave(channel, connection);
-      else if (own !== undefined && earlier !== undefined) own.data = earlier;
+      else if (own !== undefined) this.#keep(channel, own, before.data);
       this.#touch(channel, connection);
       throw error;
     }
   }
 
   part(channel: string, connection: string): void {
-    const own = this.#here.get(channel)?.get(connection);
-    if (own === undefined || own.isParting) return;
-    own.isParting = true;
+    const own = this.own(channel, connection);
+    if (own === undefined || this.#parting.has(own)) return;
+    this.#parting.add(own);
     this.#members--;
     this.#touch(channel, connection);
   }
@@ -133,7 +129,7 @@ export class Ledger {
    */
   compare(channel: string, listed: ReadonlySet<string>): void {
     for (const [connection, own] of this.#here.get(channel)?.entries() ?? []) {
-      if (!own.isParting && !listed.has(connection)) this.#touch(channel, connection);
+      if (!this.#parting.has(own) && !listed.has(connection)) this.#touch(channel, connection);
     }
     for (const connection of listed) {
       if (this.#here.get(channel)?.has(connection) !== true) this.#touch(channel, connection);
@@ -157,7 +153,7 @@ export class Ledger {
     await this.#applying;
   }
 
-  #add(channel: string, own: Own): void {
+  #add(channel: string, own: OwnMember): void {
     let theirs = this.#here.get(channel);
     if (theirs === undefined) {
       theirs = new SmallMap();
@@ -167,17 +163,25 @@ export class Ledger {
     this.#members++;
   }
 
-  #renew(own: Own, data: string): void {
-    if (own.isParting) this.#members++;
-    own.isParting = false;
-    own.data = data;
+  /** One that parts is back. */
+  #replace(channel: string, own: OwnMember, data: string): void {
+    if (this.#parting.delete(own)) this.#members++;
+    this.#keep(channel, own, data);
+  }
+
+  /** A list may still have it as it was. */
+  #keep(channel: string, own: OwnMember, data: string): void {
+    if (own.data === data) return;
+    const kept = { ...own, data };
+    if (this.#parting.delete(own)) this.#parting.add(kept);
+    this.#here.get(channel)?.set(own.connection, kept);
   }
 
   #remove(channel: string, connection: string): boolean {
     const theirs = this.#here.get(channel);
     const own = theirs?.get(connection);
     if (theirs === undefined || own === undefined) return false;
-    if (!own.isParting) this.#members--;
+    if (!this.#parting.delete(own)) this.#members--;
     theirs.delete(connection);
     if (theirs.size === 0) this.#here.delete(channel);
     return true;
@@ -255,9 +259,9 @@ export class Ledger {
   }
 
   #changeOf({ channel, connection, membersMax }: Dirty): Change {
-    const own = this.#here.get(channel)?.get(connection);
+    const own = this.own(channel, connection);
     if (own === undefined) return { kind: 'leave', channel, connection };
-    if (own.isParting) return { kind: 'part', channel, connection };
+    if (this.#parting.has(own)) return { kind: 'part', channel, connection };
     return { kind: 'enter', channel, connection, user: own.user, data: own.data, membersMax };
   }
 }

@@ -1,5 +1,16 @@
 // A member as text. Stores keep it so and frames are spliced from it: between the two nobody reads it.
 
+/** A member that is connected to this node. Other data make another object of it. */
+export interface OwnMember {
+  /** The very text that its connection holds. */
+  readonly connection: string;
+  readonly user: string | null;
+  /** JSON text on one line. */
+  readonly data: string;
+  /** As this node's list has it: the store tells. */
+  since: number;
+}
+
 const openingBrace = 123;
 
 /** `data` is JSON text on one line; `since` in Unix milliseconds. */

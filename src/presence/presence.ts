@@ -21,7 +21,7 @@ import type { Fanout } from '../core/outlet.ts';
 import type { Entrant, Presence } from '../core/presence.ts';
 import type { Clock } from '../time/clock.ts';
 import { isDoneWithin } from '../time/within.ts';
-import { Announcer, shardOf } from './announcer.ts';
+import { Announcer, shardFor, shardsOf } from './announcer.ts';
 import { Departures } from './departures.ts';
 import { Fidgeting } from './fidgeting.ts';
 import { Heartbeat, lifeMs } from './heartbeat.ts';
@@ -57,6 +57,8 @@ export class NodePresence implements Presence {
   readonly #heartbeat: Heartbeat;
   /** A new one whenever the store forgot this node. */
   #term = 1;
+  /** Made once: stores keep it with each member. */
+  #node: string;
   #recovering = false;
   #interrupted = false;
   #forgotten = false;
@@ -64,6 +66,7 @@ export class NodePresence implements Presence {
 
   constructor(options: PresenceOptions) {
     this.#options = options;
+    this.#node = this.#nameOfTerm();
     const { store, graceMs, clock, sent, log } = options;
     const listeners = (channel: string): number => this.#ledger.count(channel);
     this.#announcer = new Announcer({ listeners, clock, sent, log });
@@ -85,7 +88,7 @@ export class NodePresence implements Presence {
       clock,
       log,
       listeners,
-      idOf: (channel, connection) => this.#ledger.idOf(channel, connection),
+      own: (channel, connection) => this.#ledger.own(channel, connection),
       changed: ({ channel }, told) => this.#announcer.changed(channel, told),
       read: (roster, snapshot, isAwaited) => {
         this.#compare(roster.channel, snapshot);
@@ -166,7 +169,8 @@ export class NodePresence implements Presence {
 
   hear({ id, outlet }: Entrant, channel: string): void {
     if (!this.#ledger.has(channel, id)) return;
-    outlet.joinPresence(channel, shardOf(id));
+    const hears = shardsOf(id).some((shard) => outlet.hearsPresence(channel, shard));
+    if (!hears) outlet.joinPresence(channel, shardFor(id, this.#ledger.count(channel)));
     const roster = this.#rosters.get(channel);
     roster.expectList();
     if (outlet.takesCommands || !roster.isLive) return;
@@ -180,7 +184,7 @@ export class NodePresence implements Presence {
   leave(entrant: Entrant, channel: string): void {
     const { id, identity, outlet } = entrant;
     if (!this.#ledger.has(channel, id)) return;
-    outlet.leavePresence(channel, shardOf(id));
+    for (const shard of shardsOf(id)) outlet.leavePresence(channel, shard);
     if (this.#fidgeting.isEndless(identity.user ?? id, channel)) this.#part(id, channel);
     else this.#ledger.leave(channel, id);
   }
@@ -212,7 +216,7 @@ export class NodePresence implements Presence {
 
   // After an interruption
 
-  get #node(): string {
+  #nameOfTerm(): string {
     return `${this.#options.incarnation}.${this.#term}`;
   }
 
@@ -246,6 +250,7 @@ export class NodePresence implements Presence {
     const { store, clock, log, graceMs } = this.#options;
     const before = this.#node;
     this.#term++;
+    this.#node = this.#nameOfTerm();
     this.#forgotten = false;
     this.#heartbeat.renamed();
     this.#ledger.touchAll();

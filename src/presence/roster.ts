@@ -14,7 +14,7 @@ import type { PresenceList } from '../protocol/frames.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import { manyListeners } from './announcer.ts';
-import { sinceOf } from './member.ts';
+import { memberJson, sinceOf, type OwnMember } from './member.ts';
 import { SmallMap } from './small-map.ts';
 import type { PresenceStore, Snapshot, Told } from './store.ts';
 
@@ -23,8 +23,8 @@ export interface RosterPorts {
   readonly clock: Clock;
   /** Connections of this node that are told. */
   readonly listeners: (channel: string) => number;
-  /** The id of a member of this node as a text that is held anyway. */
-  readonly idOf: (channel: string, connection: string) => string | undefined;
+  /** A member of this node, which is held anyway. */
+  readonly own: (channel: string, connection: string) => OwnMember | undefined;
   /** Changes of a live list, in order. */
   readonly changed: (roster: Roster, told: readonly Told[]) => void;
   /** It was read; `isAwaited` when listeners knew an earlier one, or wait for the first. */
@@ -59,8 +59,8 @@ export class Roster {
   /** When somebody needed it, by the monotonic clock. */
   usedAt: number;
   readonly #ports: RosterPorts;
-  /** Members as JSON text, by connection, in the order in which they came. */
-  #members = new SmallMap<string, string>();
+  /** By connection, in the order in which they came: those of other nodes as JSON text. */
+  #members = new SmallMap<string, string | OwnMember>();
   #epoch = '';
   #version = 0;
   #state: 'reading' | 'live' | 'closed' = 'reading';
@@ -139,7 +139,7 @@ export class Roster {
     const members: string[] = [];
     for (const member of this.#members.values()) {
       if (members.length === limit) break;
-      members.push(member);
+      members.push(typeof member === 'string' ? member : textOf(member, member.since));
     }
     const list = { count: this.#members.size, version: this.#version, members: `[${members.join(',')}]` };
     this.#text = { limit, list };
@@ -212,8 +212,16 @@ export class Roster {
     return true;
   }
 
+  /** The text of one that is held anyway is not kept: it takes more than all else of a member. */
   #set(connection: string, member: string): void {
-    this.#members.set(this.#ports.idOf(this.channel, connection) ?? connection, member);
+    const own = this.#ports.own(this.channel, connection);
+    const since = sinceOf(member);
+    if (own === undefined || textOf(own, since) !== member) {
+      this.#members.set(own?.connection ?? connection, member);
+      return;
+    }
+    own.since = since;
+    this.#members.set(own.connection, own);
   }
 
   // Reading
@@ -301,4 +309,8 @@ export class Roster {
     this.#waiting = left.length === 0 ? undefined : left;
     for (const each of waiting) if (!left.includes(each)) each.wake();
   }
+}
+
+function textOf({ user, connection, data }: OwnMember, since: number): string {
+  return memberJson(user, connection, data, since);
 }

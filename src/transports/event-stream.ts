@@ -233,8 +233,12 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     this.#fanout.joinPresence(channel, shard, this);
   }
 
+  hearsPresence(channel: string, shard: number): boolean {
+    return this.presences.some((each) => each.channel === channel && each.shard === shard);
+  }
+
   leavePresence(channel: string, shard: number): void {
-    this.presences = this.presences.filter((other) => other.channel !== channel);
+    this.presences = this.presences.filter((each) => each.channel !== channel || each.shard !== shard);
     this.#fanout.leavePresence(channel, shard, this);
   }
 

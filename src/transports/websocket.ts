@@ -160,6 +160,10 @@ export class WebSocketConnection implements Outlet {
     this.#socket?.subscribe(presenceTopic(channel, shard));
   }
 
+  hearsPresence(channel: string, shard: number): boolean {
+    return this.#socket?.isSubscribed(presenceTopic(channel, shard)) === true;
+  }
+
   leavePresence(channel: string, shard: number): void {
     this.#socket?.unsubscribe(presenceTopic(channel, shard));
   }

@@ -153,6 +153,10 @@ export class RecordingOutlet implements Outlet {
     this.#fanout.join(`${channel} ${shard}`, this);
   }
 
+  hearsPresence(channel: string, shard: number): boolean {
+    return this.#fanout.has(`${channel} ${shard}`, this);
+  }
+
   leavePresence(channel: string, shard: number): void {
     this.#fanout.leave(`${channel} ${shard}`, this);
   }
@@ -226,6 +230,10 @@ export class RecordingFanout implements Fanout {
     const outlets = this.#joined.get(channel);
     outlets?.delete(outlet);
     if (outlets?.size === 0) this.#joined.delete(channel);
+  }
+
+  has(channel: string, outlet: RecordingOutlet): boolean {
+    return this.#joined.get(channel)?.has(outlet) === true;
   }
 
   publication(publication: Publication): number {

@@ -16,23 +16,25 @@ import type {
 } from '../../presence/store.ts';
 import { randomId, type Clock } from '../../time/clock.ts';
 
+/** There are many, so one has no more fields than it must. Its text is made when somebody needs it. */
 interface Stored {
   readonly connection: string;
   node: string;
   readonly user: string | null;
   data: string;
   readonly since: number;
-  isParting: boolean;
-  member: string;
 }
 
 interface ChannelMembers {
   readonly epoch: string;
   version: number;
   readonly members: SmallMap<string, Stored>;
-  /** Each user's, in the order in which they came. Nearly all have one. */
-  readonly users: SmallMap<string, Stored | readonly Stored[]>;
+  /** Each user's, in the order in which they came. Nearly all have one. Absent where the members are few. */
+  users: Map<string, Stored | readonly Stored[]> | undefined;
 }
+
+/** So few are looked through for those of a user. */
+const fewMax = 16;
 
 /** What is told of one change, before it has a version. */
 type Telling = Omit<Told, 'version'>;
@@ -46,6 +48,8 @@ export class MemoryMembers {
   /** Node → when it counts as dead. */
   readonly nodes = new Map<string, number>();
   readonly stores = new Set<MemoryPresence>();
+  /** Few at any time. */
+  readonly parting = new WeakSet<Stored>();
 
   constructor(clock: Clock) {
     this.clock = clock;
@@ -91,11 +95,10 @@ export class MemoryPresence implements PresenceStore {
   read(channel: string): Promise<Snapshot> {
     const known = this.#shared.channels.get(channel);
     if (known === undefined) return Promise.resolve({ epoch: '', version: 0, members: [] });
-    const members = Array.from(known.members.values(), ({ connection, node, member }) => ({
-      connection,
-      node,
-      member,
-    }));
+    const members = Array.from(known.members.values(), (stored) => {
+      const { connection, node } = stored;
+      return { connection, node, member: textOf(stored) };
+    });
     return Promise.resolve({ epoch: known.epoch, version: known.version, members });
   }
 
@@ -152,28 +155,31 @@ export class MemoryPresence implements PresenceStore {
     if (change.kind === 'enter') return this.#enter(node, change);
     if (change.kind === 'leave') return this.#change(channel, (known) => this.#remove(known, connection));
     const stored = this.#shared.channels.get(channel)?.members.get(connection);
-    if (stored !== undefined) stored.isParting = true;
+    if (stored !== undefined) this.#shared.parting.add(stored);
     return { ...this.#position(channel), isFull: false };
   }
 
   #enter(node: string, change: Extract<Change, { kind: 'enter' }>): Applied {
     const { channel, connection, user, data, membersMax } = change;
-    const { channels, clock } = this.#shared;
+    const { channels, parting, clock } = this.#shared;
     const known = channels.get(channel);
     const before = known?.members.get(connection);
-    if (before !== undefined) return this.#change(channel, () => renew(before, node, data));
+    if (before !== undefined) {
+      parting.delete(before);
+      return this.#change(channel, () => renew(before, node, data));
+    }
     const places = known === undefined ? [] : placesOf(known, user);
-    const replaced = places.find(({ isParting }) => isParting);
+    const replaced = places.find((place) => parting.has(place));
     const size = known?.members.size ?? 0;
     if (membersMax > 0 && size >= membersMax && replaced === undefined) {
       return { ...this.#position(channel), isFull: true };
     }
     return this.#change(channel, (members) => {
       if (replaced !== undefined) forget(members, replaced);
-      const since = replaced?.since ?? clock.now();
-      const member = memberJson(user, connection, data, since);
-      add(members, { connection, node, user, data, since, isParting: false, member });
-      return { kind: places.length > 0 ? 'update' : 'join', connection, member, left: replaced?.connection };
+      const stored = { connection, node, user, data, since: replaced?.since ?? clock.now() };
+      add(members, stored);
+      const kind = places.length > 0 ? 'update' : 'join';
+      return { kind, connection, member: textOf(stored), left: replaced?.connection };
     });
   }
 
@@ -182,8 +188,8 @@ export class MemoryPresence implements PresenceStore {
     if (stored === undefined) return undefined;
     forget(known, stored);
     const [other] = placesOf(known, stored.user);
-    if (other === undefined) return { kind: 'leave', connection, member: stored.member };
-    return { kind: 'update', connection: other.connection, member: other.member, left: connection };
+    if (other === undefined) return { kind: 'leave', connection, member: textOf(stored) };
+    return { kind: 'update', connection: other.connection, member: textOf(other), left: connection };
   }
 
   /** One step: the members, the version, and what is told. */
@@ -200,7 +206,7 @@ export class MemoryPresence implements PresenceStore {
   }
 
   #create(): ChannelMembers {
-    return { epoch: randomId(this.#shared.clock, 10), version: 0, members: new SmallMap(), users: new SmallMap() };
+    return { epoch: randomId(this.#shared.clock, 10), version: 0, members: new SmallMap(), users: undefined };
   }
 
   #position(channel: string): Position {
@@ -212,29 +218,41 @@ export class MemoryPresence implements PresenceStore {
 /** It is a member already. */
 function renew(stored: Stored, node: string, data: string): Telling | undefined {
   stored.node = node;
-  stored.isParting = false;
   if (stored.data === data) return undefined;
   stored.data = data;
-  stored.member = memberJson(stored.user, stored.connection, data, stored.since);
-  return { kind: 'update', connection: stored.connection, member: stored.member };
+  return { kind: 'update', connection: stored.connection, member: textOf(stored) };
 }
 
-function add({ members, users }: ChannelMembers, stored: Stored): void {
-  const { connection, user } = stored;
-  members.set(connection, stored);
+function textOf({ user, connection, data, since }: Stored): string {
+  return memberJson(user, connection, data, since);
+}
+
+function add(known: ChannelMembers, stored: Stored): void {
+  known.members.set(stored.connection, stored);
+  if (known.users !== undefined) addToUser(known.users, stored);
+  else if (known.members.size > fewMax) {
+    known.users = new Map();
+    for (const each of known.members.values()) addToUser(known.users, each);
+  }
+}
+
+function addToUser(users: Map<string, Stored | readonly Stored[]>, stored: Stored): void {
+  const { user } = stored;
   if (user === null) return;
   const others = users.get(user);
   users.set(user, others === undefined ? stored : [others, stored].flat());
 }
 
-function placesOf({ users }: ChannelMembers, user: string | null): readonly Stored[] {
-  return user === null ? [] : [users.get(user) ?? []].flat();
+function placesOf({ members, users }: ChannelMembers, user: string | null): readonly Stored[] {
+  if (user === null) return [];
+  if (users !== undefined) return [users.get(user) ?? []].flat();
+  return [...members.values()].filter((stored) => stored.user === user);
 }
 
 function forget(known: ChannelMembers, stored: Stored): void {
   const { connection, user } = stored;
   known.members.delete(connection);
-  if (user === null) return;
+  if (user === null || known.users === undefined) return;
   const [first, ...others] = placesOf(known, user).filter((other) => other !== stored);
   if (first === undefined) known.users.delete(user);
   else known.users.set(user, others.length === 0 ? first : [first, ...others]);

@@ -1,6 +1,6 @@
 // A few listeners are told at once, many in turns; nobody hears anything twice or in another order.
 import { expect, test } from 'bun:test';
-import { Announcer, manyListeners, shardOf } from '../../../src/presence/announcer.ts';
+import { Announcer, manyListeners, shardFor, shardsOf } from '../../../src/presence/announcer.ts';
 import type { Told } from '../../../src/presence/store.ts';
 import { HandClock, idle } from '../../support/hub.ts';
 
@@ -63,8 +63,11 @@ test('of many, each shard is written to once in a round, in its own turn, with a
   expect(clock.sleeping).toBe(0);
 });
 
-test('connections are dealt about evenly', () => {
+test('connections are dealt about evenly, but the first few of a channel', () => {
+  const ids = Array.from('0123456789abcdefghijklmnopqrstuvwxyz', (letter) => `id${letter}`);
   const counts = [0, 0, 0, 0];
-  for (const letter of '0123456789abcdefghijklmnopqrstuvwxyz') counts[shardOf(`id${letter}`)]!++;
+  for (const id of ids) counts[shardFor(id, 1_000)]!++;
   for (const count of counts) expect(count).toBeWithin(8, 11);
+  expect(new Set(ids.map((id, index) => shardFor(id, index + 1))).size).toBe(1);
+  for (const id of ids) for (const count of [1, 1_000]) expect(shardsOf(id)).toContain(shardFor(id, count));
 });

@@ -94,6 +94,20 @@ test('versions rise by one with each push, and go on where a list ends', async (
   expect(versions).toEqual([2, 2, 3, 4]);
 });
 
+test('one that subscribes again when the channel has grown hears each change once, and none after it left', async () => {
+  const { hubs } = createNodes(1);
+  const [hub] = hubs as [HubHarness];
+  const watcher = await enter(hub, bob);
+  for (let count = 0; count < 100; count++) await enter(hub, { user: `user${count}` });
+  watcher.outlet.told.length = 0;
+  await watcher.send({ type: 'subscribe', channel, presence: true });
+  await enter(hub, ann);
+  expect(story(watcher)).toEqual(['join ann null']);
+  await watcher.send({ type: 'unsubscribe', channel });
+  await enter(hub, { user: 'cyd' });
+  expect(story(watcher)).toEqual(['join ann null']);
+});
+
 test('who comes back within the grace neither leaves nor joins, on this node or on another', async () => {
   const { clock, hubs } = createNodes(2);
   const [here, there] = hubs as [HubHarness, HubHarness];

@@ -30,7 +30,7 @@ function open(answers: Snapshot[]): { roster: Roster; heard: string[] } {
     store: store as PresenceStore,
     clock: systemClock,
     listeners: () => 1,
-    idOf: () => undefined,
+    own: () => undefined,
     changed: (_roster, told) => void heard.push(...told.map(({ kind, version }) => `${kind} ${version}`)),
     read: (each) => {
       const { count, version } = each.list(10);
