@@ -23,94 +23,100 @@ const turnMs = minutes > 0 ? (writers * 1_000) / 500 : 0;
 const rounds = minutes > 0 ? Math.ceil((minutes * 60_000) / (turns * turnMs)) : isLong ? 30 : 2;
 const median = (values: readonly number[]): number => values.toSorted((x, y) => x - y)[values.length >> 1] ?? 0;
 
-test('a delivery is as fast after many others while a snapshot is open', async () => {
-  for (const each of [sql, other.sql]) {
-    await each`create table item (id int)`;
-    await each`select realtime.watch('item')`;
-  }
-  const [holder, looker] = [await sql.reserve(), await sql.reserve()];
-  await holder`begin isolation level repeatable read`;
-  await holder`select count(*) from realtime.outbox`;
-  const [ours, theirs] = [await startRelay(url), await startRelay(other.url)];
-  const { rows, errors } = ours;
-
-  /** Milliseconds from the statement to the hand-over. */
-  async function deliver(into: postgres.Sql, { rows: handed }: TestRelay): Promise<number> {
-    const before = handed.length;
-    const startedAt = performance.now();
-    await into`insert into item values (1)`;
-    await until(() => handed.length > before);
-    return performance.now() - startedAt;
-  }
-
-  /** Medians of some at 50 a second, here and beside it. */
-  async function deliveries(): Promise<{ readonly here: number; readonly beside: number }> {
-    const [here, beside]: [number[], number[]] = [[], []];
-    for (let count = 0; count < 60; count++) {
-      here.push(await deliver(sql, ours));
-      beside.push(await deliver(other.sql, theirs));
-      await Bun.sleep(10);
+test(
+  'a delivery is as fast after many others while a snapshot is open',
+  async () => {
+    for (const each of [sql, other.sql]) {
+      await each`create table item (id int)`;
+      await each`select realtime.watch('item')`;
     }
-    return { here: median(here), beside: median(beside) };
-  }
+    const [holder, looker] = [await sql.reserve(), await sql.reserve()];
+    await holder`begin isolation level repeatable read`;
+    await holder`select count(*) from realtime.outbox`;
+    const [ours, theirs] = [await startRelay(url), await startRelay(other.url)];
+    const { rows, errors } = ours;
 
-  /**
-   * Pages that the database looks at for a statement: what it costs, on a machine that is busy too. The least of some: an
-   * autovacuum or an analyze between two of them makes a session plan anew, which looks at hundreds.
-   */
-  async function pages(statement: string): Promise<number> {
-    const counts: number[] = [];
-    for (let count = 0; count < 5; count++) {
-      const [row] = await looker.unsafe(`explain (analyze, buffers, format json) ${statement}`);
-      const [{ Plan: plan }] = row!['QUERY PLAN'] as [{ Plan: Record<string, number> }];
-      counts.push(plan['Shared Hit Blocks']! + plan['Shared Read Blocks']!);
+    /** Milliseconds from the statement to the hand-over. */
+    async function deliver(into: postgres.Sql, { rows: handed }: TestRelay): Promise<number> {
+      const before = handed.length;
+      const startedAt = performance.now();
+      await into`insert into item values (1)`;
+      await until(() => handed.length > before);
+      return performance.now() - startedAt;
     }
-    return Math.min(...counts);
-  }
 
-  async function costs(): Promise<Record<string, number>> {
-    const [{ lowest }] = (await looker`select lowest from realtime.outbox_stats()`) as unknown as [{ lowest: string }];
-    const [{ state }] = (await looker`select pg_current_snapshot()::text as state`) as unknown as [{ state: string }];
-    return {
-      append: await pages(`select from realtime.append_one(1000, 3600, null, 'item', '1', null, null, null)`),
-      read: await pages(`select from realtime.relay(1000, '[]', '${state}')`),
-      count: await pages(`select from realtime.outbox_stats('${lowest}')`),
-      head: await pages(`select from realtime.channels where channel = 'item'`),
-    };
-  }
-
-  await deliveries();
-  const first = { delivery: await deliveries(), pages: await costs() };
-  let written = rows.length;
-  for (let round = 0; round < rounds; round++) {
-    // Each transaction of its own, in batches of few rows: as many versions of a head as can be.
-    const startedAt = performance.now();
-    await Promise.all(
-      Array.from({ length: writers }, async () => {
-        for (let count = 0; count < turns; count++) {
-          await sql`insert into item values (2)`;
-          if (turnMs > 0) await Bun.sleep(Math.max(0, startedAt + count * turnMs - performance.now()));
-        }
-      }),
-    );
-    if (turnMs > 0 && round % 5 === 4) {
-      await until(() => rows.length === written + (round + 1) * writers * turns, 60_000);
-      const between = { round, of: rounds, ...(await deliveries()) };
-      written += 60;
-      process.stdout.write(`${JSON.stringify(between)}\n`);
-      expect(between.here).toBeLessThan(between.beside * 2 + 1);
+    /** Medians of some at 50 a second, here and beside it. */
+    async function deliveries(): Promise<{ readonly here: number; readonly beside: number }> {
+      const [here, beside]: [number[], number[]] = [[], []];
+      for (let count = 0; count < 60; count++) {
+        here.push(await deliver(sql, ours));
+        beside.push(await deliver(other.sql, theirs));
+        await Bun.sleep(10);
+      }
+      return { here: median(here), beside: median(beside) };
     }
-  }
-  await until(() => rows.length === written + rounds * writers * turns, 60_000);
-  const last = { delivery: await deliveries(), pages: await costs() };
-  const report = JSON.stringify({ rows: rows.length, first, last });
-  if (isLong) process.stdout.write(`${report}\n`);
-  for (const [what, count] of Object.entries(last.pages)) {
-    if (count > first.pages[what]! * 2 + 20) throw new Error(`${what} costs more and more: ${report}`);
-  }
-  if (isLong) expect(last.delivery.here).toBeLessThan(last.delivery.beside * 2 + 1);
-  expect(errors).toEqual([]);
-  await holder`commit`;
-  for (const session of [holder, looker]) session.release();
-  await Promise.all([ours.relay.close(), theirs.relay.close()]);
-}, 900_000 + minutes * 90_000);
+
+    /**
+     * Pages that the database looks at for a statement: what it costs, on a machine that is busy too. The least of some: an
+     * autovacuum or an analyze between two of them makes a session plan anew, which looks at hundreds.
+     */
+    async function pages(statement: string): Promise<number> {
+      const counts: number[] = [];
+      for (let count = 0; count < 5; count++) {
+        const [row] = await looker.unsafe(`explain (analyze, buffers, format json) ${statement}`);
+        const [{ Plan: plan }] = row!['QUERY PLAN'] as [{ Plan: Record<string, number> }];
+        counts.push(plan['Shared Hit Blocks']! + plan['Shared Read Blocks']!);
+      }
+      return Math.min(...counts);
+    }
+
+    async function costs(): Promise<Record<string, number>> {
+      const [{ lowest }] = (await looker`select lowest from realtime.outbox_stats()`) as unknown as [
+        { lowest: string },
+      ];
+      const [{ state }] = (await looker`select pg_current_snapshot()::text as state`) as unknown as [{ state: string }];
+      return {
+        append: await pages(`select from realtime.append_one(1000, 3600, null, 'item', '1', null, null, null)`),
+        read: await pages(`select from realtime.relay(1000, '[]', '${state}')`),
+        count: await pages(`select from realtime.outbox_stats('${lowest}')`),
+        head: await pages(`select from realtime.channels where channel = 'item'`),
+      };
+    }
+
+    await deliveries();
+    const first = { delivery: await deliveries(), pages: await costs() };
+    let written = rows.length;
+    for (let round = 0; round < rounds; round++) {
+      // Each transaction of its own, in batches of few rows: as many versions of a head as can be.
+      const startedAt = performance.now();
+      await Promise.all(
+        Array.from({ length: writers }, async () => {
+          for (let count = 0; count < turns; count++) {
+            await sql`insert into item values (2)`;
+            if (turnMs > 0) await Bun.sleep(Math.max(0, startedAt + count * turnMs - performance.now()));
+          }
+        }),
+      );
+      if (turnMs > 0 && round % 5 === 4) {
+        await until(() => rows.length === written + (round + 1) * writers * turns, 60_000);
+        const between = { round, of: rounds, ...(await deliveries()) };
+        written += 60;
+        process.stdout.write(`${JSON.stringify(between)}\n`);
+        expect(between.here).toBeLessThan(between.beside * 2 + 1);
+      }
+    }
+    await until(() => rows.length === written + rounds * writers * turns, 60_000);
+    const last = { delivery: await deliveries(), pages: await costs() };
+    const report = JSON.stringify({ rows: rows.length, first, last });
+    if (isLong) process.stdout.write(`${report}\n`);
+    for (const [what, count] of Object.entries(last.pages)) {
+      if (count > first.pages[what]! * 2 + 20) throw new Error(`${what} costs more and more: ${report}`);
+    }
+    if (isLong) expect(last.delivery.here).toBeLessThan(last.delivery.beside * 2 + 1);
+    expect(errors).toEqual([]);
+    await holder`commit`;
+    for (const session of [holder, looker]) session.release();
+    await Promise.all([ours.relay.close(), theirs.relay.close()]);
+  },
+  900_000 + minutes * 90_000,
+);

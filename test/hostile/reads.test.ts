@@ -126,7 +126,13 @@ describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
           if (count % 10 === 0) storeBytes = Math.max(storeBytes, await redisBytes());
         },
       ),
-      beside === undefined ? { p99Ms: 0 } : publishUntil(beside, () => over, () => undefined),
+      beside === undefined
+        ? { p99Ms: 0 }
+        : publishUntil(
+            beside,
+            () => over,
+            () => undefined,
+          ),
     ]);
     const outcome = await attack(attacked, name, options, attackMsMax).finally(() => (over = true));
     const [victim, { p99Ms: besideP99Ms }] = await publishing;
