@@ -99,6 +99,7 @@ export function apiRoutes(options: ApiOptions): Elysia {
       async ({ request, params, body }) => {
         if (isClosed()) throw new RealtimeError('shutting_down');
         serverAccess.requireServer(request);
+        if (!isUser(params.user)) throw new RealtimeError('bad_request', `The user is not ${userShape}.`);
         const channel = requireChannel(`user:${channelPart(params.user)}`);
         const key = idempotencyKey(request, body.key);
         return publishOne(hub, channel, dataOf(body.data), key, traceOf?.(request));
@@ -175,9 +176,6 @@ export function apiRoutes(options: ApiOptions): Elysia {
     );
   return app as unknown as Elysia;
 }
-
-/** Left out of a complete answer. */
-
 async function readPublication(request: Request, dataBytesMax: number): Promise<unknown> {
   const tooLarge = `The data is larger than ${dataBytesMax} bytes.`;
   const { text, members } = await readJsonBody(request, { bytesMax: dataBytesMax + envelopeBytes, tooLarge });
@@ -239,19 +237,20 @@ function idempotencyKey(request: Request, key: string | undefined): string | und
 const sinceShape = '"epoch" and "offset" are given together, and "offset" is a whole number.';
 
 function beforeOf(query: URLSearchParams): string | undefined {
-  const before = query.get('before') ?? undefined;
-  if (before === undefined) return undefined;
+  const before = query.get('before') ?? '';
+  if (before === '') return undefined;
   if (!isBefore(before)) throw new RealtimeError('bad_request', beforeShape);
-  if (query.has('epoch') || query.has('offset')) {
+  if (sinceOf(query) !== undefined) {
     throw new RealtimeError('bad_request', 'Give either "before", or "epoch" and "offset".');
   }
   return before;
 }
 
 function sinceOf(query: URLSearchParams): Position | undefined {
+  // Empty ones are those of a form, or of an address that was put together, that have no value.
   const epoch = query.get('epoch');
   const offset = query.get('offset');
-  if (epoch === null && offset === null) return undefined;
+  if ((epoch ?? '') === '' && (offset ?? '') === '') return undefined;
   const since = { epoch, offset: offset === null ? undefined : wholeNumberOf(offset) };
   if (!isPosition(since)) throw new RealtimeError('bad_request', sinceShape);
   return since;

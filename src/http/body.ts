@@ -19,16 +19,16 @@ export interface JsonBody {
 export async function readJsonBody(request: Request, limit: BodyLimit): Promise<JsonBody> {
   refuseLength(request, limit);
   requireType(request);
-  return parseBody(await request.text(), limit);
+  return parseBody(await textOf(request, limit));
 }
 
 /** As `readJsonBody`; a request without a body has an empty object. */
 export async function readOptionalJsonBody(request: Request, limit: BodyLimit): Promise<JsonBody> {
   refuseLength(request, limit);
-  const text = await request.text();
+  const text = await textOf(request, limit);
   if (text === '') return { text, members: {} };
   requireType(request);
-  return parseBody(text, limit);
+  return parseBody(text);
 }
 
 /** Before anything is read, if the header tells the length. The server itself bounds a body in chunks. */
@@ -37,13 +37,29 @@ function refuseLength(request: Request, { bytesMax, tooLarge }: BodyLimit): void
   if (length > bytesMax) throw new RealtimeError('too_large', tooLarge);
 }
 
+export function isJson(request: Request): boolean {
+  return /^application\/json\s*(?:;|$)/i.test(request.headers.get('content-type') ?? '');
+}
+
 function requireType(request: Request): void {
-  if (/^application\/json\b/i.test(request.headers.get('content-type') ?? '')) return;
+  if (isJson(request)) return;
   throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
 }
 
-function parseBody(text: string, { bytesMax, tooLarge }: BodyLimit): JsonBody {
-  if (text.length > bytesMax) throw new RealtimeError('too_large', tooLarge);
+const decoder = new TextDecoder('utf-8', { fatal: true });
+
+/** By itself the runtime puts another character in place of each that is no UTF-8: nobody would learn of the loss. */
+async function textOf(request: Request, { bytesMax, tooLarge }: BodyLimit): Promise<string> {
+  const bytes = await request.bytes();
+  if (bytes.length > bytesMax) throw new RealtimeError('too_large', tooLarge);
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw new RealtimeError('bad_request', 'The body is not UTF-8.');
+  }
+}
+
+function parseBody(text: string): JsonBody {
   if (isNestedTooDeeply(text)) {
     throw new RealtimeError('bad_request', `The body is nested more than ${nestingMax} deep.`);
   }

@@ -58,6 +58,20 @@ test.each<[string, Body | undefined, string]>([
   expect(await refusal(post(body))).toBe(expected);
 });
 
+// Each character of such a body was replaced by another one, and published so.
+test('a body that is no UTF-8 is refused, whatever its charset says', async () => {
+  const latin = Buffer.from('{"a":"caf\u00e9"}', 'latin1');
+  for (const type of ['application/json', 'application/json; charset=iso-8859-1']) {
+    const request = new Request('http://localhost/', {
+      method: 'POST',
+      headers: { 'content-type': type },
+      body: latin,
+    });
+    expect([type, await refusal(request)]).toEqual([type, 'bad_request: The body is not UTF-8.']);
+  }
+  expect((await readJsonBody(post('{"a":"caf\u00e9 \ufffd"}'), limit)).members).toEqual({ a: 'café \ufffd' });
+});
+
 test('as deep as is allowed is read', async () => {
   expect(await refusal(post(deep(999)))).toBe('none');
 });
@@ -70,7 +84,7 @@ test('a length that is too large is refused before the body is read', async () =
 
 test('another content type is refused, whatever the text; no body at all may be allowed', async () => {
   const words = 'bad_request: The body must be JSON, with content-type: application/json.';
-  for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonp']) {
+  for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonp', 'application/json-seq']) {
     for (const read of [readJsonBody, readOptionalJsonBody]) {
       expect([type, await refusal(post('{}', { 'content-type': type }), read)]).toEqual([type, words]);
     }
