@@ -4,7 +4,6 @@
 import { Elysia } from 'elysia';
 import type { Cluster } from '../core/cluster.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { errorResponse } from '../http/request.ts';
 import type { Clock } from '../time/clock.ts';
 import type { ServerAccess } from './server-access.ts';
 
@@ -48,7 +47,7 @@ export function nodeRoutes(options: NodeRoutesOptions): Elysia {
       async ({ request, params }) => {
         serverAccess.requireAdmin(request);
         if (await cluster.drain(params.node)) return { node: params.node, draining: true };
-        return errorResponse(new RealtimeError('bad_request', 'There is no node of this name.'), 404);
+        throw new RealtimeError('bad_request', 'There is no node of this name.', { status: 404 });
       },
       {
         // The call has no body, and one that comes is not read.

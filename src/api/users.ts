@@ -10,7 +10,7 @@ import { isUser, userShape } from '../protocol/user.ts';
 import { refuseControl, type Cluster } from '../core/cluster.ts';
 import type { Hub } from '../core/hub.ts';
 import { readJsonBody } from '../http/body.ts';
-import { errorResponse, requireChannel } from '../http/request.ts';
+import { requireChannel } from '../http/request.ts';
 import type { Clock } from '../time/clock.ts';
 import { namesOf } from './incomplete.ts';
 import type { ServerAccess } from './server-access.ts';
@@ -93,7 +93,7 @@ export function userRoutes(options: UserRoutesOptions): Elysia {
         hub.requireSize(data);
         const frame = directFrame({ channel: undefined, data, at: clock.now() });
         if (await cluster.send(connection, undefined, frame)) return { connection };
-        return errorResponse(new RealtimeError('not_subscribed', 'There is no such connection.'), 404);
+        throw new RealtimeError('not_subscribed', 'There is no such connection.', { status: 404 });
       },
       {
         parse,

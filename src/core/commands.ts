@@ -117,9 +117,9 @@ export class Commands {
     const all = cluster();
     if (all === undefined) throw new RealtimeError('unavailable');
     const from = { user: identity.user, connection: connection.id };
-    observer.published('client', channel);
     const isThere = await all.send(to, channel, directFrame({ channel, data, at: clock.now(), from }));
     if (!isThere) throw new RealtimeError('not_subscribed', 'No such connection is subscribed to the channel.');
+    observer.published('client', channel);
     connection.outlet.send('published', publishedFrame(id, channel, undefined));
   }
 

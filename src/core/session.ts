@@ -132,7 +132,8 @@ export class Session extends Connection {
       this.#noteRefusal(refusal);
       const { id } = command;
       const channel = 'channel' in command ? command.channel : undefined;
-      return { error: refusalError(refusal), id, channel };
+      const refused = { error: refusalError(refusal), id, channel };
+      return isRefused(command) ? refused : { ...refused, type: command.type };
     });
   }
 
@@ -193,8 +194,8 @@ export class Session extends Connection {
     if (!work.busy && work.publishing === 0) this.#work = undefined;
   }
 
-  #refuse({ error, id, channel }: RefusedCommand): undefined {
-    this.#ports.observer.received('invalid');
+  #refuse({ error, id, channel, type }: RefusedCommand): undefined {
+    this.#ports.observer.received(type ?? 'invalid');
     this.#ports.failures.reply(this.outlet, error, id, channel);
   }
 

@@ -3,10 +3,11 @@
 
 import { Elysia } from 'elysia';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { isJson } from './body.ts';
 import { errorResponse } from './request.ts';
 
 export interface HttpErrorsOptions {
-  /** Answers expected errors as they are; logs any other and answers `internal`. */
+  /** Counts expected errors and answers them as they are; logs any other and answers `internal`. */
   readonly expected: (error: unknown) => RealtimeError;
   /** Headers with which pages of allowed origins may read the answer. */
   readonly headers: (request: Request) => Readonly<Record<string, string>>;
@@ -14,28 +15,33 @@ export interface HttpErrorsOptions {
 
 export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
-    const answer = (failure: RealtimeError, status?: number) => errorResponse(failure, status, headers(request));
+    const answer = (failure: RealtimeError) => errorResponse(failure, failure.status, headers(request));
     if (code === 'NOT_FOUND') return notFoundResponse(headers(request));
     // The sender is gone and reads no answer. That is no failure of this server.
     if (isBrokenOff(error)) return answer(new RealtimeError('bad_request', 'The request broke off.'));
-    // What our own parsers throw arrives wrapped.
-    if (code === 'PARSE' && error.cause instanceof RealtimeError) return answer(error.cause);
-    if (code === 'PARSE') return answer(new RealtimeError('bad_request', 'The body is not valid JSON.'));
-    if (code === 'VALIDATION' || code === 'INVALID_COOKIE_SIGNATURE') return answer(validationError(request));
-    return answer(expected(error));
+    return answer(expected(causeOf(code, error, request)));
   });
   return app as unknown as Elysia;
 }
 
+/** What our own code threw, or what the framework's refusal means. */
+function causeOf(code: string | number, error: unknown, request: Request): unknown {
+  if (code === 'PARSE') {
+    // What our own parsers throw arrives wrapped.
+    const cause = error instanceof Error ? error.cause : undefined;
+    return cause instanceof RealtimeError ? cause : new RealtimeError('bad_request', 'The body is not valid JSON.');
+  }
+  return code === 'VALIDATION' || code === 'INVALID_COOKIE_SIGNATURE' ? validationError(request) : error;
+}
+
 /** The runtime throws this to the reader of a body whose sender left, or was cut off for being slow. */
 function isBrokenOff(error: unknown): boolean {
-  return error instanceof Error && error.name === 'AbortError';
+  return error instanceof Error && (error.name === 'AbortError' || isBrokenOff(error.cause));
 }
 
 /** The schema's own text names internals and repeats what was sent, so the answer says only where to look. */
 function validationError(request: Request): RealtimeError {
-  const type = request.headers.get('content-type') ?? '';
-  if (request.method !== 'GET' && !/^application\/json\b/i.test(type)) {
+  if (request.method !== 'GET' && !isJson(request)) {
     return new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
   }
   return new RealtimeError('bad_request', 'A field of the request is missing or malformed; see /swagger.');

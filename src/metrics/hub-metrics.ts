@@ -7,7 +7,7 @@ import type { HubObserver, PublicationSource } from '../core/observer.ts';
 import type { TransportKind } from '../core/outlet.ts';
 import { errorCodes } from '../protocol/codes.ts';
 import { counter, fromZero } from './counter.ts';
-import { Children, NamespaceLabels } from './namespace-labels.ts';
+import { Children, CloseCodeLabels, NamespaceLabels } from './namespace-labels.ts';
 
 /** Seconds, from unnoticed to noticed by a person. */
 export const delayBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1];
@@ -15,6 +15,7 @@ export const delayBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1];
 /** `node`: this node's name, the label `server_id`. */
 export function hubMetrics(registry: Registry, node: string, transports: readonly TransportKind[]): HubObserver {
   const namespaces = new NamespaceLabels();
+  const codes = new CloseCodeLabels();
   const active = activeConnections(registry, node, transports);
   const connections = counter(
     registry,
@@ -90,7 +91,7 @@ export function hubMetrics(registry: Registry, node: string, transports: readonl
       if (outcome === 'accepted') active[transport]?.inc();
     },
     disconnection(transport, code) {
-      disconnectsOf.of(transport).of(String(code)).inc();
+      disconnectsOf.of(transport).of(codes.of(code)).inc();
       active[transport]?.dec();
     },
     received: (type) => receivedOf.of(type).inc(),

@@ -1,20 +1,49 @@
-// Turns channel names into label values: the namespace, for the first few hundred namespaces seen. A label lives as
-// long as the process, so clients that make up namespaces must not create time series without end.
+// Turns what clients choose into label values: of a channel its namespace, of a connection's end its close code. Each
+// for the first ones seen alone. A label lives as long as the process, so clients that make up names or codes must not
+// create time series without end.
 
+import { closeCodes } from '../protocol/codes.ts';
 import { namespaceOf } from '../protocol/channel.ts';
 
 export const namespacesMax = 200;
-export const otherNamespace = 'other';
+export const otherLabel = 'other';
+
+class FirstLabels {
+  readonly #known: Set<string>;
+  readonly #max: number;
+
+  /** `max` labels beside the `known` ones. */
+  constructor(max: number, known: readonly string[] = []) {
+    this.#known = new Set(known);
+    this.#max = this.#known.size + max;
+  }
+
+  of(label: string): string {
+    if (this.#known.has(label)) return label;
+    if (this.#known.size >= this.#max) return otherLabel;
+    this.#known.add(label);
+    return label;
+  }
+}
 
 export class NamespaceLabels {
-  readonly #known = new Set<string>();
+  readonly #labels = new FirstLabels(namespacesMax);
 
   of(channel: string): string {
-    const namespace = namespaceOf(channel);
-    if (this.#known.has(namespace)) return namespace;
-    if (this.#known.size >= namespacesMax) return otherNamespace;
-    this.#known.add(namespace);
-    return namespace;
+    return this.#labels.of(namespaceOf(channel));
+  }
+}
+
+/** Without a code, and without a close frame. */
+const silentCodes = [1005, 1006];
+/** An application has few codes of its own, and may close with any from 3000 to 4999. */
+export const clientCodesMax = 20;
+
+export class CloseCodeLabels {
+  readonly #labels = new FirstLabels(clientCodesMax, [...Object.values(closeCodes), ...silentCodes].map(String));
+
+  of(code: number): string {
+    return this.#labels.of(String(code));
   }
 }
 

@@ -106,6 +106,8 @@ export interface RefusedCommand {
   readonly error: RealtimeError;
   readonly id: CommandId | undefined;
   readonly channel: string | undefined;
+  /** Of one that is well-formed and was refused by a limit. */
+  readonly type?: Command['type'];
 }
 
 /**

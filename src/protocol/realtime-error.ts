@@ -17,21 +17,21 @@ export class RealtimeError extends Error {
   readonly code: ErrorCode;
   /** Seconds after which a retry may succeed. */
   readonly retryAfter: number | undefined;
+  /** Over HTTP. */
+  readonly status: number;
 
-  constructor(code: ErrorCode, message?: string, options?: { cause?: unknown; retryAfter?: number }) {
+  /** `status`: where the code's own does not fit. */
+  constructor(code: ErrorCode, message?: string, options?: { cause?: unknown; retryAfter?: number; status?: number }) {
     super(message ?? errorCodes[code].message, options?.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'RealtimeError';
     this.code = code;
     this.retryAfter = options?.retryAfter;
+    this.status = options?.status ?? errorCodes[code].status;
   }
 
   /** An error that says when a retry may succeed can be retried, whatever its code. */
   get retryable(): boolean {
     return errorCodes[this.code].retryable || this.retryAfter !== undefined;
-  }
-
-  get status(): number {
-    return errorCodes[this.code].status;
   }
 
   body(): ErrorBody {

@@ -6,7 +6,7 @@ import { RateHistory } from '../../src/metrics/rate-history.ts';
 import { createMetrics, type Metrics } from '../../src/metrics/metrics.ts';
 import { transportKinds } from '../../src/app/transports.ts';
 import { countedBy, renderTogether } from '../../src/metrics/together.ts';
-import { namespacesMax } from '../../src/metrics/namespace-labels.ts';
+import { clientCodesMax, namespacesMax } from '../../src/metrics/namespace-labels.ts';
 import { HandClock } from '../support/hub.ts';
 import { until } from '../support/tcp-client.ts';
 
@@ -122,6 +122,18 @@ test('made-up namespaces do not make up series', async () => {
   const series = [...found.keys()].filter((name) => name.startsWith('sobranie_publications_total'));
   expect(series).toHaveLength(namespacesMax + 1);
   expect(found.get('sobranie_publications_total{source="client",channel="other"}')).toBe(namespacesMax * 2);
+});
+
+// A client closes with any code from 4000 to 4999 that it likes: each once made a time series of its own, for good.
+test('clients cannot make up time series by their close codes', async () => {
+  const metrics = create();
+  for (let code = 4_000; code < 5_000; code++) metrics.disconnection('websocket', code);
+  for (const code of [1000, 1001, 1006, 1009]) metrics.disconnection('websocket', code);
+  const found = await samples(metrics);
+  const of = (code: number | string) => found.get(`sobranie_disconnects_total{transport="websocket",code="${code}"}`);
+  expect([4_000, 'other', 1000, 1001, 1006, 1009].map(of)).toEqual([1, 1_000 - clientCodesMax, 1, 1, 1, 1]);
+  const series = [...found.keys()].filter((name) => name.startsWith('sobranie_disconnects_total'));
+  expect(series).toHaveLength(clientCodesMax + 5);
 });
 
 test('two servers in one process count apart', async () => {

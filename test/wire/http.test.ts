@@ -96,6 +96,23 @@ describeWire('HTTP', (wire) => {
     expect(history.body).toMatchObject({ offset: 0, messages: [], complete: true });
   });
 
+  // Many languages print a member that is not there as null, and a form's field without a value as nothing.
+  test('what is null in a body, or empty in a query, is not given', async () => {
+    const server = await wire.server();
+    const channel = wire.channel();
+    const body = { channel, channels: null, data: null, key: null };
+    expect((await post(server, '/realtime/publish', body)).body).toMatchObject({ channel, offset: 1 });
+    const list = { channel: null, channels: [channel], data: 2 };
+    expect((await post(server, '/realtime/publish', list)).body).toMatchObject([{ channel, offset: 2 }]);
+    const history = await call(server, `/realtime/channels/${channel}/history?limit=&epoch=&offset=&before=`);
+    expect(history.body).toMatchObject({ offset: 2, messages: [{ data: null }, { data: 2 }], complete: true });
+    for (const query of ['offset=1', 'epoch=x&offset=', 'epoch=x']) {
+      expect((await call(server, `/realtime/channels/${channel}/history?${query}`)).status).toBe(400);
+    }
+    // Nobody can have this name.
+    expect((await post(server, `/realtime/users/${'x'.repeat(129)}/notify`, { data: 1 })).status).toBe(400);
+  });
+
   test('nobody but the server publishes to its own channels', async () => {
     const server = await wire.server();
     const answer = await post(server, '/realtime/publish', { channel: '$system', data: 1 });
@@ -301,6 +318,36 @@ describeWire('HTTP', (wire) => {
     expect(after.get('sobranie_ws_connections_active{server_id="node-m"}')).toBe(0);
     expect(after.get('sobranie_disconnects_total{transport="websocket",code="1000"}')).toBe(1);
     expect([...after.keys()].filter((name) => /space:|no name/.test(name))).toEqual([]);
+  });
+
+  // What was refused before a call's own code ran, and what answers 404, was counted nowhere. A message to a connection
+  // that is not there counted as a publication.
+  test('each error that a caller gets is counted by its code, and what was refused is no publication', async () => {
+    const server = await wire.start({ MAX_MESSAGE_BYTES: '2000' });
+    const post = (path: string, body: string, type = 'application/json') =>
+      call(server, path, { method: 'POST', body, headers: { 'content-type': type } });
+    const publishing = '/realtime/publish';
+    const answers = [
+      await post(publishing, 'no json'),
+      await post(publishing, '{"channel":"a","data":1}', 'text/plain'),
+      await post(publishing, '{"channel":"a"}'),
+      await post(publishing, '{"channel":"a","data":1,"key":""}'),
+      await post(publishing, '{"channel":"no name","data":1}'),
+      await post(publishing, JSON.stringify({ channel: 'a', data: 'x'.repeat(3_000) })),
+      await post(publishing, JSON.stringify({ channel: 'a', data: 'x'.repeat(100_000) })),
+      await post('/realtime/connections/nobody/send', '{"data":1}'),
+      await post('/realtime/nodes/nobody/drain', ''),
+    ];
+    expect(answers.map(({ status }) => status)).toEqual([400, 400, 400, 400, 400, 413, 413, 404, 404]);
+    const socket = await wire.subscriber(server, 'a');
+    const direct = await socket.request({ type: 'publish', channel: 'a', data: 1, to: 'nobody' });
+    expect(direct['code']).toBe('not_subscribed');
+    const found = await samples(server);
+    const counted = ['bad_request', 'bad_channel', 'too_large', 'not_subscribed', 'internal'].map((code) =>
+      found.get(`sobranie_errors_total{code="${code}"}`),
+    );
+    expect(counted).toEqual([5, 1, 2, 2, 0]);
+    expect([...found.keys()].filter((name) => /publications_total.*channel="a"/.test(name))).toEqual([]);
   });
 
   test('the documentation comes from this server alone', async () => {

@@ -77,6 +77,10 @@ describeWire('Limits', (wire) => {
     // Coming back does not help.
     const again = await wire.socket(server, { query: `token=${token}` });
     expect((await again.request(counted)).code).toBe('rate_limited');
+    // What is refused by a limit was counted as a frame that nobody could read.
+    const found = await samples(server);
+    expect(found.get('sobranie_messages_received_total{type="publish"}')).toBe(12);
+    expect(found.get('sobranie_messages_received_total{type="invalid"}')).toBeUndefined();
   });
 
   testOnce(
