@@ -14,8 +14,23 @@ export interface BannerParts {
 /** Says once where the server is: as a banner for people, or as one line of the JSON log. */
 export function announce(parts: BannerParts, log: Logger): void {
   const { settings, url } = parts;
-  if (settings.logFormat === 'pretty') console.log(banner(parts));
-  else log.info({ sync: settings.sync, workers: settings.workers }, `listening on ${url} as ${settings.nodeId}`);
+  if (settings.logFormat === 'pretty') {
+    console.log(banner(parts));
+    return;
+  }
+  const database = embeddedUrl(parts);
+  if (database !== undefined && log.isLevelEnabled('info')) {
+    // Not through the log, which takes passwords out of URLs.
+    const time = new Date().toISOString();
+    const msg = 'the embedded database can be reached from this machine';
+    console.log(JSON.stringify({ level: 'info', time, node: settings.nodeId, database, msg }));
+  }
+  log.info({ sync: settings.sync, workers: settings.workers }, `listening on ${url} as ${settings.nodeId}`);
+}
+
+/** People need it, password included: nothing but this server knows it. The password of any other database is hidden. */
+function embeddedUrl({ settings, databaseUrl }: BannerParts): string | undefined {
+  return settings.databaseUrl === undefined ? databaseUrl : undefined;
 }
 
 /** An address that this machine can open. */
@@ -28,7 +43,8 @@ function shownHost(host: string): string {
   return host.includes(':') ? `[${host}]` : host;
 }
 
-function banner({ url, settings, psql, databaseUrl }: BannerParts): string {
+function banner(parts: BannerParts): string {
+  const { url, settings, psql, databaseUrl } = parts;
   const lines = ['', `  Sobranie ${settings.nodeId} is listening on ${url}`, ''];
   const page = settings.production ? undefined : `${url}/`;
   const rows: [string, string | undefined][] = [
@@ -36,8 +52,7 @@ function banner({ url, settings, psql, databaseUrl }: BannerParts): string {
     ['WebSocket', settings.role.has('ws') ? `${url.replace(/^http/, 'ws')}/realtime/ws` : undefined],
     ['EventSource', settings.role.has('sse') ? `${url}/realtime/events?channels=posts` : undefined],
     ['API', settings.role.has('api') ? `${url}/swagger` : undefined],
-    // People need the embedded database's URL, password included. The password of any other database is hidden.
-    ['database', databaseUrl && (settings.databaseUrl === undefined ? databaseUrl : shownDatabaseUrl(databaseUrl))],
+    ['database', embeddedUrl(parts) ?? (databaseUrl && shownDatabaseUrl(databaseUrl))],
   ];
   for (const [name, value] of rows) if (value !== undefined) lines.push(`  ${name.padEnd(12)} ${value}`);
   if (psql !== undefined && settings.databaseUrl === undefined) {
