@@ -9,6 +9,9 @@ export const subprotocol = 'sobranie';
 export const bearerProtocol = 'bearer.';
 const tokenCookies = ['__Host-sobranie_token', 'sobranie_token'];
 
+/** After which another try may find a place where a limit was reached. */
+const fullSeconds = 10;
+
 const none: readonly string[] = [];
 const emptyQuery = new URLSearchParams();
 
@@ -117,8 +120,9 @@ export function errorResponse(
     'content-type': 'application/json; charset=utf-8',
     'cache-control': 'no-store',
   });
-  if (error.retryable) {
-    headers.set('retry-after', String(Math.ceil(error.retryAfter ?? 1)));
+  // Also where the error is none that a client repeats by itself: a place in a full channel may be free again by then.
+  if (error.retryable || status === 429) {
+    headers.set('retry-after', String(Math.ceil(error.retryAfter ?? (error.retryable ? 1 : fullSeconds))));
   }
   return new Response(JSON.stringify({ error: error.body() }), { status, headers });
 }

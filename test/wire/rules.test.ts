@@ -194,6 +194,8 @@ describe('Functions of the application', () => {
     expect(await outcome(outside[1]!, 'subscribe', channel)).toBe('limit_exceeded');
     const refused: unknown = await openStream(server, channel, 'u').catch((error: unknown) => error);
     expect([(refused as Refused).status, errorOf((refused as Refused).body).code]).toEqual([429, 'limit_exceeded']);
+    // Each 429 has it. This one had none, because its error is not marked as retryable.
+    expect(Number((refused as Refused).headers.get('retry-after'))).toBeGreaterThan(0);
   });
 });
 
