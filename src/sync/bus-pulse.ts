@@ -19,10 +19,12 @@ export interface PulseOptions {
 }
 
 const everyMs = 1_000;
+/** A server that has just started, on a busy machine, is slow for a while: a start that fails ends the process. */
+const firstProbeMs = 15_000;
 const lostAfterMs = 3_000;
 const renewAfterMs = 9_000;
 
-/** Lifecycle: `start` once it may be sent, `stop` once; no event comes after that, and a later `start` does nothing. */
+/** Lifecycle: `start` once numbers may be sent, `stop` once; no event comes after that, and a later `start` does nothing. */
 export class BusPulse {
   readonly #options: PulseOptions;
   readonly #expected = new Map<number, () => void>();
@@ -40,7 +42,9 @@ export class BusPulse {
     return this.#up;
   }
 
-  start(): void {
+  /** Resolves when the first number came back; rejects when none does. */
+  async start(): Promise<void> {
+    await this.probe(firstProbeMs);
     if (!this.#stopped) this.#timer = setInterval(() => this.#beat(), everyMs);
   }
 

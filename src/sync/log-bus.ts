@@ -4,6 +4,8 @@
 //
 // Another bus than the database's notifications is an engine of its own, one folder, with nothing but this port.
 
+import type { Clock } from '../time/clock.ts';
+
 /** Which log it is. Nodes of one log hear each other, and nobody else. */
 export interface LogName {
   /** The beginning of the names under which the log's nodes notify each other; a secret of the schema's owner. */
@@ -47,6 +49,18 @@ export interface BusEvents {
   appended(notice: string): void;
   /** An envelope from another node. */
   envelope(text: string): void;
+  /** Another node of the log shows that it lives, as each does every few seconds. */
+  peer(node: string): void;
+}
+
+/** What every bus that is no part of the database is opened with. */
+export interface OwnBusOptions<Target> {
+  readonly target: Target;
+  /** Names this life of this process, as no other. */
+  readonly nodeId: string;
+  readonly clock: Clock;
+  /** The bus is not there at the start; it is tried again for a while. */
+  readonly waiting: (error: unknown) => void;
 }
 
 /** A bus that is no part of the database. */

@@ -33,6 +33,7 @@ function openBus(url: string, told: string[], tlsCa?: string): LogBus {
     lost: () => told.push('lost'),
     appended: (notice) => told.push(notice),
     envelope: (text) => told.push(text),
+    peer: () => undefined,
   });
 }
 

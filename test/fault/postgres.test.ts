@@ -162,6 +162,7 @@ describe(`PostgreSQL breaks under load (SEED=${seed})`, () => {
         lost: () => told.push('lost'),
         appended: (payload) => told.push(payload),
         envelope: () => undefined,
+        peer: () => undefined,
       },
     );
     try {

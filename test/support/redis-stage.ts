@@ -104,6 +104,7 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
         return await this.startNode(given);
       } catch (error) {
         expect(String(error)).not.toMatch(/settings|another cluster/);
+        console.log('a node gave up, and is started again');
       }
     }
   }

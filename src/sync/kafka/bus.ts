@@ -16,32 +16,20 @@ import { isPassing, type KafkaFailure } from '../../kafka/failure.ts';
 import type { KafkaTarget } from '../../kafka/target.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import { backoffMs } from '../../time/backoff.ts';
-import type { Clock } from '../../time/clock.ts';
 import { patiently } from '../../time/patiently.ts';
 import { isDoneWithin } from '../../time/within.ts';
 import { BusPulse } from '../bus-pulse.ts';
-import type { BusEvents, LogBus, LogName } from '../log-bus.ts';
+import type { BusEvents, LogBus, LogName, OwnBusOptions } from '../log-bus.ts';
 import { KafkaLine } from './line.ts';
-
-export interface KafkaBusOptions {
-  readonly target: KafkaTarget;
-  /** Names this life of this process, as no other. */
-  readonly nodeId: string;
-  readonly clock: Clock;
-  /** Kafka is not there at the start; it is tried again for a while. */
-  readonly waiting: (error: unknown) => void;
-}
 
 type Kind = 'log' | 'envelope' | 'canary';
 
-/** A Kafka that has just started, on a busy machine, is slow for a while: a start that fails ends the process. */
-const firstProbeMs = 15_000;
 const closeTimeoutMs = 1_000;
 const reopenBackoff = { firstMs: 100, maxMs: 1_000 };
 const newLine = 10;
 
 export class KafkaBus implements LogBus {
-  readonly #options: KafkaBusOptions;
+  readonly #options: OwnBusOptions<KafkaTarget>;
   readonly #events: BusEvents;
   readonly #pulse: BusPulse;
   #topic = '';
@@ -50,7 +38,7 @@ export class KafkaBus implements LogBus {
   #staying: Promise<void> | undefined;
   #closed = false;
 
-  constructor(options: KafkaBusOptions, events: BusEvents) {
+  constructor(options: OwnBusOptions<KafkaTarget>, events: BusEvents) {
     this.#options = options;
     this.#events = events;
     this.#pulse = new BusPulse({
@@ -72,12 +60,11 @@ export class KafkaBus implements LogBus {
     try {
       const first = await patiently(() => this.#open(), { mayPass: isPassing, waiting, clock });
       this.#staying = this.#stay(first);
-      await this.#pulse.probe(firstProbeMs);
+      await this.#pulse.start();
     } catch (error) {
       await this.close();
       throw error;
     }
-    this.#pulse.start();
   }
 
   follow(log: LogName): void {
@@ -166,9 +153,10 @@ export class KafkaBus implements LogBus {
     const isOwn = nodeId === this.#options.nodeId;
     if (isOwn && kind !== 'canary') return;
     const text = value.toString('utf8', line + 1);
-    if (kind === 'log') this.#events.appended(text);
+    if (kind === 'canary' && isOwn) this.#pulse.heard(Number(text));
+    else if (kind === 'canary') this.#events.peer(nodeId ?? '');
+    else if (kind === 'log') this.#events.appended(text);
     else if (kind === 'envelope') this.#events.envelope(text);
-    else if (kind === 'canary' && isOwn) this.#pulse.heard(Number(text));
   }
 }
 

@@ -9,7 +9,8 @@
 //   ephemeral    an envelope per publication through the bus, marked with the node that has delivered it already
 //
 // With a bus of its own the database is kept from notifying, and this node tells the others after the commit. What is lost
-// between the two, or on the bus, is found by the look at the log that every node takes each second.
+// between the two, or on the bus, is found by the look at the log that every node takes each second. Nodes that are not on
+// the bus are reached by the database's notifications, see `bridged-bus.ts`.
 
 import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
@@ -34,6 +35,8 @@ import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { BusEvents, LogBus, OwnBus } from '../log-bus.ts';
 import { Gate } from '../gate.ts';
 import { PostgresAppender } from './appender.ts';
+import { BridgedBus } from './bridged-bus.ts';
+import { besideMark, unnumbered } from './envelope.ts';
 import { headsAtOnceMax, PostgresHeads } from './heads.ts';
 import { PostgresListener } from './listener.ts';
 import { carriedRows, noticesOf, parseNotice, plainNotice } from './notice.ts';
@@ -61,6 +64,8 @@ export interface PostgresAdapterOptions {
   readonly log: (message: string, error: unknown) => void;
   /** In place of the database's notifications. */
   readonly bus?: OwnBus | undefined;
+  /** So many other nodes are not on `bus`, and are reached by the database's notifications; 0 when all are on it again. */
+  readonly far?: ((count: number) => void) | undefined;
 }
 
 /** What hears of envelopes that are no publications. */
@@ -70,8 +75,6 @@ export interface Beside {
   interrupted(): void;
 }
 
-/** Begins their envelopes: a publication's begins with a brace. */
-export const besideMark = '!';
 const answerTimeoutMs = 1_000;
 /** A history that has not got its turn by then is not read any more. */
 const historyWaitMs = 4_000;
@@ -123,8 +126,25 @@ export class PostgresAdapter implements SyncAdapter {
       lost: (error) => this.#lost(error),
       appended: (notice) => this.#appendedBy(notice),
       envelope: (text) => this.#takeEnvelope(text),
+      peer: () => undefined,
     };
-    this.#bus = bus?.open(events) ?? new PostgresListener({ connect, sql, nodeId, clock }, events);
+    const listener = (heard: BusEvents): PostgresListener =>
+      new PostgresListener({ connect, sql, nodeId, clock }, heard);
+    this.#bus = bus === undefined ? listener(events) : this.#bridged(bus, listener, events);
+  }
+
+  #bridged(own: OwnBus, listener: (heard: BusEvents) => PostgresListener, events: BusEvents): BridgedBus {
+    const { nodeId, clock, far } = this.#options;
+    const options = {
+      own,
+      listener,
+      nodeId,
+      clock,
+      missed: () => void this.#resume(),
+      failed: (error: unknown) => this.#failed('notifications of the database are not heard', error),
+      far: (count: number) => far?.(count),
+    };
+    return new BridgedBus(options, events);
   }
 
   async start(events: SyncEvents): Promise<void> {
@@ -323,7 +343,8 @@ export class PostgresAdapter implements SyncAdapter {
     return undefined;
   }
 
-  #takeEnvelope(payload: string): void {
+  #takeEnvelope(text: string): void {
+    const { envelope: payload } = unnumbered(text);
     if (payload.startsWith(besideMark)) {
       this.#takeBeside(payload.slice(besideMark.length));
       return;

@@ -5,7 +5,7 @@
 import { fixedLayer } from '../../changes/layer-name.ts';
 import { IntoLog } from '../../changes/into-log.ts';
 import { connect } from '../../database/connect.ts';
-import type { EngineParts, OpenEngine } from '../engine.ts';
+import type { EngineLog, EngineParts, OpenEngine } from '../engine.ts';
 import type { OwnBus } from '../log-bus.ts';
 import { PostgresAdapter } from './adapter.ts';
 import { openStores } from './stores.ts';
@@ -26,9 +26,9 @@ export async function openPostgres(parts: EngineParts, bus?: OwnBus): Promise<Op
     observer,
     log: (message, error) => log.error({ err: error }, message),
     bus,
+    far: (count) => tellFar(log, bus?.name, count),
   });
-  // Changes of presence are notified by the database, whoever carries publications.
-  const stores = await openStores(parts, bus === undefined ? adapter : undefined);
+  const stores = await openStores(parts, adapter);
   return {
     adapter,
     ...stores,
@@ -37,4 +37,16 @@ export async function openPostgres(parts: EngineParts, bus?: OwnBus): Promise<Op
     layer: fixedLayer('postgres'),
     follow: () => adapter.follow(),
   };
+}
+
+function tellFar(log: EngineLog, bus = '', count: number): void {
+  if (count === 0) {
+    log.debug({ err: undefined }, `all nodes are on the same ${bus} again`);
+    return;
+  }
+  const err = new Error(
+    `${count} other nodes of this database have another SYNC or another ${bus}, or cannot reach it: they are reached by` +
+      ' the notifications of the database, which is slower',
+  );
+  log.warn({ err }, 'not all nodes are on the same bus');
 }

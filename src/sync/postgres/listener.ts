@@ -53,6 +53,8 @@ export class PostgresListener implements LogBus {
   readonly #unsent: Unsent[] = [];
   #unsentCharacters = 0;
   #sending = false;
+  /** The one under way, or the next one. */
+  #logNotice: string | undefined;
   #up = false;
   #closed = false;
 
@@ -135,6 +137,29 @@ export class PostgresListener implements LogBus {
     this.#sending = false;
   }
 
+  /**
+   * Tells all nodes how far the log reaches, as the database itself does at a commit that is not quiet. Of several calls
+   * in a row the last one counts. What fails is not repeated: every node looks at the log by itself.
+   */
+  notifyLog(notice: string): void {
+    const isUnderWay = this.#logNotice !== undefined;
+    this.#logNotice = notice;
+    if (!isUnderWay) void this.#notifyLog();
+  }
+
+  async #notifyLog(): Promise<void> {
+    const { sql } = this.#options;
+    for (let told: string | undefined; told !== this.#logNotice;) {
+      told = this.#logNotice;
+      try {
+        await sql`SELECT pg_notify(${`${this.#topic}_log`}, ${told ?? ''})`;
+      } catch {
+        // The database is away. The listener's own session says so.
+      }
+    }
+    this.#logNotice = undefined;
+  }
+
   /** Resolves when a message sent now came back on the listening session; rejects after `timeoutMs`. */
   async probe(timeoutMs: number): Promise<void> {
     const { sql, nodeId } = this.#options;
@@ -202,7 +227,10 @@ export class PostgresListener implements LogBus {
   #heard(payload: string): void {
     const [sender = '', ...rest] = payload.split(' ', 3);
     if (rest[0] === canaryMark) {
-      if (sender !== this.#options.nodeId) return;
+      if (sender !== this.#options.nodeId) {
+        this.#events.peer(sender);
+        return;
+      }
       this.#heardAt = this.#options.clock.monotonic();
       if (!this.#up) this.#connected();
       this.#expected.get(Number(rest[1]))?.();

@@ -4,7 +4,8 @@
 import type { Clock } from '../../time/clock.ts';
 import { connect, type Database } from '../../database/connect.ts';
 import type { EngineParts, OpenEngine } from '../engine.ts';
-import { besideMark, type Beside, type PostgresAdapter } from './adapter.ts';
+import type { Beside, PostgresAdapter } from './adapter.ts';
+import { besideMark } from './envelope.ts';
 import { PostgresLimits } from './limits.ts';
 import { PostgresListener } from './listener.ts';
 import { PostgresPresence } from './presence.ts';
@@ -60,6 +61,7 @@ class PresenceNotifications {
         lost: (error) => this.#failed(error),
         appended: () => undefined,
         envelope: (payload) => this.#hear(payload),
+        peer: () => undefined,
       },
     );
   }

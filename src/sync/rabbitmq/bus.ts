@@ -8,21 +8,11 @@
 
 import type { ChannelModel, ConfirmChannel, ConsumeMessage } from 'amqplib';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
-import type { Clock } from '../../time/clock.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { BusPulse } from '../bus-pulse.ts';
-import type { BusEvents, LogBus, LogName } from '../log-bus.ts';
+import type { BusEvents, LogBus, LogName, OwnBusOptions } from '../log-bus.ts';
 import { RabbitLine } from '../../rabbitmq/line.ts';
 import type { RabbitTarget } from '../../rabbitmq/target.ts';
-
-export interface RabbitBusOptions {
-  readonly target: RabbitTarget;
-  /** Names this life of this process, as no other. */
-  readonly nodeId: string;
-  readonly clock: Clock;
-  /** RabbitMQ is not there at the start; it is tried again for a while. */
-  readonly waiting: (error: unknown) => void;
-}
 
 type Kind = 'log' | 'envelope' | 'canary';
 
@@ -32,7 +22,7 @@ const queueLimits = { maxLength: 20_000, arguments: { 'x-max-length-bytes': 64 <
 const unconfirmedBytesMax = 32 << 20;
 
 export class RabbitBus implements LogBus {
-  readonly #options: RabbitBusOptions;
+  readonly #options: OwnBusOptions<RabbitTarget>;
   readonly #events: BusEvents;
   #hearing = new RabbitLine();
   #sending = new RabbitLine();
@@ -44,7 +34,7 @@ export class RabbitBus implements LogBus {
   #queues = 0;
   #closed = false;
 
-  constructor(options: RabbitBusOptions, events: BusEvents) {
+  constructor(options: OwnBusOptions<RabbitTarget>, events: BusEvents) {
     this.#options = options;
     this.#events = events;
     this.#pulse = new BusPulse({
@@ -65,12 +55,11 @@ export class RabbitBus implements LogBus {
     this.#key = keyOf(log);
     try {
       await patiently(() => this.#open(), { mayPass: isPassing, waiting, clock });
-      await this.#pulse.probe(firstProbeMs);
+      await this.#pulse.start();
     } catch (error) {
       await this.close();
       throw error;
     }
-    this.#pulse.start();
   }
 
   follow(log: LogName): void {
@@ -169,7 +158,8 @@ export class RabbitBus implements LogBus {
     const isOwn = properties.appId === this.#options.nodeId;
     if (kind === 'canary' && isOwn) this.#pulse.heard(Number(content.toString()));
     if (isOwn) return;
-    if (kind === 'log') this.#events.appended(content.toString());
+    if (kind === 'canary') this.#events.peer(String(properties.appId));
+    else if (kind === 'log') this.#events.appended(content.toString());
     else if (kind === 'envelope') this.#events.envelope(content.toString());
   }
 
@@ -211,9 +201,6 @@ export class RabbitBus implements LogBus {
     if (!this.#closed) this.#pulse.lose(error);
   }
 }
-
-/** A RabbitMQ that has just started, on a busy machine, is slow for a while: a start that fails ends the process. */
-const firstProbeMs = 15_000;
 
 /** The topic is a secret of the database, so what names the log on the bus does not show it. */
 function keyOf({ topic, epoch }: LogName): string {
