@@ -110,8 +110,9 @@ function wireCut(sides, store) {
   });
 }
 
-function showInfo({ node, sync, psql, database }) {
+function showInfo({ node, sync, psql, database, documents }) {
   byId('server').textContent = `node ${node} · sync ${sync}`;
+  byId('documents').hidden = !documents;
   byId('no-database').hidden = database;
   if (!database || psql === null) return;
   byId('psql').hidden = false;

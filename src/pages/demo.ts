@@ -7,6 +7,7 @@ import type { Sql } from 'postgres';
 import { readJsonBody } from '../http/body.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { clientFile, pageFiles, pageHeaders } from './page-files.ts';
+import { documentPages, hasDocuments } from './documents.ts';
 import { createPosts, type Post, type Posts } from './posts.ts';
 
 export interface DemoPagesOptions {
@@ -57,7 +58,9 @@ export function demoPages(options: DemoPagesOptions): Elysia {
 
   plugin.use(pageFiles(files)).use(clientFile('/demo/sobranie.js'));
   const { sql, psql, node, sync } = options;
-  const info = { node, sync, psql: psql ?? null, database: sql !== undefined };
+  const documents = hasDocuments();
+  if (documents) plugin.use(documentPages());
+  const info = { node, sync, psql: psql ?? null, database: sql !== undefined, documents };
   plugin.get('/demo/info', () => Response.json(info, { headers: pageHeaders }), {
     detail: { tags: ['demo'], summary: 'What the demo page shows of this server' },
   });
