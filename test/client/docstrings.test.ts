@@ -1,49 +1,18 @@
 // What the packages offer says what it is: every exported function and class, and every public method of theirs, has a
-// docstring; those that are called have an example, and the examples are of the right types.
+// docstring; those that are called have an example, and the examples are of the right types and run.
 
 import { expect, test } from 'bun:test';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { items } from '../support/docstrings.ts';
+import { endAfterTests } from '../support/janitor.ts';
+import { patient } from '../support/patience.ts';
+import { createDatabase } from '../support/postgres.ts';
+
+patient();
 
 const root = join(import.meta.dir, '../..');
 
-interface Item {
-  readonly file: string;
-  readonly name: string;
-  readonly docstring: string;
-}
-
-/** Exported functions and classes; of exported classes the methods that are not marked as parts of the inside. */
-function itemsOf(file: string): Item[] {
-  const text = readFileSync(join(root, file), 'utf8');
-  // What the package's own parts call of each other stands at a class's end.
-  const offered = text.replace(/\n {2}\/\/ For (the parts of this package|the channel)\n[^]*?\n}\n/g, '\n}\n');
-  const pattern =
-    /(\/\*\*(?:[^*]|\*(?!\/))*\*\/)?\n(?:export (?:async )?function (\w+)|export class (\w+)| {2}(?:async )?\*?([a-z]\w*)(?:<[^]*?>)?\(.*\): .*\{$)/gm;
-  return Array.from(offered.matchAll(pattern), ([, docstring = '', ...names]) => ({
-    file,
-    name: names.find((name) => name !== undefined) ?? '',
-    docstring,
-  }));
-}
-
-const files = [
-  'packages/client/src/sobranie.ts',
-  'packages/client/src/channel.ts',
-  'packages/client/src/presence.ts',
-  'packages/client/src/live-table.ts',
-  'packages/client/src/errors.ts',
-  'packages/react/src/index.ts',
-  'packages/tanstack-db/src/index.ts',
-  'packages/server/src/backend.ts',
-  'packages/server/src/errors.ts',
-  'packages/server/src/hook.ts',
-  'packages/server/src/sql.ts',
-  'packages/server/src/token.ts',
-  'src/guest/realtime.ts',
-  'src/guest/test-server.ts',
-];
-const items = files.flatMap(itemsOf);
 /** Said in full by their docstrings, or shown with another one. */
 const plain = [
   'Realtime',
@@ -128,16 +97,7 @@ test('the examples are of the right types', async () => {
   const folder = join(root, 'node_modules/.examples');
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  const examples = items.flatMap(({ docstring }) =>
-    docstring.includes('@example')
-      ? [
-          docstring
-            .split('@example')[1]
-            ?.replace(/^ *\*( |\/|$)/gm, '')
-            .trim() ?? '',
-        ]
-      : [],
-  );
+  const examples = items.flatMap(({ example }) => example ?? []);
   expect(examples.length).toBeGreaterThan(12);
   const paths = examples.map((example, index) => {
     const path = join(folder, `example-${index}.ts`);
@@ -154,6 +114,22 @@ test('the examples are of the right types', async () => {
     rmSync(folder, { recursive: true, force: true });
   }
 });
+
+test('the examples run, against a real server, and do what they say', async () => {
+  const database = await createDatabase({ migrated: true });
+  try {
+    const command = [process.execPath, join(import.meta.dir, 'run-examples.ts'), database.url];
+    const child = Bun.spawn(command, { stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' });
+    endAfterTests(child);
+    const [printed, faults] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    const outcomes = printed.split('\n').filter((line) => line.startsWith('{"example"'));
+    const ran = outcomes.map((line) => JSON.parse(line) as { example: string; failure?: string });
+    expect({ failed: ran.filter(({ failure }) => failure !== undefined), faults }).toEqual({ failed: [], faults: '' });
+    expect(ran).toHaveLength(items.filter(({ example }) => example !== undefined).length);
+  } finally {
+    await database.drop();
+  }
+}, 300_000);
 
 test('the document of the client begins with the eight lines', () => {
   const text = readFileSync(join(root, 'docs/client.md'), 'utf8');

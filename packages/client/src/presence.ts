@@ -53,10 +53,13 @@ export class Presence {
   }
 
   /**
-   * Calls `listener` whenever somebody comes, goes or changes.
+   * Calls `listener` whenever somebody comes, goes or changes, while this client is in the channel too: `enter`. A client
+   * that only looks gets the list once.
    *
    * @example
-   * const stop = client.channel('chat:42').presence.subscribe((members) => showNames(members));
+   * const { presence } = client.channel('chat:42');
+   * const stop = presence.subscribe((members) => showNames(members));
+   * const leave = presence.enter({ name: 'Ann' });
    */
   subscribe(listener: Listener<readonly Member[]>): Stop {
     const stops = [this.#events.on('change', listener), this.#channel.hold()];
