@@ -10,6 +10,7 @@ import type { Clock } from '../time/clock.ts';
 import { within } from '../time/within.ts';
 import { createCluster, parseSlots } from './cluster.ts';
 import { withoutArguments } from './error.ts';
+import { endSilentConnections } from './silence.ts';
 import { connectTimeoutMs, behaviour, type RedisClientOptions, type RedisTarget } from './target.ts';
 import type { RedisHost } from './url.ts';
 
@@ -38,7 +39,9 @@ export async function openRedis(options: OpenRedisOptions): Promise<OpenRedis> {
   // A cluster is entered through any of its nodes that answers; Sentinels are asked one after the other by the driver.
   for (const host of kind === 'cluster' ? hosts : hosts.slice(0, 1)) {
     try {
-      return await openThrough(host, options);
+      const opened = await openThrough(host, options);
+      endSilentConnections(opened.client);
+      return opened;
     } catch (error) {
       last = error;
     }
