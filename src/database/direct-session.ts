@@ -5,6 +5,7 @@
 // Queries use the simple protocol: several statements travel in one round trip, as one transaction. The driver resolves
 // a query when the server is ready for the next one, which it says after the commit.
 
+import { RealtimeError } from '../protocol/realtime-error.ts';
 import { connectSession, unavailable, type Database } from './connect.ts';
 import { isDirect, refusePooler } from './pooler.ts';
 
@@ -83,7 +84,7 @@ export class DirectSession {
    */
   async query(text: string): Promise<readonly (readonly Row[])[]> {
     // The driver would open a new connection without a sign.
-    if (this.#closed) throw unavailable(new Error('the database session is over'));
+    if (this.#closed) throw new RealtimeError('unavailable', 'The database session is over.');
     const result: readonly unknown[] = await this.#bounded(this.#sql.unsafe(text).simple());
     return (Array.isArray(result[0]) ? result : [result]) as readonly (readonly Row[])[];
   }
