@@ -113,16 +113,24 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- A value as one part of a channel's name: what a name may not hold, and what separates its parts, is written %XX.
+-- A value as one part of a channel's name: what a name may not hold, and what separates its parts, is written %XX. NULL for
+-- a value that is no UTF-8, as databases of other encodings may hold: it makes no channel, and no writer's statement fails.
 CREATE FUNCTION realtime.part(value text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  bytes bytea;
 BEGIN
   -- A collation in which different texts are equal takes no patterns.
   IF value COLLATE "C" ~ '^[A-Za-z0-9_.@/-]*$' THEN
     RETURN value;
   END IF;
+  BEGIN
+    bytes := convert_to(value, 'UTF8');
+  EXCEPTION WHEN untranslatable_character OR character_not_in_repertoire THEN
+    RETURN NULL;
+  END;
   RETURN (
     SELECT string_agg(
       CASE WHEN b.byte IN (45, 46, 47, 64, 95) OR b.byte BETWEEN 48 AND 57 OR b.byte BETWEEN 65 AND 90
@@ -131,8 +139,7 @@ BEGIN
       '' ORDER BY b.place
     )
     FROM (
-      SELECT get_byte(u.bytes, i) AS byte, i AS place
-      FROM (SELECT convert_to(value, 'UTF8') AS bytes) u CROSS JOIN generate_series(0, length(u.bytes) - 1) i
+      SELECT get_byte(bytes, i) AS byte, i AS place FROM generate_series(0, length(bytes) - 1) i
     ) b
   );
 END;

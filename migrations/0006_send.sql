@@ -189,7 +189,7 @@ BEGIN
     fault := left(SQLERRM, 500);
   END;
   INSERT INTO realtime.outbox (xid, lsn, subject, channel, data, fault)
-  VALUES (xid, began, subject, realtime.part(relation.name), data, fault);
+  VALUES (xid, began, subject, coalesce(realtime.part(relation.name), ''), data, fault);
 
   IF pg_trigger_depth() > 1 THEN
     place := set_config('sobranie.nested', 'yes', true);

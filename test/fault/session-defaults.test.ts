@@ -195,13 +195,16 @@ for (const sync of ['postgres', 'memory'] as const)
     const sql = connect(url);
     closers.push(() => sql.end({ timeout: 1 }));
     await sql`create table item (id int primary key, body text)`;
-    await sql`select realtime.watch('item')`;
+    await sql`select realtime.watch('item', array['item', 'of:{body}'])`;
     const socket = await WebSocketClient.open(node.url);
     closers.push(() => socket.cut());
     for (const channel of ['item', 'room:1']) await socket.request({ type: 'subscribe', channel });
 
     await sql`insert into item values (1, 'ひらがな')`;
     expect((await socket.next('message', 60_000)).data).toMatchObject({ data: { body: 'ひらがな' } });
+    // A character that Unicode lacks makes no channel. It made the application's own statement fail.
+    await sql`insert into item values (2, convert_from('\\xa9a1', 'EUC_JP'))`;
+    expect(await socket.next('gap', 60_000)).toMatchObject({ channel: 'item', reason: 'trimmed' });
     const publish = async (data: string): Promise<{ status: number; error?: Frame }> => {
       const body = JSON.stringify({ channel: 'room:1', data });
       const headers = { 'content-type': 'application/json' };
