@@ -39,7 +39,7 @@ export function apiOrigins(origins: Origins): Elysia {
   const app = new Elysia({ name: 'sobranie-api-origins' }).onBeforeHandle(
     { as: 'scoped' },
     ({ request, path, route, set }) => {
-      if (!isExact(path, route)) throw new NotFoundError();
+      if (!isExact(request, path, route)) throw new NotFoundError();
       origins.checkCaller(request);
       Object.assign(set.headers, answerHeaders, noStore, origins.apiHeaders(request));
     },

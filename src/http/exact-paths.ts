@@ -29,7 +29,11 @@ export class ExactPaths extends Elysia {
   }
 }
 
-/** Whether a path that was resolved has as many segments as the route: a `\` or `..` in a parameter makes others. */
-export function isExact(path: string, route: string): boolean {
-  return path.split('/').length === route.split('/').length;
+/**
+ * Whether the request's path, resolved, has as many segments as the route: a `\` or `..` in a parameter makes others. The
+ * URL of a request of HTTP/1.0 without a host is its path, which the framework would cut where it expects one.
+ */
+export function isExact({ url }: Request, path: string, route: string): boolean {
+  const resolved = url.startsWith('/') ? (url.split('?', 1)[0] ?? '') : path;
+  return resolved.split('/').length === route.split('/').length;
 }

@@ -170,6 +170,16 @@ describeWire('HTTP', (wire) => {
     }
   });
 
+  // HTTP/1.0 asks for no host. Addresses with a name in them were 404 then, and all others were there.
+  test('a request of HTTP/1.0 needs no host', async () => {
+    const server = await wire.server();
+    for (const path of ['/realtime/channels', '/realtime/channels/a/history?limit=1', '/realtime/users/ann']) {
+      const tcp = await wire.tcp(server);
+      tcp.write(`GET ${path} HTTP/1.0\r\n\r\n`);
+      expect([path, (await tcp.readHead()).status]).toEqual([path, 200]);
+    }
+  });
+
   test('channels lists those with subscribers of either transport', async () => {
     const server = await wire.server();
     const [a, b] = [wire.channel(), wire.channel()];
