@@ -9,7 +9,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import type { OwnMember } from './member.ts';
-import { SmallMap } from './small-map.ts';
+import { MemberList } from './member-list.ts';
 import type { Applied, Change } from './store.ts';
 
 interface Dirty {
@@ -33,7 +33,7 @@ const retry = { firstMs: 100, maxMs: 2_000 };
 
 export class Ledger {
   readonly #ports: LedgerPorts;
-  readonly #here = new Map<string, SmallMap<string, OwnMember>>();
+  readonly #here = new Map<string, MemberList<OwnMember>>();
   /** Their connections are gone; they leave when their time is over. */
   readonly #parting = new Set<OwnMember>();
   readonly #dirty = new Map<string, Dirty>();
@@ -128,8 +128,8 @@ export class Ledger {
    * is applied, unless it is on its way already.
    */
   compare(channel: string, listed: ReadonlySet<string>): void {
-    for (const [connection, own] of this.#here.get(channel)?.entries() ?? []) {
-      if (!this.#parting.has(own) && !listed.has(connection)) this.#touch(channel, connection);
+    for (const own of this.#here.get(channel)?.values() ?? []) {
+      if (!this.#parting.has(own) && !listed.has(own.connection)) this.#touch(channel, own.connection);
     }
     for (const connection of listed) {
       if (this.#here.get(channel)?.has(connection) !== true) this.#touch(channel, connection);
@@ -139,7 +139,7 @@ export class Ledger {
   /** The store may know none of them. */
   touchAll(): void {
     for (const [channel, theirs] of this.#here)
-      for (const connection of theirs.keys()) this.#touch(channel, connection);
+      for (const { connection } of theirs.values()) this.#touch(channel, connection);
   }
 
   /** Resolves when the store has applied everything, or at the next failure. Never rejects. */
@@ -156,10 +156,10 @@ export class Ledger {
   #add(channel: string, own: OwnMember): void {
     let theirs = this.#here.get(channel);
     if (theirs === undefined) {
-      theirs = new SmallMap();
+      theirs = new MemberList();
       this.#here.set(channel, theirs);
     }
-    theirs.set(own.connection, own);
+    theirs.set(own);
     this.#members++;
   }
 
@@ -174,7 +174,7 @@ export class Ledger {
     if (own.data === data) return;
     const kept = { ...own, data };
     if (this.#parting.delete(own)) this.#parting.add(kept);
-    this.#here.get(channel)?.set(own.connection, kept);
+    this.#here.get(channel)?.set(kept);
   }
 
   #remove(channel: string, connection: string): boolean {
@@ -262,6 +262,6 @@ export class Ledger {
     const own = this.own(channel, connection);
     if (own === undefined) return { kind: 'leave', channel, connection };
     if (this.#parting.has(own)) return { kind: 'part', channel, connection };
-    return { kind: 'enter', channel, connection, user: own.user, data: own.data, membersMax };
+    return { kind: 'enter', channel, connection, member: own, membersMax };
   }
 }

@@ -1,13 +1,16 @@
 // A member as text. Stores keep it so and frames are spliced from it: between the two nobody reads it.
 
-/** A member that is connected to this node. Other data make another object of it. */
+/**
+ * A member that is connected to this node. Other data make another object of it. There are many, so this node's wish, its
+ * list and a store in its memory share the one object.
+ */
 export interface OwnMember {
   /** The very text that its connection holds. */
   readonly connection: string;
   readonly user: string | null;
   /** JSON text on one line. */
   readonly data: string;
-  /** As this node's list has it: the store tells. */
+  /** 0 until the store has told. */
   since: number;
 }
 
@@ -20,6 +23,10 @@ export function memberJson(user: string | null, connection: string, data: string
   // Reading it makes it one text. Until then it is a tree of its pieces, which takes twice as much, and it is kept for long.
   if (text.charCodeAt(0) !== openingBrace) throw new Error('a member is a JSON object');
   return text;
+}
+
+export function textOf({ user, connection, data }: OwnMember, since: number): string {
+  return memberJson(user, connection, data, since);
 }
 
 /** Read from the end, where nothing that a client wrote can stand. */

@@ -14,8 +14,8 @@ import type { PresenceList } from '../protocol/frames.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import { manyListeners } from './announcer.ts';
-import { memberJson, sinceOf, type OwnMember } from './member.ts';
-import { SmallMap } from './small-map.ts';
+import { sinceOf, textOf, type OwnMember } from './member.ts';
+import { MemberList } from './member-list.ts';
 import type { PresenceStore, Snapshot, Told } from './store.ts';
 
 export interface RosterPorts {
@@ -30,6 +30,13 @@ export interface RosterPorts {
   /** It was read; `isAwaited` when listeners knew an earlier one, or wait for the first. */
   readonly read: (roster: Roster, snapshot: Snapshot, isAwaited: boolean) => void;
   readonly log: (message: string, error: unknown) => void;
+}
+
+/** Of another node, or with other data than its node wants by now. */
+interface OtherMember {
+  readonly connection: string;
+  /** As JSON. */
+  readonly text: string;
 }
 
 interface Held {
@@ -59,8 +66,8 @@ export class Roster {
   /** When somebody needed it, by the monotonic clock. */
   usedAt: number;
   readonly #ports: RosterPorts;
-  /** By connection, in the order in which they came: those of other nodes as JSON text. */
-  #members = new SmallMap<string, string | OwnMember>();
+  /** In the order in which they came. */
+  #members = new MemberList<OtherMember | OwnMember>();
   #epoch = '';
   #version = 0;
   #state: 'reading' | 'live' | 'closed' = 'reading';
@@ -139,7 +146,7 @@ export class Roster {
     const members: string[] = [];
     for (const member of this.#members.values()) {
       if (members.length === limit) break;
-      members.push(typeof member === 'string' ? member : textOf(member, member.since));
+      members.push('text' in member ? member.text : textOf(member, member.since));
     }
     const list = { count: this.#members.size, version: this.#version, members: `[${members.join(',')}]` };
     this.#text = { limit, list };
@@ -149,7 +156,7 @@ export class Roster {
   close(): void {
     this.#state = 'closed';
     this.#held = undefined;
-    this.#members = new SmallMap();
+    this.#members = new MemberList();
     this.#text = undefined;
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
@@ -217,11 +224,11 @@ export class Roster {
     const own = this.#ports.own(this.channel, connection);
     const since = sinceOf(member);
     if (own === undefined || textOf(own, since) !== member) {
-      this.#members.set(own?.connection ?? connection, member);
+      this.#members.set({ connection: own?.connection ?? connection, text: member });
       return;
     }
     own.since = since;
-    this.#members.set(own.connection, own);
+    this.#members.set(own);
   }
 
   // Reading
@@ -279,7 +286,7 @@ export class Roster {
 
   #begin(snapshot: Snapshot): void {
     const inOrder = snapshot.members.toSorted((one, other) => sinceOf(one.member) - sinceOf(other.member));
-    this.#members = new SmallMap();
+    this.#members = new MemberList();
     for (const { connection, member } of inOrder) this.#set(connection, member);
     this.#epoch = snapshot.epoch;
     this.#version = snapshot.version;
@@ -309,8 +316,4 @@ export class Roster {
     this.#waiting = left.length === 0 ? undefined : left;
     for (const each of waiting) if (!left.includes(each)) each.wake();
   }
-}
-
-function textOf({ user, connection, data }: OwnMember, since: number): string {
-  return memberJson(user, connection, data, since);
 }

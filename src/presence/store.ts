@@ -16,15 +16,16 @@
 //    whoever notices: each of them once, since removal is a step of the store.
 //  - Time is the store's. The clocks of nodes differ.
 
+import type { OwnMember } from './member.ts';
+
 /** One node's wish for one of its connections. Applying it twice is applying it once. */
 export type Change =
   | {
       readonly kind: 'enter';
       readonly channel: string;
       readonly connection: string;
-      readonly user: string | null;
-      /** JSON text on one line. */
-      readonly data: string;
+      /** Who enters, and with which data. A store in this process may keep it, and write since when it is there. */
+      readonly member: OwnMember;
       /** A connection that is no member yet is refused where the channel has this many; 0 takes any number. */
       readonly membersMax: number;
     }

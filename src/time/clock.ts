@@ -21,7 +21,6 @@ const idLetters = '0123456789abcdefghijklmnopqrstuvwxyz';
 
 /** A short name, unique by chance: `length` letters of base 36. */
 export function randomId(clock: Clock, length: number): string {
-  let id = '';
-  for (let index = 0; index < length; index++) id += idLetters[Math.floor(clock.random() * 36)];
-  return id;
+  // Added letter by letter it would be a tree of its pieces, which takes ten times as much and may be kept for long.
+  return Array.from({ length }, () => idLetters[Math.floor(clock.random() * 36)]).join('');
 }

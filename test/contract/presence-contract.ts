@@ -82,7 +82,13 @@ class Node implements PresenceEvents {
 }
 
 function entering(channel: string, connection: string, user: string | null, data: unknown = null, max = 0): Change {
-  return { kind: 'enter', channel, connection, user, data: JSON.stringify(data), membersMax: max };
+  return {
+    kind: 'enter',
+    channel,
+    connection,
+    member: { connection, user, data: JSON.stringify(data), since: 0 },
+    membersMax: max,
+  };
 }
 
 function shortly({ kind, version, connection, left }: Told): string {

@@ -119,7 +119,13 @@ describe.each(Object.keys(engines))(`A channel with ${size} members over %s`, (n
       for (let at = first; at < last; at += batch) {
         const changes = Array.from({ length: batch }, (_, index): Change => {
           const [connection, user] = [`fake${at + index}`, `user ${at + index}`];
-          return { kind: 'enter', channel, connection, user, data: '{"seat":1}', membersMax: 0 };
+          return {
+            kind: 'enter',
+            channel,
+            connection,
+            member: { connection, user, data: '{"seat":1}', since: 0 },
+            membersMax: 0,
+          };
         });
         await store.apply('another', changes);
       }

@@ -1,8 +1,8 @@
 // The presence store of a single process. What several nodes would share is an object of its own, so that tests may put
 // nodes on it that live in one process.
 
-import { memberJson } from '../../presence/member.ts';
-import { SmallMap } from '../../presence/small-map.ts';
+import { textOf, type OwnMember } from '../../presence/member.ts';
+import { fewMax, MemberList } from '../../presence/member-list.ts';
 import type {
   Applied,
   BuriedMember,
@@ -16,25 +16,16 @@ import type {
 } from '../../presence/store.ts';
 import { randomId, type Clock } from '../../time/clock.ts';
 
-/** There are many, so one has no more fields than it must. Its text is made when somebody needs it. */
-interface Stored {
-  readonly connection: string;
-  node: string;
-  readonly user: string | null;
-  data: string;
-  readonly since: number;
-}
-
 interface ChannelMembers {
   readonly epoch: string;
   version: number;
-  readonly members: SmallMap<string, Stored>;
-  /** Each user's, in the order in which they came. Nearly all have one. Absent where the members are few. */
-  users: Map<string, Stored | readonly Stored[]> | undefined;
+  /** The nodes' own objects. Their texts are made when somebody needs them. */
+  readonly members: MemberList<OwnMember>;
+  /** Of the members of which no other one is known. */
+  readonly node: string;
+  /** Each user's, in the order in which they came. Nearly all have one. Absent where few are looked through. */
+  users: Map<string, OwnMember | readonly OwnMember[]> | undefined;
 }
-
-/** So few are looked through for those of a user. */
-const fewMax = 16;
 
 /** What is told of one change, before it has a version. */
 type Telling = Omit<Told, 'version'>;
@@ -49,7 +40,9 @@ export class MemoryMembers {
   readonly nodes = new Map<string, number>();
   readonly stores = new Set<MemoryPresence>();
   /** Few at any time. */
-  readonly parting = new WeakSet<Stored>();
+  readonly parting = new WeakSet<OwnMember>();
+  /** Of members that another node entered than the first one of their channel. */
+  readonly nodeOf = new WeakMap<OwnMember, string>();
 
   constructor(clock: Clock) {
     this.clock = clock;
@@ -95,9 +88,8 @@ export class MemoryPresence implements PresenceStore {
   read(channel: string): Promise<Snapshot> {
     const known = this.#shared.channels.get(channel);
     if (known === undefined) return Promise.resolve({ epoch: '', version: 0, members: [] });
-    const members = Array.from(known.members.values(), (stored) => {
-      const { connection, node } = stored;
-      return { connection, node, member: textOf(stored) };
+    const members = Array.from(known.members.values(), (member) => {
+      return { connection: member.connection, node: this.#nodeOf(known, member), member: textOf(member, member.since) };
     });
     return Promise.resolve({ epoch: known.epoch, version: known.version, members });
   }
@@ -131,11 +123,13 @@ export class MemoryPresence implements PresenceStore {
 
   bury(node: string): Promise<{ isDone: boolean; told: readonly BuriedMember[] }> {
     const theirs: { channel: string; connection: string }[] = [];
-    for (const [channel, { members }] of this.#shared.channels) {
-      for (const { connection, node: of } of members.values()) if (of === node) theirs.push({ channel, connection });
+    for (const [channel, known] of this.#shared.channels) {
+      for (const member of known.members.values()) {
+        if (this.#nodeOf(known, member) === node) theirs.push({ channel, connection: member.connection });
+      }
     }
     const told = theirs.slice(0, buriedAtOnce).flatMap(({ channel, connection }) => {
-      const applied = this.#change(channel, (known) => this.#remove(known, connection));
+      const applied = this.#change(channel, node, (known) => this.#remove(known, connection));
       return applied.told === undefined ? [] : [{ channel, told: applied.told }];
     });
     const isDone = theirs.length <= buriedAtOnce;
@@ -153,49 +147,68 @@ export class MemoryPresence implements PresenceStore {
   #apply(node: string, change: Change): Applied {
     const { channel, connection } = change;
     if (change.kind === 'enter') return this.#enter(node, change);
-    if (change.kind === 'leave') return this.#change(channel, (known) => this.#remove(known, connection));
-    const stored = this.#shared.channels.get(channel)?.members.get(connection);
-    if (stored !== undefined) this.#shared.parting.add(stored);
+    if (change.kind === 'leave') return this.#change(channel, node, (known) => this.#remove(known, connection));
+    const member = this.#shared.channels.get(channel)?.members.get(connection);
+    if (member !== undefined) this.#shared.parting.add(member);
     return { ...this.#position(channel), isFull: false };
   }
 
-  #enter(node: string, change: Extract<Change, { kind: 'enter' }>): Applied {
-    const { channel, connection, user, data, membersMax } = change;
+  #enter(node: string, { channel, connection, member, membersMax }: Extract<Change, { kind: 'enter' }>): Applied {
     const { channels, parting, clock } = this.#shared;
     const known = channels.get(channel);
     const before = known?.members.get(connection);
-    if (before !== undefined) {
-      parting.delete(before);
-      return this.#change(channel, () => renew(before, node, data));
-    }
-    const places = known === undefined ? [] : placesOf(known, user);
+    if (before !== undefined)
+      return this.#change(channel, node, (members) => this.#renew(members, node, before, member));
+    const places = known === undefined ? [] : placesOf(known, member.user);
     const replaced = places.find((place) => parting.has(place));
     const size = known?.members.size ?? 0;
     if (membersMax > 0 && size >= membersMax && replaced === undefined) {
       return { ...this.#position(channel), isFull: true };
     }
-    return this.#change(channel, (members) => {
+    return this.#change(channel, node, (members) => {
       if (replaced !== undefined) forget(members, replaced);
-      const stored = { connection, node, user, data, since: replaced?.since ?? clock.now() };
-      add(members, stored);
+      member.since = replaced?.since ?? clock.now();
+      add(members, member);
+      this.#setNode(members, member, node);
       const kind = places.length > 0 ? 'update' : 'join';
-      return { kind, connection, member: textOf(stored), left: replaced?.connection };
+      return { kind, connection, member: textOf(member, member.since), left: replaced?.connection };
     });
   }
 
+  /** It is a member already. */
+  #renew(known: ChannelMembers, node: string, before: OwnMember, member: OwnMember): Telling | undefined {
+    this.#shared.parting.delete(before);
+    if (before !== member) {
+      member.since = before.since;
+      replace(known, before, member);
+    }
+    this.#setNode(known, member, node);
+    if (before.data === member.data) return undefined;
+    return { kind: 'update', connection: member.connection, member: textOf(member, member.since) };
+  }
+
+  #nodeOf(known: ChannelMembers, member: OwnMember): string {
+    return this.#shared.nodeOf.get(member) ?? known.node;
+  }
+
+  #setNode(known: ChannelMembers, member: OwnMember, node: string): void {
+    if (node === known.node) this.#shared.nodeOf.delete(member);
+    else this.#shared.nodeOf.set(member, node);
+  }
+
   #remove(known: ChannelMembers, connection: string): Telling | undefined {
-    const stored = known.members.get(connection);
-    if (stored === undefined) return undefined;
-    forget(known, stored);
-    const [other] = placesOf(known, stored.user);
-    if (other === undefined) return { kind: 'leave', connection, member: textOf(stored) };
-    return { kind: 'update', connection: other.connection, member: textOf(other), left: connection };
+    const member = known.members.get(connection);
+    if (member === undefined) return undefined;
+    forget(known, member);
+    const [other] = placesOf(known, member.user);
+    if (other === undefined) return { kind: 'leave', connection, member: textOf(member, member.since) };
+    return { kind: 'update', connection: other.connection, member: textOf(other, other.since), left: connection };
   }
 
   /** One step: the members, the version, and what is told. */
-  #change(channel: string, run: (known: ChannelMembers) => Telling | undefined): Applied {
+  #change(channel: string, node: string, run: (known: ChannelMembers) => Telling | undefined): Applied {
     const { channels } = this.#shared;
-    const known = channels.get(channel) ?? this.#create();
+    const known = channels.get(channel) ?? this.#create(node);
     const telling = run(known);
     if (telling === undefined) return { ...this.#position(channel), isFull: false };
     channels.set(channel, known);
@@ -205,8 +218,9 @@ export class MemoryPresence implements PresenceStore {
     return { epoch: known.epoch, version: known.version, told, isFull: false };
   }
 
-  #create(): ChannelMembers {
-    return { epoch: randomId(this.#shared.clock, 10), version: 0, members: new SmallMap(), users: undefined };
+  #create(node: string): ChannelMembers {
+    const epoch = randomId(this.#shared.clock, 10);
+    return { epoch, version: 0, members: new MemberList(), node, users: undefined };
   }
 
   #position(channel: string): Position {
@@ -215,45 +229,50 @@ export class MemoryPresence implements PresenceStore {
   }
 }
 
-/** It is a member already. */
-function renew(stored: Stored, node: string, data: string): Telling | undefined {
-  stored.node = node;
-  if (stored.data === data) return undefined;
-  stored.data = data;
-  return { kind: 'update', connection: stored.connection, member: textOf(stored) };
-}
-
-function textOf({ user, connection, data, since }: Stored): string {
-  return memberJson(user, connection, data, since);
-}
-
-function add(known: ChannelMembers, stored: Stored): void {
-  known.members.set(stored.connection, stored);
-  if (known.users !== undefined) addToUser(known.users, stored);
+function add(known: ChannelMembers, member: OwnMember): void {
+  known.members.set(member);
+  if (known.users !== undefined) addToUser(known.users, member);
   else if (known.members.size > fewMax) {
     known.users = new Map();
     for (const each of known.members.values()) addToUser(known.users, each);
   }
 }
 
-function addToUser(users: Map<string, Stored | readonly Stored[]>, stored: Stored): void {
-  const { user } = stored;
+function addToUser(users: Map<string, OwnMember | readonly OwnMember[]>, member: OwnMember): void {
+  const { user } = member;
   if (user === null) return;
   const others = users.get(user);
-  users.set(user, others === undefined ? stored : [others, stored].flat());
+  users.set(user, others === undefined ? member : [others, member].flat());
 }
 
-function placesOf({ members, users }: ChannelMembers, user: string | null): readonly Stored[] {
+function placesOf({ members, users }: ChannelMembers, user: string | null): readonly OwnMember[] {
   if (user === null) return [];
   if (users !== undefined) return [users.get(user) ?? []].flat();
-  return [...members.values()].filter((stored) => stored.user === user);
+  return Array.from(members.values()).filter((member) => member.user === user);
 }
 
-function forget(known: ChannelMembers, stored: Stored): void {
-  const { connection, user } = stored;
+/** At its place: it is of the same connection, and so of the same user. */
+function replace(known: ChannelMembers, before: OwnMember, member: OwnMember): void {
+  known.members.set(member);
+  setPlaces(
+    known,
+    before.user,
+    placesOf(known, before.user).map((place) => (place === before ? member : place)),
+  );
+}
+
+function forget(known: ChannelMembers, member: OwnMember): void {
+  const { connection, user } = member;
   known.members.delete(connection);
-  if (user === null || known.users === undefined) return;
-  const [first, ...others] = placesOf(known, user).filter((other) => other !== stored);
-  if (first === undefined) known.users.delete(user);
-  else known.users.set(user, others.length === 0 ? first : [first, ...others]);
+  setPlaces(
+    known,
+    user,
+    placesOf(known, user).filter((place) => place !== member),
+  );
+}
+
+function setPlaces({ users }: ChannelMembers, user: string | null, [first, ...others]: readonly OwnMember[]): void {
+  if (user === null || users === undefined) return;
+  if (first === undefined) users.delete(user);
+  else users.set(user, others.length === 0 ? first : [first, ...others]);
 }

@@ -144,7 +144,8 @@ export class PostgresPresence implements PresenceStore {
 function wishOf(change: Change): Readonly<Record<string, unknown>> {
   const { kind, channel, connection } = change;
   if (change.kind !== 'enter') return { kind, channel, connection };
-  const { user, data, membersMax: most } = change;
+  const { member, membersMax: most } = change;
+  const { user, data } = member;
   return { kind, channel, connection, user, name: user === null ? 'null' : JSON.stringify(user), data, most };
 }
 

@@ -235,6 +235,7 @@ export class RedisPresence implements PresenceStore {
 
 function argumentsOf(change: Change): (string | number)[] {
   if (change.kind !== 'enter') return [change.kind, change.connection, '', '', '', 0];
-  const { connection, user, data, membersMax } = change;
+  const { connection, member, membersMax } = change;
+  const { user, data } = member;
   return ['enter', connection, user ?? '', user === null ? 'null' : JSON.stringify(user), data, membersMax];
 }
