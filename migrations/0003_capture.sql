@@ -31,7 +31,7 @@ AS $$
   )
 $$;
 --> statement-breakpoint
--- What a trigger function is written for, in 32 letters: columns, their types, computed values, the key.
+-- What a trigger function is written for, in 32 letters: the table's name, columns, their types, computed values, the key.
 CREATE FUNCTION realtime.shape(target regclass) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -40,7 +40,7 @@ AS $$
     concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
       CASE WHEN a.attgenerated = 'v' THEN pg_get_expr(d.adbin, d.adrelid) END),
     ',' ORDER BY a.attrelid, a.attnum
-  ), array_to_string(realtime.key_columns(target), ',')))
+  ), array_to_string(realtime.key_columns(target), ','), (pg_identify_object('pg_class'::regclass, target, 0)).identity))
   FROM unnest(realtime.relations_within(target)) r (relation)
   JOIN pg_attribute a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -154,11 +154,13 @@ SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT a.attnum::integer, a.attname::text, a.atttypid,
     CASE WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid)) ELSE format('r.%I', a.attname) END,
-    coalesce(a.attname = ANY (realtime.key_columns(watch.target)), false),
+    coalesce(a.attname = ANY (k.names), false),
     CASE WHEN watch.columns IS NULL THEN a.attnum::integer ELSE array_position(watch.columns, a.attname::text) END,
     -- Some lengths are known from the type.
     a.attlen = -1 AND NOT (a.atttypid IN (1042, 1043, 1560, 1562, 1700) AND a.atttypmod BETWEEN 0 AND 2000)
-  FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  -- OFFSET keeps the planner from asking for each column.
+  FROM (SELECT realtime.key_columns(watch.target) AS names OFFSET 0) k
+  CROSS JOIN pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   WHERE a.attrelid = watch.target AND a.attnum > 0 AND NOT a.attisdropped
     AND (a.attgenerated <> 'v' OR realtime.is_computable(a.attrelid, a.attnum))
 $$;
@@ -222,26 +224,33 @@ CREATE FUNCTION realtime.capture_changes(watch realtime.watched) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT CASE WHEN bool_or(c.is_key) THEN
-    format($f$'{' || substr(concat(''%s), 2) || '}'$f$, string_agg(
-      ', ' || CASE WHEN c.is_key THEN p.member ELSE format('CASE WHEN %s THEN %s END', CASE
+  WITH member AS (
+    SELECT c.is_key, c.shown, (row_number() OVER (ORDER BY c.shown) - 1) / 90 AS part,
+      CASE WHEN c.is_key THEN p.member ELSE format('CASE WHEN %s THEN %s END', CASE
         WHEN c.type IN (16, 17, 20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950) THEN
           format('q.n_%1$s IS DISTINCT FROM q.o_%1$s', c.place)
         WHEN c.type IN (25, 1043) THEN
           format('q.n_%1$s COLLATE "C" IS DISTINCT FROM q.o_%1$s COLLATE "C"', c.place)
         ELSE format('to_json(%s)::text IS DISTINCT FROM to_json(%s)::text', p.new_value, p.old_value)
-      END, p.member) END, '' ORDER BY c.shown
-    ) FILTER (WHERE c.shown IS NOT NULL))
-    ELSE 'row_to_json(o_row.*)::text' END
-  FROM realtime.captured_columns(watch) c
-  CROSS JOIN LATERAL (
-    SELECT n.expression, o.expression, format('%L || coalesce(%s, ''null'')', ',' || to_json(c.name)::text || ':',
-      -- Numbers look the same as text, which costs a third of the way through to_json.
-      format(CASE WHEN c.type IN (21, 23) OR (c.type = 20 AND watch.numbers = 'json') THEN '%s::text'
-        ELSE 'to_json(%s)::text' END, o.expression))
-    FROM realtime.printed(c.type, format('q.n_%s', c.place), '', watch.numbers) n,
-      realtime.printed(c.type, format('q.o_%s', c.place), '', watch.numbers) o
-  ) p (new_value, old_value, member)
+      END, p.member) END AS expression
+    FROM realtime.captured_columns(watch) c
+    CROSS JOIN LATERAL (
+      SELECT n.expression, o.expression, format('%L || coalesce(%s, ''null'')', ',' || to_json(c.name)::text || ':',
+        -- Numbers look the same as text, which costs a third of the way through to_json.
+        format(CASE WHEN c.type IN (21, 23) OR (c.type = 20 AND watch.numbers = 'json') THEN '%s::text'
+          ELSE 'to_json(%s)::text' END, o.expression))
+      FROM realtime.printed(c.type, format('q.n_%s', c.place), '', watch.numbers) n,
+        realtime.printed(c.type, format('q.o_%s', c.place), '', watch.numbers) o
+    ) p (new_value, old_value, member)
+  )
+  SELECT CASE WHEN (SELECT bool_or(m.is_key) FROM member m) THEN (
+    -- A function takes a hundred arguments at most.
+    SELECT format($f$'{' || substr(%s, 2) || '}'$f$, string_agg(c.text, ' || ' ORDER BY c.part))
+    FROM (
+      SELECT m.part, format('concat(%s)', string_agg(m.expression, ', ' ORDER BY m.shown)) AS text
+      FROM member m WHERE m.shown IS NOT NULL GROUP BY m.part
+    ) c
+  ) ELSE 'row_to_json(o_row.*)::text' END
 $$;
 --> statement-breakpoint
 -- A channel of the watch as an expression over one side: NULL where a value of its template is NULL, which is no channel.
@@ -334,6 +343,15 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- Whether a table has more columns than can be captured: both sides of an update are one list, which PostgreSQL limits to
+-- 1,664.
+CREATE FUNCTION realtime.is_too_wide(target oid) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT count(*) > 800 FROM pg_attribute a WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+--> statement-breakpoint
 -- The statement that captures one operation. `xid` and `place` are expressions for the transaction's id and for the JSON
 -- between action and row. `in_doubt` adds what is needed where statements nest, or where the transaction may see an older
 -- catalog than the statement: subjects, and the check of the types. `is_alone` is for an update of one row, and does nothing
@@ -361,6 +379,9 @@ DECLARE
   olds text[] := '{}';
   moves text[] := '{}';
 BEGIN
+  IF realtime.is_too_wide(watch.target) THEN
+    RAISE EXCEPTION 'the table has more than 800 columns';
+  END IF;
   FOR i IN 1..cardinality(watch.channels) LOOP
     IF watch.channels[i] NOT LIKE '%{%' THEN
       news := news || format('%L::text', watch.channels[i]);
@@ -395,7 +416,7 @@ BEGIN
       );
     END IF;
     given := format(
-      $f$CASE WHEN q.fits THEN '{"action":"UPDATE"' || %s || row_to_json(n_row.*)::text || ',"old":' || %s || '}' END AS data$f$,
+      $f$CASE WHEN q.fits THEN concat('{"action":"UPDATE"' || %s, row_to_json(n_row.*), ',"old":', %s, '}') END AS data$f$,
       place, realtime.capture_changes(watch)
     ) || ARRAY(
       SELECT format('q.%s_channel_%s', u.side, i)
@@ -403,10 +424,10 @@ BEGIN
     );
     IF cardinality(moves) > 0 THEN
       given := given || format(
-        $f$CASE WHEN q.fits AND (%s) THEN '{"action":"INSERT"' || %s || row_to_json(n_row.*)::text || ',"old":null,"moved":true}' END AS moved_in$f$,
+        $f$CASE WHEN q.fits AND (%s) THEN concat('{"action":"INSERT"' || %s, row_to_json(n_row.*), ',"old":null,"moved":true}') END AS moved_in$f$,
         array_to_string(moves, ' OR '), place
       ) || format(
-        $f$CASE WHEN q.fits AND (%s) THEN '{"action":"DELETE"' || %s || 'null,"old":' || row_to_json(o_row.*)::text || ',"moved":true}' END AS moved_out$f$,
+        $f$CASE WHEN q.fits AND (%s) THEN concat('{"action":"DELETE"' || %s || 'null,"old":', row_to_json(o_row.*), ',"moved":true}') END AS moved_out$f$,
         array_to_string(moves, ' OR '), place
       );
     END IF;
@@ -415,8 +436,8 @@ BEGIN
     given := channels || format(
       CASE operation
         WHEN 'INSERT' THEN
-          $f$CASE WHEN %s THEN '{"action":"INSERT"' || %s || row_to_json(n_row.*)::text || ',"old":null}' END AS data$f$
-        ELSE $f$CASE WHEN %s THEN '{"action":"DELETE"' || %s || 'null,"old":' || row_to_json(o_row.*)::text || '}' END AS data$f$
+          $f$CASE WHEN %s THEN concat('{"action":"INSERT"' || %s, row_to_json(n_row.*), ',"old":null}') END AS data$f$
+        ELSE $f$CASE WHEN %s THEN concat('{"action":"DELETE"' || %s || 'null,"old":', row_to_json(o_row.*), '}') END AS data$f$
       END, fits, place
     );
   END IF;
@@ -582,7 +603,7 @@ AS $body$
     marks := current_setting('sobranie.marks', true);
     -- Where a MERGE has inserted a row, the server tells that one in place of those that it updates afterwards.
     IF TG_LEVEL = 'STATEMENT' AND TG_OP = 'UPDATE' AND current_setting('server_version_num')::integer >= 150000
-      AND marks ~ ' %2$s@[0-9A-F/]+i( !)? %2$s@[0-9A-F/]+u( !)?$' THEN
+      AND marks ~ ' %2$s@[0-9A-F/]+[.]INSERT( !)? %2$s@[0-9A-F/]+[.]UPDATE( !)?$' THEN
       GET DIAGNOSTICS context = PG_CONTEXT;
       SELECT * INTO told FROM realtime.capture_move(%1$s, TG_OP, context);
       IF told.fault IS NOT NULL AND EXISTS (SELECT FROM new_rows) THEN
@@ -648,24 +669,24 @@ BEGIN
   RETURN format($function$
 #variable_conflict use_column
 DECLARE
-  is_current boolean := TG_RELID = %3$s AND realtime.is_current(%4$L%5$s);
+  is_current boolean := TG_RELID = %2$s AND realtime.is_current(%3$L%4$s);
   marks text;
   captured bigint;
 BEGIN
-%6$s%7$s  -- The table's name is written out; it may have got another.
-  IF is_current AND TG_OP <> 'TRUNCATE' AND TG_TABLE_NAME = %1$L AND TG_TABLE_SCHEMA = %2$L
-    AND current_setting('sobranie.marks', true) LIKE ' %8$s@%%' AND current_setting('sobranie.marks', true) NOT LIKE ' %% %%'
+%5$s%6$s  IF is_current
+    AND current_setting('sobranie.marks', true) LIKE ' %7$s@%%' AND current_setting('sobranie.marks', true) NOT LIKE ' %% %%'
     AND current_setting('transaction_isolation') = 'read committed' THEN
     marks := set_config('sobranie.marks', '', true);
     IF TG_OP = 'INSERT' THEN
-      %9$s;
+      %8$s;
     ELSIF TG_OP = 'UPDATE' THEN
-      %17$s%10$s;%18$s
+      %16$s%9$s;%17$s
+    ELSIF TG_OP = 'DELETE' THEN
+      %10$s;
     ELSE
-      %11$s;
+      PERFORM realtime.capture_truncate(TG_RELID, %1$s);
     END IF;
-    GET DIAGNOSTICS captured = ROW_COUNT;
-    IF captured > 0 AND NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
+    IF FOUND AND NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
       PERFORM realtime.wake();
     END IF;
     RETURN NULL;
@@ -685,7 +706,7 @@ BEGIN
     captured := 0;
     IF current_setting('sobranie.marks', true) <> '' THEN
       began := pg_current_wal_insert_lsn();
-      mark := realtime.unmark('%8$s');
+      mark := realtime.unmark('%7$s');
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
       captured := realtime.capture_truncate(TG_RELID, place);
@@ -693,18 +714,18 @@ BEGIN
       -- A snapshot may be older than the table's columns, which is_current then does not know.
       IF is_current AND current_setting('transaction_isolation') <> 'read committed' THEN
         IF TG_OP = 'DELETE' THEN
-          is_current := %15$s;
+          is_current := %14$s;
         ELSE
-          is_current := %16$s;
+          is_current := %15$s;
         END IF;
       END IF;
       IF is_current THEN
         IF TG_OP = 'INSERT' THEN
-          %12$s;
+          %11$s;
         ELSIF TG_OP = 'UPDATE' THEN
-          %13$s;
+          %12$s;
         ELSE
-          %14$s;
+          %13$s;
         END IF;
         GET DIAGNOSTICS captured = ROW_COUNT;
       ELSE
@@ -727,7 +748,7 @@ BEGIN
     END IF;
     IF captured > 0 THEN
       IF mark IS NOT NULL THEN
-        PERFORM realtime.reorder(%8$s, xid, mark, began);
+        PERFORM realtime.reorder(%7$s, xid, mark, began);
       END IF;
       PERFORM realtime.ring();
     END IF;
@@ -735,7 +756,7 @@ BEGIN
   RETURN NULL;
 END;
 $function$,
-    named.table_name, named.schema_name, watch.target::oid, realtime.shape(watch.target),
+    place, watch.target::oid, realtime.shape(watch.target),
     (SELECT string_agg(format(', %L::regclass', r.relation::oid), '' ORDER BY r.place)
       FROM unnest(realtime.relations_within(watch.target)) WITH ORDINALITY r (relation, place)),
     realtime.capture_moves(watch),
@@ -762,8 +783,7 @@ $probe$, computed) END,
     realtime.capture_types(watch, 'old_rows'), realtime.capture_types(watch, 'new_rows'),
     -- Mostly it is one row, whose two sides need no pairing. Of a partitioned table a side may be missing.
     CASE WHEN NOT is_partitioned THEN format($alone$%s;
-      GET DIAGNOSTICS captured = ROW_COUNT;
-      IF captured = 0 THEN
+      IF NOT FOUND THEN
         $alone$, realtime.capture_statement(watch, 'UPDATE', 'pg_current_xact_id()', place, false, true)) ELSE '' END,
     CASE WHEN NOT is_partitioned THEN '
       END IF;' ELSE '' END
@@ -783,9 +803,13 @@ DECLARE
   settings text := realtime.printing_settings(ARRAY(
     SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = watch.target AND a.attnum > 0 AND NOT a.attisdropped
   ));
-  -- Where nothing is watched any more, and the triggers could not be dropped yet.
-  body text := CASE WHEN cardinality(watch.channels) > 0 THEN realtime.capture_body(watch)
-    ELSE format('BEGIN PERFORM realtime.unmark(%L); RETURN NULL; END', watch.number) END;
+  body text := CASE
+    -- Where nothing is watched any more, and the triggers could not be dropped yet.
+    WHEN cardinality(watch.channels) = 0 THEN format('BEGIN PERFORM realtime.unmark(%L); RETURN NULL; END', watch.number)
+    WHEN realtime.is_too_wide(watch.target) THEN format('BEGIN PERFORM realtime.unmark(%L), '
+      'realtime.capture_fault(TG_RELID, ''the table has more than 800 columns''), realtime.ring(); RETURN NULL; END',
+      watch.number)
+    ELSE realtime.capture_body(watch) END;
 BEGIN
   EXECUTE format('CREATE OR REPLACE FUNCTION %s RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER '
     'SET search_path = pg_catalog, pg_temp SET jit = off%s AS %L', name, settings, body);

@@ -5,17 +5,19 @@
 -- table marks its beginning, and puts what was captured since then behind its own rows where both are about the same
 -- row. Order between different rows stays as it was captured.
 
--- BEFORE each statement of a watched table: notes the number of the watch and the end of the write-ahead log, in a setting
--- that ends with the transaction: ` 7@0/16B3748i 9@0/16B3790u`, the innermost statement last, with the operation's first
--- letter. A caller who writes nonsense there puts nothing but its own transaction's changes at stake.
+-- BEFORE each statement of a watched table: notes the number of the watch, the end of the write-ahead log and the operation,
+-- in a setting that ends with the transaction: ` 7@0/16B3748.INSERT 9@0/16B3790.UPDATE`, the innermost statement last. A
+-- transaction pays for each function of the expression, so there are few. A caller who writes nonsense there puts nothing
+-- but its own transaction's changes at stake. Where a trigger that takes marks away is disabled, they pile up: the setting
+-- has an end, which is far beyond what statements nest.
 CREATE FUNCTION realtime.mark() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 -- No search_path of its own, which costs each statement as much as the rest: all names are written with their schema.
 AS $$
 DECLARE
   marks pg_catalog.text := pg_catalog.set_config('sobranie.marks',
-    pg_catalog.concat(pg_catalog.current_setting('sobranie.marks', true), ' ', TG_ARGV[0], '@',
-      pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.lower(pg_catalog."left"(TG_OP, 1))), true);
+    pg_catalog.concat(pg_catalog."right"(pg_catalog.current_setting('sobranie.marks', true), 2000), ' ', TG_ARGV[0], '@',
+      pg_catalog.pg_current_wal_insert_lsn(), '.', TG_OP), true);
 BEGIN
   RETURN NULL;
 END;
@@ -29,9 +31,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   marks text := current_setting('sobranie.marks', true);
-  parts text[] := regexp_match(marks, '^(.*) ' || number || '@([0-9A-F]{1,8}/[0-9A-F]{1,8})[a-z]?( !)?((?: [0-9].*)?)$');
+  parts text[] := regexp_match(marks, '^(.*) ' || number || '@([0-9A-F]{1,8}/[0-9A-F]{1,8})[.A-Z]*( !)?((?: [0-9].*)?)$');
 BEGIN
-  IF marks !~ '^( [0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}[a-z]?( !)?)*$' THEN
+  IF marks !~ '^( [0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}[.A-Z]*( !)?)*$' THEN
     marks := '';
   ELSIF parts IS NOT NULL THEN
     marks := parts[1] || parts[4];
@@ -39,7 +41,7 @@ BEGIN
       mark := parts[2]::pg_lsn;
     END IF;
   END IF;
-  marks := set_config('sobranie.marks', regexp_replace(marks, '(@[0-9A-F/]+[a-z]?)( !)?', E'\\1 !', 'g'), true);
+  marks := set_config('sobranie.marks', regexp_replace(marks, '(@[0-9A-F/]+[.A-Z]*)( !)?', E'\\1 !', 'g'), true);
 END;
 $$;
 --> statement-breakpoint

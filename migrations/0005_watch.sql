@@ -45,6 +45,8 @@ AS $$
       SELECT string_agg(format('%s is a foreign table', p.relid), '; ')
       FROM pg_partition_tree(watch.target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f'
     ), (
+      SELECT 'it has more than 800 columns' WHERE realtime.is_too_wide(watch.target)
+    ), (
       SELECT format('%s inherits from it', min(i.inhrelid::regclass::text))
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
       WHERE i.inhparent = watch.target AND NOT c.relispartition HAVING count(*) > 0
@@ -148,7 +150,8 @@ CREATE TRIGGER on_unwatched AFTER DELETE ON realtime.watched FOR EACH ROW EXECUT
 --
 -- A row that MERGE moves to another partition is in no transition table of its UPDATE. Row triggers see it: one is deleted
 -- in a statement that is no DELETE, or inserted in one that is no INSERT. They come first, before other triggers change
--- the row again. For any other row the condition costs little, and is false.
+-- the row again. For any other row the condition costs little, and is false. Their names are those of one watch alone: a
+-- partition gets copies of them, and may have been a watched table of its own before it was attached.
 CREATE FUNCTION realtime.watch_triggers(number integer, target regclass) RETURNS TABLE (name text, definition text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -160,15 +163,19 @@ AS $$
     ('realtime_update', 'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows', 'STATEMENT'),
     ('realtime_delete', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows', 'STATEMENT'),
     ('realtime_truncate', 'AFTER TRUNCATE ON %s', 'STATEMENT'),
-    ('!realtime_moved_out', 'AFTER DELETE ON %s', $w$ROW
-      WHEN (rtrim(current_setting('sobranie.marks', true), ' !') NOT LIKE '%d')$w$),
-    ('!realtime_moved_in', 'AFTER INSERT ON %s', $w$ROW
-      WHEN (rtrim(current_setting('sobranie.marks', true), ' !') NOT LIKE '%i')$w$),
+    (format('!realtime_moved_out_%s', number), 'AFTER DELETE ON %s', $w$ROW
+      WHEN (rtrim(current_setting('sobranie.marks', true), ' !') NOT LIKE '%DELETE')$w$),
+    (format('!realtime_moved_in_%s', number), 'AFTER INSERT ON %s', $w$ROW
+      WHEN (rtrim(current_setting('sobranie.marks', true), ' !') NOT LIKE '%INSERT')$w$),
     ('zz_realtime_mark', 'BEFORE INSERT OR UPDATE OR DELETE ON %s', 'STATEMENT'),
     ('zz_realtime_mark_truncate', 'BEFORE TRUNCATE ON %s', 'STATEMENT')
   ) t (name, event, level)
   WHERE t.level = 'STATEMENT' OR (current_setting('server_version_num')::integer >= 150000
-    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = target AND c.relkind = 'p'))
+    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = target AND c.relkind = 'p')
+    -- As an earlier version named it.
+    AND NOT EXISTS (
+      SELECT FROM pg_trigger g WHERE g.tgrelid = target AND g.tgname = regexp_replace(t.name, '_[0-9]+$', '')
+    ))
 $$;
 --> statement-breakpoint
 -- Which of them the table has.
@@ -316,6 +323,27 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- Takes the trigger functions of tables that have got another owner from the former one, who could not be dropped else.
+CREATE FUNCTION realtime.close_captures() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  item record;
+BEGIN
+  FOR item IN
+    SELECT DISTINCT p.oid::regprocedure AS routine, w.number, c.relowner AS owner
+    FROM realtime.watched w JOIN pg_class c ON c.oid = w.target
+    JOIN pg_proc p ON p.oid = to_regprocedure(format('realtime.capture_%s()', w.number))
+    CROSS JOIN LATERAL aclexplode(p.proacl) a
+    WHERE a.grantee NOT IN (p.proowner, c.relowner)
+  LOOP
+    PERFORM realtime.close_function(item.routine);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', item.routine, pg_get_userbyid(item.owner));
+  END LOOP;
+END;
+$$;
+--> statement-breakpoint
 -- Brings the trigger functions up to date with their tables, and with this version of the functions above: all of them when
 -- `all_watches` is set, else those whose table was altered. Watches of dropped tables go. Tells the channels of a template
 -- whose column is gone, once. Answers how many functions were written. Nothing waits: what another transaction holds is
@@ -346,6 +374,7 @@ BEGIN
     PERFORM realtime.define_capture(watch);
     renewed := renewed + 1;
   END LOOP;
+  PERFORM realtime.close_captures();
   IF renewed > 0 THEN
     PERFORM realtime.ring();
   END IF;

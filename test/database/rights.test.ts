@@ -420,12 +420,13 @@ describe('no code of anybody else runs as the owner of the schema', () => {
       `'; select notes.note('x'); --`,
       ' 1@FFFFFFFFF/0',
       ' 2@FFFFFFFF/FFFFFFFF !',
+      ' 2@FFFFFFFF/FFFFFFFF.DELETE !',
     ]) {
       await client`select set_config('sobranie.marks', ${value}, false)`;
       await client`insert into lair.item values (1)`;
       await client`delete from lair.item`;
     }
     expect((await superuser`select * from notes.ran`).slice()).toEqual([]);
-    expect(await takenOver(sql)).toHaveLength(12);
+    expect(await takenOver(sql)).toHaveLength(14);
   });
 });

@@ -1,0 +1,131 @@
+// Statements of the application that failed, or took for ever, because a table was watched. They do what they do without a
+// watch, and what they change is told.
+
+import { afterAll, beforeEach, expect, test } from 'bun:test';
+import postgres from 'postgres';
+import { patient } from '../support/patience.ts';
+import { createDatabase } from '../support/postgres.ts';
+import { takenOver } from './support.ts';
+
+patient();
+
+const created = await createDatabase({ migrated: true });
+const sql = postgres(created.url, { max: 1, onnotice: () => undefined });
+const superuser = postgres(created.superUrl, { max: 1, onnotice: () => undefined });
+
+afterAll(async () => {
+  await Promise.all([sql.end({ timeout: 1 }), superuser.end({ timeout: 1 })]);
+  await created.drop();
+});
+
+beforeEach(async () => {
+  await sql.unsafe(`drop schema if exists shop cascade; create schema shop; set search_path = shop`);
+  await takenOver(sql);
+});
+
+async function told(): Promise<string[]> {
+  return (await takenOver(sql)).map(
+    ({ channel, data }) => `${channel} ${(data['action'] as string | undefined) ?? 'gap'}`,
+  );
+}
+
+const columns = (first: number, end: number): string[] =>
+  Array.from({ length: end - first }, (_, place) => `c${first + place} int`);
+
+// A function takes a hundred arguments: each UPDATE of a table of a hundred columns failed.
+test('a table of many columns', async () => {
+  await sql.unsafe(`create table item (id int primary key, ${columns(0, 150).join(', ')})`);
+  await sql`select realtime.watch('item')`;
+  await sql`insert into item (id, c0, c149) values (1, 1, 1), (2, 2, 2)`;
+  await sql`update item set c149 = 3 where id = 1`;
+  await sql`update item set c0 = 4 where id in (1, 2) `;
+  await sql`delete from item where id = 1`;
+  const seen = (await takenOver(sql)).map(({ data }) => [data['action'], data['old']]);
+  expect(seen.slice(0, 3)).toEqual([
+    ['INSERT', null],
+    ['INSERT', null],
+    ['UPDATE', { id: 1, c149: 1 }],
+  ]);
+  expect(seen.slice(3, 5)).toContainEqual(['UPDATE', { id: 1, c0: 1 }]);
+  expect(seen.slice(3, 5)).toContainEqual(['UPDATE', { id: 2, c0: 2 }]);
+  expect(seen[5]).toEqual(['DELETE', expect.objectContaining({ id: 1, c0: 4, c149: 3 })]);
+});
+
+// Both sides of an UPDATE were one list of more columns than PostgreSQL takes.
+test('a table of too many columns is refused, and one that gets too many is written as before', async () => {
+  await sql.unsafe(`create table wide (id int primary key, ${columns(1, 900).join(', ')})`);
+  const refusal = sql`select realtime.watch('wide')`.catch((error: unknown) => (error as Error).message);
+  expect(await refusal).toBe('realtime.watch: shop.wide cannot be watched: it has more than 800 columns');
+  await sql.unsafe(`create table item (id int primary key); select realtime.watch('item')`);
+  await sql.unsafe(
+    `alter table item ${columns(1, 900)
+      .map((column) => `add column ${column}`)
+      .join(', ')}`,
+  );
+  await sql`insert into item (id) values (1)`;
+  await sql`select realtime.renew_captures(false)`;
+  await told();
+  await sql`insert into item (id) values (2)`;
+  await sql`update item set c1 = 2`;
+  expect(await told()).toEqual(['item gap', 'item gap']);
+});
+
+// The row triggers that see what MERGE moves had one name on all tables, and a partition gets copies of its parent's.
+test('a watched table with partitions becomes a partition of another one', async () => {
+  for (const name of ['whole', 'half']) {
+    await sql.unsafe(`create table ${name} (id int, room text not null, primary key (id, room)) partition by list (room);
+      select realtime.watch('${name}')`);
+  }
+  await sql.unsafe(`create table quarter partition of half default;
+    alter table whole attach partition half for values in ('x'); insert into whole values (1, 'x')`);
+  expect(await told()).toEqual(['whole INSERT']);
+  await sql.unsafe(`alter table whole detach partition half; insert into half values (2, 'x')`);
+  expect(await told()).toEqual(['half INSERT']);
+});
+
+// Values of two columns do not compare where each has a collation of its own.
+test('templates of columns that have collations of their own', async () => {
+  await superuser.unsafe(`create schema if not exists kinds; grant usage on schema kinds to app;
+    create collation kinds.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    create collation kinds.other (locale = 'C')`);
+  await sql.unsafe(`create table item (id text collate kinds.loose primary key, a text collate kinds.loose,
+      b varchar(9) collate kinds.other);
+    select realtime.watch('item', array['item', 'id:{id}', 'x:{a}', 'x:{b}'])`);
+  await sql`insert into item values ('i', 'one', 'two')`;
+  await sql`update item set a = 'ONE', b = 'one'`;
+  await sql`delete from item`;
+  expect(await told()).toEqual([
+    ...['item INSERT', 'id:i INSERT', 'x:one INSERT', 'x:two INSERT'],
+    ...['item UPDATE', 'id:i UPDATE', 'x:ONE INSERT', 'x:two DELETE', 'x:one UPDATE'],
+    ...['item DELETE', 'id:i DELETE', 'x:ONE DELETE', 'x:one DELETE'],
+  ]);
+});
+
+// Nobody took away what each statement noted of its beginning: 20,000 of them took half a minute.
+test('with a trigger of the watch disabled, statements of one transaction do not become slower and slower', async () => {
+  await sql.unsafe(`create table item (id int primary key); select realtime.watch('item');
+    alter table item disable trigger realtime_insert`);
+  const length = await sql.begin(async (tx) => {
+    await tx.unsafe(`do $$ begin for i in 1..500 loop insert into item values (i); end loop; end $$`);
+    const [setting] = await tx`select length(current_setting('sobranie.marks')) as length`;
+    await tx`update item set id = 501 where id = 1`;
+    return setting!['length'] as number;
+  });
+  expect(length).toBeLessThan(2_100);
+  expect(await told()).toEqual(['item UPDATE']);
+});
+
+// What a watch had granted to a table's owner kept that role from being dropped, when the table had another one.
+test('the former owner of a table can be dropped', async () => {
+  const role = `former_${process.pid}`;
+  await superuser.unsafe(`create role ${role}; grant create on schema shop to ${role};
+    create table shop.item (id int primary key); alter table shop.item owner to app`);
+  await sql`select realtime.watch('item')`;
+  await superuser.unsafe(`alter table shop.item owner to ${role}`);
+  await sql`select realtime.renew_captures(true)`;
+  await superuser.unsafe(`alter table shop.item owner to app; revoke create on schema shop from ${role}`);
+  await sql`select realtime.renew_captures(false)`;
+  await superuser.unsafe(`drop role ${role}`);
+  await sql`insert into item values (1)`;
+  expect(await told()).toEqual(['item INSERT']);
+});
