@@ -74,6 +74,8 @@ export interface KafkaPlace {
   /** Further lines of the properties file. `listeners` come before the usual ones, each with a comma behind it. */
   readonly listeners?: string;
   readonly lines?: readonly string[];
+  /** Users that it knows from the first, as its tool takes them: `SCRAM-SHA-512=[name=ann,password=secret]`. */
+  readonly scramUsers?: readonly string[];
 }
 
 export interface KafkaProgram {
@@ -85,7 +87,7 @@ export interface KafkaProgram {
 /** Writes its configuration. */
 export async function kafkaProgram(place: KafkaPlace): Promise<KafkaProgram> {
   if (!existsSync(folder())) throw new Error('Kafka is not installed; run: bun run test contract/kafka');
-  const { port, advertisedPort = port, controllerPort, listeners = '', lines = [] } = place;
+  const { port, advertisedPort = port, controllerPort, listeners = '', lines = [], scramUsers = [] } = place;
   const file = join(place.folder, 'server.properties');
   const properties = [
     'process.roles=broker,controller',
@@ -121,8 +123,9 @@ export async function kafkaProgram(place: KafkaPlace): Promise<KafkaProgram> {
   const clusterId = Buffer.from(crypto.getRandomValues(new Uint8Array(16)));
   // One of 64 began with a dash, and was taken for an option.
   clusterId[0] = 0;
+  const format = [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId.toString('base64url'), '-c', file];
   return {
     command: [...java, 'kafka.Kafka', file],
-    formatCommand: [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId.toString('base64url'), '-c', file],
+    formatCommand: [...format, ...scramUsers.flatMap((user) => ['--add-scram', user])],
   };
 }

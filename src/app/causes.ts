@@ -76,6 +76,8 @@ const causes: Readonly<Record<string, string>> = {
   UNKILLABLE: 'a script keeps it busy',
   TRYAGAIN: 'a part of the cluster is being moved',
   NOREPLICAS: 'it takes no writes: too few replicas follow it',
+  // NATS, by sync/nats/failure.ts.
+  NATS_FULL: 'it has no room for more',
   // Kafka, by the names of its errors.
   SASL_AUTHENTICATION_FAILED: 'the password or user name is wrong',
   UNSUPPORTED_SASL_MECHANISM: 'it does not know this way to log in',

@@ -32,11 +32,13 @@ beforeAll(async () => {
       'ssl.keystore.type=PEM',
       `ssl.keystore.certificate.chain=${onOneLine(await Bun.file(certificate).text())}`,
       `ssl.keystore.key=${onOneLine(await Bun.file(key).text())}`,
-      'sasl.enabled.mechanisms=PLAIN',
+      'sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512',
       `listener.name.sasl_ssl.plain.sasl.jaas.config=${logIn} user_admin="p@ss" user_guest="guest";`,
+      `listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=${logIn.replaceAll('plain', 'scram').replace('Plain', 'Scram')};`,
       'authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer',
-      'super.users=User:ANONYMOUS;User:admin',
+      'super.users=User:ANONYMOUS;User:admin;User:ann',
     ],
+    scramUsers: ['SCRAM-SHA-512=[name=ann,password=p@ss]'],
   });
 }, 200_000);
 afterAll(() => kafka.close(), 60_000);
@@ -130,7 +132,10 @@ test('a wrong password, a way to log in that it has not, a missing right and an 
   const tls = `kafka+ssl://admin:p%40ss@${place}`;
   expect(await codeOf(tls, ca)).toBe('started');
   expect(await codeOf(tls.replace('p%40ss', 'wrong'), ca)).toBe('SASL_AUTHENTICATION_FAILED');
-  expect(await codeOf(`${tls}?sasl=scram-sha-512`, ca)).toBe('UNSUPPORTED_SASL_MECHANISM');
+  const scram = tls.replace('admin', 'ann');
+  expect(await codeOf(`${scram}?sasl=scram-sha-512`, ca)).toBe('started');
+  expect(await codeOf(`${scram.replace('p%40ss', 'wrong')}?sasl=scram-sha-512`, ca)).toBe('SASL_AUTHENTICATION_FAILED');
+  expect(await codeOf(`${scram}?sasl=scram-sha-256`, ca)).toBe('UNSUPPORTED_SASL_MECHANISM');
   expect(await codeOf(tls.replace('admin:p%40ss', 'guest:guest'), ca)).toBe('TOPIC_AUTHORIZATION_FAILED');
   expect(await codeOf(tls)).toMatch(/SELF_SIGNED_CERT|UNABLE_TO_VERIFY|UNABLE_TO_GET/);
 }, 90_000);

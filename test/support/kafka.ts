@@ -30,9 +30,10 @@ export interface TestKafkaOptions {
   readonly port?: number;
   /** Of a proxy: clients that have come are led there. */
   readonly advertisedPort?: number;
-  /** Further listeners and lines of its configuration, see `kafkaProgram`. */
+  /** Further listeners, lines of its configuration and users, see `kafkaProgram`. */
   readonly listeners?: string;
   readonly lines?: readonly string[];
+  readonly scramUsers?: readonly string[];
 }
 
 /** It takes about four seconds, and most of it is work of the processor: more than a minute beside a full one. */

@@ -13,7 +13,28 @@ export class NatsFailure extends Error {
   constructor(error: unknown) {
     super(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
     this.name = 'NatsFailure';
-    this.code = 'NATS';
+    this.code = error instanceof NatsRefusal && error.isFull ? 'NATS_FULL' : 'NATS';
+  }
+}
+
+/** What a stream answers in place of a number. */
+export interface StreamError {
+  readonly err_code?: number;
+  readonly description?: string;
+}
+
+/** The limits of the server, or its disk. */
+const fullCodes = new Set([10_023, 10_028, 10_047, 10_077]);
+
+/** A stream did not take a message. */
+export class NatsRefusal extends Error {
+  /** There is no room, for this message or for any. */
+  readonly isFull: boolean;
+
+  constructor({ err_code: code = 0, description }: StreamError) {
+    super(description);
+    this.name = 'NatsRefusal';
+    this.isFull = fullCodes.has(code);
   }
 }
 

@@ -4,6 +4,7 @@
 import { headers } from '@nats-io/transport-node';
 import { randomId, type Clock } from '../../time/clock.ts';
 import type { NatsClient } from './connection.ts';
+import { NatsRefusal, type StreamError } from './failure.ts';
 import type { Elsewhere } from './message.ts';
 import type { NatsNames } from './names.ts';
 
@@ -31,8 +32,8 @@ export async function putLarge(text: string, seconds: number, options: LargeData
   for (let index = 0; index < parts; index++) {
     const piece = bytes.subarray(index * pieceBytes, (index + 1) * pieceBytes);
     const answer = await client.request(names.part(id, index), piece, fields);
-    const { error } = answer.json<{ error?: { description?: string } }>();
-    if (error !== undefined) throw new Error(error.description);
+    const { error } = answer.json<{ error?: StreamError }>();
+    if (error !== undefined) throw new NatsRefusal(error);
   }
   return { id, parts, length: text.length };
 }

@@ -7,7 +7,7 @@ import { headers } from '@nats-io/transport-node';
 import type { LayerName } from '../../changes/layer-name.ts';
 import { randomId, type Clock } from '../../time/clock.ts';
 import type { NatsClient } from './connection.ts';
-import { available } from './failure.ts';
+import { available, NatsRefusal, type StreamError } from './failure.ts';
 import type { NatsNames } from './names.ts';
 
 export interface NatsLayerNameOptions {
@@ -62,7 +62,7 @@ export class NatsLayerName implements LayerName {
     const fields = headers();
     if (after !== undefined) fields.set('Nats-Expected-Last-Subject-Sequence', after);
     const answer = await client().request(names.layer, new TextEncoder().encode(this.#name), fields);
-    const { error } = answer.json<{ error?: { err_code?: number; description?: string } }>();
-    if (error !== undefined && error.err_code !== isNotFirst) throw new Error(error.description);
+    const { error } = answer.json<{ error?: StreamError }>();
+    if (error !== undefined && error.err_code !== isNotFirst) throw new NatsRefusal(error);
   }
 }

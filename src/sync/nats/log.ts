@@ -14,6 +14,7 @@ import type { ChannelRule } from '../../rules/rules.ts';
 import { boundPage } from '../bound-page.ts';
 import { answerTimeoutMs } from './connection.ts';
 import { Gate } from '../gate.ts';
+import { NatsRefusal, type StreamError } from './failure.ts';
 import { getLarge, headerBytesMax, putLarge, type LargeDataOptions } from './large-data.ts';
 import { countIn, entryHeaders, lengthOf, readEntry, type Entry } from './message.ts';
 
@@ -21,7 +22,7 @@ interface Ack {
   readonly seq: number;
   readonly val?: string;
   readonly duplicate?: boolean;
-  readonly error?: { readonly err_code?: number; readonly description?: string };
+  readonly error?: StreamError;
 }
 
 /** Which entries a reader may see. */
@@ -57,7 +58,7 @@ export class NatsLog {
       const ack = JSON.parse(text) as Ack;
       const offset = countIn(text);
       if (ack.error === undefined && offset !== undefined) return { epoch: client.epoch, offset };
-      if (ack.error !== undefined && ack.error.err_code !== keyUnderWay) throw new Error(ack.error.description);
+      if (ack.error !== undefined && ack.error.err_code !== keyUnderWay) throw new NatsRefusal(ack.error);
       if (this.#options.clock.monotonic() > deadline) throw new Error('the answers about a key did not end');
       if (ack.duplicate !== true) continue;
       const before = await this.#kept(channel, rule, ack.seq);
