@@ -66,7 +66,7 @@ describe('two nodes over one nats-server', () => {
     const load = await stage.load({ databaseUrl: stage.databaseUrl });
     await stage.redis.replace();
     const starting = stage.startNodePatiently();
-    await until(() => load.unavailable > 0, 'a publication was answered unavailable');
+    await until(() => load.unavailable > 0, 'a publication was answered unavailable', 60_000);
     await stage.redis.start();
     const fresh = await starting;
     await Promise.all(stage.nodes.map((node) => becomesReady(node, 60_000)));
@@ -75,7 +75,7 @@ describe('two nodes over one nats-server', () => {
     expect(await named()).toBe(before);
     await sql.end();
     await stage.killNode(fresh);
-  }, 200_000);
+  }, 400_000);
 
   // The stream outlived the database that had filled it, and positions of before stayed good.
   test('another incarnation of the database: positions of before are void, and what comes then arrives', async () => {
