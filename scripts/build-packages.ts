@@ -55,6 +55,8 @@ async function buildPackage(name: string, declarations: string): Promise<void> {
     target: 'browser',
     format: 'esm',
     splitting: true,
+    // Whoever bundles the package names its files anew, and preloads them or not.
+    modulePreload: false,
     // The path mapping of this project would take the client's source in.
     external: ['@sobranie/*', 'react', '@tanstack/*'],
   });
