@@ -5,6 +5,7 @@ import { placeOf, parseDatabaseUrl } from '../database/url.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { urlNameOf, type EngineSettings } from '../settings/engine-settings.ts';
 import type { Settings } from '../settings/settings.ts';
+import { isPassingFailure } from '../time/patiently.ts';
 import { knownCode, plainCause } from './causes.ts';
 
 /** Its message says all that there is to say. */
@@ -126,7 +127,9 @@ function faultOf(error: unknown, target: Target): unknown {
   const code = knownCode(error);
   const cause = plainCause(error);
   if (cause === undefined) return error;
-  const mend = code === undefined ? undefined : mends[code]?.(target);
+  // One code stands for what lasts and for what passes: a pooler names its own.
+  const isSettled = code === '08P01' && isPassingFailure(error);
+  const mend = code === undefined || isSettled ? undefined : mends[code]?.(target);
   const advice = mend === undefined ? '' : `\n  What to do: ${mend}`;
   return new StartFault(
     `${target.what} at ${target.host} (${target.setting}): ${cause}.${detailOf(error)}${advice}`,
@@ -137,7 +140,7 @@ function faultOf(error: unknown, target: Target): unknown {
 /** PostgreSQL names what it missed: its own sentence helps, and holds no secret. */
 function detailOf(error: unknown): string {
   for (let at: unknown = error; at instanceof Error; at = at.cause) {
-    const { severity } = at as { severity?: unknown };
+    const { severity_local: severity } = at as { severity_local?: unknown };
     if (typeof severity === 'string') return `\n  PostgreSQL said: ${at.message}`;
   }
   return '';

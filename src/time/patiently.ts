@@ -45,6 +45,11 @@ const passingCodes = new Set([
 const passingReplies =
   /^(?:LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|READONLY|MISCONF|NOREPLICAS|OOM|UNKILLABLE)\b|max number of clients/;
 
+/** What a pooler passes on under a code of its own, which it also has for what lasts. */
+const poolerCode = '08P01';
+const passingPooled =
+  /too many|not accepting|starting up|shutting down|recovery mode|cannot connect|login has been failing|timeout|crash/;
+
 /** What the Redis driver says of an answer that did not come in time, or of a connection that was given up for it. */
 const lateWords = new Set([
   'Command timed out',
@@ -67,6 +72,7 @@ export function isPassingFailure(error: unknown): boolean {
   if (typeof code === 'string' && passingCodes.has(code)) return true;
   // A part of this server is between two connections, and knows no more.
   if (code === 'unavailable' && error.cause === undefined) return true;
+  if (code === poolerCode && passingPooled.test(error.message)) return true;
   if (passingReplies.test(error.message)) return true;
   if (error instanceof DeadlineError || lateWords.has(error.message)) return true;
   const { cause, lastNodeError = cause } = error as Error & { lastNodeError?: unknown };

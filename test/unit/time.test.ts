@@ -74,6 +74,7 @@ test('a failure that may pass is told from one that does not', () => {
     failure('Failed to refresh slots cache.', { lastNodeError: failure('Command timed out') }),
     failure('None of startup nodes is available'),
     failure('could not resize shared memory', { code: '53100' }),
+    failure('too many connections for role "app"', { code: '08P01' }),
     new RealtimeError('unavailable'),
     new Error('wrapped', { cause: failure('LOADING Redis is loading the dataset in memory') }),
   ];
@@ -84,6 +85,8 @@ test('a failure that may pass is told from one that does not', () => {
     ),
     failure('Failed to refresh slots cache.', { lastNodeError: failure('NOAUTH Authentication required.') }),
     failure('database "none" does not exist', { code: '3D000' }),
+    failure('unsupported startup parameter: work_mem', { code: '08P01' }),
+    failure('SASL authentication failed', { code: '08P01' }),
     new RealtimeError('unavailable', undefined, { cause: failure('password', { code: '28P01' }) }),
     new RealtimeError('bad_request'),
     'no error',
