@@ -220,6 +220,7 @@ export class Tormentor {
       try {
         return await listening(this.#next, startMs);
       } catch (error) {
+        await this.#next.kill9();
         if (performance.now() > deadline) throw error;
         this.done.push('restarted');
       } finally {

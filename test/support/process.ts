@@ -30,9 +30,15 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 const projectFolder = resolve(import.meta.dir, '../..');
 
-/** Starts the server and waits until it listens. */
+/** Starts the server and waits until it listens. One that does not in time is ended: it would be met by the next start. */
 export async function startServer(environment: Environment = {}, timeoutMs = 60_000): Promise<RunningServer> {
-  return listening(spawnServer(environment), timeoutMs);
+  const server = spawnServer(environment);
+  try {
+    return await listening(server, timeoutMs);
+  } catch (error) {
+    await server.kill9();
+    throw error;
+  }
 }
 
 /** Waits until a server that was spawned listens. */
