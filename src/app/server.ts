@@ -121,8 +121,8 @@ export function createServer(parts: ServerParts): Elysia {
       // A slow trickle of bytes does not prolong it. It holds for bodies and for all heads but the first of a connection,
       // for which the runtime has 12 seconds of its own.
       idleTimeout: settings.requestTimeout,
-      // A larger body gets the runtime's bare 413. One below this, such as data of a mebibyte, gets our own `too_large`.
-      maxRequestBodySize: Math.max(2 << 20, settings.maxMessageBytes * 2),
+      // A larger body gets the runtime's bare 413. One below this gets our own error, `too_large`.
+      maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
     },
   };
   const notFound = (request: Request): Response => notFoundResponse(origins.apiHeaders(request));
