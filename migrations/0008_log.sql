@@ -132,6 +132,21 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- Puts publications that are numbered into the table.
+CREATE FUNCTION realtime.store(made realtime.publications[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+  INSERT INTO realtime.publications
+    (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
+  SELECT m.seq, m.channel, m."offset", m.data, m.at, m.from_user, m.from_connection, m.except_connection, m.key, m.xid
+  FROM unnest(made) m;
+END;
+$$;
+--> statement-breakpoint
 -- Appends publications behind the fence, the one way into the log: numbers them, ignores those whose key their channel's
 -- log has, and tells the other nodes. Up to eight are carried by the notification.
 --
@@ -144,11 +159,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
--- Entries are joined by hash, since the planner cannot know how many there are. Tables, which may be large, are looked into
--- once for each entry or channel: by LATERAL and LIMIT, which leave no other way.
 SET enable_seqscan = off
-SET enable_nestloop = off
-SET enable_mergejoin = off
 SET jit = off
 SET plan_cache_mode = force_generic_plan
 AS $$
@@ -156,11 +167,22 @@ AS $$
 DECLARE
   log record;
   now_ms bigint;
-  made record;
+  entry realtime.entry;
+  -- The channels so far, how each stands, with the offset of its last publication, and which the last entry was of.
+  names text[] := '{}';
+  channels realtime.channels[] := '{}';
+  place integer;
+  stood realtime.channels;
+  known record;
+  -- Numbered, and not in the table yet: one statement for many costs half of one for each.
+  made realtime.publications[] := '{}';
   last_seq bigint := 0;
   appended integer := 0;
   carried text := '';
 BEGIN
+  IF cardinality(entries) IS NULL THEN
+    RETURN;
+  END IF;
   -- What is told was flushed, whatever the session has as its default: a crash must not take it back.
   PERFORM set_config('synchronous_commit', 'on', true)
   WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
@@ -172,107 +194,97 @@ BEGIN
   END IF;
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
 
-  -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
-  IF EXISTS (SELECT FROM unnest(entries) e WHERE e.key IS NOT NULL AND e.size IS NOT NULL) THEN
-    UPDATE realtime.publications p SET key = NULL
-    WHERE p.ctid = ANY (ARRAY(
-      SELECT q.place FROM unnest(entries) e CROSS JOIN LATERAL (
-        SELECT q.ctid AS place, q."offset", q.at FROM realtime.publications q
-        WHERE q.channel = e.channel AND q.key = e.key LIMIT 1
-      ) q
-      WHERE q."offset" <= (SELECT max(t."offset") FROM realtime.publications t WHERE t.channel = e.channel) - e.size
-        OR q.at <= now_ms - e.seconds::bigint * 1000
-    ));
-  END IF;
-
-  FOR made IN
-    WITH given AS MATERIALIZED (
-      SELECT e.place, e.channel, e.key, e.size, e.seconds, e.watch,
-        CASE WHEN e.key IS NULL THEN 0 ELSE row_number() OVER (PARTITION BY e.channel, e.key ORDER BY e.place) END AS turn
-      FROM unnest(entries) e
-    ), known AS MATERIALIZED (
-      SELECT g.channel, g.key, p.seq, p."offset", p.data, p.at, p.from_user, p.from_connection, p.except_connection
-      FROM given g CROSS JOIN LATERAL (
-        SELECT * FROM realtime.publications p WHERE p.channel = g.channel AND p.key = g.key LIMIT 1
-      ) p
-      WHERE g.turn = 1 AND g.size IS NOT NULL
-    ), fresh AS MATERIALIZED (
-      SELECT g.*, row_number() OVER (PARTITION BY g.channel ORDER BY g.place) AS rank,
-        count(*) OVER (PARTITION BY g.channel) AS total
-      FROM given g
-      WHERE g.size IS NOT NULL AND g.turn <= 1
-        AND (g.key IS NULL OR NOT EXISTS (SELECT FROM known k WHERE k.channel = g.channel AND k.key = g.key))
-    ), stood AS MATERIALIZED (
-      SELECT f.channel, f.total, f.size, f.seconds, f.watch, c.watches,
-        coalesce(c.epoch, realtime.first_epoch(f.channel, log.epoch)) AS epoch, coalesce(greatest(c."offset", (
-          SELECT p."offset" FROM realtime.publications p WHERE p.channel = f.channel ORDER BY p."offset" DESC LIMIT 1
-        )), 0) AS head,
-        c.history_size IS DISTINCT FROM f.size OR c.history_seconds IS DISTINCT FROM f.seconds
-          OR (f.watch IS NOT NULL AND f.watch = ANY (c.watches) IS NOT TRUE) AS is_new
-      FROM fresh f LEFT JOIN LATERAL (
-        SELECT * FROM realtime.channels c WHERE c.channel = f.channel LIMIT 1
-      ) c ON true
-      WHERE f.rank = f.total
-    ), noted AS (
-      -- A channel's first publication, and the rare one that comes under another rule or by another watch.
-      INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
-      SELECT s.channel, s.epoch, 0, s.size, s.seconds, now_ms, CASE WHEN s.watch IS NOT NULL THEN ARRAY[s.watch] END
-      FROM stood s WHERE s.is_new
-      ON CONFLICT (channel) DO UPDATE SET
-        history_size = excluded.history_size, history_seconds = excluded.history_seconds,
-        watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
-          ELSE coalesce(h.watches, '{}') || excluded.watches END
-    ), heads AS MATERIALIZED (
-      SELECT s.channel, s.epoch, s.head + s.total AS head FROM stood s
-    ), numbered AS MATERIALIZED (
-      SELECT nextval('realtime.publications_seq_seq') AS seq, f.*
-      FROM (
-        SELECT f.place, f.channel, f.key, h.epoch, h.head - f.total + f.rank AS "offset"
-        FROM fresh f JOIN heads h ON h.channel = f.channel ORDER BY f.place
-      ) f
-    ), stored AS (
-      INSERT INTO realtime.publications
-        (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
-      SELECT n.seq, n.channel, n."offset", e.data, now_ms, e."user", e.connection, e."except", e.key, e.xid
-      FROM numbered n JOIN unnest(entries) e ON e.place = n.place
-    )
-    SELECT coalesce(n.seq, f.seq, k.seq, 0) AS seq, e.channel,
-      coalesce(n.epoch, f.epoch, (SELECT c.epoch FROM realtime.channels c WHERE e.size IS NOT NULL AND c.channel = e.channel),
-        '') AS epoch,
-      coalesce(n."offset", f."offset", k."offset", 0) AS "offset",
-      CASE WHEN k.seq IS NOT NULL THEN k.at ELSE now_ms END AS at,
-      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e.data
-        WHEN f.seq IS NOT NULL THEN (SELECT o.data FROM unnest(entries) o WHERE o.place = f.place) ELSE k.data END AS data,
-      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e."user"
-        WHEN f.seq IS NOT NULL THEN (SELECT o."user" FROM unnest(entries) o WHERE o.place = f.place) ELSE k.from_user END AS "user",
-      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e.connection
-        WHEN f.seq IS NOT NULL THEN (SELECT o.connection FROM unnest(entries) o WHERE o.place = f.place) ELSE k.from_connection END AS connection,
-      CASE WHEN n.seq IS NOT NULL OR e.size IS NULL THEN e."except"
-        WHEN f.seq IS NOT NULL THEN (SELECT o."except" FROM unnest(entries) o WHERE o.place = f.place) ELSE k.except_connection END AS "except",
-      n.seq IS NOT NULL OR e.size IS NULL AS fresh, e.xid
-    FROM unnest(entries) e
-    LEFT JOIN numbered n ON n.place = e.place
-    -- The first of the same key, in this call or before.
-    LEFT JOIN numbered f ON n.seq IS NULL AND e.key IS NOT NULL AND f.channel = e.channel AND f.key = e.key
-    LEFT JOIN known k ON e.key IS NOT NULL AND k.channel = e.channel AND k.key = e.key
-    ORDER BY e.place
-  LOOP
-    seq := made.seq;
-    channel := made.channel;
-    epoch := made.epoch;
-    "offset" := made."offset";
-    data := made.data;
-    at := made.at;
-    "user" := made."user";
-    connection := made.connection;
-    "except" := made."except";
-    fresh := made.fresh;
-    xid := made.xid;
+  -- One after the other, by statements whose plans are small: to start one statement that does all of it costs more than
+  -- ten entries, and with a thousand it saves nothing.
+  FOREACH entry IN ARRAY entries LOOP
+    channel := entry.channel;
+    xid := entry.xid;
+    fresh := true;
+    IF entry.size IS NULL THEN
+      seq := 0;
+      epoch := '';
+      "offset" := 0;
+    ELSE
+      IF names[place] IS DISTINCT FROM entry.channel THEN
+        IF place IS NOT NULL THEN
+          channels[place] := stood;
+        END IF;
+        place := array_position(names, entry.channel);
+        IF place IS NOT NULL THEN
+          stood := channels[place];
+        ELSE
+          names := names || entry.channel;
+          place := cardinality(names);
+          SELECT c.epoch, c.history_size, c.history_seconds, c.watches, coalesce(greatest(c."offset", (
+              SELECT p."offset" FROM realtime.publications p
+              WHERE p.channel = entry.channel ORDER BY p."offset" DESC LIMIT 1
+            )), 0)
+          INTO stood.epoch, stood.history_size, stood.history_seconds, stood.watches, stood."offset"
+          FROM (SELECT) one LEFT JOIN realtime.channels c ON c.channel = entry.channel;
+          IF stood.epoch IS NULL THEN
+            stood.epoch := realtime.first_epoch(entry.channel, log.epoch);
+          END IF;
+        END IF;
+      END IF;
+      epoch := stood.epoch;
+      IF entry.key IS NOT NULL THEN
+        -- It may have the same key.
+        IF cardinality(made) > 0 THEN
+          PERFORM realtime.store(made);
+          made := '{}';
+        END IF;
+        SELECT p.seq, p."offset", p.data, p.at, p.from_user, p.from_connection, p.except_connection INTO known
+        FROM realtime.publications p WHERE p.channel = entry.channel AND p.key = entry.key;
+        fresh := NOT FOUND;
+        -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
+        IF FOUND AND (known."offset" <= stood."offset" - entry.size OR known.at <= now_ms - entry.seconds::bigint * 1000) THEN
+          UPDATE realtime.publications p SET key = NULL WHERE p.seq = known.seq;
+          fresh := true;
+        END IF;
+      END IF;
+      IF fresh THEN
+        IF stood.history_size IS DISTINCT FROM entry.size OR stood.history_seconds IS DISTINCT FROM entry.seconds
+          OR (entry.watch IS NOT NULL AND entry.watch = ANY (stood.watches) IS NOT TRUE) THEN
+          -- A channel's first publication, and the rare one that comes under another rule or by another watch.
+          INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
+          VALUES (entry.channel, stood.epoch, 0, entry.size, entry.seconds, now_ms,
+            CASE WHEN entry.watch IS NOT NULL THEN ARRAY[entry.watch] END)
+          ON CONFLICT (channel) DO UPDATE SET
+            history_size = excluded.history_size, history_seconds = excluded.history_seconds,
+            watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
+              ELSE coalesce(h.watches, '{}') || excluded.watches END
+          RETURNING h.history_size, h.history_seconds, h.watches
+          INTO stood.history_size, stood.history_seconds, stood.watches;
+        END IF;
+        stood."offset" := stood."offset" + 1;
+        "offset" := stood."offset";
+        seq := nextval('realtime.publications_seq_seq');
+        made := made || ROW(
+          seq, entry.channel, stood."offset", entry.data, now_ms, entry."user", entry.connection, entry."except", entry.key,
+          entry.xid
+        )::realtime.publications;
+      END IF;
+    END IF;
+    IF fresh THEN
+      data := entry.data;
+      at := now_ms;
+      "user" := entry."user";
+      connection := entry.connection;
+      "except" := entry."except";
+    ELSE
+      seq := known.seq;
+      "offset" := known."offset";
+      data := known.data;
+      at := known.at;
+      "user" := known.from_user;
+      connection := known.from_connection;
+      "except" := known.except_connection;
+    END IF;
     RETURN NEXT;
     IF fresh AND seq > 0 THEN
       last_seq := seq;
       appended := appended + 1;
-      IF appended > 8 OR data = '' OR octet_length(data) >= 8000 OR strpos(data, E'\n') > 0 THEN
+      IF appended > 8 OR octet_length(data) >= 8000 OR data = '' OR strpos(data, E'\n') > 0 THEN
         carried := NULL;
       ELSE
         carried := carried || E'\n' || json_build_array(channel, epoch, "offset", at, "user", connection, "except", xid)::text
@@ -281,6 +293,7 @@ BEGIN
     END IF;
   END LOOP;
   IF last_seq > 0 THEN
+    PERFORM realtime.store(made);
     PERFORM realtime.tell(log.topic, last_seq, carried);
   END IF;
 END;
