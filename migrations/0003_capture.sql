@@ -32,6 +32,7 @@ AS $$
 $$;
 --> statement-breakpoint
 -- What a trigger function is written for, in 32 letters: the table's name, columns, their types, computed values, the key.
+-- Also what makes a watch faulty, so that it is looked at again when that comes: tables that inherit, foreign partitions.
 CREATE FUNCTION realtime.shape(target regclass) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -40,7 +41,13 @@ AS $$
     concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
       CASE WHEN a.attgenerated = 'v' THEN pg_get_expr(d.adbin, d.adrelid) END),
     ',' ORDER BY a.attrelid, a.attnum
-  ), array_to_string(realtime.key_columns(target), ','), (pg_identify_object('pg_class'::regclass, target, 0)).identity))
+  ), array_to_string(realtime.key_columns(target), ','), (pg_identify_object('pg_class'::regclass, target, 0)).identity, (
+    SELECT string_agg(i.inhrelid::text, ',' ORDER BY i.inhrelid)
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = target AND NOT c.relispartition
+  ), (
+    SELECT string_agg(p.relid::oid::text, ',' ORDER BY p.relid)
+    FROM pg_partition_tree(target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f'
+  )))
   FROM unnest(realtime.relations_within(target)) r (relation)
   JOIN pg_attribute a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

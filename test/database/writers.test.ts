@@ -129,3 +129,24 @@ test('the former owner of a table can be dropped', async () => {
   await sql`insert into item values (1)`;
   expect(await told()).toEqual(['item INSERT']);
 });
+
+// Only a change of the table's own columns made the server look again at what is wrong with a watch.
+test('what a watch cannot see of tables that came later is shown', async () => {
+  const role = `nowhere_${process.pid}`;
+  await superuser.unsafe(`create foreign data wrapper ${role}; create server ${role} foreign data wrapper ${role};
+    grant usage on foreign server ${role} to app`);
+  await sql.unsafe(`create table item (id int); create table parts (id int) partition by list (id);
+    select realtime.watch('item'), realtime.watch('parts');
+    create table heir () inherits (item); create foreign table far partition of parts default server ${role}`);
+  await sql`select realtime.renew_captures(false)`;
+  const watches =
+    await sql`select fault from realtime.watches where "table" in ('item'::regclass, 'parts'::regclass) order by 1`;
+  expect(watches.map(({ fault }) => fault as string)).toEqual([
+    'shop.far is a foreign table',
+    'shop.heir inherits from it',
+  ]);
+  await sql`insert into item values (1)`;
+  expect(await told()).toEqual(['item INSERT']);
+  await sql`drop foreign table far`;
+  await superuser.unsafe(`drop foreign data wrapper ${role} cascade`);
+});
