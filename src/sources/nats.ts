@@ -30,6 +30,13 @@ import {
 } from './source.ts';
 
 const answerMsMax = 5_000;
+/** What the driver tells of a consumer that brings nothing any more. */
+const ends: ReadonlySet<string> = new Set([
+  'stream_not_found',
+  'consumer_not_found',
+  'consumer_deleted',
+  'heartbeats_missed',
+]);
 
 export function natsBroker(options: NatsSource, target: NatsTarget, parts: BrokerParts): SourceBroker {
   return {
@@ -146,12 +153,13 @@ class NatsReader implements SourceReader {
     }
   }
 
-  /** The driver goes on for ever where the stream or its leader is gone; a new reader says what is the matter. */
+  /**
+   * The driver goes on for ever where the stream or its leader is gone; a new reader says what is the matter. The consumer
+   * is on one server of a cluster: when that one dies, the others know of it and say nothing, so its heartbeats are missed.
+   */
   async #watch(messages: ConsumerMessages): Promise<void> {
     for await (const { type } of messages.status()) {
-      if (type === 'stream_not_found' || type === 'consumer_not_found' || type === 'consumer_deleted') {
-        this.#buffer.fail(new Error(`NATS: ${type.replaceAll('_', ' ')}`));
-      }
+      if (ends.has(type)) this.#buffer.fail(new Error(`NATS: ${type.replaceAll('_', ' ')}`));
     }
   }
 }

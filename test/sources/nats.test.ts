@@ -2,9 +2,11 @@
 
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
-import { startNats } from '../support/nats.ts';
+import { expect, test } from 'bun:test';
+import { startNats, startNatsCluster } from '../support/nats.ts';
 import { patient } from '../support/patience.ts';
-import { testSource } from './source-contract.ts';
+import { until } from '../support/tcp-client.ts';
+import { SourceStage, testSource } from './source-contract.ts';
 
 patient();
 
@@ -38,3 +40,49 @@ testSource('nats', async () => {
     },
   };
 });
+
+// The consumer is on one server, and the node may be connected to another one: while the first was away, the source brought
+// nothing and said nothing.
+test('the server that has the consumer is killed -9, and stays away: the others bring what follows, once and in order', async () => {
+  const cluster = await startNatsCluster();
+  const servers = cluster.url.replace('nats://', '').split(',');
+  const connection = await connect({ servers, maxReconnectAttempts: -1 });
+  const manager = await jetstreamManager(connection, { timeout: 20_000 });
+  await manager.streams.add({ name: 'orders', subjects: ['orders.*'], num_replicas: 3 });
+  const source = `{ nats: { subject: 'orders.*', url: '${cluster.url}', channel: 'orders' } }`;
+  const stage = await SourceStage.open(source, { SYNC: 'postgres' });
+  try {
+    await stage.startNode();
+    const client = jetstream(connection, { timeout: 2_000 });
+    const send = async (count: number): Promise<void> => {
+      for (;;) {
+        try {
+          await client.publish('orders.new', String(count), { msgID: `order ${count}` });
+          return;
+        } catch {
+          // The cluster chooses another leader.
+          await Bun.sleep(50);
+        }
+      }
+    };
+    const published = async (): Promise<number[]> => {
+      const rows = await stage.sql<{ data: string }[]>`
+        select data from realtime.publications where channel = 'orders' order by "offset"`;
+      return rows.map(({ data }) => Number(data));
+    };
+    await send(1);
+    await until(async () => (await published()).length === 1, 'the first one', 120_000, 50);
+    const [consumer] = await manager.consumers.list('orders').next();
+    const leader = cluster.servers[Number(consumer?.cluster?.leader?.slice(1))];
+    if (leader === undefined) throw new Error('the source has no consumer');
+    await leader.kill9();
+    const counts = Array.from({ length: 20 }, (_, index) => index + 1);
+    for (const count of counts.slice(1)) await send(count);
+    await until(async () => (await published()).length >= 20, 'all of them', 120_000, 50);
+    expect(await published()).toEqual(counts);
+  } finally {
+    await stage.close();
+    await connection.close();
+    await cluster.close();
+  }
+}, 400_000);
