@@ -189,8 +189,13 @@ export const addressRanges: Kind<TrustedProxies> = plain(
   (text) => TrustedProxies.parse(text),
 );
 
-/** Any text, never shown. */
-export const secretText: Kind<string> = { allowed: 'a text', parse: (text) => text, show: () => undefined };
+/** Any text, never shown. One of blanks alone is no secret, and is what a template leaves whose value is missing. */
+export const secretText: Kind<string> = {
+  allowed: 'a text',
+  parse: (text) => (text.trim() === '' ? undefined : text),
+  show: () => undefined,
+  why: () => 'it is blank',
+};
 
 /** A key that travels in an `Authorization: Bearer` header, never shown. */
 export const bearerKey: Kind<string> = {

@@ -26,8 +26,11 @@ const foreignNames = new Set([
   'NODE_TLS_REJECT_UNAUTHORIZED',
 ]);
 
-/** In a name of less than 4 letters a slip makes another word; one from 8 letters on may hold two. */
+const slipsMax = 3;
+
+/** In a name of less than 4 letters a slip makes another word; one from 8 letters on may hold two, a long one three. */
 function slipsAllowed(name: string): number {
+  if (name.length >= 16) return slipsMax;
   if (name.length >= 8) return 2;
   return name.length >= 4 ? 1 : 0;
 }
@@ -49,7 +52,7 @@ export function similarName(name: string, known: readonly string[]): string | un
 /** Letters left out, added or changed, and neighbours swapped, each counted once. */
 export function slipsBetween(left: string, right: string): number {
   const slips = leven(left, right);
-  if (slips < 2 || slips > 3) return slips;
+  if (slips < 2 || slips > slipsMax + 1) return slips;
   // The library counts a swap as two changes: so one is undone before it counts, at every place in turn.
   const unswapped = Array.from({ length: Math.max(0, left.length - 1) }, (_, at) => {
     return left.slice(0, at) + left.charAt(at + 1) + left.charAt(at) + left.slice(at + 2);

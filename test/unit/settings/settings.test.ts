@@ -85,6 +85,7 @@ describe('readSettings', () => {
     ['JWKS_URL', { JWKS_URL: 'keys.json' }],
     ['JWT_PUBLIC_KEY', { JWT_PUBLIC_KEY: 'ssh-rsa AAAA' }],
     ['API_KEY', { API_KEY: 'two words' }],
+    ['JWT_SECRET', { JWT_SECRET: ' \n' }],
     ['ALLOWED_ORIGINS', { ALLOWED_ORIGINS: 'https://a.example/path' }],
     ['SHUTDOWN_TIMEOUT', { SHUTDOWN_TIMEOUT: '-1' }],
     ['BROADCAST_INTERVAL', { BROADCAST_INTERVAL: '10s' }],
@@ -150,6 +151,8 @@ describe('mistyped names', () => {
     JWT_SECERT: 'JWT_SECRET',
     JWT_SECERTS: 'JWT_SECRET',
     REDIS_URI: 'REDIS_URL',
+    RATE_LIMIT_PER_MIN: 'RATE_LIMIT_PER_MINUTE',
+    BRODCAST_INTERVALL: 'BROADCAST_INTERVAL',
   };
   test.each(Object.entries(slips))('%s is taken for %s', (name, meant) => {
     expect(faultsOf({ [name]: '1' })).toEqual([`${name} is not a setting; did you mean ${meant}?`]);
