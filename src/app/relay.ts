@@ -39,7 +39,7 @@ export interface RelayParts {
 
 export async function startRelay(parts: RelayParts): Promise<MetricSources> {
   const { settings, database, engine, rules, hub, log, closing } = parts;
-  if (!settings.role.has('relay') || database === undefined) return {};
+  if (!settings.role.has('relay') || database === undefined) return { relayLeader: () => false };
   /** Known while this node leads, once it has looked. */
   let waiting: { readonly rows: number; readonly lagSeconds: number } | undefined;
   let logState: LogState | undefined;

@@ -66,6 +66,15 @@ test('a row and a publication reach the clients of both transports', async () =>
   }
 });
 
+// Those without the role had no such metric, so a sum over all nodes without a relay was no 0 but nothing.
+test('each node says whether it relays', async () => {
+  const leads = roles.map(async (role) => {
+    const response = await fetch(`${node(role).url}/metrics`);
+    return /^sobranie_relay_leader (\d)$/m.exec(await response.text())?.[1];
+  });
+  expect(await Promise.all(leads)).toEqual(['0', '0', '0', '1']);
+});
+
 const paths = {
   '/realtime/ws': ['ws'],
   '/realtime/events?channels=a': ['sse'],
