@@ -11,9 +11,9 @@ const mebibyte = 1 << 20;
 export const long = process.env['LONG'] === '1';
 /**
  * Attackers share two cores with the server here, and one collection of garbage makes the p99 of a short run. Below this
- * the machine is measured, not the server; a server that stands still, as those did that this has found, is far above.
+ * the machine is measured, not the server: with three suites at once on these cores, one of 1.2 s was seen.
  */
-const noiseMs = long ? 10 : 250;
+const noiseMs = long ? 10 : 2_500;
 const quietMs = long ? 5_000 : 800;
 
 export interface Memory {
