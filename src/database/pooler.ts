@@ -4,7 +4,7 @@
 //
 // A pooler gives its own key for cancelling, so the process that the key names is not the one that answers. Only then is
 // a second client opened. In session mode no two clients of one time have the same session; in the others they soon do.
-// Nothing is set, locked or prepared meanwhile, so nothing can be left behind.
+// Nothing is locked, prepared or set for longer than a transaction meanwhile, so nothing can be left behind.
 
 import { isDoneWithin } from '../time/within.ts';
 import { connect, type Database } from './connect.ts';
@@ -76,12 +76,20 @@ async function areShared(first: Database, second: Database): Promise<boolean> {
   return false;
 }
 
-/** In statement mode a transaction ends the connection. So does a network that fails, but not each time. */
+/**
+ * In statement mode a transaction ends the connection. So does a network that fails, but not each time. Odyssey takes it
+ * without an error, and ends it behind each of its statements: what is set for the transaction is gone then.
+ */
 async function takesTransactions(sql: Database): Promise<boolean> {
   for (let attempt = 0; attempt < 2; attempt++) {
     try {
-      await sql.begin(async (transaction) => transaction.unsafe('select 1').simple());
-      return true;
+      return await sql.begin(async (transaction) => {
+        await transaction.unsafe("select pg_catalog.set_config('sobranie.look', 'kept', true)").simple();
+        const rows = await transaction
+          .unsafe("select pg_catalog.current_setting('sobranie.look', true) as look")
+          .simple();
+        return rows[0]?.['look'] === 'kept';
+      });
     } catch {
       await sessionOf(sql);
     }

@@ -10,7 +10,7 @@ import { unpreparedUrl } from '../../src/database/url.ts';
 import { WebSocketClient } from '../support/clients.ts';
 import { becomesReady, startNode, stopNodes } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
-import { startPgBouncer, type PgBouncer } from '../support/pgbouncer.ts';
+import { startPgBouncer, startSplittingPooler, type PgBouncer } from '../support/pgbouncer.ts';
 import { createDatabase, sharedCluster, type TestDatabase } from '../support/postgres.ts';
 import { spawnScript, spawnServer, type Environment, type RunningServer } from '../support/process.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -80,6 +80,16 @@ test('what stands before the database is told apart, whatever room it has', asyn
   const narrow = await startPgBouncer(port, 'transaction', 1);
   closers.push(() => narrow.close());
   expect(await poolingOf(narrow.through(database.url))).toBe('transaction');
+}, 240_000);
+
+// It was taken for one in transaction mode, and each transaction of the server's would have been torn apart silently.
+test('one that takes a transaction and ends it behind each statement is one in statement mode', async () => {
+  const { port } = await sharedCluster();
+  const splitting = await startSplittingPooler(port);
+  closers.push(() => splitting.close());
+  const url = new URL(database.url);
+  url.port = String(splitting.port);
+  expect(await poolingOf(url.href)).toBe('statement');
 }, 240_000);
 
 test('a start that would listen through it is refused with what to set, and leaves no lock behind', async () => {

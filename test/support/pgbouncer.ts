@@ -1,7 +1,7 @@
 // Real PgBouncer for tests, from Debian's package pgbouncer, in front of a PostgreSQL of the tests.
 
 import { chmodSync, existsSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { chooseAccount } from '../../src/embedded/account.ts';
 import { removeFolder, temporaryFolder } from './janitor.ts';
@@ -56,6 +56,52 @@ ignore_startup_parameters = extra_float_digits
     close: async () => {
       await running.stop('SIGTERM').catch(() => running.kill9());
       await removeFolder(folder);
+    },
+  };
+}
+
+/**
+ * A pooler that ends a transaction behind each of its statements without a word, as Odyssey's statement mode does. It
+ * speaks the simple protocol alone, and gives the cancelling key of nobody.
+ */
+export async function startSplittingPooler(port: number): Promise<Pick<PgBouncer, 'port' | 'close'>> {
+  const sockets = new Set<Socket>();
+  const server = createServer((client) => {
+    const backend = connect({ host: '127.0.0.1', port });
+    let left = Buffer.alloc(0);
+    let isQuiet = false;
+    const held: Buffer[] = [];
+    const ask = (bytes: Buffer): unknown => (isQuiet ? held.push(bytes) : backend.write(bytes));
+    client.on('data', ask);
+    backend.on('data', (bytes: Buffer) => {
+      left = Buffer.concat([left, bytes]);
+      while (left.length >= 5 && left.length > left.readUInt32BE(1)) {
+        const message = left.subarray(0, 1 + left.readUInt32BE(1));
+        left = left.subarray(message.length);
+        const kind = String.fromCharCode(message[0] ?? 0);
+        if (kind === 'K') message.writeUInt32BE(1, 5);
+        if (!isQuiet) client.write(message);
+        if (kind !== 'Z') continue;
+        const isOpen = !isQuiet && message[5] !== 'I'.charCodeAt(0);
+        isQuiet = isOpen;
+        if (isOpen) backend.write(Buffer.from('Q\0\0\0\x0dROLLBACK\0'));
+        else for (const each of held.splice(0)) ask(each);
+      }
+    });
+    for (const socket of [client, backend]) {
+      sockets.add(socket);
+      socket
+        .on('error', () => undefined)
+        .on('close', () => (client.destroy(), backend.destroy(), sockets.delete(socket)));
+    }
+  });
+  const own = await freePort();
+  await new Promise<void>((resolve) => server.listen(own, '127.0.0.1', resolve));
+  return {
+    port: own,
+    close: async () => {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
     },
   };
 }
