@@ -36,6 +36,8 @@ export function suffering(runtime: Runtime, torture: Torture): Promise<readonly 
 
 async function inProgram(runtime: 'Bun' | 'Node', torture: Torture): Promise<readonly Report[]> {
   const path = await bundle('torture-in-program.ts', 'node');
+  // Whoever listens to a signal that was aborted before hears nothing.
+  torture.signal.throwIfAborted();
   const program = runtime === 'Bun' ? process.execPath : 'node';
   const command = [program, path, torture.desk, torture.engine, String(torture.seed)];
   const child = Bun.spawn(command, { stdin: 'ignore', stdout: 'pipe', stderr: 'pipe' });
@@ -79,6 +81,7 @@ async function inChromium(torture: Torture): Promise<readonly Report[]> {
   });
   const tabs = await launchTabs();
   const { promise, resolve, reject } = Promise.withResolvers<readonly Report[]>();
+  if (signal.aborted) reject(signal.reason as Error);
   const giveUp = (): void => reject(signal.reason as Error);
   signal.addEventListener('abort', giveUp, { once: true });
   try {

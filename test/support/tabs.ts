@@ -26,8 +26,10 @@ export async function launchTabs(): Promise<Tabs> {
     { stdin: 'ignore', stdout: 'ignore', stderr: 'pipe' },
   );
   endAfterTests(child);
-  // `noDefaults` is what keeps pages from being told that they are seen; the types do not know it.
-  const browser = await chromium.connectOverCDP(await addressOf(child.stderr), { noDefaults: true } as object);
+  // `noDefaults` is what keeps pages from being told that they are seen; the types do not know it. Three browsers that
+  // start on a loaded machine need more than the 30 s that are waited unless told otherwise.
+  const options = { noDefaults: true, timeout: 120_000 } as object;
+  const browser = await chromium.connectOverCDP(await addressOf(child.stderr), options);
   const [context] = browser.contexts();
   if (context === undefined) throw new Error('the browser has no window');
   const [blank = await context.newPage()] = context.pages();
