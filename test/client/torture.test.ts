@@ -12,7 +12,7 @@ import { runtimes, suffering, type Runtime } from './victims.ts';
 const isLong = process.env['LONG'] === '1';
 const tormentMs = Number(process.env['TORMENT_MS'] ?? (isLong ? 20 * 60_000 : 60_000));
 /** Its last part is for a failure, which is to be told and to leave nothing behind. */
-const limitMs = tormentMs + 300_000;
+const limitMs = tormentMs + 420_000;
 const endMs = 60_000;
 
 const short: readonly (readonly [Runtime, Engine])[] = [
@@ -78,10 +78,12 @@ test(
       for (const { name, report } of ended.flat()) {
         const { faults, trace } = report;
         expect({ name, faults, trace, harms }).toEqual({ name, faults: [], trace: [], harms });
-        // It did see something.
-        expect(report.messages).toBeGreaterThan(20);
-        expect(report.connections).toBeGreaterThan(1);
       }
+      // They did see something, and lost it. Each by itself may have been held, or had no server, for most of the time.
+      const sumOf = (what: 'messages' | 'connections'): number =>
+        ended.flat().reduce((sum, { report }) => sum + report[what], 0);
+      expect(sumOf('messages')).toBeGreaterThan(20);
+      expect(sumOf('connections')).toBeGreaterThan(ended.flat().length);
       if (process.env['VERBOSE'] === '1') process.stderr.write(`${harms}\n${JSON.stringify(ended.flat(), null, 1)}\n`);
     } finally {
       // In this order: who asks ends before who answers, and both before what the answers are taken from.

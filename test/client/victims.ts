@@ -85,11 +85,11 @@ async function inChromium(torture: Torture): Promise<readonly Report[]> {
   const giveUp = (): void => reject(signal.reason as Error);
   signal.addEventListener('abort', giveUp, { once: true });
   try {
-    const page = await tabs.context.newPage();
-    page.on('pageerror', reject);
-    await page.exposeFunction('told', resolve);
     const query = new URLSearchParams({ tormentor, engine, seed: String(seed) });
     const suffer = async (): Promise<unknown> => {
+      const page = await tabs.context.newPage();
+      page.on('pageerror', reject);
+      await page.exposeFunction('told', resolve);
       await page.goto(`${site.url.href}?${query.toString()}`);
       return troubled(promise, torture, [
         { weight: 4, msMax: 6_000, begin: () => tabs.freeze(page), end: () => tabs.thaw(page) },
