@@ -45,8 +45,8 @@ function tellFar(log: EngineLog, bus = '', count: number): void {
     return;
   }
   const err = new Error(
-    `${count} other nodes of this database have another SYNC or another ${bus}, or cannot reach it: they are reached by` +
-      ' the notifications of the database, which is slower',
+    `other nodes of this database that have another SYNC or another ${bus}, or cannot reach it: ${count}. They are` +
+      ' reached by the notifications of the database, which is slower',
   );
   log.warn({ err }, 'not all nodes are on the same bus');
 }
