@@ -27,6 +27,8 @@ async function look(node: Redis, silent: WeakMap<Redis, number>): Promise<void> 
     () => true,
     (error: unknown) => error instanceof Error && error.name === 'ReplyError',
   );
+  // What came while this process was held up is read only now.
+  if (!answered) await new Promise((resolve) => setImmediate(resolve));
   // A busy server answers late, and something else comes meanwhile.
   const lives = answered || node.stream !== stream || bytesOf(stream) !== before;
   const times = lives ? 0 : (silent.get(node) ?? 0) + 1;
