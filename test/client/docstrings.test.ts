@@ -113,7 +113,8 @@ test('the examples are of the right types', async () => {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-});
+  // The compiler is the slowest part of a loaded machine.
+}, 300_000);
 
 test('the examples run, against a real server, and do what they say', async () => {
   const database = await createDatabase({ migrated: true });
