@@ -33,7 +33,8 @@ const publishMsMax = long ? 100 : 1_000;
 /** Where the machine is so busy that a node beside the cluster takes longer than the bar. */
 const besideRatioMax = 2;
 /** 100 streams take 9.6 GB, which a busy machine hands over in minutes. */
-const attackMsMax = long ? 540_000 : 60_000;
+const attackMsMax = long ? 540_000 : 240_000;
+const testMsMax = 60_000 + attackMsMax;
 const mebibyte = 1 << 20;
 
 interface Felt {
@@ -65,20 +66,31 @@ describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
     return { nodes: started, ...(store === undefined ? {} : { redis: store }) };
   }
 
-  beforeAll(async () => {
-    const cluster = await startCluster(2);
-    redis = cluster.redis;
-    [attacked, other] = cluster.nodes as [RunningServer, RunningServer];
-    if (long) [beside] = (await startCluster(1)).nodes;
-    const fill = async (channel: string, count: number): Promise<void> => {
-      for (let sent = 0; sent < count; sent += 20) {
-        const some = Array.from({ length: Math.min(20, count - sent) }, () => publish(attacked, channel, data));
-        expect(new Set(await Promise.all(some))).toEqual(new Set([200]));
-      }
-    };
-    await fill(large, kept.history);
-    for (const channel of channels) await fill(channel, kept.each);
-  }, 120_000);
+  beforeAll(
+    async () => {
+      const cluster = await startCluster(2);
+      redis = cluster.redis;
+      [attacked, other] = cluster.nodes as [RunningServer, RunningServer];
+      if (long) [beside] = (await startCluster(1)).nodes;
+      // A busy machine may answer that it is unavailable; with its key each is there once all the same.
+      const keep = async (channel: string, key: string): Promise<void> => {
+        let status = 503;
+        while (status === 503) status = (await post(attacked, '/realtime/publish', { channel, data, key })).status;
+        expect(status).toBe(200);
+      };
+      const fill = async (channel: string, count: number): Promise<void> => {
+        for (let sent = 0; sent < count; sent += 20) {
+          const some = Array.from({ length: Math.min(20, count - sent) }, (_, index) =>
+            keep(channel, `${sent + index}`),
+          );
+          await Promise.all(some);
+        }
+      };
+      await fill(large, kept.history);
+      for (const channel of channels) await fill(channel, kept.each);
+    },
+    long ? 600_000 : 120_000,
+  );
 
   afterAll(async () => {
     await stopNodes(nodes);
@@ -155,11 +167,15 @@ describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
     expect(redisMiB).toBeLessThan(256);
   }
 
-  test('100 commands for histories of large messages are answered, and not felt on the other node', async () => {
-    const felt = await feel('histories', { count: 100, query: large, milliseconds: attackMsMax });
-    expect(felt.outcome).toMatchObject({ asked: 100, answers: 100, errors: 0 });
-    expectUnharmed(felt);
-  });
+  test(
+    '100 commands for histories of large messages are answered, and not felt on the other node',
+    async () => {
+      const felt = await feel('histories', { count: 100, query: large, milliseconds: attackMsMax });
+      expect(felt.outcome).toMatchObject({ asked: 100, answers: 100, errors: 0 });
+      expectUnharmed(felt);
+    },
+    testMsMax,
+  );
 
   /** Of a stream that was there before anything was published. */
   async function oldQuery(): Promise<string> {
@@ -173,19 +189,32 @@ describe.each(['redis', 'postgres'])('two nodes, SYNC=%s', (sync) => {
     return `channels=${channels.join(',')}&since=${encodeURIComponent(cursor.text())}`;
   }
 
-  test(`${resumers} streams with cursors of old in many channels get all of it, and are not felt on the other node`, async () => {
-    const bytesEach = channels.length * kept.each * dataBytes;
-    const felt = await feel('resumers', { count: resumers, query: await oldQuery(), bytesEach });
-    expect(felt.outcome).toMatchObject({ streams: resumers, whole: resumers });
-    expectUnharmed(felt);
-  });
+  test(
+    `${resumers} streams with cursors of old in many channels get all of it, and are not felt on the other node`,
+    async () => {
+      const bytesEach = channels.length * kept.each * dataBytes;
+      const felt = await feel('resumers', {
+        count: resumers,
+        query: await oldQuery(),
+        bytesEach,
+        milliseconds: attackMsMax - 20_000,
+      });
+      expect(felt.outcome).toMatchObject({ streams: resumers, whole: resumers });
+      expectUnharmed(felt);
+    },
+    testMsMax,
+  );
 
   // Each had 400 KB in its socket, whatever their number: 300 of them cost a node 723 MiB.
-  test(`${sippers.count} such streams that read slowly share what may wait for them`, async () => {
-    const felt = await feel('sippers', { ...sippers, query: await oldQuery() });
-    expect(felt.outcome).toMatchObject({ streams: sippers.count, closed: 0 });
-    expectUnharmed(felt);
-  });
+  test(
+    `${sippers.count} such streams that read slowly share what may wait for them`,
+    async () => {
+      const felt = await feel('sippers', { ...sippers, query: await oldQuery() });
+      expect(felt.outcome).toMatchObject({ streams: sippers.count, closed: 0 });
+      expectUnharmed(felt);
+    },
+    testMsMax,
+  );
 });
 
 function residentBytes({ pid }: RunningServer): number {

@@ -72,13 +72,13 @@ async function write(sql: postgres.Sql, random: Random, ids: { next: number }): 
           await copy(transaction, from, count, room);
         } else if (kind < 0.6) {
           await transaction`update items set value = value + 1 where id = (
-            select id from items order by (id * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
+            select id from items order by (id::bigint * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
         } else if (kind < 0.75) {
           await transaction`update items set room = ${room} where id = (
-            select id from items order by (id * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
+            select id from items order by (id::bigint * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
         } else if (kind < 0.92) {
           await transaction`delete from items where id = (
-            select id from items order by (id * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
+            select id from items order by (id::bigint * 7919 + ${some}) % 1009 limit 1 for update skip locked)`;
         } else {
           await transaction`delete from items where id in (
             select id from items where room = ${room} order by id limit ${size.delete} for update skip locked)`;

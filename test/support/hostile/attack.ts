@@ -319,28 +319,42 @@ const histories: Attack = async (url, { count, sockets = 1, query = '', millisec
   return { asked: count * sockets, answers, errors, megabytes: Math.round(bytes / 1e6) };
 };
 
-/** Streams that resume at an old cursor, which `query` holds, all at once; each ends with `bytesEach`. */
-const resumers: Attack = async (url, { count, query = '', bytesEach = 0 }) => {
+/**
+ * Streams that resume at an old cursor, which `query` holds, all at once; each ends with `bytesEach`. One that is cut
+ * before, as a machine that is busy with other things makes its readers slow, comes back as an EventSource does.
+ */
+const resumers: Attack = async (url, { count, query = '', bytesEach = 0, milliseconds = 60_000 }) => {
   let bytes = 0;
   let whole = 0;
+  let returns = 0;
+  const deadline = performance.now() + milliseconds;
   const one = async (): Promise<void> => {
-    const { promise, resolve } = Promise.withResolvers<void>();
     let read = 0;
-    await Peer.open(url, {
-      first: streamOf(query),
-      onData: (chunk, from) => {
-        read += chunk.length;
-        bytes += chunk.length;
-        if (read < bytesEach) return;
-        whole++;
-        from.cut();
-      },
-      onClose: () => resolve(),
-    });
-    await promise;
+    // The last event may not be there as a whole.
+    let [lastButOne, last] = ['', ''];
+    while (read < bytesEach && performance.now() < deadline) {
+      if (read > 0) returns++;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const since = lastButOne === '' ? query : query.replace(/since=[^&]*/, `since=${encodeURIComponent(lastButOne)}`);
+      await Peer.open(url, {
+        first: streamOf(since),
+        onData: (chunk, from) => {
+          read += chunk.length;
+          bytes += chunk.length;
+          const at = chunk.lastIndexOf('\nid: ');
+          const id = at === -1 ? undefined : /^\nid: (\S+)\n/.exec(chunk.toString('latin1', at, at + 1_000))?.[1];
+          if (id !== undefined) [lastButOne, last] = [last, id];
+          if (read >= bytesEach) from.cut();
+        },
+        onClose: () => resolve(),
+      });
+      await promise;
+      if (read < bytesEach) await Bun.sleep(100);
+    }
+    if (read >= bytesEach) whole++;
   };
   await Promise.all(Array.from({ length: count }, one));
-  return { streams: count, whole, megabytes: Math.round(bytes / 1e6) };
+  return { streams: count, whole, returns, megabytes: Math.round(bytes / 1e6) };
 };
 
 /** As `resumers`, but each reads a piece and then nothing for a while, never so little that it would be cut off. */
