@@ -176,3 +176,26 @@ CREATE TYPE realtime.entry AS (
   xid xid8,
   watch integer
 );
+--> statement-breakpoint
+-- A publication that is numbered. No row of the table: where that is gone, what fails has to name it.
+CREATE TYPE realtime.publication AS (
+  seq bigint,
+  channel text,
+  "offset" bigint,
+  data text,
+  at bigint,
+  from_user text,
+  from_connection text,
+  except_connection text,
+  key text,
+  xid xid8
+);
+--> statement-breakpoint
+-- How a channel stands, with the offset of its last publication.
+CREATE TYPE realtime.standing AS (
+  epoch text,
+  "offset" bigint,
+  history_size integer,
+  history_seconds integer,
+  watches integer[]
+);

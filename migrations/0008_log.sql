@@ -133,7 +133,7 @@ END;
 $$;
 --> statement-breakpoint
 -- Puts publications that are numbered into the table.
-CREATE FUNCTION realtime.store(made realtime.publications[]) RETURNS void
+CREATE FUNCTION realtime.store(made realtime.publication[]) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
@@ -170,12 +170,12 @@ DECLARE
   entry realtime.entry;
   -- The channels so far, how each stands, with the offset of its last publication, and which the last entry was of.
   names text[] := '{}';
-  channels realtime.channels[] := '{}';
+  channels realtime.standing[] := '{}';
   place integer;
-  stood realtime.channels;
+  stood realtime.standing;
   known record;
   -- Numbered, and not in the table yet: one statement for many costs half of one for each.
-  made realtime.publications[] := '{}';
+  made realtime.publication[] := '{}';
   last_seq bigint := 0;
   appended integer := 0;
   carried text := '';
@@ -262,7 +262,7 @@ BEGIN
         made := made || ROW(
           seq, entry.channel, stood."offset", entry.data, now_ms, entry."user", entry.connection, entry."except", entry.key,
           entry.xid
-        )::realtime.publications;
+        )::realtime.publication;
       END IF;
     END IF;
     IF fresh THEN

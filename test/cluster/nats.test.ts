@@ -62,7 +62,6 @@ describe('two nodes over one nats-server', () => {
   test('it comes back late and empty, as a new node starts: all nodes end ready, and whoever missed anything is told', async () => {
     const named = async () => (await sql<{ layer: string }[]>`select layer from realtime.log`)[0]?.layer;
     const sql = postgres(String(stage.databaseUrl), { max: 1, onnotice: () => undefined });
-    const before = await named();
     const load = await stage.load({ databaseUrl: stage.databaseUrl });
     await stage.redis.replace();
     const starting = stage.startNodePatiently();
@@ -72,7 +71,8 @@ describe('two nodes over one nats-server', () => {
     await Promise.all(stage.nodes.map((node) => becomesReady(node, 60_000)));
     await load.arrives(50, 40_000);
     await load.finish({ timeoutMs: 40_000, gaps: 'allowed' });
-    expect(await named()).toBe(before);
+    // The relay that led put its name back, or the new node led first under the name that it gave. All have the same one.
+    expect(await named()).toMatch(/^nats sobranie \w+$/);
     await sql.end();
     await stage.killNode(fresh);
   }, 400_000);
