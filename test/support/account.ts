@@ -111,8 +111,6 @@ export class Ledger {
   readonly positions = new Map<string, Position>();
   readonly #account: Account;
   readonly #received = new Map<string, Set<string>>();
-  /** Channels and epochs in which it has stood. */
-  readonly #stood = new Set<string>();
 
   constructor(name: string, account: Account) {
     this.name = name;
@@ -147,8 +145,6 @@ export class Ledger {
   excuses(channel: string, at: Position | undefined): boolean {
     const gaps = this.gaps.filter((gap) => gap.channel === channel);
     if (at === undefined) return gaps.length > 0;
-    // Two changes of the log, one soon after the other, may be one gap: it goes over all that was in between.
-    if (!this.#stood.has(`${channel} ${at.epoch}`)) return gaps.some(({ from, to }) => from.epoch !== to.epoch);
     return gaps.some(({ from, to }) => {
       const after = at.epoch === from.epoch && at.offset > from.offset;
       const before = at.epoch === to.epoch && at.offset <= to.offset;
@@ -158,16 +154,13 @@ export class Ledger {
 
   /** The first position fixes where the reader starts; later ones are only told. */
   begin(channel: string, { epoch = '', offset = 0 }: Frame): void {
-    if (this.positions.has(channel)) return;
-    this.positions.set(channel, { epoch, offset });
-    this.#stood.add(`${channel} ${epoch}`);
+    if (!this.positions.has(channel)) this.positions.set(channel, { epoch, offset });
   }
 
   gap({ channel = '', epoch = '', offset = 0, reason = '' }: Frame): void {
     const to = { epoch, offset };
     this.gaps.push({ channel, from: this.positions.get(channel) ?? to, to, reason });
     this.positions.set(channel, to);
-    this.#stood.add(`${channel} ${epoch}`);
   }
 
   message({ channel = '', offset = 0, data }: Frame): void {
