@@ -171,8 +171,9 @@ export class RedisCommands {
     this.#underWay++;
     try {
       const answer = command(`${this.#serverFacts}@${this.generation}`);
-      // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
-      return await (client instanceof Cluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
+      // A cluster's client tries again by itself. And of one server's commands some never settle where the connection goes
+      // just then, whatever limit the driver has: a channel that waited for its history got nothing more.
+      return await within(answer, answerTimeoutMs, 'a command to Redis');
     } finally {
       this.#underWay--;
     }
