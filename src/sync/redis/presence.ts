@@ -6,7 +6,7 @@
 //   presence:nodes      sorted set: node → when it dies, by the clock of Redis
 //   presence:of:<node>  set: channels in which the node may have members. A channel is added before the first of them
 
-import { Cluster, type Redis } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import type {
   Applied,
   BuriedMember,
@@ -95,7 +95,7 @@ export class RedisPresence implements PresenceStore {
   }
 
   async watch(channel: string): Promise<void> {
-    await this.#available(this.#adapter.listenBeside(channel));
+    await this.#adapter.listenBeside(channel);
   }
 
   unwatch(channel: string): void {
@@ -223,9 +223,9 @@ export class RedisPresence implements PresenceStore {
   /** Whatever the driver rejects with becomes `unavailable`, in time. */
   async #available<Value>(answer: Promise<Value> | Value): Promise<Value> {
     try {
-      // A cluster's client tries again by itself; what one server is asked has its time limit from the driver.
-      const isCluster = this.#client instanceof Cluster && answer instanceof Promise;
-      return await (isCluster ? within(answer, answerTimeoutMs, 'a command to a cluster') : answer);
+      // A cluster's client tries again by itself. And of one server's commands some never settle where the connection goes
+      // just then, whatever limit the driver has.
+      return await (answer instanceof Promise ? within(answer, answerTimeoutMs, 'a command to Redis') : answer);
     } catch (error) {
       if (error instanceof RealtimeError) throw error;
       throw new RealtimeError('unavailable', undefined, { cause: withoutArguments(error) });
