@@ -160,9 +160,17 @@ CREATE TABLE realtime.parked (
 -- after another took over is known by it. Only a relay's own session takes from it.
 CREATE SEQUENCE realtime.terms;
 --> statement-breakpoint
+-- A rule as the relay needs it, see realtime.relay.
+CREATE TYPE realtime.rule AS (
+  pattern text,
+  recoverable boolean,
+  -- Of the channel's history, in publications and seconds.
+  size integer,
+  seconds integer
+);
+--> statement-breakpoint
 -- A publication on its way into the log, see realtime.append_entries.
 CREATE TYPE realtime.entry AS (
-  place bigint,
   channel text,
   -- Empty: a gap.
   data text,
@@ -188,6 +196,21 @@ CREATE TYPE realtime.publication AS (
   from_connection text,
   except_connection text,
   key text,
+  xid xid8
+);
+--> statement-breakpoint
+-- What an entry became, see realtime.append_entries.
+CREATE TYPE realtime.appended AS (
+  seq bigint,
+  channel text,
+  epoch text,
+  "offset" bigint,
+  data text,
+  at bigint,
+  "user" text,
+  connection text,
+  "except" text,
+  fresh boolean,
   xid xid8
 );
 --> statement-breakpoint

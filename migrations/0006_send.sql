@@ -2,10 +2,12 @@
 
 -- Whether a text is the name of a channel that others than the server publish to.
 CREATE FUNCTION realtime.is_channel(name text) RETURNS boolean
-LANGUAGE sql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT coalesce(length(name) <= 256 AND name COLLATE "C" ~ '^([A-Za-z0-9_.:@/-]|%[0-9A-Fa-f]{2})+$', false)
+BEGIN
+  RETURN coalesce(length(name) <= 256 AND name COLLATE "C" ~ '^([A-Za-z0-9_.:@/-]|%[0-9A-Fa-f]{2})+$', false);
+END;
 $$;
 --> statement-breakpoint
 -- Publishes when, and only when, the caller's transaction commits.

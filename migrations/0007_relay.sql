@@ -1,6 +1,7 @@
 -- From the outbox to the log. Only the owner of this schema calls these.
 
 -- The transactions that ended between two snapshots, as ranges of ids, in which there may be others that were rolled back.
+-- Called where a transaction was open at either; else it is one range.
 CREATE FUNCTION realtime.newly_visible(seen pg_snapshot, now pg_snapshot) RETURNS TABLE (first_xid xid8, last_xid xid8)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -17,13 +18,17 @@ AS $$
   SELECT x, x FROM pg_snapshot_xip(seen) x WHERE pg_visible_in_snapshot(x, now)
 $$;
 --> statement-breakpoint
--- The next batch of rows that are visible now, in order: at most `batch_max` rows and about 8 MB, one row at least.
+-- The next batch of rows that are visible now: at most `batch_max` rows and about 8 MB, one row at least. The caller puts
+-- them in order.
 --
 -- `state` is what the last call of this session answered; NULL reads everything. It is a snapshot before which all was
 -- taken, and while more than a batch waits, also the place in the order up to which it was taken: `snapshot|lsn|xid`.
 -- Without a place, rows are looked for among the transactions that have ended since the snapshot alone. So no read walks
 -- through rows that were taken and cannot be vacuumed yet, nor through those of a transaction that is still open.
-CREATE FUNCTION realtime.visible(batch_max integer, state text, OUT places tid[], OUT next_state text)
+-- `largest` is the most bytes that one of them has.
+CREATE FUNCTION realtime.visible(
+  batch_max integer, state text, OUT places tid[], OUT next_state text, OUT largest bigint
+)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 -- The statistics of a queue say nothing: an analyze that met it empty would make the planner sort the whole table. The
@@ -50,23 +55,27 @@ BEGIN
     place_lsn := '0/0';
     place_xid := '0';
   ELSE
-    SELECT array_agg(r.first_xid), array_agg(r.last_xid) INTO firsts, lasts FROM realtime.newly_visible(seen, now) r;
+    IF split_part(seen::text, ':', 3) = '' AND split_part(now::text, ':', 3) = '' THEN
+      firsts := ARRAY[pg_snapshot_xmax(seen)];
+      lasts := ARRAY[(pg_snapshot_xmax(now)::text::bigint - 1)::text::xid8];
+    ELSE
+      SELECT array_agg(r.first_xid), array_agg(r.last_xid) INTO firsts, lasts FROM realtime.newly_visible(seen, now) r;
+    END IF;
     IF place_lsn IS NULL THEN
-      SELECT array_agg(o.place ORDER BY o.lsn, o.xid) AS places, array_agg(o.bytes ORDER BY o.lsn, o.xid) AS bytes,
-        count(*) AS count
+      SELECT array_agg(o.place) AS places, coalesce(sum(o.bytes), 0) AS bytes, max(o.bytes) AS largest, count(*) AS count
       INTO read
       FROM (
-        SELECT v.ctid AS place, v.lsn, v.xid, octet_length(v.data) AS bytes
+        SELECT v.ctid AS place, octet_length(v.data) AS bytes
         FROM unnest(firsts, lasts) r (first_xid, last_xid)
         CROSS JOIN LATERAL (
-          SELECT o.ctid, o.lsn, o.xid, o.data FROM realtime.outbox o
+          SELECT o.ctid, o.data FROM realtime.outbox o
           WHERE o.xid >= r.first_xid AND o.xid <= r.last_xid LIMIT batch_max + 1
         ) v
         LIMIT batch_max + 1
       ) o;
-      IF read.count <= batch_max
-        AND (SELECT coalesce(sum(b), 0) < 8388608 FROM unnest(read.bytes) b) THEN
+      IF read.count <= batch_max AND read.bytes < 8388608 THEN
         places := read.places;
+        largest := read.largest;
         next_state := now::text;
         RETURN;
       END IF;
@@ -83,12 +92,12 @@ BEGIN
     END IF;
   END IF;
 
-  SELECT array_agg(w.place ORDER BY w.lsn, w.xid) AS places, count(*) AS count, max(w.total) AS total,
+  SELECT array_agg(w.place) AS places, count(*) AS count, max(w.total) AS total, max(w.bytes) AS largest,
     (array_agg(w.lsn ORDER BY w.lsn DESC, w.xid DESC))[1] AS last_lsn,
     (array_agg(w.xid ORDER BY w.lsn DESC, w.xid DESC))[1] AS last_xid
   INTO read
   FROM (
-    SELECT v.place, v.lsn, v.xid, count(*) OVER () AS total,
+    SELECT v.place, v.lsn, v.xid, v.bytes, count(*) OVER () AS total,
       sum(v.bytes) OVER (ORDER BY v.lsn, v.xid) - v.bytes AS before
     FROM (
       SELECT o.ctid AS place, o.lsn, o.xid, coalesce(octet_length(o.data), 0) AS bytes
@@ -99,6 +108,7 @@ BEGIN
   ) w
   WHERE w.before < 8388608;
   places := read.places;
+  largest := read.largest;
   IF read.total = batch_max OR read.total > read.count THEN
     next_state := concat_ws('|', now, read.last_lsn, read.last_xid);
   ELSE
@@ -160,38 +170,42 @@ $$;
 --> statement-breakpoint
 -- Rows of the outbox as publications, in order: templates resolved to channels, text on one line, and what only counts a
 -- fault counted. Empty data is a gap.
-CREATE FUNCTION realtime.resolve(taken realtime.outbox[])
-RETURNS TABLE (place bigint, xid xid8, lsn pg_lsn, channel text, data text, key text, watch integer, fault text)
+CREATE FUNCTION realtime.resolve(taken realtime.outbox[]) RETURNS realtime.outbox[]
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
-#variable_conflict use_column
 DECLARE
-  is_plain boolean := NOT EXISTS (SELECT FROM unnest(taken) t WHERE t.fault IS NOT NULL OR strpos(t.channel, '{') > 0);
+  has_more boolean;
+  has_faults boolean;
 BEGIN
   -- A json column keeps the line breaks that its writer put between values; inside strings JSON has none.
-  IF is_plain THEN
-    RETURN QUERY
-    SELECT t.n, t.xid, t.lsn, t.channel, coalesce(replace(replace(t.data, E'\n', ' '), E'\r', ' '), ''), t.key, t.watch, t.fault
-    FROM unnest(taken) WITH ORDINALITY t (xid, lsn, channel, data, key, watch, subject, fault, at, n);
-    RETURN;
+  SELECT bool_or(t.data IS NULL OR strpos(t.channel, '{') > 0 OR strpos(t.data, E'\n') > 0 OR strpos(t.data, E'\r') > 0),
+    bool_or(t.fault IS NOT NULL)
+  INTO has_more, has_faults FROM unnest(taken) t;
+  IF has_faults THEN
+    PERFORM realtime.count_faults(array_agg(f.watch), array_agg(f.fault)) FROM (
+      -- One fault told to several channels counts once.
+      SELECT DISTINCT t.xid, t.watch, t.fault FROM unnest(taken) t WHERE t.fault IS NOT NULL
+    ) f;
   END IF;
-  PERFORM realtime.count_faults(array_agg(f.watch), array_agg(f.fault)) FROM (
-    -- One fault told to several channels counts once.
-    SELECT DISTINCT t.xid, t.watch, t.fault FROM unnest(taken) t WHERE t.fault IS NOT NULL
-  ) f;
-  RETURN QUERY
-  SELECT row_number() OVER (ORDER BY t.n, c.channel), t.xid, t.lsn, c.channel,
-    coalesce(replace(replace(t.data, E'\n', ' '), E'\r', ' '), ''), t.key, t.watch, t.fault
-  FROM unnest(taken) WITH ORDINALITY t (xid, lsn, channel, data, key, watch, subject, fault, at, n)
-  CROSS JOIN LATERAL (
-    SELECT t.channel WHERE strpos(t.channel, '{') = 0
-    UNION ALL SELECT k FROM realtime.channels_of(t.watch, t.channel, ARRAY(
-      SELECT e.channel FROM unnest(taken) WITH ORDINALITY e (xid, lsn, channel, data, key, watch, subject, fault, at, n)
-      WHERE e.watch = t.watch AND e.n < t.n AND strpos(e.channel, '{') = 0
-    )) k WHERE strpos(t.channel, '{') > 0
-  ) c (channel);
+  IF NOT has_more THEN
+    RETURN taken;
+  END IF;
+  RETURN ARRAY(
+    SELECT ROW(t.xid, t.lsn, c.channel, coalesce(replace(replace(t.data, E'\n', ' '), E'\r', ' '), ''),
+      t.key, t.watch, t.subject, t.fault, t.at)::realtime.outbox
+    FROM unnest(taken) WITH ORDINALITY t (xid, lsn, channel, data, key, watch, subject, fault, at, n)
+    CROSS JOIN LATERAL (
+      SELECT t.channel WHERE strpos(t.channel, '{') = 0
+      UNION ALL SELECT k FROM realtime.channels_of(t.watch, t.channel, ARRAY(
+        SELECT e.channel FROM unnest(taken) WITH ORDINALITY e (xid, lsn, channel, data, key, watch, subject, fault, at, n)
+        WHERE e.watch = t.watch AND e.n < t.n AND strpos(e.channel, '{') = 0
+      )) k WHERE strpos(t.channel, '{') > 0
+    ) c (channel)
+    ORDER BY t.n, c.channel
+  );
 END;
 $$;
 --> statement-breakpoint
@@ -296,6 +310,25 @@ AS $$
     OR p.number <= (SELECT max(q.number) - 10000 FROM realtime.parked q)
 $$;
 --> statement-breakpoint
+-- The first rule of a channel. Without a pattern: no rule matches, or it is the name of no channel.
+CREATE FUNCTION realtime.rule_of(channel text, ordered realtime.rule[]) RETURNS realtime.rule
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  rule realtime.rule;
+BEGIN
+  IF realtime.is_channel(channel) THEN
+    FOREACH rule IN ARRAY ordered LOOP
+      IF channel ~ rule.pattern THEN
+        RETURN rule;
+      END IF;
+    END LOOP;
+  END IF;
+  RETURN NULL;
+END;
+$$;
+--> statement-breakpoint
 -- Moves one batch from the outbox into the log, as one transaction, and answers what it moved, in order. Rows of
 -- ephemeral channels (a rule says so) are answered too, with seq and offset 0, and stored nowhere; rows whose key the
 -- channel's log already has are gone without a trace; rows whose channel is no channel are dropped.
@@ -321,40 +354,58 @@ AS $$
 DECLARE
   batch record;
   taken realtime.outbox[];
-  entries realtime.entry[];
-  dropped bigint;
+  item realtime.outbox;
+  ordered realtime.rule[];
+  rule realtime.rule;
+  -- The channels so far, the rule of each, and which the last row was of. Without a pattern there is none.
+  names text[] := '{}';
+  ruled realtime.rule[] := '{}';
+  place integer;
+  entries realtime.entry[] := '{}';
+  dropped bigint := 0;
   parked bigint;
 BEGIN
-  SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
+  batch := realtime.visible(batch_max, state);
   IF batch.places IS NOT NULL THEN
-    SELECT p.places, p.parked INTO batch.places, parked FROM realtime.park_large(batch.places, bytes_max) p;
+    IF batch.largest > bytes_max THEN
+      SELECT p.places, p.parked INTO batch.places, parked FROM realtime.park_large(batch.places, bytes_max) p;
+    END IF;
     -- The fence. Rows that another relay took meanwhile are not there any more when this one deletes.
     PERFORM 1 FROM realtime.log FOR UPDATE;
     WITH gone AS (
       DELETE FROM realtime.outbox o WHERE o.ctid = ANY (batch.places) RETURNING o.*
     )
     SELECT array_agg(g::realtime.outbox ORDER BY g.lsn, g.xid) INTO taken FROM gone g;
-
-    WITH resolved AS MATERIALIZED (
-      SELECT * FROM realtime.resolve(taken)
-    ), rule AS MATERIALIZED (
-      SELECT r.value ->> 'pattern' AS pattern, (r.value ->> 'recoverable')::boolean AS recoverable,
-        (r.value ->> 'historySize')::integer AS size, (r.value ->> 'historySeconds')::integer AS seconds,
-        r.ordinality AS place
-      FROM jsonb_array_elements(rules) WITH ORDINALITY r
-    ), named AS MATERIALIZED (
-      -- Each distinct channel is checked and ruled once: OFFSET keeps the planner from checking every row.
-      SELECT c.channel, r.recoverable, r.size, r.seconds
-      FROM (SELECT DISTINCT s.channel FROM resolved s OFFSET 0) c
-      CROSS JOIN LATERAL (SELECT * FROM rule r WHERE c.channel ~ r.pattern ORDER BY r.place LIMIT 1) r
-      WHERE realtime.is_channel(c.channel)
-    )
-    SELECT array_agg(ROW(
-        s.place, s.channel, s.data, s.key, CASE WHEN n.recoverable THEN n.size END, n.seconds, NULL, NULL, NULL, s.xid, s.watch
-      )::realtime.entry ORDER BY s.place) FILTER (WHERE n.channel IS NOT NULL AND (n.recoverable OR s.data <> '')),
-      count(*) FILTER (WHERE n.channel IS NULL AND s.fault IS NULL)
-    INTO entries, dropped
-    FROM resolved s LEFT JOIN named n ON n.channel = s.channel;
+  END IF;
+  IF taken IS NOT NULL THEN
+    ordered := ARRAY(
+      SELECT ROW(r.pattern, r.recoverable, r.size, r.seconds)::realtime.rule
+      FROM ROWS FROM (jsonb_to_recordset(rules) AS (
+        pattern text, recoverable boolean, "historySize" integer, "historySeconds" integer
+      )) WITH ORDINALITY AS r (pattern, recoverable, size, seconds, place)
+      ORDER BY r.place
+    );
+    FOREACH item IN ARRAY realtime.resolve(taken) LOOP
+      IF names[place] IS DISTINCT FROM item.channel THEN
+        place := array_position(names, item.channel);
+        IF place IS NOT NULL THEN
+          rule := ruled[place];
+        ELSE
+          rule := realtime.rule_of(item.channel, ordered);
+          names := names || item.channel;
+          ruled := ruled || rule;
+          place := cardinality(names);
+        END IF;
+      END IF;
+      IF rule.pattern IS NULL THEN
+        dropped := dropped + (item.fault IS NULL)::integer;
+      ELSIF rule.recoverable OR item.data <> '' THEN
+        entries := entries || ROW(
+          item.channel, item.data, item.key, CASE WHEN rule.recoverable THEN rule.size END, rule.seconds,
+          NULL, NULL, NULL, item.xid, item.watch
+        )::realtime.entry;
+      END IF;
+    END LOOP;
 
     RETURN QUERY
     SELECT a.seq, a.channel, a.epoch, a."offset", a.data, a.at, NULL::text, NULL::text, NULL::text, a.xid
@@ -362,7 +413,7 @@ BEGIN
   END IF;
   RETURN QUERY
   SELECT 0::bigint, NULL::text, ''::text, coalesce(cardinality(taken), 0)::bigint, batch.next_state,
-    coalesce(dropped, 0), parked::text, NULL::text, NULL::text, NULL::xid8;
+    dropped, parked::text, NULL::text, NULL::text, NULL::xid8;
 END;
 $$;
 --> statement-breakpoint
@@ -383,20 +434,23 @@ DECLARE
   found_rows realtime.outbox[];
   parked bigint;
 BEGIN
-  SELECT v.places, v.next_state INTO batch FROM realtime.visible(batch_max, state) v;
+  batch := realtime.visible(batch_max, state);
   IF batch.places IS NOT NULL THEN
     -- A writer need not have waited for its commit to be flushed. What is told elsewhere must not be lost here.
     IF pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn() THEN
       PERFORM pg_logical_emit_message(true, 'sobranie', '');
     END IF;
-    SELECT p.places, p.parked INTO batch.places, parked FROM realtime.park_large(batch.places, bytes_max) p;
+    IF batch.largest > bytes_max THEN
+      SELECT p.places, p.parked INTO batch.places, parked FROM realtime.park_large(batch.places, bytes_max) p;
+    END IF;
     SELECT array_agg(o::realtime.outbox ORDER BY o.lsn, o.xid) INTO found_rows
     FROM realtime.outbox o WHERE o.ctid = ANY (batch.places);
     RETURN QUERY
     SELECT realtime.row_id(f.xid, f.lsn, f.at), s.channel, s.data, s.key, s.watch,
       coalesce(s.channel <> ALL (w.channels), false), s.fault, f.xid
     FROM unnest(found_rows) f
-    LEFT JOIN realtime.resolve(found_rows) s ON s.xid = f.xid AND s.lsn = f.lsn
+    LEFT JOIN unnest(realtime.resolve(found_rows)) WITH ORDINALITY
+      s (xid, lsn, channel, data, key, watch, subject, fault, at, place) ON s.xid = f.xid AND s.lsn = f.lsn
     LEFT JOIN realtime.watched w ON w.number = s.watch
     ORDER BY f.lsn, f.xid, s.place;
   END IF;

@@ -24,16 +24,19 @@ $$;
 -- The epoch in which a channel without a row of its own stands at 0: that of the log, until one of this name is forgotten.
 -- Each that is forgotten by then moves on alone, and nobody else's position is void.
 CREATE FUNCTION realtime.first_epoch(channel text, log_epoch text) RETURNS text
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT log_epoch || coalesce((
+BEGIN
+  RETURN log_epoch || coalesce((
     SELECT '-' || f.times FROM realtime.forgotten f WHERE f.hash = hashtext(first_epoch.channel) AND f.epoch = log_epoch
-  ), '')
+  ), '');
+END;
 $$;
 --> statement-breakpoint
--- Names this incarnation of the database: the cluster's data, its timeline, the database, the table. A promoted standby
--- has another timeline. A dump that was restored has other oids, and its row of realtime.log another `xmin`.
+-- Names this incarnation of the database: the cluster's data, the database, its timeline, the table. A promoted standby
+-- has another timeline. A dump that was restored has other oids, and its row of realtime.log another `xmin`. Its end is what
+-- may change while a session lasts: realtime.append_entries looks at that alone.
 CREATE FUNCTION realtime.signature(log_xmin bigint) RETURNS text
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -41,8 +44,8 @@ AS $$
   SELECT concat_ws('.',
     CASE WHEN has_function_privilege('pg_control_system()', 'execute')
       THEN (SELECT c.system_identifier FROM pg_control_system() c) END,
-    substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
-    (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), 'realtime.log'::regclass::oid, log_xmin)
+    (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),
+    substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), 'realtime.log'::regclass::oid, log_xmin)
 $$;
 --> statement-breakpoint
 -- Gives the log another epoch, and all channels with it: what was told of the earlier one cannot be vouched for, so
@@ -132,38 +135,18 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- Puts publications that are numbered into the table.
-CREATE FUNCTION realtime.store(made realtime.publication[]) RETURNS void
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-SET plan_cache_mode = force_generic_plan
-AS $$
-BEGIN
-  INSERT INTO realtime.publications
-    (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
-  SELECT m.seq, m.channel, m."offset", m.data, m.at, m.from_user, m.from_connection, m.except_connection, m.key, m.xid
-  FROM unnest(made) m;
-END;
-$$;
---> statement-breakpoint
 -- Appends publications behind the fence, the one way into the log: numbers them, ignores those whose key their channel's
 -- log has, and tells the other nodes. Up to eight are carried by the notification.
 --
 -- Answers one row per entry, in their order. `fresh` is false for one whose key was used: it changed nothing, and the row
 -- is the position of the first. An ephemeral one has seq and offset 0. Empty data is a gap.
-CREATE FUNCTION realtime.append_entries(entries realtime.entry[])
-RETURNS TABLE (
-  seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
-  "user" text, connection text, "except" text, fresh boolean, xid xid8
-)
+CREATE FUNCTION realtime.append_entries(entries realtime.entry[]) RETURNS SETOF realtime.appended
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET jit = off
 SET plan_cache_mode = force_generic_plan
 AS $$
-#variable_conflict use_column
 DECLARE
   log record;
   now_ms bigint;
@@ -174,6 +157,7 @@ DECLARE
   place integer;
   stood realtime.standing;
   known record;
+  is_fresh boolean;
   -- Numbered, and not in the table yet: one statement for many costs half of one for each.
   made realtime.publication[] := '{}';
   last_seq bigint := 0;
@@ -184,10 +168,12 @@ BEGIN
     RETURN;
   END IF;
   -- What is told was flushed, whatever the session has as its default: a crash must not take it back.
-  PERFORM set_config('synchronous_commit', 'on', true)
-  WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
-  SELECT l.epoch, l.topic, l.signature = realtime.signature(l.xmin::text::bigint) AS is_vouched INTO log
-  FROM realtime.log l FOR UPDATE;
+  IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  SELECT l.epoch, l.topic, l.signature LIKE concat_ws('.',
+      '%', substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), l.tableoid, l.xmin) AS is_vouched
+  INTO log FROM realtime.log l FOR UPDATE;
   IF log.is_vouched IS NOT true THEN
     PERFORM realtime.vouch();
     SELECT l.epoch, l.topic INTO log FROM realtime.log l;
@@ -195,105 +181,95 @@ BEGIN
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
 
   -- One after the other, by statements whose plans are small: to start one statement that does all of it costs more than
-  -- ten entries, and with a thousand it saves nothing.
-  FOREACH entry IN ARRAY entries LOOP
-    channel := entry.channel;
-    xid := entry.xid;
-    fresh := true;
+  -- ten entries, and with a thousand it saves nothing. NULL is the end.
+  FOREACH entry IN ARRAY entries || NULL::realtime.entry LOOP
+    IF (entry.key IS NOT NULL OR entry.channel IS NULL) AND cardinality(made) > 0 THEN
+      -- It may have the same key as one of these.
+      INSERT INTO realtime.publications
+        (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
+      SELECT m.seq, m.channel, m."offset", m.data, m.at, m.from_user, m.from_connection, m.except_connection, m.key, m.xid
+      FROM unnest(made) m;
+      made := '{}';
+    END IF;
+    EXIT WHEN entry.channel IS NULL;
     IF entry.size IS NULL THEN
-      seq := 0;
-      epoch := '';
-      "offset" := 0;
-    ELSE
-      IF names[place] IS DISTINCT FROM entry.channel THEN
-        IF place IS NOT NULL THEN
-          channels[place] := stood;
-        END IF;
-        place := array_position(names, entry.channel);
-        IF place IS NOT NULL THEN
-          stood := channels[place];
-        ELSE
-          names := names || entry.channel;
-          place := cardinality(names);
-          SELECT c.epoch, c.history_size, c.history_seconds, c.watches, coalesce(greatest(c."offset", (
-              SELECT p."offset" FROM realtime.publications p
-              WHERE p.channel = entry.channel ORDER BY p."offset" DESC LIMIT 1
-            )), 0)
-          INTO stood.epoch, stood.history_size, stood.history_seconds, stood.watches, stood."offset"
-          FROM (SELECT) one LEFT JOIN realtime.channels c ON c.channel = entry.channel;
-          IF stood.epoch IS NULL THEN
-            stood.epoch := realtime.first_epoch(entry.channel, log.epoch);
-          END IF;
-        END IF;
-      END IF;
-      epoch := stood.epoch;
-      IF entry.key IS NOT NULL THEN
-        -- It may have the same key.
-        IF cardinality(made) > 0 THEN
-          PERFORM realtime.store(made);
-          made := '{}';
-        END IF;
-        SELECT p.seq, p."offset", p.data, p.at, p.from_user, p.from_connection, p.except_connection INTO known
-        FROM realtime.publications p WHERE p.channel = entry.channel AND p.key = entry.key;
-        fresh := NOT FOUND;
-        -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
-        IF FOUND AND (known."offset" <= stood."offset" - entry.size OR known.at <= now_ms - entry.seconds::bigint * 1000) THEN
-          UPDATE realtime.publications p SET key = NULL WHERE p.seq = known.seq;
-          fresh := true;
-        END IF;
-      END IF;
-      IF fresh THEN
-        IF stood.history_size IS DISTINCT FROM entry.size OR stood.history_seconds IS DISTINCT FROM entry.seconds
-          OR (entry.watch IS NOT NULL AND entry.watch = ANY (stood.watches) IS NOT TRUE) THEN
-          -- A channel's first publication, and the rare one that comes under another rule or by another watch.
-          INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
-          VALUES (entry.channel, stood.epoch, 0, entry.size, entry.seconds, now_ms,
-            CASE WHEN entry.watch IS NOT NULL THEN ARRAY[entry.watch] END)
-          ON CONFLICT (channel) DO UPDATE SET
-            history_size = excluded.history_size, history_seconds = excluded.history_seconds,
-            watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
-              ELSE coalesce(h.watches, '{}') || excluded.watches END
-          RETURNING h.history_size, h.history_seconds, h.watches
-          INTO stood.history_size, stood.history_seconds, stood.watches;
-        END IF;
-        stood."offset" := stood."offset" + 1;
-        "offset" := stood."offset";
-        seq := nextval('realtime.publications_seq_seq');
-        made := made || ROW(
-          seq, entry.channel, stood."offset", entry.data, now_ms, entry."user", entry.connection, entry."except", entry.key,
-          entry.xid
-        )::realtime.publication;
-      END IF;
+      RETURN NEXT ROW(
+        0, entry.channel, '', 0, entry.data, now_ms, entry."user", entry.connection, entry."except", true, entry.xid
+      )::realtime.appended;
+      CONTINUE;
     END IF;
-    IF fresh THEN
-      data := entry.data;
-      at := now_ms;
-      "user" := entry."user";
-      connection := entry.connection;
-      "except" := entry."except";
-    ELSE
-      seq := known.seq;
-      "offset" := known."offset";
-      data := known.data;
-      at := known.at;
-      "user" := known.from_user;
-      connection := known.from_connection;
-      "except" := known.except_connection;
-    END IF;
-    RETURN NEXT;
-    IF fresh AND seq > 0 THEN
-      last_seq := seq;
-      appended := appended + 1;
-      IF appended > 8 OR octet_length(data) >= 8000 OR data = '' OR strpos(data, E'\n') > 0 THEN
-        carried := NULL;
+    IF names[place] IS DISTINCT FROM entry.channel THEN
+      IF place IS NOT NULL THEN
+        channels[place] := stood;
+      END IF;
+      place := array_position(names, entry.channel);
+      IF place IS NOT NULL THEN
+        stood := channels[place];
       ELSE
-        carried := carried || E'\n' || json_build_array(channel, epoch, "offset", at, "user", connection, "except", xid)::text
-          || E'\n' || data;
+        names := names || entry.channel;
+        place := cardinality(names);
+        SELECT c.epoch, c.history_size, c.history_seconds, c.watches, coalesce(greatest(c."offset", (
+            SELECT p."offset" FROM realtime.publications p
+            WHERE p.channel = entry.channel ORDER BY p."offset" DESC LIMIT 1
+          )), 0)
+        INTO stood.epoch, stood.history_size, stood.history_seconds, stood.watches, stood."offset"
+        FROM (SELECT) one LEFT JOIN realtime.channels c ON c.channel = entry.channel;
+        IF stood.epoch IS NULL THEN
+          stood.epoch := realtime.first_epoch(entry.channel, log.epoch);
+        END IF;
       END IF;
+    END IF;
+    is_fresh := true;
+    IF entry.key IS NOT NULL THEN
+      SELECT p.seq, p."offset", p.data, p.at, p.from_user, p.from_connection, p.except_connection INTO known
+      FROM realtime.publications p WHERE p.channel = entry.channel AND p.key = entry.key;
+      is_fresh := NOT FOUND;
+      -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
+      IF FOUND AND (known."offset" <= stood."offset" - entry.size OR known.at <= now_ms - entry.seconds::bigint * 1000) THEN
+        UPDATE realtime.publications p SET key = NULL WHERE p.seq = known.seq;
+        is_fresh := true;
+      END IF;
+      IF NOT is_fresh THEN
+        RETURN NEXT ROW(
+          known.seq, entry.channel, stood.epoch, known."offset", known.data, known.at, known.from_user, known.from_connection,
+          known.except_connection, false, entry.xid
+        )::realtime.appended;
+        CONTINUE;
+      END IF;
+    END IF;
+    IF stood.history_size IS DISTINCT FROM entry.size OR stood.history_seconds IS DISTINCT FROM entry.seconds
+      OR (entry.watch IS NOT NULL AND entry.watch = ANY (stood.watches) IS NOT TRUE) THEN
+      -- A channel's first publication, and the rare one that comes under another rule or by another watch.
+      INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
+      VALUES (entry.channel, stood.epoch, 0, entry.size, entry.seconds, now_ms,
+        CASE WHEN entry.watch IS NOT NULL THEN ARRAY[entry.watch] END)
+      ON CONFLICT (channel) DO UPDATE SET
+        history_size = excluded.history_size, history_seconds = excluded.history_seconds,
+        watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
+          ELSE coalesce(h.watches, '{}') || excluded.watches END
+      RETURNING h.history_size, h.history_seconds, h.watches
+      INTO stood.history_size, stood.history_seconds, stood.watches;
+    END IF;
+    stood."offset" := stood."offset" + 1;
+    last_seq := nextval('realtime.publications_seq_seq');
+    made := made || ROW(
+      last_seq, entry.channel, stood."offset", entry.data, now_ms, entry."user", entry.connection, entry."except", entry.key,
+      entry.xid
+    )::realtime.publication;
+    RETURN NEXT ROW(
+      last_seq, entry.channel, stood.epoch, stood."offset", entry.data, now_ms, entry."user", entry.connection,
+      entry."except", true, entry.xid
+    )::realtime.appended;
+    appended := appended + 1;
+    IF appended > 8 OR octet_length(entry.data) >= 8000 OR entry.data = '' OR strpos(entry.data, E'\n') > 0 THEN
+      carried := NULL;
+    ELSE
+      carried := carried || E'\n' || json_build_array(
+        entry.channel, stood.epoch, stood."offset", now_ms, entry."user", entry.connection, entry."except", entry.xid
+      )::text || E'\n' || entry.data;
     END IF;
   END LOOP;
   IF last_seq > 0 THEN
-    PERFORM realtime.store(made);
     PERFORM realtime.tell(log.topic, last_seq, carried);
   END IF;
 END;
@@ -301,39 +277,38 @@ $$;
 --> statement-breakpoint
 -- Appends publications of clients. `entries`: array of {channel, data (JSON as text), user, connection, except, key, size,
 -- seconds}.
-CREATE FUNCTION realtime.append(entries jsonb)
-RETURNS TABLE (
-  seq bigint, channel text, epoch text, "offset" bigint, data text, at bigint,
-  "user" text, connection text, "except" text, fresh boolean
-)
+CREATE FUNCTION realtime.append(entries jsonb) RETURNS SETOF realtime.appended
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT a.seq, a.channel, a.epoch, a."offset", a.data, a.at, a."user", a.connection, a."except", a.fresh
-  FROM realtime.append_entries(ARRAY(
+  SELECT * FROM realtime.append_entries(ARRAY(
     SELECT ROW(
-      e.place, e.channel, e.data, e.key, e.size, e.seconds, e."user", e.connection, e."except", NULL, NULL
+      e.channel, e.data, e.key, e.size, e.seconds, e."user", e.connection, e."except", NULL, NULL
     )::realtime.entry
     FROM ROWS FROM (jsonb_to_recordset(entries) AS (
       channel text, data text, "user" text, connection text, "except" text, key text, size integer, seconds integer
     )) WITH ORDINALITY AS e (channel, data, "user", connection, "except", key, size, seconds, place)
     ORDER BY e.place
-  )) a
+  ))
 $$;
 --> statement-breakpoint
 -- One publication of a client: as append, which it spares the way into and out of JSON.
 CREATE FUNCTION realtime.append_one(
-  size integer, seconds integer, key text, INOUT channel text, INOUT data text, INOUT "user" text,
-  INOUT connection text, INOUT "except" text, OUT seq bigint, OUT epoch text, OUT "offset" bigint, OUT at bigint,
-  OUT fresh boolean
+  size integer, seconds integer, key text, channel text, data text, "user" text, connection text, "except" text
 )
-LANGUAGE sql VOLATILE
+RETURNS realtime.appended
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
-  SELECT a.channel, a.data, a."user", a.connection, a."except", a.seq, a.epoch, a."offset", a.at, a.fresh
-  FROM realtime.append_entries(ARRAY[
-    ROW(1, $4, $5, $3, $1, $2, $6, $7, $8, NULL, NULL)::realtime.entry
-  ]) a
+DECLARE
+  answer realtime.appended;
+BEGIN
+  SELECT * INTO answer FROM realtime.append_entries(ARRAY[
+    ROW(channel, data, key, size, seconds, "user", connection, "except", NULL, NULL)::realtime.entry
+  ]);
+  RETURN answer;
+END;
 $$;
 --> statement-breakpoint
 -- The ages in seconds at which publications are looked at to be trimmed: each rule's age, when they end by it; and a
