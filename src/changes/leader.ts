@@ -2,11 +2,12 @@
 // one database session, whose locks it holds; relay.ts opens the session and starts over when it ends.
 //
 // The doorbell, from this side:
-//  1. Awake, it reads again as soon as a batch is handed over.
+//  1. Awake, it reads again as soon as a batch is handed over, until a read finds nothing.
 //  2. A read that finds nothing is followed by one that also tries to take the doorbell's lock exclusively. It is
 //     refused while any transaction that left rows is open: then it reads again after 1 ms, soon 5 ms.
 //  3. With the lock, that same read has seen every row whose writer did not ring. If it found nothing: asleep.
-//  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path.
+//  4. Asleep, writers ring. Each ring is one read, the lock still held: at a low rate that is the fastest path. What it
+//     finds ends no sleep: whoever commits after it has rung.
 //  5. Many rings cost the writers more than polling costs the relay: then it releases the lock.
 //  6. Where writers must not notify, as they may prepare their transactions, it never takes the lock and polls.
 //  7. While many rows come, it gathers them between reads: a read costs the database as much as fifty more rows in it.
@@ -160,7 +161,7 @@ export class Leader {
     if (batch.parked > 0) this.#options.parked(batch.parked);
     const elapsed = clock.monotonic() - startedAt;
     if (sweep || from === undefined) {
-      if (batch.state !== undefined && !waitsBeyond(batch.state)) this.#sweptState = batch.state;
+      if (isAll(batch)) this.#sweptState = batch.state;
       this.#sweptAt = clock.monotonic();
       this.#sweepMs = elapsed;
     }
@@ -168,7 +169,7 @@ export class Leader {
     this.#count(batch.rows);
     if (!this.#idle) {
       moved(batch.rows, batch.dropped, elapsed / 1000);
-      return 'found';
+      return this.#holding && isAll(batch) && destination.end() === undefined ? 'rest' : 'found';
     }
     const untried = !takeLock && !this.#holding && this.#writersNotify && clock.monotonic() >= this.#restlessUntil;
     return untried ? 'again' : 'rest';
@@ -276,6 +277,11 @@ export class Bell {
     }
     this.#rung = false;
   }
+}
+
+/** Nothing that was visible is left. */
+function isAll({ state }: Batch): boolean {
+  return state !== undefined && !waitsBeyond(state);
 }
 
 function locked(rows: readonly Row[] | undefined): boolean {

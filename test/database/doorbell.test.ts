@@ -13,7 +13,7 @@ await sql`select realtime.watch('item')`;
 
 const hour = 3_600_000;
 const arrivedAt = new Map<number, number>();
-const { relay, errors } = await startRelay(url, {
+const { relay, errors, reads } = await startRelay(url, {
   safetyMs: hour,
   hand: (rows) => {
     const now = performance.now();
@@ -69,4 +69,21 @@ test('a lone row after a long silence', async () => {
     await until(() => arrivedAt.has(id), 2_000);
     expect(arrivedAt.get(id)! - at).toBeLessThan(500);
   }
+});
+
+// Each row once cost a second read, which found nothing: half of what the relay did at a low rate.
+test('a lone row costs one read', async () => {
+  const lone = 20;
+  let before: number;
+  do {
+    before = reads();
+    await pause(50);
+  } while (reads() !== before);
+  for (let id = 910_000; id < 910_000 + lone; id++) {
+    await sql`insert into item (id) values (${id})`;
+    await until(() => arrivedAt.has(id), 2_000);
+    await pause(20);
+  }
+  expect(reads() - before).toBeGreaterThanOrEqual(lone);
+  expect(reads() - before).toBeLessThan(1.5 * lone);
 });

@@ -112,6 +112,8 @@ export interface TestRelay {
   readonly parked: () => number;
   /** How often the reader of this node was told to read the log. */
   readonly catchUps: () => number;
+  /** How many times the outbox was read. */
+  readonly reads: () => number;
 }
 
 export interface TestRelayOptions extends Partial<RelayOptions> {
@@ -132,9 +134,16 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
     for (const row of batch) rows.push(row);
   };
   const { hand = collect, batchMax, ...more } = options;
+  let reads = 0;
+  class Counted extends IntoLog {
+    override statement(...args: Parameters<IntoLog['statement']>): string {
+      reads++;
+      return super.statement(...args);
+    }
+  }
   const relay = new Relay({
     url,
-    destination: new IntoLog(
+    destination: new Counted(
       {
         rules,
         publish: ({ channel, data }) => ephemeral.push([channel, data]),
@@ -157,7 +166,16 @@ export async function startRelay(url: string, options: TestRelayOptions = {}): P
     ...more,
   });
   await relay.start();
-  return { relay, rows, ephemeral, errors, dropped: () => dropped, parked: () => parked, catchUps: () => catchUps };
+  return {
+    relay,
+    rows,
+    ephemeral,
+    errors,
+    dropped: () => dropped,
+    parked: () => parked,
+    catchUps: () => catchUps,
+    reads: () => reads,
+  };
 }
 
 /** Numbers of a channel's rows without a hole or a repeat, from `first` on. */
