@@ -23,7 +23,7 @@ import type { Recovering } from './recoveries.ts';
 import type { RecoveryLimits } from './recovery.ts';
 import type { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
-import type { Carried, HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
+import type { Appended, Carried, HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
 
 export interface HubOptions {
   readonly messageBytesMax: number;
@@ -232,21 +232,22 @@ export class Hub implements SyncEvents {
     const rule = this.#ruleOf(channel);
     const at = clock.now();
     if (rule.recoverable) {
-      const position = adapter.publish({ channel, rule, data, at, from, except, key, xid, carried, trace });
-      this.#countAccepted(source, channel, position);
-      return position;
+      const answer = adapter.publish({ channel, rule, data, at, from, except, key, xid, carried, trace });
+      const accepted = (appended: Appended | undefined) => this.#accepted(request, appended);
+      return answer instanceof Promise ? answer.then(accepted) : accepted(answer);
     }
     observer.published(source, channel);
     local?.accept(new Publication({ channel, offset: 0, epoch: '', data, at, from, except }));
     return toOthers(adapter.publish({ channel, rule, data, at, from, except, key, trace }));
   }
 
-  /** One that fails was not accepted: its sender repeats it, and the relay does so without end. */
-  #countAccepted(source: PublicationSource, channel: string, position: MaybePromise<Position | undefined>): void {
-    const { observer } = this.#ports;
-    const count = (): void => observer.published(source, channel);
-    if (position instanceof Promise) position.then(count, () => undefined);
-    else count();
+  /**
+   * Counts it. One that fails was not accepted: its sender repeats it, and the relay does so without end. A repeat was
+   * counted when it was new; what a source carries again was not, as its source never had the answer.
+   */
+  #accepted({ source, channel, carried }: PublishRequest, appended: Appended | undefined): Position | undefined {
+    if (appended?.isRepeat !== true || carried !== undefined) this.#ports.observer.published(source, channel);
+    return appended && { epoch: appended.epoch, offset: appended.offset };
   }
 
   /** Reads the log on an account, whose reads count together. */

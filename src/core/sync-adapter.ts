@@ -70,6 +70,12 @@ export interface Carried {
   readonly clean: boolean;
 }
 
+/** What a log answers to a publication: where it is. */
+export interface Appended extends Position {
+  /** Its key was used before. This is the position of the first one, and nothing was published. */
+  readonly isRepeat?: true;
+}
+
 /** A carrier whose source has another one by now, of this term. Nothing was published. */
 export class TermEnded extends RealtimeError {
   readonly term: number;
@@ -127,10 +133,11 @@ export interface SyncAdapter {
 
   /**
    * Publishes. For a recoverable channel it answers the position given to the publication (or, for a repeated key,
-   * the position it had before) once the log holds it; for an ephemeral one, undefined once it is on its way.
+   * the position it had before, and says that it is a repeat) once the log holds it; for an ephemeral one, undefined
+   * once it is on its way.
    * The publication itself comes back to this node through `SyncEvents.publication`, before or after the answer.
    */
-  publish(outgoing: Outgoing): MaybePromise<Position | undefined>;
+  publish(outgoing: Outgoing): MaybePromise<Appended | undefined>;
 
   /**
    * Publications of the channel reach this node from now on. Answers the head: every publication with a higher offset

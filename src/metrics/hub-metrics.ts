@@ -44,7 +44,7 @@ export function hubMetrics(registry: Registry, node: string, transports: readonl
   const publications = counter(
     registry,
     'sobranie_publications_total',
-    'Publications accepted on this node, from `client`, `api`, `database` or `server`',
+    'Publications accepted on this node, from `client`, `api`, `database` or `server`; none for a repeat by its key',
     ['source', 'channel'],
   );
   const publicationsOf = new Children((source) => new Children((channel) => publications.labels(source, channel)));

@@ -14,6 +14,7 @@ import type { Batch, Destination, OutboxState } from '../changes/destination.ts'
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Publication } from '../core/publication.ts';
 import type {
+  Appended,
   HistoryPage,
   HistoryQuery,
   Outgoing,
@@ -192,7 +193,7 @@ class TracedAdapter implements SyncAdapter {
     return this.#adapter.start(events);
   }
 
-  publish(outgoing: Outgoing): MaybePromise<Position | undefined> {
+  publish(outgoing: Outgoing): MaybePromise<Appended | undefined> {
     const from = this.#tracing.now();
     const taken = this.#adapter.publish(outgoing);
     if (!(taken instanceof Promise)) {
@@ -202,7 +203,7 @@ class TracedAdapter implements SyncAdapter {
     return this.#taken(outgoing, from, taken);
   }
 
-  async #taken(outgoing: Outgoing, from: number, taken: Promise<Position | undefined>): Promise<Position | undefined> {
+  async #taken(outgoing: Outgoing, from: number, taken: Promise<Appended | undefined>): Promise<Appended | undefined> {
     try {
       const position = await taken;
       this.#tracing.published(outgoing, from, position);

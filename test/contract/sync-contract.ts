@@ -5,7 +5,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Publication } from '../../src/core/publication.ts';
 import type { RuleConfig } from '../../src/rules/config.ts';
 import { Rules, type ChannelRule } from '../../src/rules/rules.ts';
-import type { HistoryPage, Outgoing, SyncAdapter, SyncEvents, SyncTraits } from '../../src/core/sync-adapter.ts';
+import type {
+  Appended,
+  HistoryPage,
+  Outgoing,
+  SyncAdapter,
+  SyncEvents,
+  SyncTraits,
+} from '../../src/core/sync-adapter.ts';
 import type { Position } from '../../src/protocol/position.ts';
 
 /** One sync layer and the nodes on it. */
@@ -135,7 +142,7 @@ export function syncContract(name: string, { traits, open }: SyncUnderTest): voi
       data: string,
       more: Partial<Outgoing> = {},
       by: Node = node,
-    ): Promise<Position | undefined> {
+    ): Promise<Appended | undefined> {
       const rule = rules.for(channel);
       return await by.adapter.publish({ channel, rule, data, at: harness.clock.now(), ...more });
     }
@@ -187,12 +194,13 @@ export function syncContract(name: string, { traits, open }: SyncUnderTest): voi
         expect(offsetsOf(await history(two, 10))).toEqual([1]);
       });
 
-      test('for a repeated key it answers the position it had before, and publishes nothing', async () => {
+      test('for a repeated key it answers the position it had before, says so, and publishes nothing', async () => {
         const { channel, rule } = fresh();
         await node.adapter.subscribe(channel, rule);
         const first = await send(channel, '1', { key: 'k' });
         await send(channel, '2', { key: 'other' });
-        expect(await send(channel, '3', { key: 'k' })).toEqual(first);
+        expect(first?.isRepeat).toBeUndefined();
+        expect(await send(channel, '3', { key: 'k' })).toEqual({ epoch: '', offset: 0, ...first, isRepeat: true });
         await send(channel, '4');
         expect((await node.heard.until(channel, 3)).map(({ data }) => data)).toEqual(['1', '2', '4']);
         expect(offsetsOf(await history(channel, 10))).toEqual([1, 2, 3]);

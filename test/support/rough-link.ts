@@ -7,6 +7,7 @@
 import type { Publication } from '../../src/core/publication.ts';
 import type { ChannelRule } from '../../src/rules/rules.ts';
 import type {
+  Appended,
   HistoryPage,
   HistoryQuery,
   Outgoing,
@@ -98,7 +99,7 @@ export class RoughLink implements SyncAdapter {
     return Promise.resolve();
   }
 
-  publish(outgoing: Outgoing): Promise<Position | undefined> {
+  publish(outgoing: Outgoing): Promise<Appended | undefined> {
     return this.#request(outgoing.channel, () => this.#log.memory.publish(outgoing));
   }
 

@@ -5,6 +5,7 @@ import { engine } from '../../src/app/engine.ts';
 import { IntoAdapter } from '../../src/changes/into-adapter.ts';
 import { Publication } from '../../src/core/publication.ts';
 import type {
+  Appended,
   HistoryPage,
   HistoryQuery,
   Outgoing,
@@ -127,7 +128,7 @@ class SocketAdapter implements SyncAdapter {
     return Promise.resolve();
   }
 
-  publish(outgoing: Outgoing): Promise<Position | undefined> {
+  publish(outgoing: Outgoing): Promise<Appended | undefined> {
     return this.#link.ask('publish', outgoing);
   }
 

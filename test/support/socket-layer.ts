@@ -3,7 +3,7 @@
 
 import { createServer, type Server, type Socket } from 'node:net';
 import type { PublicationFields } from '../../src/core/publication.ts';
-import type { HistoryQuery, Outgoing } from '../../src/core/sync-adapter.ts';
+import type { Appended, HistoryQuery, Outgoing } from '../../src/core/sync-adapter.ts';
 import { LocalCount } from '../../src/limits/local-count.ts';
 import type { Position } from '../../src/protocol/position.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
@@ -16,7 +16,7 @@ import { onLines } from './lines.ts';
 
 /** What a node may ask, by name: arguments and answer. */
 export interface Requests {
-  publish(outgoing: Outgoing): Position | undefined;
+  publish(outgoing: Outgoing): Appended | undefined;
   subscribe(channel: string, rule: ChannelRule): Position | undefined;
   unsubscribe(channel: string): void;
   history(channel: string, rule: ChannelRule, query: HistoryQuery): unknown;
@@ -108,7 +108,7 @@ export class SocketLayer {
     }
   }
 
-  #publish(from: Node, outgoing: Outgoing): Position | undefined {
+  #publish(from: Node, outgoing: Outgoing): Appended | undefined {
     if (outgoing.rule.recoverable) return this.#logs.publish(outgoing);
     const { rule: _rule, key: _key, ...fields } = outgoing;
     this.#spread({ ...fields, offset: 0, epoch: '' }, from);

@@ -7,7 +7,14 @@ import type { Hub } from '../../src/core/hub.ts';
 import type { ChannelRule, Rules } from '../../src/rules/rules.ts';
 import { Publication } from '../../src/core/publication.ts';
 import type { MaybePromise } from '../../src/core/maybe-promise.ts';
-import type { HistoryPage, HistoryQuery, Outgoing, SyncAdapter, SyncEvents } from '../../src/core/sync-adapter.ts';
+import type {
+  Appended,
+  HistoryPage,
+  HistoryQuery,
+  Outgoing,
+  SyncAdapter,
+  SyncEvents,
+} from '../../src/core/sync-adapter.ts';
 import { seriesOf } from '../../src/core/rates.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
 import type { Position } from '../../src/protocol/position.ts';
@@ -52,7 +59,7 @@ class SharedEnd implements SyncAdapter {
     return Promise.resolve();
   }
 
-  publish(outgoing: Outgoing): MaybePromise<Position | undefined> {
+  publish(outgoing: Outgoing): MaybePromise<Appended | undefined> {
     if (this.away) throw new RealtimeError('unavailable');
     return this.#layer.publish(outgoing, this);
   }
@@ -106,7 +113,7 @@ class SharedLayer {
     return end;
   }
 
-  publish(outgoing: Outgoing, sender: SharedEnd): MaybePromise<Position | undefined> {
+  publish(outgoing: Outgoing, sender: SharedEnd): MaybePromise<Appended | undefined> {
     if (outgoing.rule.recoverable) return this.log.publish(outgoing);
     const publication = new Publication({ ...outgoing, offset: 0, epoch: '' });
     this.#tell(

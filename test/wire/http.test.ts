@@ -327,6 +327,24 @@ describeWire('HTTP', (wire) => {
     expect([...after.keys()].filter((name) => /space:|no name/.test(name))).toEqual([]);
   });
 
+  // Each retry of a publish whose answer was lost counted as another publication.
+  test('a publication that is repeated by its key counts once', async () => {
+    const server = await wire.start();
+    const body = JSON.stringify({ channel: 'again:api', data: 1, key: 'k' });
+    const answers = [];
+    for (let sent = 0; sent < 3; sent++) answers.push((await post(server, '/realtime/publish', body)).text);
+    expect(new Set(answers).size).toBe(1);
+    expect(JSON.parse(answers[0] ?? '')).toEqual({ channel: 'again:api', epoch: expect.any(String), offset: 1 });
+    const socket = await wire.subscriber(server, 'again:socket');
+    const command = { type: 'publish', channel: 'again:socket', data: 1, key: 'k' };
+    const [first, second] = [await socket.request(command), await socket.request(command)];
+    expect([first['offset'], { ...second, id: 0 }]).toEqual([1, { ...first, id: 0 }]);
+    await socket.request({ ...command, key: 'another' });
+    const found = await samples(server);
+    const of = (source: string) => found.get(`sobranie_publications_total{source="${source}",channel="again"}`);
+    expect([of('api'), of('client')]).toEqual([1, 2]);
+  });
+
   // What was refused before a call's own code ran, and what answers 404, was counted nowhere. A message to a connection
   // that is not there counted as a publication.
   test('each error that a caller gets is counted by its code, and what was refused is no publication', async () => {

@@ -5,6 +5,7 @@ import { randomId, type Clock } from '../../time/clock.ts';
 import { Publication } from '../../core/publication.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import type {
+  Appended,
   HistoryPage,
   HistoryQuery,
   Outgoing,
@@ -78,12 +79,12 @@ export class MemoryAdapter implements SyncAdapter {
     }
   }
 
-  publish(outgoing: Outgoing): Position | undefined {
+  publish(outgoing: Outgoing): Appended | undefined {
     const { channel, rule, data, at, from, except, key, xid } = outgoing;
     if (!rule.recoverable) return undefined;
     const log = this.#logFor(channel, rule);
     const repeated = key === undefined ? undefined : log.positionOf(key, at);
-    if (repeated !== undefined) return repeated;
+    if (repeated !== undefined) return { ...repeated, isRepeat: true };
     const { epoch, head } = log;
     const publication = new Publication({ channel, offset: head + 1, epoch, data, at, from, except, xid });
     this.#bytes += log.append(publication, key, at);

@@ -12,6 +12,7 @@ import type { Msg, Subscription } from '@nats-io/transport-node';
 import { Publication } from '../../core/publication.ts';
 import type { SyncObserver } from '../../core/observer.ts';
 import type {
+  Appended,
   HistoryPage,
   HistoryQuery,
   Outgoing,
@@ -110,7 +111,7 @@ export class NatsAdapter implements SyncAdapter {
     this.#heads.tellAll();
   }
 
-  publish(outgoing: Outgoing): Promise<Position | undefined> {
+  publish(outgoing: Outgoing): Promise<Appended | undefined> {
     this.#options.observer.message(this.name, 'out', 1);
     return this.#answer(async () => {
       if (!outgoing.rule.recoverable) return this.#sendEphemeral(outgoing);

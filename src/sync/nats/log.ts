@@ -7,7 +7,13 @@
 
 import { JetStreamError, JetStreamApiError, type StoredMsg } from '@nats-io/jetstream';
 import { Publication } from '../../core/publication.ts';
-import { pageBytesMax, type HistoryPage, type HistoryQuery, type Outgoing } from '../../core/sync-adapter.ts';
+import {
+  pageBytesMax,
+  type Appended,
+  type HistoryPage,
+  type HistoryQuery,
+  type Outgoing,
+} from '../../core/sync-adapter.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
@@ -43,7 +49,7 @@ export class NatsLog {
   }
 
   /** Resolves when the stream holds it; with a repeated key, with the position from before. */
-  async append(outgoing: Outgoing): Promise<Position> {
+  async append(outgoing: Outgoing): Promise<Appended> {
     const { channel, rule, data, at, from, except, xid, key } = outgoing;
     const { client, names } = this.#options;
     await client.keep(rule.historySize);
@@ -62,7 +68,7 @@ export class NatsLog {
       if (this.#options.clock.monotonic() > deadline) throw new Error('the answers about a key did not end');
       if (ack.duplicate !== true) continue;
       const before = await this.#kept(channel, rule, ack.seq);
-      if (before !== undefined) return { epoch: client.epoch, offset: before.offset };
+      if (before !== undefined) return { epoch: client.epoch, offset: before.offset, isRepeat: true };
       // The key was used by what the rule keeps no longer: its next use is a name that follows from that one.
       id = digest(`${id} ${ack.seq}`);
     }

@@ -20,6 +20,7 @@ import type { SyncObserver } from '../../core/observer.ts';
 import { Publication } from '../../core/publication.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import type {
+  Appended,
   HistoryPage,
   HistoryQuery,
   Outgoing,
@@ -183,7 +184,7 @@ export class PostgresAdapter implements SyncAdapter {
     if (!(await this.#checkLog())) await this.#resume();
   }
 
-  publish(outgoing: Outgoing): Promise<Position | undefined> {
+  publish(outgoing: Outgoing): Promise<Appended | undefined> {
     if (outgoing.rule.recoverable) return this.#appender.append(outgoing);
     return this.#sendEphemeral(outgoing);
   }

@@ -4,12 +4,11 @@
 // It has a connection of its own: publications wait for no other query, and a session that has just done the same does
 // it in two thirds of the time. That connection opens with the first publication, and again after a loss.
 
-import type { Outgoing } from '../../core/sync-adapter.ts';
+import type { Appended, Outgoing } from '../../core/sync-adapter.ts';
 import { literal, unavailable, type Database } from '../../database/connect.ts';
 import { dataFault } from '../../database/data-fault.ts';
 import { quietly } from '../../database/quietly.ts';
 import type { LogRow } from '../../database/log-row.ts';
-import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 
 interface Waiting {
@@ -17,7 +16,7 @@ interface Waiting {
   readonly bytes: number;
   /** Its publisher has got `unavailable`: it must not be appended any more. */
   late: boolean;
-  resolve(position: Position): void;
+  resolve(appended: Appended): void;
   reject(error: unknown): void;
 }
 
@@ -54,7 +53,7 @@ export class PostgresAppender {
     this.#failed = failed;
   }
 
-  append(outgoing: Outgoing): Promise<Position> {
+  append(outgoing: Outgoing): Promise<Appended> {
     const bytes = outgoing.data.length;
     if (this.#waiting.length >= waitingMax || this.#waitingBytes + bytes > waitingBytesMax) {
       throw new RealtimeError('unavailable', 'The database cannot keep up; retry.');
@@ -117,7 +116,7 @@ export class PostgresAppender {
       batch.forEach((entry, index) => {
         const row = rows[index];
         if (row === undefined) entry.reject(new Error('the database answered fewer rows than it was given'));
-        else entry.resolve({ epoch: row.epoch, offset: row.offset });
+        else entry.resolve({ epoch: row.epoch, offset: row.offset, ...(row.fresh ? {} : { isRepeat: true }) });
       });
     } catch (error) {
       if (batch.length > 1 && dataFault(error) !== undefined) {

@@ -12,6 +12,7 @@ import type { SyncObserver } from '../../core/observer.ts';
 import { Publication } from '../../core/publication.ts';
 import {
   pageBytesMax,
+  type Appended,
   type HistoryPage,
   type HistoryQuery,
   type Outgoing,
@@ -109,7 +110,7 @@ export class RedisAdapter implements SyncAdapter {
     this.#connection?.followDatabase(generation);
   }
 
-  publish(outgoing: Outgoing): Promise<Position | undefined> {
+  publish(outgoing: Outgoing): Promise<Appended | undefined> {
     this.#options.observer.message(this.name, 'out', 1);
     return this.#available(outgoing.rule.recoverable ? this.#append(outgoing) : this.#sendEphemeral(outgoing));
   }
@@ -175,9 +176,9 @@ export class RedisAdapter implements SyncAdapter {
 
   // Commands
 
-  async #append({ channel, rule, data, from, except, key, xid, carried }: Outgoing): Promise<Position> {
+  async #append({ channel, rule, data, from, except, key, xid, carried }: Outgoing): Promise<Appended> {
     const head = this.#key('m', channel);
-    const [epoch, offset] = await this.#live.commands.append(
+    const [epoch, offset, isRepeat] = await this.#live.commands.append(
       head,
       this.#key('s', channel),
       // In a cluster a key that is not there holds up the script for as long as its slot moves.
@@ -190,7 +191,7 @@ export class RedisAdapter implements SyncAdapter {
       this.#topicOf(channel),
       encodeCarried(carried),
     );
-    return { epoch, offset: Number(offset) };
+    return { epoch, offset: Number(offset), ...(isRepeat === 1 ? { isRepeat: true } : {}) };
   }
 
   async #sendEphemeral({ channel, data, at, from, except }: Outgoing): Promise<undefined> {

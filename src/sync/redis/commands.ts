@@ -94,7 +94,7 @@ export class RedisCommands {
     return this.sharded ? 'SPUBLISH' : 'PUBLISH';
   }
 
-  append(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]> {
+  append(...args: (string | number)[]): Promise<[epoch: string, offset: string | number, isRepeat?: 1]> {
     return this.#run((facts) => this.#client.sobranieAppend(...args, facts));
   }
 

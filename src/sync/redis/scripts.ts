@@ -67,7 +67,8 @@ known = string.match(known, '^%+?(%w*)')
 const headKeptMs = 30 * 24 * 3_600_000;
 
 /**
- * One atomic step: key check, epoch, offset, append, trim, publish. Answers {epoch, offset}.
+ * One atomic step: key check, epoch, offset, append, trim, publish. Answers {epoch, offset}, and 1 behind them if the key
+ * was used before.
  *
  * KEYS  head, stream, and that of the idempotency key; without one, the head again
  * ARGV  data, sender, size of the history, milliseconds that it is kept, PUBLISH or SPUBLISH, topic, what is carried or
@@ -131,7 +132,7 @@ if keyed then
     local at = string.find(seen, ' ', 1, true)
     local kept = tonumber(string.sub(seen, at + 1)) > offset - ARGV[3]
     if kept and string.sub(seen, 1, at - 1) == string.match(epoch, '^%w+') then
-      return {epoch, string.sub(seen, at + 1)}
+      return {epoch, string.sub(seen, at + 1), 1}
     end
   end
 end
