@@ -37,7 +37,7 @@ async function settingsOrExit(): Promise<Settings> {
 
 async function startAlone(settings: Settings, log: Logger): Promise<Running> {
   const { url, shutdown, database } = await startNode(settings, log, { interrupted: interruption.signal });
-  announce({ url, settings, psql: database?.psql, databaseUrl: database?.givenUrl }, log);
+  announce({ url, settings, psql: database?.psql, databaseUrl: database?.printedUrl }, log);
   const ended = Promise.withResolvers<void>();
   return {
     signal: (name) => void shutdown.signal(name).then(ended.resolve, ended.reject),

@@ -1,13 +1,14 @@
 // What start-up prints: where the server is, its addresses, the database, and a line to try.
 
-import { shownDatabaseUrl } from '../database/url.ts';
 import type { Logger } from './logger.ts';
 import type { Settings } from '../settings/settings.ts';
 
 export interface BannerParts {
   readonly url: string;
   readonly settings: Settings;
+  /** A shell line that opens the embedded database. */
   readonly psql: string | undefined;
+  /** As it may be printed. */
   readonly databaseUrl: string | undefined;
 }
 
@@ -18,19 +19,14 @@ export function announce(parts: BannerParts, log: Logger): void {
     console.log(banner(parts));
     return;
   }
-  const database = embeddedUrl(parts);
-  if (database !== undefined && log.isLevelEnabled('info')) {
+  const { databaseUrl: database } = parts;
+  if (database !== undefined && settings.databaseUrl === undefined && log.isLevelEnabled('info')) {
     // Not through the log, which takes passwords out of URLs.
     const time = new Date().toISOString();
     const msg = 'the embedded database can be reached from this machine';
     console.log(JSON.stringify({ level: 'info', time, node: settings.nodeId, database, msg }));
   }
   log.info({ sync: settings.sync, workers: settings.workers }, `listening on ${url} as ${settings.nodeId}`);
-}
-
-/** People need it, password included: nothing but this server knows it. The password of any other database is hidden. */
-function embeddedUrl({ settings, databaseUrl }: BannerParts): string | undefined {
-  return settings.databaseUrl === undefined ? databaseUrl : undefined;
 }
 
 /** An address that this machine can open. */
@@ -52,10 +48,10 @@ function banner(parts: BannerParts): string {
     ['WebSocket', settings.role.has('ws') ? `${url.replace(/^http/, 'ws')}/realtime/ws` : undefined],
     ['EventSource', settings.role.has('sse') ? `${url}/realtime/events?channels=posts` : undefined],
     ['API', settings.role.has('api') ? `${url}/swagger` : undefined],
-    ['database', embeddedUrl(parts) ?? (databaseUrl && shownDatabaseUrl(databaseUrl))],
+    ['database', databaseUrl],
   ];
   for (const [name, value] of rows) if (value !== undefined) lines.push(`  ${name.padEnd(12)} ${value}`);
-  if (psql !== undefined && settings.databaseUrl === undefined) {
+  if (psql !== undefined && page !== undefined) {
     lines.push('', '  Try it: open the page, then', '', `    ${psql} -c "insert into posts (title) values ('Hello')"`);
   }
   return [...lines, ''].join('\n');

@@ -26,6 +26,8 @@ export interface NodeDatabase {
   readonly directUrl: string;
   /** As that, for one that sets what it needs itself. A pooler that comes into the way later is then told apart. */
   readonly relayUrl: string;
+  /** As start-up prints it. In production the log may be read by many, so no password is in it. */
+  readonly printedUrl: string;
   /** A shell line that opens a console, with the password in it; undefined unless the database is the embedded one. */
   readonly psql: string | undefined;
   readonly sql: Database;
@@ -43,7 +45,7 @@ export const nowhere: NodeDatabase = new Proxy({} as NodeDatabase, {
 const poolSize = 4;
 
 export async function openDatabase(settings: Settings, log: Logger, closing: CloseStack): Promise<NodeDatabase> {
-  const { url: givenUrl, directUrl: givenDirectUrl, psql } = await locate(settings, log, closing);
+  const { url: givenUrl, directUrl: givenDirectUrl, printedUrl, psql } = await locate(settings, log, closing);
   const startedAt = performance.now();
   const steps = { log, clock: systemClock };
   const { remarks } = await patientStep('the database', () => migrate(givenDirectUrl), steps).catch(
@@ -65,7 +67,8 @@ export async function openDatabase(settings: Settings, log: Logger, closing: Clo
   const applicationName = `sobranie ${settings.nodeId}`;
   const sql = connect(url, { applicationName, max: poolSize });
   closing.add('database pool', () => sql.end({ timeout: 5 }));
-  return { givenUrl, url, applicationUrl, directUrl, relayUrl: givenDirectUrl, psql, sql, applicationName };
+  const urls = { givenUrl, url, applicationUrl, directUrl, relayUrl: givenDirectUrl, printedUrl };
+  return { ...urls, psql, sql, applicationName };
 }
 
 function directSetting({ databaseUrlDirect }: Settings): DatabaseSetting {
@@ -107,16 +110,18 @@ async function locate(
   settings: Settings,
   log: Logger,
   closing: CloseStack,
-): Promise<{ url: string; directUrl: string; psql: string | undefined }> {
+): Promise<{ url: string; directUrl: string; printedUrl: string; psql: string | undefined }> {
   const { databaseUrl, databaseUrlDirect } = settings;
   if (databaseUrl !== undefined) {
-    return { url: databaseUrl, directUrl: databaseUrlDirect ?? databaseUrl, psql: undefined };
+    const printedUrl = shownDatabaseUrl(databaseUrl);
+    return { url: databaseUrl, directUrl: databaseUrlDirect ?? databaseUrl, printedUrl, psql: undefined };
   }
   const starting = startEmbeddedPostgres({ directory: settings.dataDir, log });
   // Before it is up: a start that is interrupted must not leave it behind.
   closing.add('embedded PostgreSQL', async () => (await starting.catch(() => undefined))?.stop());
   const embedded = await starting;
-  return { url: embedded.url, directUrl: embedded.url, psql: embedded.psql };
+  const { url, passfileUrl, psql } = embedded;
+  return { url, directUrl: url, printedUrl: settings.production ? passfileUrl : url, psql };
 }
 
 /** Rejects with the driver's error when the session may not write: the database's or the role's default forbids it. */

@@ -50,6 +50,11 @@ export interface EmbeddedOptions {
 export interface EmbeddedPostgres {
   /** `postgres://role:password@127.0.0.1:port/database`; the role owns the database and is no superuser. */
   readonly url: string;
+  /**
+   * As that, with a file that has the password in place of it. It takes the right to read that file; `psql`, and all that
+   * is built on libpq, reads it by itself.
+   */
+  readonly passfileUrl: string;
   /** A shell line that opens a console. */
   readonly psql: string;
   readonly port: number;
@@ -63,6 +68,7 @@ interface Remembered {
   readonly password: string;
 }
 
+const host = '127.0.0.1';
 const preferredPort = 54320;
 const portsTriedInOrder = 20;
 const portsTriedAtRandom = 5;
@@ -125,8 +131,11 @@ async function startLocked(options: EmbeddedOptions, lock: DataLock): Promise<Em
   }
   const milliseconds = Math.round(performance.now() - startedAt);
   log.info({ port, pid: postmaster.pid, milliseconds, fresh: !exists }, 'embedded PostgreSQL is ready');
-  const url = `postgres://${roleName}:${password}@127.0.0.1:${port}/${databaseName}`;
-  return { url, psql: `psql '${url}'`, port, stop: supervise({ ...run, port }, postmaster, log, lock) };
+  const place = `${host}:${port}/${databaseName}`;
+  const url = `postgres://${roleName}:${password}@${place}`;
+  const passfile = encodeURIComponent(passfileIn(directory)).replaceAll('%2F', '/');
+  const passfileUrl = `postgres://${roleName}@${place}?passfile=${passfile}`;
+  return { url, passfileUrl, psql: `psql '${url}'`, port, stop: supervise({ ...run, port }, postmaster, log, lock) };
 }
 
 async function startAtSomePort(
@@ -162,7 +171,7 @@ async function* portsToTry(wanted: number | undefined, last: number | undefined)
 async function freePort(): Promise<number> {
   const { promise, resolve: settle, reject } = Promise.withResolvers<number>();
   const server = createServer().once('error', reject);
-  server.listen({ port: 0, host: '127.0.0.1' }, () => {
+  server.listen({ port: 0, host }, () => {
     const address = server.address();
     server.close(() => settle(typeof address === 'object' && address !== null ? address.port : 0));
   });
@@ -231,8 +240,17 @@ function recall(directory: string): Remembered | undefined {
   }
 }
 
+function passfileIn(directory: string): string {
+  return join(directory, 'postgres.pgpass');
+}
+
 function remember(directory: string, { port, password }: Remembered): void {
-  const path = join(directory, 'postgres.json');
-  writeFileSync(`${path}.new`, `${JSON.stringify({ port, password }, null, 2)}\n`, { mode: 0o600 });
+  writeSecret(join(directory, 'postgres.json'), `${JSON.stringify({ port, password }, null, 2)}\n`);
+  writeSecret(passfileIn(directory), `${host}:${port ?? '*'}:${databaseName}:${roleName}:${password}\n`);
+}
+
+/** Whole or not at all, for the owner's eyes. */
+function writeSecret(path: string, text: string): void {
+  writeFileSync(`${path}.new`, text, { mode: 0o600 });
   renameSync(`${path}.new`, path);
 }

@@ -35,7 +35,7 @@ export async function startWorkers(settings: Settings, log: Logger, interrupted:
     const workers = new Workers(environmentOf(settings, database, port), settings, log);
     closing.add('workers', () => workers.force());
     const url = await unlessInterrupted(workers.start(), interrupted);
-    announce({ url, settings, psql: database.psql, databaseUrl: database.givenUrl }, log);
+    announce({ url, settings, psql: database.psql, databaseUrl: database.printedUrl }, log);
     const ended = workers.ended.then(() => closing.close());
     return { signal: (name) => workers.signal(name), ended };
   } catch (error) {

@@ -1,8 +1,12 @@
 // The start prints the URL of the embedded database for other programs. It once carried settings of this server's own
 // sessions, which libpq, and with it psql and most other drivers, does not take. And a start that logs JSON printed none.
+// In production, where many may read the log, it carried the password.
 
 import { expect, test } from 'bun:test';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { runProgram } from '../../src/embedded/process.ts';
+import { temporaryFolder } from '../support/janitor.ts';
 import { patient } from '../support/patience.ts';
 import { startServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
@@ -30,3 +34,24 @@ test.each([
   expect(await published()).toEqual(expected);
   expect(await server.stop()).toBe(0);
 });
+
+test.each([
+  ['json', /"database":"(postgres:\/\/[^"]+passfile[^"]+)"/],
+  ['pretty', /^ *database +(postgres:\/\/\S+)$/m],
+])(
+  'in production psql takes the URL that is printed as %s, and the password is nowhere',
+  async (LOG_FORMAT, printed) => {
+    // Characters that have a meaning in URLs.
+    const DATA_DIR = join(temporaryFolder('data'), 'a & b#?');
+    const production = { NODE_ENV: 'production', ALLOW_ANONYMOUS: 'true', LOG_LEVEL: 'debug', SHUTDOWN_TIMEOUT: '0' };
+    const server = await startServer({ ...production, LOG_FORMAT, DATA_DIR }, 60_000);
+    const [, url = ''] = await server.waitForOutput(printed);
+    await runProgram(['psql', '-qX', '-v', 'ON_ERROR_STOP=1', url, '-c', 'SELECT FROM realtime.watches'], {
+      name: 'psql',
+    });
+    expect(await server.stop()).toBe(0);
+    const { password } = JSON.parse(readFileSync(join(DATA_DIR, 'postgres.json'), 'utf8')) as { password: string };
+    expect(password.length).toBeGreaterThan(20);
+    expect(server.stdout() + server.stderr()).not.toContain(password);
+  },
+);
