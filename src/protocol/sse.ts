@@ -15,13 +15,25 @@ export interface SseEvent {
 }
 
 /** Throws on a line break in `data` or `id`, which could forge fields, and on a NUL in `id`, which browsers ignore. */
-export function sseEvent({ event, data, id, retryMs }: SseEvent): string {
-  if (breaksLine(data)) throw new Error('event data must be a single line');
-  const retryLine = retryMs === undefined ? '' : `retry: ${Math.max(0, Math.round(retryMs))}\n`;
-  if (id === undefined) return `event: ${event}\n${retryLine}data: ${data}\n\n`;
-  if (breaksLine(id) || id.includes('\u0000')) throw new Error('an event id must be a single line without NUL');
-  return `event: ${event}\n${retryLine}id: ${id}\ndata: ${data}\n\n`;
+export function sseEvent({ data, ...fields }: SseEvent): string {
+  return sseHead(fields) + sseData(data) + sseEnd;
 }
+
+/** What stands before an event's data: they may be sent by themselves, and `sseEnd` follows them. Throws as `sseEvent`. */
+export function sseHead({ event, id, retryMs }: Omit<SseEvent, 'data'>): string {
+  const retryLine = retryMs === undefined ? '' : `retry: ${Math.max(0, Math.round(retryMs))}\n`;
+  if (id === undefined) return `event: ${event}\n${retryLine}data: `;
+  if (breaksLine(id) || id.includes('\u0000')) throw new Error('an event id must be a single line without NUL');
+  return `event: ${event}\n${retryLine}id: ${id}\ndata: `;
+}
+
+/** The data as they are. Throws as `sseEvent`. */
+export function sseData(data: string): string {
+  if (breaksLine(data)) throw new Error('event data must be a single line');
+  return data;
+}
+
+export const sseEnd = '\n\n';
 
 /** A line that clients ignore, and that keeps proxies from cutting a quiet stream. It stands between two events. */
 export function sseComment(text: string): string {

@@ -10,11 +10,11 @@ import { closeCodes } from '../protocol/codes.ts';
 import { CursorWriter } from '../protocol/cursor.ts';
 import { encodeFrame, type SubscriptionState } from '../protocol/frames.ts';
 import type { Position } from '../protocol/position.ts';
-import { sseEvent } from '../protocol/sse.ts';
+import { sseEnd, sseEvent, sseHead } from '../protocol/sse.ts';
 import { slowReader } from './connection-log.ts';
 import { keepAliveSeconds, sse, type EventFanout, type FannedOut } from './event-fanout.ts';
 import { gapFrame } from './gap-frame.ts';
-import { gzipEnd, gzipHeader, SharedChunk } from './shared-chunk.ts';
+import { frameChunk, gzipEnd, gzipHeader, SharedChunk } from './shared-chunk.ts';
 
 const none: FannedOut['presences'] = [];
 
@@ -26,6 +26,12 @@ export const byteStrategy: QueuingStrategy<Uint8Array> = {
 
 /** A reader may lag by this much more than the limit before it is cut off. */
 const lookEveryBytes = 16 << 10;
+
+/**
+ * Data of so many characters are not copied for each stream that recovers them: only what stands before them differs.
+ * A hundred streams that caught up on large messages at once cost a node half a gigabyte of copies.
+ */
+const sharedDataMin = 8 << 10;
 
 export interface EventStreamOptions {
   readonly channels: readonly string[];
@@ -165,7 +171,14 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     let text = '';
     for (const publication of publications) {
       this.position(publication.channel, publication);
-      text += sseEvent({ event: 'message', data: publication.frame, id: this.#cursor?.text() });
+      const id = this.#cursor?.text();
+      if (publication.data.length < sharedDataMin) {
+        text += sseEvent({ event: 'message', data: publication.frame, id });
+      } else {
+        this.#writeText(text + sseHead({ event: 'message', id }));
+        this.write(frameChunk(publication));
+        text = sseEnd;
+      }
     }
     this.#writeText(text);
   }

@@ -5,6 +5,9 @@
 // no stream has a compressor of its own, which would cost 50 to 250 KB each.
 
 import { constants, deflateRawSync } from 'node:zlib';
+import type { Publication } from '../core/publication.ts';
+import { messageFrame } from '../protocol/frames.ts';
+import { sseData } from '../protocol/sse.ts';
 
 /** Level 2 costs half of level 3 or 1, and saves as much as level 6: 20 µs and 0.39 of the bytes for a row of 1.6 kB. */
 const options = { level: 2, finishFlush: constants.Z_SYNC_FLUSH };
@@ -28,6 +31,19 @@ export class SharedChunk {
   get compressed(): Uint8Array {
     return (this.#compressed ??= deflateRawSync(this.plain, options));
   }
+}
+
+const frames = new WeakMap<Publication, SharedChunk>();
+
+/** A publication's frame, whose bytes are the same for all streams, whatever their cursors are. */
+export function frameChunk(publication: Publication): SharedChunk {
+  let chunk = frames.get(publication);
+  if (chunk === undefined) {
+    // Not the publication's own frame, which would be kept beside these bytes for as long as they are.
+    chunk = new SharedChunk(sseData(messageFrame(publication)));
+    frames.set(publication, chunk);
+  }
+  return chunk;
 }
 
 /** Whether the client takes gzip, by its Accept-Encoding. */
