@@ -153,6 +153,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
       heartbeatSeconds: heartbeatInForce(settings.heartbeat),
       channelsPerConnectionMax: settings.maxChannelsPerConnection,
       messageBytesMax: settings.maxMessageBytes,
+      bufferedBytesMax: settings.maxBufferedBytes,
       holdMax: settings.holdMax,
       keptBytesMax: settings.keptBytesMax,
       recovery: {

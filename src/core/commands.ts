@@ -20,7 +20,7 @@ import type { Denials } from './denials.ts';
 import type { Hub } from './hub.ts';
 import { refusalError, type Limits } from './limits.ts';
 import type { HubObserver } from './observer.ts';
-import { isLagging, recoveryPaceLimits, waitForPace } from './pace.ts';
+import { isLagging, waitForPace } from './pace.ts';
 import type { Presence } from './presence.ts';
 import type { Snapshots } from './snapshot.ts';
 import type { Subscribing } from './subscribing.ts';
@@ -231,8 +231,9 @@ export class Commands {
       },
       slow: false,
     };
-    if (!isLagging(paced, recoveryPaceLimits)) return;
-    await waitForPace([paced], this.#options.clock, recoveryPaceLimits, historyPollMs);
+    const { recovery } = this.#options.hub.pace;
+    if (!isLagging(paced, recovery)) return;
+    await waitForPace([paced], this.#options.clock, recovery, historyPollMs);
     if (paced.slow) connection.outlet.terminate();
   }
 }

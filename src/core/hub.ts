@@ -15,7 +15,7 @@ import type { Members } from './members.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Occupancy } from './occupancy.ts';
 import type { Fanout } from './outlet.ts';
-import { paceLimits, recoveryPaceLimits, waitForPace } from './pace.ts';
+import { paceWithin, waitForPace, type Pace } from './pace.ts';
 import type { Presence } from './presence.ts';
 import { PageBudget } from './page-budget.ts';
 import { Publication, type Sender } from './publication.ts';
@@ -27,6 +27,8 @@ import type { Appended, Carried, HistoryPage, HistoryQuery, SyncAdapter, SyncEve
 
 export interface HubOptions {
   readonly messageBytesMax: number;
+  /** A connection with more bytes than this waiting for it is cut off. */
+  readonly bufferedBytesMax: number;
   readonly recovery: RecoveryLimits;
   /** Publications held per channel while a hole is filled. */
   readonly holdMax: number;
@@ -62,13 +64,10 @@ export interface PublishRequest {
   readonly trace?: string | undefined;
 }
 
-/** Bytes for those who recover. A share is more than a line of the internet takes in while the next is sent. */
-const recoveryBytes = {
-  bytesMax: 32 << 20,
-  socketBytesMax: 32 << 20,
-  shareBytesMax: recoveryPaceLimits.highWaterBytes,
-  shareBytesMin: 32 << 10,
-};
+/** Bytes for all who recover: of pages, and in their sockets. */
+const recoveryBytesMax = 32 << 20;
+/** A share is more than a line of the internet takes in while the next is sent. */
+const shareBytesMin = 32 << 10;
 /** Clients of a deploy come back within about this long. */
 const keptLingerMs = 15_000;
 
@@ -80,6 +79,7 @@ export class Hub implements SyncEvents {
   readonly #channelPorts: ChannelPorts;
   readonly #unsettled = new Set<Members>();
   readonly #reads: HistoryReads;
+  readonly pace: Pace;
   /** None where the log is in this process's memory anyway. */
   readonly #kept: Kept | undefined;
   #heardNode: ((data: string) => void) | undefined;
@@ -91,16 +91,27 @@ export class Hub implements SyncEvents {
     this.#reads = new HistoryReads({ adapter, observer });
     const { keptBytesMax: bytesMax } = options;
     this.#kept = adapter.traits.shared ? new Kept({ bytesMax, lingerMs: keptLingerMs }, clock) : undefined;
+    this.pace = paceWithin(options.bufferedBytesMax);
+    const { highWaterBytes } = this.pace.recovery;
     this.#channelPorts = {
       fanouts: this.#fanouts,
       observer,
       clock,
       log,
-      recovery: options.recovery,
+      recovery: {
+        ...options.recovery,
+        holdBytesMax: Math.min(options.recovery.holdBytesMax, this.pace.heldBytesMax),
+      },
       holdMax: options.holdMax,
       reads: this.#reads,
       kept: this.#kept,
-      pages: new PageBudget(recoveryBytes),
+      pace: this.pace,
+      pages: new PageBudget({
+        bytesMax: recoveryBytesMax,
+        socketBytesMax: recoveryBytesMax,
+        shareBytesMax: highWaterBytes,
+        shareBytesMin: Math.min(shareBytesMin, highWaterBytes),
+      }),
       slices,
       unsettled: (members) => void this.#unsettled.add(members),
     };
@@ -284,9 +295,10 @@ export class Hub implements SyncEvents {
 
   settled(): MaybePromise<void> {
     if (this.#unsettled.size === 0) return undefined;
-    const lagging = [...this.#unsettled].flatMap((members) => members.lagging(paceLimits));
+    const { live } = this.pace;
+    const lagging = [...this.#unsettled].flatMap((members) => members.lagging(live));
     this.#unsettled.clear();
-    return lagging.length === 0 ? undefined : waitForPace(lagging, this.#ports.clock, paceLimits);
+    return lagging.length === 0 ? undefined : waitForPace(lagging, this.#ports.clock, live);
   }
 
   // Between nodes

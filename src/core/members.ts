@@ -13,7 +13,7 @@ import type { MaybePromise } from './maybe-promise.ts';
 import type { HubObserver } from './observer.ts';
 import type { Fanout, Gap } from './outlet.ts';
 import type { PageBudget } from './page-budget.ts';
-import { isLagging, recoveryPaceLimits, waitForPace, type Paced, type PaceLimits } from './pace.ts';
+import { isLagging, waitForPace, type Pace, type Paced, type PaceLimits } from './pace.ts';
 import type { Publication } from './publication.ts';
 import { Recovery, type RecoveryLimits, type RecoveryPorts } from './recovery.ts';
 import type { Slices } from './slices.ts';
@@ -38,6 +38,7 @@ export interface MembersPorts {
   readonly observer: HubObserver;
   readonly clock: Clock;
   readonly recovery: RecoveryLimits;
+  readonly pace: Pace;
   /** What waits for sockets, of all recoveries. */
   readonly pages: PageBudget;
   /** In which recoveries send, by the number of publications. */
@@ -53,8 +54,6 @@ interface Live {
   count: number;
 }
 
-/** The sockets of a channel are looked at each time it has fanned out this much to each of them. */
-const settleEveryBytes = 128 << 10;
 /** Between two looks at whether this node has caught up. */
 const pauseMs = 5;
 
@@ -178,7 +177,7 @@ export class Members {
     }
     if (reached === 0) return;
     this.#bytesSinceSettled += publication.data.length;
-    if (this.#bytesSinceSettled > settleEveryBytes) this.#ports.unsettled(this);
+    if (this.#bytesSinceSettled > this.#ports.pace.lookEveryBytes) this.#ports.unsettled(this);
     observer.delivered(this.#home.name, reached, Math.max(0, clock.now() - publication.at) / 1000);
   }
 
@@ -237,7 +236,7 @@ export class Members {
 
   #recoveryPorts(subscription: Subscription): RecoveryPorts {
     const { subscriber } = subscription;
-    const { observer, clock, pages, slices } = this.#ports;
+    const { observer, clock, pace, pages, slices } = this.#ports;
     return {
       connection: subscriber.id,
       channel: this.#home.name,
@@ -254,8 +253,15 @@ export class Members {
       room: (outlet) => {
         if (subscriber.closed) return false;
         // Judged by itself: the pace of live publications, by which the subscriber may be slow already, is stricter.
-        const paced = { outlet, slow: false, closed: false };
-        const limits = { ...recoveryPaceLimits, highWaterBytes: pages.shareBytes };
+        const paced = {
+          outlet,
+          slow: false,
+          // Of one that is gone nothing more is taken in: to wait for that would keep its page.
+          get closed() {
+            return subscriber.closed;
+          },
+        };
+        const limits = { ...pace.recovery, highWaterBytes: pages.shareBytes };
         if (!isLagging(paced, limits)) return true;
         return waitForPace([paced], clock, limits).then(() => !subscriber.closed && !paced.slow);
       },

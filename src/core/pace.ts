@@ -18,7 +18,34 @@ export interface PaceLimits {
 export const paceLimits: PaceLimits = { highWaterBytes: 1 << 20, fairBytes: 64 << 10, fairMs: 50 };
 
 /** One subscriber that recovers holds up nobody, so it is given more time: 64 KiB in 10 s. */
-export const recoveryPaceLimits: PaceLimits = { highWaterBytes: 256 << 10, fairBytes: 64 << 10, fairMs: 10_000 };
+const recoveryPaceLimits: PaceLimits = { highWaterBytes: 256 << 10, fairBytes: 64 << 10, fairMs: 10_000 };
+
+/** How far readers may lag, and what they are given between two looks at how far they do. */
+export interface Pace {
+  readonly live: PaceLimits;
+  readonly recovery: PaceLimits;
+  /** The sockets of a channel are looked at each time it has fanned out this much to each of them. */
+  readonly lookEveryBytes: number;
+  /** Of live publications that are held back for one that recovers: all of them are sent at once. */
+  readonly heldBytesMax: number;
+}
+
+const lookEveryBytes = 128 << 10;
+
+/**
+ * `bufferedBytesMax`: a connection with more than that is cut off. What is waited for, and what is sent before the next
+ * look, are together less than that, or a subscriber would be cut off for what the server itself gave it at once.
+ */
+export function paceWithin(bufferedBytesMax: number): Pace {
+  const quarter = Math.floor(bufferedBytesMax / 4);
+  const eighth = Math.floor(bufferedBytesMax / 8);
+  return {
+    live: { ...paceLimits, highWaterBytes: Math.min(paceLimits.highWaterBytes, quarter) },
+    recovery: { ...recoveryPaceLimits, highWaterBytes: Math.min(recoveryPaceLimits.highWaterBytes, eighth) },
+    lookEveryBytes: Math.min(lookEveryBytes, eighth),
+    heldBytesMax: quarter,
+  };
+}
 
 const pollMs = 2;
 /** Looks grow rarer up to this many in the time that a fair reader has: thousands may be waited for, each by itself. */

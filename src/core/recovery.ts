@@ -21,7 +21,7 @@ import type { HistoryPage } from './sync-adapter.ts';
 export interface RecoveryLimits {
   /** Publications held back per recovering subscription. */
   readonly holdMax: number;
-  /** Bytes held back per recovering subscription. */
+  /** Bytes held back per recovering subscription, but one publication in any case. */
   readonly holdBytesMax: number;
   /** Publications read at once... */
   readonly pageSize: number;
@@ -105,9 +105,9 @@ export class Recovery {
     if (this.#overflowed) return;
     this.#held.push(publication);
     this.#heldBytes += publication.data.length;
-    if (this.#held.length > this.#limits.holdMax || this.#heldBytes > this.#limits.holdBytesMax) {
-      this.#release(true);
-    }
+    const { holdMax, holdBytesMax } = this.#limits;
+    const { length } = this.#held;
+    if (length > holdMax || (length > 1 && this.#heldBytes > holdBytesMax)) this.#release(true);
   }
 
   /** The whole channel lost its place: this subscriber goes on from there. */

@@ -326,6 +326,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
       heartbeatSeconds: 25,
       channelsPerConnectionMax: 100,
       messageBytesMax: 65_536,
+      bufferedBytesMax: 4 << 20,
       holdMax: 1_000,
       keptBytesMax: 64 << 20,
       recovery: { holdMax: 1_000, holdBytesMax: 1 << 20, pageSize: 200, pageBytesMax: 512 << 10, timeoutMs: 300_000 },

@@ -99,3 +99,47 @@ test('a connection that recovers is not held against the pace of live publicatio
   expect(outlet.ended).toBeUndefined();
   expect(outlet.story('a')).toEqual([1, 2, 3, 4, 5]);
 });
+
+// What the server itself let wait was 1 MiB, whatever the setting: with MAX_BUFFERED_BYTES below that a subscriber that
+// recovers, and reads at a fair pace, was cut off again and again.
+test.each([64, 256, 1_024, 4_096])(
+  'with %i KiB for each reader, one that recovers beside a writer is never given more than may wait',
+  async (kibibytes) => {
+    const bufferedBytesMax = kibibytes << 10;
+    const harness = createHub({ rules: [{ channels: '*', history: { size: 2_000 } }], limits: { bufferedBytesMax } });
+    const { hub, clock } = harness;
+    const data = JSON.stringify('x'.repeat(10_000));
+    const publish = async () => hub.publish({ channel: 'a', data, source: 'server' });
+    const epoch = (await publish())?.epoch;
+    for (let count = 1; count < 300; count++) await publish();
+    const { outlet, session } = harness.connect();
+    let most = 0;
+    outlet.onTold = (told) => {
+      if (told.kind !== 'message') return;
+      outlet.buffered += told.publication.data.length;
+      most = Math.max(most, outlet.buffered);
+    };
+    session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 0 } }));
+    // As an adapter that reads a log: batch by batch, and what sockets must take in is waited for.
+    let isRead = false;
+    const reading = (async () => {
+      for (let batch = 0; batch < 10; batch++) {
+        await clock.sleep(1_000);
+        for (let count = 0; count < 40; count++) {
+          await publish();
+          await hub.settled();
+        }
+      }
+      isRead = true;
+    })();
+    for (let step = 0; !isRead || outlet.told.length < 701; step++) {
+      expect(step).toBeLessThan(2_000);
+      outlet.buffered = Math.max(0, outlet.buffered - (64 << 10));
+      await turn(clock, 45);
+    }
+    await reading;
+    expect(outlet.ended).toBeUndefined();
+    expect(outlet.story('a')).toEqual(Array.from({ length: 700 }, (_, index) => index + 1));
+    expect(most).toBeLessThan(bufferedBytesMax);
+  },
+);
