@@ -52,8 +52,16 @@ async function fileAt(path: string, isPage: (path: string) => boolean): Promise<
     else link.removeAndKeepContent();
   };
   const title = /^# (.+)$/m.exec(text)?.[1] ?? path;
-  return page(title, new HTMLRewriter().on('a[href]', { element }).transform(html));
+  return page(title, new HTMLRewriter().on('a[href]', { element }).on('pre, table', scrolled).transform(html));
 }
+
+/** What may be wider than the page scrolls by itself, with the keyboard too. */
+const scrolled = {
+  element(wide: HTMLRewriterTypes.Element): void {
+    wide.before('<div class="wide" tabindex="0">', { html: true });
+    wide.after('</div>', { html: true });
+  },
+};
 
 function page(title: string, body: string): Response {
   const html = [

@@ -361,7 +361,7 @@ export function allSettings(engines: readonly EngineSettings[]): readonly Settin
 export function settingsList(engines: readonly EngineSettings[]): string {
   const entries = allSettings(engines).map((setting) => {
     const standard = setting.default === undefined ? (setting.unset ?? '') : `\`${setting.default}\``;
-    return `### \`${setting.name}\`\n\n${setting.doc}\n\nDefault: ${standard}. Allowed: ${setting.kind.allowed}.`;
+    return `## \`${setting.name}\`\n\n${setting.doc}\n\nDefault: ${standard}. Allowed: ${setting.kind.allowed}.`;
   });
   return entries.join('\n\n');
 }

@@ -2,12 +2,11 @@
 // And both pages of the server by the rules of accessibility, light and dark, wide and on a phone.
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
-import axe from 'axe-core';
 import type { Page } from 'playwright-core';
 import postgres from 'postgres';
 import { Sobranie } from '@sobranie/client';
 import { Backend, signToken, watch } from '@sobranie/server';
-import { launchBrowser, type TestBrowser, type WatchedPage } from '../support/browser.ts';
+import { faultsOf, launchBrowser, type TestBrowser, type WatchedPage } from '../support/browser.ts';
 import { patient } from '../support/patience.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import { startServer, type RunningServer } from '../support/process.ts';
@@ -51,12 +50,6 @@ async function openConsole(options: Parameters<TestBrowser['newPage']>[0] = {}):
   await watched.page.getByRole('button', { name: 'Open' }).click();
   await watched.page.getByRole('cell', { name: 'n1', exact: true }).waitFor({ timeout: 20_000 });
   return watched;
-}
-
-async function faultsOf(page: Page): Promise<unknown> {
-  await page.evaluate(axe.source);
-  const { violations } = await page.evaluate<axe.AxeResults>('axe.run()');
-  return violations.map(({ id, nodes }) => ({ id, at: nodes.map(({ html }) => html) }));
 }
 
 test('nothing is told without the key', async () => {

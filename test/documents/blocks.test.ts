@@ -58,6 +58,23 @@ test.each([
   expect(parseDocument('a.md', text).blocks.map(undecided)).toEqual([fault]);
 });
 
+// Who listens to a page finds the way by its headings, and hears each cell of a table with the head of its column.
+test('headings go down one step at a time, and each column has a head', () => {
+  const faults = readDocuments().flatMap(({ path, text }) => {
+    const lines = text.replaceAll(/^( *)```.*?^\1```/gms, '').split('\n');
+    const levels = lines.flatMap((line) => /^(#+) /.exec(line)?.[1]?.length ?? []);
+    const steps = levels.flatMap((level, index) =>
+      level > (levels[index - 1] ?? 0) + 1 ? [`${path}: heading ${index}`] : [],
+    );
+    const tables = lines.flatMap((line, index) => {
+      const isHead = /^\|[ :|-]+\|$/.test(lines[index + 1] ?? '');
+      return isHead && /\| *\|/.test(line) ? [`${path}: a column without a head: ${line}`] : [];
+    });
+    return [...steps, ...tables];
+  });
+  expect(faults).toEqual([]);
+});
+
 test('JSON is JSON', () => {
   for (const block of blocks.filter(({ language }) => language === 'json')) {
     expect(() => objectsOf(block), block.place).not.toThrow();

@@ -1,6 +1,7 @@
 // A real browser for tests: Debian's chromium, driven by playwright-core. Responsible for one browser process per
 // `launchBrowser` and for its end, also when the test process dies early; what a page does is the test's affair.
 
+import axe from 'axe-core';
 import { existsSync } from 'node:fs';
 import { chromium, type Browser, type BrowserContext, type BrowserServer, type Page } from 'playwright-core';
 
@@ -76,6 +77,13 @@ export async function launchBrowser(more: readonly string[] = []): Promise<TestB
     await close();
     throw error;
   }
+}
+
+/** What breaks the rules of accessibility on the page as it stands. */
+export async function faultsOf(page: Page): Promise<readonly object[]> {
+  await page.evaluate(axe.source);
+  const { violations } = await page.evaluate<axe.AxeResults>(`axe.run({ resultTypes: ['violations'] })`);
+  return violations.map(({ id, nodes }) => ({ id, at: nodes.map(({ html }) => html) }));
 }
 
 async function newPage(

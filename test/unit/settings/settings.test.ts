@@ -193,7 +193,7 @@ test('the list for people has a heading for each setting', () => {
   const headings = settingsList(engines)
     .split('\n')
     .filter((line) => line.startsWith('#'));
-  expect(headings).toEqual(allSettings(engines).map(({ name }) => `### \`${name}\``));
+  expect(headings).toEqual(allSettings(engines).map(({ name }) => `## \`${name}\``));
 });
 
 describe('secrets in text', () => {
