@@ -210,13 +210,13 @@ $$;
 --> statement-breakpoint
 -- Whether the rows of these sides are short enough to be printed. As stored they are compressed, at most 255 times, and
 -- print as six characters for one at most: what is below the first limit cannot outgrow the server's gigabyte. Larger
--- ones are measured.
+-- ones are measured. The largest value stands for all, which spares the additions: a function costs each statement.
 CREATE FUNCTION realtime.capture_fits(watch realtime.watched, sides text[], prefix text) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT CASE count(*) WHEN 0 THEN 'true' ELSE format('(%s < 300000 OR %s < 500000000)',
-    string_agg(format('coalesce(pg_column_size(%s), 0)', v.value), ' + ' ORDER BY v.value),
+  SELECT CASE count(*) WHEN 0 THEN 'true' ELSE format('((greatest(%s) < %s) IS NOT FALSE OR %s < 500000000)',
+    string_agg(format('pg_column_size(%s)', v.value), ', ' ORDER BY v.value), 300000 / greatest(count(*), 1),
     string_agg(format('coalesce(realtime.json_length(%s, %s), 0)', v.value, realtime.is_plain(c.type, 'json')::text),
       ' + ' ORDER BY v.value)
   ) END
@@ -410,7 +410,7 @@ BEGIN
     -- only one side is here cannot be told.
     IF is_alone THEN
       changed := format(
-        '(SELECT %s FROM (SELECT %s) n CROSS JOIN (SELECT %s) o WHERE (SELECT count(*) FROM (SELECT FROM new_rows LIMIT 2) t) = 1)',
+        '(SELECT %s FROM (SELECT %s) n CROSS JOIN (SELECT %s) o WHERE NOT EXISTS (SELECT FROM new_rows OFFSET 1))',
         array_to_string('{*}' || (format('%s AS fits', fits) || channels), ', '),
         realtime.capture_side(watch, 'n', 'new_rows'), realtime.capture_side(watch, 'o', 'old_rows')
       );
@@ -666,6 +666,8 @@ DECLARE
   -- Computed values can fail, as the table itself does not hold them. The attempt costs a subtransaction that writes
   -- nothing, so it takes no transaction id.
   computed text;
+  -- Asks whether this function is right for the table as it is.
+  is_current text;
 BEGIN
   SELECT c.relname::text AS table_name, n.nspname::text AS schema_name INTO named
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = watch.target;
@@ -673,23 +675,26 @@ BEGIN
   place := format('%L::text',
     ',"schema":' || to_json(named.schema_name)::text || ',"table":' || to_json(named.table_name)::text || ',"data":');
   SELECT string_agg(c.value, ', ') INTO computed FROM realtime.captured_columns(watch) c WHERE c.value LIKE '(%';
+  is_current := format('TG_RELID = %s AND realtime.is_current(%L, %s)', watch.target::oid, realtime.shape(watch.target), (
+    SELECT string_agg(format('%L::regclass', r.relation::oid), ', ' ORDER BY r.place)
+    FROM unnest(realtime.relations_within(watch.target)) WITH ORDINALITY r (relation, place)
+  ));
   RETURN format($function$
 #variable_conflict use_column
 DECLARE
-  is_current boolean := TG_RELID = %2$s AND realtime.is_current(%3$L%4$s);
+  is_current boolean;
   marks text;
   captured bigint;
 BEGIN
-%5$s%6$s  IF is_current
-    AND current_setting('sobranie.marks', true) LIKE ' %7$s@%%' AND current_setting('sobranie.marks', true) NOT LIKE ' %% %%'
-    AND current_setting('transaction_isolation') = 'read committed' THEN
-    marks := set_config('sobranie.marks', '', true);
+%3$s%4$s  IF %2$s
+    AND current_setting('sobranie.marks', true) LIKE ' %5$s@%%' AND current_setting('sobranie.marks', true) NOT LIKE ' %% %%'
+    AND current_setting('transaction_isolation') = 'read committed' AND set_config('sobranie.marks', '', true) IS NOT NULL THEN
     IF TG_OP = 'INSERT' THEN
-      %8$s;
+      %6$s;
     ELSIF TG_OP = 'UPDATE' THEN
-      %16$s%9$s;%17$s
+      %14$s%7$s;%15$s
     ELSIF TG_OP = 'DELETE' THEN
-      %10$s;
+      %8$s;
     ELSE
       PERFORM realtime.capture_truncate(TG_RELID, %1$s);
     END IF;
@@ -711,9 +716,10 @@ BEGIN
     in_doubt boolean;
   BEGIN
     captured := 0;
+    is_current := %2$s;
     IF current_setting('sobranie.marks', true) <> '' THEN
       began := pg_current_wal_insert_lsn();
-      mark := realtime.unmark('%7$s');
+      mark := realtime.unmark('%5$s');
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
       captured := realtime.capture_truncate(TG_RELID, place);
@@ -721,18 +727,18 @@ BEGIN
       -- A snapshot may be older than the table's columns, which is_current then does not know.
       IF is_current AND current_setting('transaction_isolation') <> 'read committed' THEN
         IF TG_OP = 'DELETE' THEN
-          is_current := %14$s;
+          is_current := %12$s;
         ELSE
-          is_current := %15$s;
+          is_current := %13$s;
         END IF;
       END IF;
       IF is_current THEN
         IF TG_OP = 'INSERT' THEN
-          %11$s;
+          %9$s;
         ELSIF TG_OP = 'UPDATE' THEN
-          %12$s;
+          %10$s;
         ELSE
-          %13$s;
+          %11$s;
         END IF;
         GET DIAGNOSTICS captured = ROW_COUNT;
       ELSE
@@ -755,7 +761,7 @@ BEGIN
     END IF;
     IF captured > 0 THEN
       IF mark IS NOT NULL THEN
-        PERFORM realtime.reorder(%7$s, xid, mark, began);
+        PERFORM realtime.reorder(%5$s, xid, mark, began);
       END IF;
       PERFORM realtime.ring();
     END IF;
@@ -763,11 +769,9 @@ BEGIN
   RETURN NULL;
 END;
 $function$,
-    place, watch.target::oid, realtime.shape(watch.target),
-    (SELECT string_agg(format(', %L::regclass', r.relation::oid), '' ORDER BY r.place)
-      FROM unnest(realtime.relations_within(watch.target)) WITH ORDINALITY r (relation, place)),
-    realtime.capture_moves(watch),
-    CASE WHEN computed IS NULL THEN '' ELSE format($probe$  IF is_current THEN
+    place, CASE WHEN computed IS NULL THEN is_current ELSE 'is_current' END, realtime.capture_moves(watch),
+    CASE WHEN computed IS NULL THEN '' ELSE format($probe$  is_current := %2$s;
+  IF is_current THEN
     BEGIN
       IF TG_OP IN ('INSERT', 'UPDATE') THEN
         PERFORM count(num_nulls(%1$s)) FROM new_rows r;
@@ -779,7 +783,7 @@ $function$,
       is_current := false;
     END;
   END IF;
-$probe$, computed) END,
+$probe$, computed, is_current) END,
     watch.number,
     realtime.capture_statement(watch, 'INSERT', 'pg_current_xact_id()', place, false),
     realtime.capture_statement(watch, 'UPDATE', 'pg_current_xact_id()', place, false),
