@@ -21,8 +21,7 @@ import { isPosition, type Position } from '../protocol/position.ts';
 import { channelPart, isServerChannel } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
-import { readJsonBody } from '../http/body.ts';
-import { limitOf, queryOf, requireChannel, wholeNumberOf } from '../http/request.ts';
+import { limitOf, queryOf, readJsonBody, requireChannel, wholeNumberOf } from '../http/request.ts';
 import { namesOf } from './incomplete.ts';
 import type { ServerAccess } from './server-access.ts';
 

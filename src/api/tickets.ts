@@ -3,9 +3,8 @@
 import { Elysia } from 'elysia';
 import type { Authenticate } from '../core/access.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { readOptionalJsonBody } from '../http/body.ts';
 import type { Origins } from '../http/origins.ts';
-import { tokenOf } from '../http/request.ts';
+import { readOptionalJsonBody, tokenOf } from '../http/request.ts';
 import type { ServerAccess } from './server-access.ts';
 
 interface Issued {

@@ -1,10 +1,10 @@
-// Answers every failed HTTP request with the API's error body. Without this the framework would send the raw text of
+// How failed HTTP requests are answered: with the API's error body. Without this the framework would send the raw text of
 // whatever was thrown.
 
 import { Elysia } from 'elysia';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { isJson } from './body.ts';
-import { errorResponse } from './request.ts';
+import { answerHeaders } from './answer-headers.ts';
+import { isJson } from './request.ts';
 
 export interface HttpErrorsOptions {
   /** Counts expected errors and answers them as they are; logs any other and answers `internal`. */
@@ -12,6 +12,9 @@ export interface HttpErrorsOptions {
   /** Headers with which pages of allowed origins may read the answer. */
   readonly headers: (request: Request) => Readonly<Record<string, string>>;
 }
+
+/** After which another try may find a place where a limit was reached. */
+const fullSeconds = 10;
 
 export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
@@ -49,4 +52,23 @@ function validationError(request: Request): RealtimeError {
 
 export function notFoundResponse(headers: Readonly<Record<string, string>>): Response {
   return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404, headers);
+}
+
+/** An expected error as an HTTP answer. */
+export function errorResponse(
+  error: RealtimeError,
+  status: number = error.status,
+  more: Readonly<Record<string, string>> = {},
+): Response {
+  const headers = new Headers({
+    ...answerHeaders,
+    ...more,
+    'content-type': 'application/json; charset=utf-8',
+    'cache-control': 'no-store',
+  });
+  // Also where the error is none that a client repeats by itself: a place in a full channel may be free again by then.
+  if (error.retryable || status === 429) {
+    headers.set('retry-after', String(Math.ceil(error.retryAfter ?? (error.retryable ? 1 : fullSeconds))));
+  }
+  return new Response(JSON.stringify({ error: error.body() }), { status, headers });
 }

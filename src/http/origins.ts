@@ -1,7 +1,20 @@
-// Which pages may connect. Browsers name the origin of the page, and send this server's cookies whichever page it is.
-// Without a check any site could open a connection in the name of its visitor.
+// What pages of other origins may do: connect, call the API, and read what it answers. Browsers name the origin of the page,
+// and send this server's cookies whichever page it is. Without a check any site could act in the name of its visitor.
 
+import { Elysia, NotFoundError } from 'elysia';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import { answerHeaders } from './answer-headers.ts';
+import { isExact } from './exact-paths.ts';
+
+const streamPath = '/realtime/events';
+/** Seconds for which a browser remembers the answer. A change of ALLOWED_ORIGINS takes effect after this time. */
+const preflightSeconds = 600;
+
+const preflightHeaders: Readonly<Record<string, string>> = {
+  'access-control-allow-methods': 'GET, HEAD, POST',
+  'access-control-allow-headers': 'authorization, cache-control, content-type, idempotency-key, last-event-id',
+  'access-control-max-age': String(preflightSeconds),
+};
 
 export class Origins {
   readonly #allowed: ReadonlySet<string> | undefined;
@@ -75,4 +88,35 @@ export function isOwn(request: Request, origin: string): boolean {
   const host = request.headers.get('host')?.toLowerCase();
   if (host === undefined) return false;
   return origin === `http://${host.replace(/:80$/, '')}` || origin === `https://${host.replace(/:443$/, '')}`;
+}
+
+/** Answers OPTIONS under /realtime, always with 204: the headers say whether the page may go on. */
+export function preflightRoutes(origins: Origins): Elysia {
+  const app = new Elysia({ name: 'sobranie-preflight' }).options(
+    '/realtime/*',
+    ({ request, path }) => {
+      const allowed = path === streamPath ? origins.headers(request) : origins.apiHeaders(request);
+      const more = 'access-control-allow-origin' in allowed ? preflightHeaders : {};
+      return new Response(null, { status: 204, headers: { ...answerHeaders, ...allowed, ...more } });
+    },
+    { detail: { hide: true } },
+  );
+  return app as unknown as Elysia;
+}
+
+const noStore = { 'cache-control': 'no-store' };
+
+/**
+ * For the API's routes: refuses pages of other origins before anything is done, and lets allowed ones read the answer.
+ */
+export function apiOrigins(origins: Origins): Elysia {
+  const app = new Elysia({ name: 'sobranie-api-origins' }).onBeforeHandle(
+    { as: 'scoped' },
+    ({ request, path, route, set }) => {
+      if (!isExact(request, path, route)) throw new NotFoundError();
+      origins.checkCaller(request);
+      Object.assign(set.headers, answerHeaders, noStore, origins.apiHeaders(request));
+    },
+  );
+  return app;
 }

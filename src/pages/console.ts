@@ -9,8 +9,7 @@ import { isServerChannel } from '../protocol/channel.ts';
 import { memberText, singleLine } from '../protocol/json-text.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
-import { readJsonBody } from '../http/body.ts';
-import { queryOf, requireChannel, wholeNumberOf } from '../http/request.ts';
+import { queryOf, readJsonBody, requireChannel, wholeNumberOf } from '../http/request.ts';
 import { clientFile, pageFiles, pageHeaders } from './page-files.ts';
 
 /** A line of the log, a warning or worse. */

@@ -4,7 +4,7 @@
 
 import { Elysia, ValidationError, status, t } from 'elysia';
 import type { Sql } from 'postgres';
-import { readJsonBody } from '../http/body.ts';
+import { readJsonBody } from '../http/request.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { clientFile, pageFiles, pageHeaders } from './page-files.ts';
 import { documentPages, hasDocuments } from './documents.ts';

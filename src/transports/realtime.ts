@@ -4,8 +4,8 @@ import { Elysia } from 'elysia';
 import { anonymous } from '../core/access.ts';
 import type { Session } from '../core/session.ts';
 import type { Sessions } from '../core/sessions.ts';
-import type { SubscribeRequest } from '../core/beginning.ts';
 import type { Subscribing } from '../core/subscribing.ts';
+import type { SubscribeRequest } from '../core/subscription.ts';
 import type { Clock } from '../time/clock.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { closeCodes } from '../protocol/codes.ts';
@@ -18,7 +18,8 @@ import { sse, type EventFanout } from './event-fanout.ts';
 import { byteStrategy, EventStream } from './event-stream.ts';
 import { answerHeaders } from '../http/answer-headers.ts';
 import type { Origins } from '../http/origins.ts';
-import { channelList, errorResponse, offeredProtocols, queryOf, requireChannel, subprotocol } from '../http/request.ts';
+import { errorResponse } from '../http/errors.ts';
+import { channelList, offeredProtocols, queryOf, requireChannel, subprotocol } from '../http/request.ts';
 import { websocket, WebSocketConnection, type ConnectionStart } from './websocket.ts';
 
 /** What Bun's server offers to these routes. */

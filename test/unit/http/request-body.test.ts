@@ -1,7 +1,7 @@
 // Bodies of requests: what is read, and what is refused with which words.
 
 import { expect, test } from 'bun:test';
-import { readJsonBody, readOptionalJsonBody } from '../../../src/http/body.ts';
+import { readJsonBody, readOptionalJsonBody } from '../../../src/http/request.ts';
 import type { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 
 const limit = { bytesMax: 5_000, tooLarge: 'The body is too large.' };
