@@ -29,7 +29,7 @@ import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { RedisConnection, type RedisConnectionOptions } from './connection.ts';
 import { readPage, type ReadReply } from './history.ts';
 import { pack, unpack } from './packing.ts';
-import { decodeSender, encodeCarried, encodeSender, splitMessage, termEnded } from './scripts.ts';
+import { decodeSender, encodeCarried, encodeSender, termEnded } from './scripts.ts';
 
 /** `prefix` begins every key and topic, so that several servers can share one Redis. */
 export interface RedisAdapterOptions extends RedisConnectionOptions {
@@ -256,10 +256,12 @@ export class RedisAdapter implements SyncAdapter {
     }
   }
 
+  /** One line of head words, one of the sender, then the data: from the script, or from a node's `#sendEphemeral`. */
   #publication({ channel, rule }: Subscribed, message: string): void {
-    const parts = splitMessage(message);
-    if (parts === undefined) return;
-    const [epoch = '', offset = '0', at = '0', node] = parts.head;
+    const headEnd = message.indexOf('\n');
+    const senderEnd = message.indexOf('\n', headEnd + 1);
+    if (headEnd === -1 || senderEnd === -1) return;
+    const [epoch = '', offset = '0', at = '0', node] = message.slice(0, headEnd).split(' ');
     const isEphemeral = epoch === '-';
     // The rule may have changed with a new configuration while another node still has the old one.
     if (isEphemeral === rule.recoverable || node === this.#options.nodeId) return;
@@ -267,13 +269,13 @@ export class RedisAdapter implements SyncAdapter {
     observer.message(this.name, 'in', 1);
     observer.delay(this.name, Math.max(0, clock.now() - Number(at)) / 1_000);
     try {
-      const sender = decodeSender(parts.sender);
+      const sender = decodeSender(message.slice(headEnd + 1, senderEnd));
       this.#events?.publication(
         new Publication({
           channel,
           offset: Number(offset),
           epoch: isEphemeral ? '' : epoch,
-          data: unpack(parts.data),
+          data: unpack(message.slice(senderEnd + 1)),
           at: Number(at),
           ...sender,
         }),

@@ -259,15 +259,3 @@ export function decodeSender(text: string): SenderFields {
   if (typeof parsed !== 'object' || parsed === null) throw new Error('a sender is an object');
   return parsed;
 }
-
-/** A message of a channel: one line of head words, one of the sender, then the data. Undefined when it is none. */
-export function splitMessage(message: string): { head: string[]; sender: string; data: string } | undefined {
-  const first = message.indexOf('\n');
-  const second = message.indexOf('\n', first + 1);
-  if (first === -1 || second === -1) return undefined;
-  return {
-    head: message.slice(0, first).split(' '),
-    sender: message.slice(first + 1, second),
-    data: message.slice(second + 1),
-  };
-}
