@@ -1,5 +1,5 @@
-// One channel on this node: who is subscribed, where the node stands in its log, and what to do when the log and the
-// node disagree. The position is kept here once, so no connection has to check what it is sent.
+// One channel on this node: where the node stands in its log, what to do when the log and the node disagree, and the fan-out
+// to the members. The position is kept here once, so no connection has to check what it is sent.
 //
 //   opening   the sync layer is being asked; publications that arrive already are held
 //   live      each publication is the next one and is fanned out at once
@@ -10,21 +10,21 @@ import type { Position } from '../protocol/position.ts';
 import type { ChannelRule } from '../rules/rules.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { MaybePromise } from './maybe-promise.ts';
-import { nodeReader, SharedRead, type HistoryReads } from './history-reads.ts';
-import type { Kept } from './kept.ts';
+import { MissedHistory, nodeReader, type MissedHistoryPorts, type ReadChannel } from './history-reads.ts';
 import { Members, type Home, type MembersPorts } from './members.ts';
+import type { Paced, PaceLimits } from './pace.ts';
 import type { Publication } from './publication.ts';
 import type { SnapshotChannel } from './snapshot.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { HistoryPage } from './sync-adapter.ts';
 
 /** What all channels of a node share. */
-export interface ChannelPorts extends MembersPorts {
+export interface ChannelPorts extends MembersPorts, MissedHistoryPorts {
   /** Publications held while a hole is filled, or while the sync layer is asked for the channel. */
   readonly holdMax: number;
-  readonly reads: HistoryReads;
-  /** What this node has seen of the log; none where the log is in this process's memory anyway. */
-  readonly kept: Kept | undefined;
+  /** So much was fanned out to each member that its socket is to be looked at before more follows. */
+  readonly unsettled: (channel: Channel) => void;
+  readonly log: (message: string, error: unknown) => void;
 }
 
 /** Publications read at once to fill a hole. */
@@ -35,7 +35,7 @@ const reachLookMs = 2;
 /** What was published and is lost to the log may be on its way to this node for so long after the last that arrived. */
 const lateMsMax = 1_000;
 
-export class Channel implements Home, SnapshotChannel {
+export class Channel implements Home, ReadChannel, SnapshotChannel {
   readonly name: string;
   readonly rule: ChannelRule;
   readonly members: Members;
@@ -51,8 +51,9 @@ export class Channel implements Home, SnapshotChannel {
   /** No log goes back to an epoch that it left: what still arrives of this one is late, and history knows. */
   #leftEpoch: string | undefined;
   #closed = false;
-  /** Once somebody lacked what this node has not seen. */
-  #sharedRead: SharedRead | undefined;
+  /** Once somebody missed something. */
+  #missed: MissedHistory | undefined;
+  #bytesSinceSettled = 0;
   readonly #ports: ChannelPorts;
 
   constructor(name: string, rule: ChannelRule, ports: ChannelPorts) {
@@ -73,6 +74,15 @@ export class Channel implements Home, SnapshotChannel {
 
   get position(): Position {
     return this.#position;
+  }
+
+  /** Nobody is subscribed any more. */
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  get missed(): MissedHistory {
+    return (this.#missed ??= new MissedHistory(this, this.#ports));
   }
 
   /** The sync layer answered: the node is live from `head` on. */
@@ -134,27 +144,6 @@ export class Channel implements Home, SnapshotChannel {
     if (head.epoch !== this.epoch || head.offset !== this.offset) this.#catchUp();
   }
 
-  /** What follows a subscriber's position: from what this node has seen, or from the log, once for all who lack it. */
-  read(since: Position, account: string): MaybePromise<HistoryPage> {
-    const { kept, observer, clock, recovery } = this.#ports;
-    const { rule, position: head } = this;
-    const { pageSize: limit, pageBytesMax: bytesMax } = recovery;
-    const follow = (page: HistoryPage): HistoryPage => this.#followReader(since, page);
-    if (kept === undefined) {
-      const page = this.#readLog(since, account);
-      return page instanceof Promise ? page.then(follow) : follow(page);
-    }
-    const page = kept.of(this.name)?.page({ since, limit, bytesMax, head, rule, now: clock.now() });
-    if (page !== undefined) {
-      observer.historyRead('kept');
-      return page;
-    }
-    this.#sharedRead ??= new SharedRead(async (from, by) => this.#readLog(from, by), limit);
-    const shared = this.#sharedRead.page(since, account);
-    // Such a position is known to the log alone.
-    return since.offset <= this.offset ? shared : shared.then(follow);
-  }
-
   async reachLog(): Promise<Position> {
     const { reads, clock } = this.#ports;
     const until = clock.monotonic() + reachMsMax;
@@ -169,34 +158,6 @@ export class Channel implements Home, SnapshotChannel {
 
   readStored(since: Position): MaybePromise<HistoryPage> {
     return this.#ports.reads.read(this.name, this.rule, { since, limit: fillPageSize }, nodeReader, true);
-  }
-
-  #readLog(since: Position, account: string): MaybePromise<HistoryPage> {
-    const { reads, recovery } = this.#ports;
-    const { epoch } = this;
-    const took = (page: HistoryPage): HistoryPage => {
-      this.#keep(page);
-      // History may know of a new epoch before this node was told; an answer from before the change is ignored.
-      if (page.head.epoch !== epoch && this.epoch === epoch) this.reachHead(page.head);
-      return page;
-    };
-    const query = { since, limit: recovery.pageSize, bytesMax: recovery.pageBytesMax };
-    const page = reads.read(this.name, this.rule, query, account);
-    return page instanceof Promise ? page.then(took) : took(page);
-  }
-
-  /** A subscriber has seen more than this node has. */
-  #followReader(since: Position, page: HistoryPage): HistoryPage {
-    const isAhead = page.head.epoch === this.epoch && since.offset > this.offset && page.gap === undefined;
-    if (isAhead) this.reachHead(page.head);
-    return page;
-  }
-
-  #keep({ head, publications, gap }: HistoryPage): void {
-    const { kept } = this.#ports;
-    if (kept === undefined || this.#closed || head.epoch !== this.epoch) return;
-    for (const publication of publications) kept.add(this.name, publication, this.rule.historySize);
-    if (gap === 'trimmed') kept.trimmed(this.name, head.epoch, (publications[0]?.offset ?? head.offset + 1) - 1);
   }
 
   /** Reads what this node lacks; if it is being read already, once more after that. */
@@ -216,7 +177,8 @@ export class Channel implements Home, SnapshotChannel {
     }
     this.#position = position;
     this.#ports.kept?.begin(this.name, position);
-    this.members.jump(reason);
+    for (const recovery of this.members.recoveries ?? []) recovery.jump(reason, position);
+    this.#tellGap(reason);
   }
 
   #hold(publication: Publication): void {
@@ -321,9 +283,47 @@ export class Channel implements Home, SnapshotChannel {
     this.#tell(publication);
   }
 
+  // Fan-out
+
   #tell(publication: Publication): void {
-    if (publication.isGap) this.members.missing(publication);
-    else this.members.publication(publication);
+    const { recoveries } = this.members;
+    if (recoveries !== undefined) for (const recovery of recoveries) recovery.hold(publication);
+    // In its place the log has a gap. Subscribers that recover meet it there.
+    if (publication.isGap) this.#tellGap('trimmed');
+    else this.#fanOut(publication);
+  }
+
+  #fanOut(publication: Publication): void {
+    const { observer, clock, log, pace, unsettled } = this.#ports;
+    let reached = 0;
+    for (const { fanout, count } of this.members.liveByTransport) {
+      if (count === 0) continue;
+      try {
+        reached += count - fanout.publication(publication);
+      } catch (error) {
+        observer.broadcastFailed();
+        log('a publication could not be fanned out', error);
+      }
+    }
+    if (reached === 0) return;
+    this.#bytesSinceSettled += publication.data.length;
+    if (this.#bytesSinceSettled > pace.lookEveryBytes) unsettled(this);
+    observer.delivered(this.name, reached, Math.max(0, clock.now() - publication.at) / 1000);
+  }
+
+  /** All live members are told where the channel stands now. */
+  #tellGap(reason: GapReason): void {
+    const { live, liveByTransport } = this.members;
+    if (live === 0) return;
+    this.#ports.observer.lost(reason, live);
+    const gap = { channel: this.name, position: this.#position, reason };
+    for (const { fanout, count } of liveByTransport) if (count > 0) fanout.gap(gap);
+  }
+
+  /** Members whose sockets lag; what is fanned out from here on is counted anew. */
+  lagging(limits: PaceLimits): Paced[] {
+    this.#bytesSinceSettled = 0;
+    return this.members.lagging(limits);
   }
 
   #pause(attempt: number): Promise<void> {

@@ -1,6 +1,7 @@
-// What each command of a connection does. One object serves all sessions, which hand it one command at a time.
+// What each command of a connection does, but for `subscribe`, which has `subscribing.ts`. One object serves all sessions,
+// which hand it one command at a time.
 
-import { isRefused, type Command } from '../protocol/commands.ts';
+import type { Command } from '../protocol/commands.ts';
 import {
   directFrame,
   encodeFrame,
@@ -23,9 +24,10 @@ import type { HubObserver } from './observer.ts';
 import { isLagging, waitForPace } from './pace.ts';
 import type { Presence } from './presence.ts';
 import type { Snapshots } from './snapshot.ts';
-import type { Subscribing } from './subscribing.ts';
 
-type Of<Type extends Command['type']> = Extract<Command, { type: Type }>;
+/** All but one. */
+export type SimpleCommand = Exclude<Command, { type: 'subscribe' }>;
+type Of<Type extends SimpleCommand['type']> = Extract<SimpleCommand, { type: Type }>;
 type Older = Pick<Of<'history'>, 'id' | 'channel' | 'limit'> & { readonly before: string | number };
 
 /** Nobody else waits for these, and there may be many. */
@@ -35,7 +37,6 @@ const largeReply = 128 << 10;
 
 export interface CommandsOptions {
   readonly hub: Hub;
-  readonly subscribing: Subscribing;
   readonly snapshots: Snapshots;
   readonly denials: Denials;
   readonly access: Access;
@@ -57,15 +58,13 @@ export class Commands {
   }
 
   /** Undefined when it is done already. Throws, or rejects with, what the client is to be told. */
-  run(connection: Connection, command: Command): Promise<void> | undefined {
+  run(connection: Connection, command: SimpleCommand): Promise<void> | undefined {
     switch (command.type) {
       case 'ping':
         connection.outlet.send('pong', encodeFrame({ type: 'pong', ...withId(command.id) }));
         return undefined;
       case 'publish':
         return this.#publish(connection, command);
-      case 'subscribe':
-        return this.#subscribe(connection, command);
       case 'unsubscribe':
         return this.#unsubscribe(connection, command);
       case 'history':
@@ -121,21 +120,6 @@ export class Commands {
     if (!isThere) throw new RealtimeError('not_subscribed', 'No such connection is subscribed to the channel.');
     observer.published('client', channel);
     connection.outlet.send('published', publishedFrame(id, channel, undefined));
-  }
-
-  #subscribe(connection: Connection, { id, channels, isUnasked }: Of<'subscribe'>): Promise<void> {
-    const requests = channels.map((request) =>
-      isRefused(request)
-        ? request
-        : {
-            channel: request.channel,
-            resume: request.since && (() => request.since),
-            presence: request.presence,
-            snapshot: request.snapshot ? ('needed' as const) : undefined,
-            isUnasked,
-          },
-    );
-    return this.#options.subscribing.subscribeEach(connection, requests, id);
   }
 
   #unsubscribe(connection: Connection, { id, channel }: Of<'unsubscribe'>): undefined {

@@ -86,7 +86,6 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
   const denials = new Denials({ hub, access, presence, failures, doubts, isExempt });
   const commands = new Commands({
     hub,
-    subscribing,
     snapshots,
     denials,
     access,
@@ -104,6 +103,7 @@ export function createCore(options: CoreOptions, ports: CorePorts): Core {
     hub,
     denials,
     commands,
+    subscribing,
     access,
     limits,
     observer,

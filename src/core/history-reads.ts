@@ -2,6 +2,9 @@
 // user, so that a user who asks for much delays nobody else. A log in this process's memory answers at once, and needs
 // none of it.
 //
+// `MissedHistory` is what subscribers of one channel have missed: from this node's memory where it has seen and kept it,
+// else from the log.
+//
 // `SharedRead` reads one channel for all who lack a part of it: one read at a time, and each takes from its page what it
 // lacks. A read begins where the one who has waited longest stands, or below, if somebody stands a little lower. Whoever
 // came while the read was under way may take from its page as well: what the log held does not change. Only a position
@@ -11,8 +14,11 @@
 import type { Position } from '../protocol/position.ts';
 import type { ChannelRule } from '../rules/rules.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
+import type { Clock } from '../time/clock.ts';
+import type { Kept } from './kept.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { HubObserver } from './observer.ts';
+import type { RecoveryLimits } from './recovery.ts';
 import type { HistoryPage, HistoryQuery, SyncAdapter } from './sync-adapter.ts';
 import { Turns } from './turns.ts';
 
@@ -85,6 +91,91 @@ export class HistoryReads {
     } finally {
       this.#turns.give(account);
     }
+  }
+}
+
+/** The channel, as those see it who read its log. */
+export interface ReadChannel {
+  readonly name: string;
+  readonly rule: ChannelRule;
+  readonly epoch: string;
+  readonly offset: number;
+  readonly position: Position;
+  readonly isClosed: boolean;
+  /** The log's head was here: this node reads what it lacks. */
+  reachHead(head: Position): void;
+}
+
+export interface MissedHistoryPorts {
+  readonly reads: HistoryReads;
+  /** What this node has seen of the log; none where the log is in this process's memory anyway. */
+  readonly kept: Kept | undefined;
+  readonly recovery: RecoveryLimits;
+  readonly observer: HubObserver;
+  readonly clock: Clock;
+}
+
+export class MissedHistory {
+  readonly #channel: ReadChannel;
+  readonly #ports: MissedHistoryPorts;
+  /** Once somebody lacked what this node has not seen. */
+  #shared: SharedRead | undefined;
+
+  constructor(channel: ReadChannel, ports: MissedHistoryPorts) {
+    this.#channel = channel;
+    this.#ports = ports;
+  }
+
+  /** What follows the position, read on an account. The page may tell that this node lags behind the log. */
+  page(since: Position, account: string): MaybePromise<HistoryPage> {
+    const { kept, observer, clock, recovery } = this.#ports;
+    const { name, rule, position: head } = this.#channel;
+    const { pageSize: limit, pageBytesMax: bytesMax } = recovery;
+    const follow = (page: HistoryPage): HistoryPage => this.#followReader(since, page);
+    if (kept === undefined) {
+      const page = this.#readLog(since, account);
+      return page instanceof Promise ? page.then(follow) : follow(page);
+    }
+    const page = kept.of(name)?.page({ since, limit, bytesMax, head, rule, now: clock.now() });
+    if (page !== undefined) {
+      observer.historyRead('kept');
+      return page;
+    }
+    this.#shared ??= new SharedRead(async (from, by) => this.#readLog(from, by), limit);
+    const shared = this.#shared.page(since, account);
+    // Such a position is known to the log alone.
+    return since.offset <= head.offset ? shared : shared.then(follow);
+  }
+
+  #readLog(since: Position, account: string): MaybePromise<HistoryPage> {
+    const { reads, recovery } = this.#ports;
+    const channel = this.#channel;
+    const { epoch } = channel;
+    const took = (page: HistoryPage): HistoryPage => {
+      this.#keep(page);
+      // History may know of a new epoch before this node was told; an answer from before the change is ignored.
+      if (page.head.epoch !== epoch && channel.epoch === epoch) channel.reachHead(page.head);
+      return page;
+    };
+    const query = { since, limit: recovery.pageSize, bytesMax: recovery.pageBytesMax };
+    const page = reads.read(channel.name, channel.rule, query, account);
+    return page instanceof Promise ? page.then(took) : took(page);
+  }
+
+  /** A subscriber has seen more than this node has. */
+  #followReader(since: Position, page: HistoryPage): HistoryPage {
+    const channel = this.#channel;
+    const isAhead = page.head.epoch === channel.epoch && since.offset > channel.offset && page.gap === undefined;
+    if (isAhead) channel.reachHead(page.head);
+    return page;
+  }
+
+  #keep({ head, publications, gap }: HistoryPage): void {
+    const { kept } = this.#ports;
+    const { name, rule, epoch, isClosed } = this.#channel;
+    if (kept === undefined || isClosed || head.epoch !== epoch) return;
+    for (const publication of publications) kept.add(name, publication, rule.historySize);
+    if (gap === 'trimmed') kept.trimmed(name, head.epoch, (publications[0]?.offset ?? head.offset + 1) - 1);
   }
 }
 

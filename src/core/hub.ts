@@ -11,7 +11,6 @@ import type { Connection } from './connection.ts';
 import { HistoryReads } from './history-reads.ts';
 import { Kept } from './kept.ts';
 import type { MaybePromise } from './maybe-promise.ts';
-import type { Members } from './members.ts';
 import type { HubObserver, PublicationSource } from './observer.ts';
 import type { Occupancy } from './occupancy.ts';
 import type { Fanout } from './outlet.ts';
@@ -77,7 +76,7 @@ export class Hub implements SyncEvents {
   readonly #channels = new Map<string, Channel>();
   readonly #fanouts: Fanout[] = [];
   readonly #channelPorts: ChannelPorts;
-  readonly #unsettled = new Set<Members>();
+  readonly #unsettled = new Set<Channel>();
   readonly #reads: HistoryReads;
   readonly pace: Pace;
   /** None where the log is in this process's memory anyway. */
@@ -113,7 +112,7 @@ export class Hub implements SyncEvents {
         shareBytesMin: Math.min(shareBytesMin, highWaterBytes),
       }),
       slices,
-      unsettled: (members) => void this.#unsettled.add(members),
+      unsettled: (channel) => void this.#unsettled.add(channel),
     };
   }
 
@@ -164,7 +163,7 @@ export class Hub implements SyncEvents {
     if (channel.wasOpened) this.#ports.occupancy.channel(channel.name, false);
     channel.close();
     this.#channels.delete(channel.name);
-    this.#unsettled.delete(channel.members);
+    this.#unsettled.delete(channel);
     this.#ports.adapter.unsubscribe(channel.name);
   }
 
@@ -296,7 +295,7 @@ export class Hub implements SyncEvents {
   settled(): MaybePromise<void> {
     if (this.#unsettled.size === 0) return undefined;
     const { live } = this.pace;
-    const lagging = [...this.#unsettled].flatMap((members) => members.lagging(live));
+    const lagging = [...this.#unsettled].flatMap((channel) => channel.lagging(live));
     this.#unsettled.clear();
     return lagging.length === 0 ? undefined : waitForPace(lagging, this.#ports.clock, live);
   }

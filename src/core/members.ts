@@ -1,5 +1,5 @@
-// The members of one channel on this node: its subscriptions. They are added, held back while they recover, reached by
-// the transports' fan-outs once they are live, and removed here alone.
+// The members of one channel on this node: its subscriptions, from the step in which each begins to its end. What is
+// published reaches them through the channel, which asks here whom.
 //
 //   added        nothing is sent to it yet
 //   recovering   live publications are held back for it, and history is read; see recovery.ts
@@ -9,26 +9,43 @@
 import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
 import type { Clock } from '../time/clock.ts';
-import type { MaybePromise } from './maybe-promise.ts';
+import type { Connection } from './connection.ts';
+import type { MissedHistory } from './history-reads.ts';
 import type { HubObserver } from './observer.ts';
-import type { Fanout, Gap } from './outlet.ts';
+import type { Fanout } from './outlet.ts';
 import type { PageBudget } from './page-budget.ts';
 import { isLagging, waitForPace, type Pace, type Paced, type PaceLimits } from './pace.ts';
-import type { Publication } from './publication.ts';
 import { Recovery, type RecoveryLimits, type RecoveryPorts } from './recovery.ts';
 import type { Slices } from './slices.ts';
-import { Subscription, type Subscriber } from './subscription.ts';
-import type { Snapshot } from './snapshot.ts';
-import type { HistoryPage } from './sync-adapter.ts';
+import type { Snapshot, SnapshotChannel } from './snapshot.ts';
+import { Subscription, type Subscriber, type SubscribeRequest } from './subscription.ts';
 
 /** The channel, as its members see it. */
-export interface Home {
-  readonly name: string;
+export interface Home extends SnapshotChannel {
   readonly epoch: string;
   readonly offset: number;
-  readonly position: Position;
-  /** Reads what a subscriber missed, on an account. The page may tell that this node lags behind the log. */
-  read(since: Position, account: string): MaybePromise<HistoryPage>;
+  readonly members: Members;
+  /** What of its log subscribers have missed. */
+  readonly missed: MissedHistory;
+}
+
+/** One subscription of a request, from the step in which it was added until it is live. */
+export interface Beginning {
+  readonly subscription: Subscription;
+  readonly channel: Home;
+  readonly resumes: boolean;
+  recovery: Recovery | undefined;
+  recovered: boolean;
+  /** The client's position is void, or older than a subscription that it has already; it is told a gap. */
+  lost: GapReason | undefined;
+  /** Its rows come first, unless everything since the client's position does. */
+  readonly wantsRows: boolean;
+  /** The rows were taken, and come first. */
+  takesRows: boolean;
+  /** The client had a live subscription, which began anew for the rows. */
+  readonly renewed: boolean;
+  /** Was live before this request, and stays so. */
+  again: boolean;
 }
 
 /** What all channels of a node share. */
@@ -43,15 +60,12 @@ export interface MembersPorts {
   readonly pages: PageBudget;
   /** In which recoveries send, by the number of publications. */
   readonly slices: Slices;
-  /** So much was fanned out to each member that its socket is to be looked at before more follows. */
-  readonly unsettled: (members: Members) => void;
-  readonly log: (message: string, error: unknown) => void;
 }
 
 /** Members of one transport that its fan-out reaches. */
-interface Live {
+export interface Live {
   readonly fanout: Fanout;
-  count: number;
+  readonly count: number;
 }
 
 /** Between two looks at whether this node has caught up. */
@@ -62,8 +76,7 @@ export class Members {
   readonly #ports: MembersPorts;
   readonly #subscriptions = new Set<Subscription>();
   #recoveries: Set<Recovery> | undefined;
-  #live: readonly Live[] = [];
-  #bytesSinceSettled = 0;
+  #live: readonly (Live & { count: number })[] = [];
 
   constructor(home: Home, ports: MembersPorts) {
     this.#home = home;
@@ -81,11 +94,63 @@ export class Members {
     return count;
   }
 
-  /** A subscription that begins after `start`. The caller makes it live, or lets it recover first. */
-  add(subscriber: Subscriber, start: Position): Subscription {
-    const subscription = new Subscription(this.#home.name, subscriber, start);
+  get liveByTransport(): readonly Live[] {
+    return this.#live;
+  }
+
+  /** For these members publications are held back; undefined when there are none. */
+  get recoveries(): ReadonlySet<Recovery> | undefined {
+    return this.#recoveries;
+  }
+
+  /**
+   * Adds the connection as the request wants, or finds it here. In the step in which all channels of the request are open
+   * and allowed. The caller makes the subscription live, or runs its recovery.
+   */
+  begin(connection: Connection, request: SubscribeRequest): Beginning {
+    const channel = this.#home;
+    const { epoch, position } = channel;
+    const { recoverable } = channel.rule;
+    const before = connection.subscription(channel.name);
+    const resume = recoverable ? request.resume?.(epoch) : undefined;
+    const resumes = request.resume !== undefined && (resume !== undefined || !recoverable);
+    const wantsRows = request.snapshot !== undefined && recoverable;
+    const common = { channel, resumes, wantsRows, takesRows: false, recovery: undefined };
+    if (before !== undefined && wantsRows && before.phase !== 'suspended' && !before.covers(resume, position)) {
+      // It asks for rows again: it begins anew, after what it has been sent.
+      const seen = before.recovery?.position ?? position;
+      this.#end(connection, before);
+      const subscription = this.#add(connection, seen);
+      return { ...common, subscription, again: false, renewed: true, lost: undefined, recovered: false };
+    }
+    if (before?.canGoBack(resume, position) === true) {
+      // The server began it by itself, and the client says only now where it stood.
+      this.#end(connection, before);
+    } else if (before !== undefined) {
+      const lost = resume === undefined ? undefined : before.lacks(resume, epoch);
+      const recovered = recoverable && lost === undefined;
+      return { ...common, subscription: before, again: true, renewed: false, lost, recovered };
+    }
+    const from = resume === undefined || resume === 'lost' || resume.epoch !== epoch ? undefined : resume;
+    const subscription = this.#add(connection, from ?? position);
+    const lost = resume !== undefined && from === undefined ? 'epoch_changed' : undefined;
+    // Even one that lacks nothing is held for: other channels of the request may take a while to read.
+    const recovery = resume === undefined ? undefined : this.holdFor(subscription);
+    return { ...common, subscription, again: false, renewed: false, lost, recovered: false, recovery };
+  }
+
+  /** A subscription that begins after `start`. */
+  #add(connection: Connection, start: Position): Subscription {
+    const subscription = new Subscription(this.#home.name, connection, start);
     this.#subscriptions.add(subscription);
+    connection.add(subscription);
     return subscription;
+  }
+
+  #end(connection: Connection, subscription: Subscription): void {
+    connection.outlet.leave(this.#home.name);
+    connection.remove(subscription);
+    this.remove(subscription);
   }
 
   /** What was published up to there is not sent by the subscription. */
@@ -160,46 +225,6 @@ export class Members {
     this.#count(subscription.subscriber.outlet.transport, -1);
   }
 
-  // Fan-out
-
-  publication(publication: Publication): void {
-    if (this.#recoveries !== undefined) for (const recovery of this.#recoveries) recovery.hold(publication);
-    const { observer, clock, log } = this.#ports;
-    let reached = 0;
-    for (const { fanout, count } of this.#live) {
-      if (count === 0) continue;
-      try {
-        reached += count - fanout.publication(publication);
-      } catch (error) {
-        observer.broadcastFailed();
-        log('a publication could not be fanned out', error);
-      }
-    }
-    if (reached === 0) return;
-    this.#bytesSinceSettled += publication.data.length;
-    if (this.#bytesSinceSettled > this.#ports.pace.lookEveryBytes) this.#ports.unsettled(this);
-    observer.delivered(this.#home.name, reached, Math.max(0, clock.now() - publication.at) / 1000);
-  }
-
-  /** The channel lost its place and stands at another position now: all members are told. */
-  jump(reason: GapReason): void {
-    const { name, position } = this.#home;
-    for (const recovery of this.#recoveries ?? []) recovery.jump(reason, position);
-    this.#tellLive({ channel: name, position, reason });
-  }
-
-  /** In the place of a publication the log has a gap. Subscribers that recover meet it in its place. */
-  missing(publication: Publication): void {
-    for (const recovery of this.#recoveries ?? []) recovery.hold(publication);
-    this.#tellLive({ channel: this.#home.name, position: this.#home.position, reason: 'trimmed' });
-  }
-
-  #tellLive(gap: Gap): void {
-    if (this.live === 0) return;
-    this.#ports.observer.lost(gap.reason, this.live);
-    for (const { fanout, count } of this.#live) if (count > 0) fanout.gap(gap);
-  }
-
   /** A gap for one member alone, which goes on from the position. */
   gap(subscription: Subscription, reason: GapReason, position: Position): void {
     const { subscriber, recovery } = subscription;
@@ -208,9 +233,8 @@ export class Members {
     subscription.start = position;
   }
 
-  /** Starts the count of bytes anew. Answers those whose sockets lag; one that recovers is paced by itself. */
+  /** Those whose sockets lag; one that recovers is paced by itself. */
   lagging(limits: PaceLimits): Paced[] {
-    this.#bytesSinceSettled = 0;
     const lagging: Paced[] = [];
     for (const { subscriber, recovery } of this.#subscriptions) {
       if (recovery === undefined && isLagging(subscriber, limits)) lagging.push(subscriber);
@@ -247,7 +271,7 @@ export class Members {
       goLive: () => this.goLive(subscription),
       monotonic: () => clock.monotonic(),
       pause: () => clock.sleep(pauseMs),
-      read: (since) => this.#home.read(since, subscriber.account),
+      read: (since) => this.#home.missed.page(since, subscriber.account),
       slice: (publications) => slices.take(publications),
       pages,
       room: (outlet) => {

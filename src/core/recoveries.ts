@@ -1,16 +1,16 @@
 // The recoveries of each connection, one after another: its socket takes no more at once, and what they would read
 // meanwhile would only wait in memory.
 
-import type { Channel } from './channel.ts';
 import type { Connection } from './connection.ts';
 import type { Failures } from './failures.ts';
+import type { Home } from './members.ts';
 import type { Recovery } from './recovery.ts';
 import type { Subscription } from './subscription.ts';
 
 /** A subscription whose subscriber is about to catch up. */
 export interface Recovering {
   readonly subscription: Subscription;
-  readonly channel: Channel;
+  readonly channel: Home;
   readonly recovery: Recovery;
 }
 

@@ -4,10 +4,11 @@
 // not be led back behind what it has seen; where they do not fit, others are taken.
 
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import type { Beginning, SubscribeRequest } from './beginning.ts';
 import type { Connection } from './connection.ts';
+import type { Beginning } from './members.ts';
 import type { Recoveries } from './recoveries.ts';
 import type { Snapshot, Snapshots } from './snapshot.ts';
+import type { SubscribeRequest } from './subscription.ts';
 
 /** Under a flood of changes the log may not hold for long what came after the rows. */
 const attemptsMax = 3;

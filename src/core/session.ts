@@ -1,5 +1,5 @@
-// One connection's commands: the queue in which they run one at a time, in order. What a command does is told by
-// commands.ts.
+// One connection's commands: the queue in which they run one at a time, in order. What they do stands in `commands.ts`
+// and `subscribing.ts`.
 
 import { closeCodes } from '../protocol/codes.ts';
 import {
@@ -19,12 +19,14 @@ import { refusalError, type CommandKind, type Limits, type Refusal } from './lim
 import { whenKnown, type MaybePromise } from './maybe-promise.ts';
 import type { HubObserver } from './observer.ts';
 import type { Outlet } from './outlet.ts';
+import type { Subscribing } from './subscribing.ts';
 
 /** What all sessions of a node share. */
 export interface SessionPorts {
   readonly nodeId: string;
   readonly heartbeatSeconds: number;
   readonly commands: Commands;
+  readonly subscribing: Subscribing;
   readonly limits: Limits;
   readonly observer: HubObserver;
   readonly failures: Failures;
@@ -201,9 +203,11 @@ export class Session extends Connection {
 
   /** Resolves always: a failure becomes an error reply. */
   #execute(command: Command): Promise<void> | undefined {
-    this.#ports.observer.received(command.type);
+    const { commands, subscribing, observer } = this.#ports;
+    observer.received(command.type);
     try {
-      const running = this.#ports.commands.run(this, command);
+      const running =
+        command.type === 'subscribe' ? subscribing.subscribeEach(this, command) : commands.run(this, command);
       return running?.catch((error: unknown) => this.#failCommand(error, command));
     } catch (error) {
       this.#failCommand(error, command);

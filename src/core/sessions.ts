@@ -14,6 +14,7 @@ import type { Occupancy } from './occupancy.ts';
 import type { Outlet } from './outlet.ts';
 import { Session, type SessionPorts } from './session.ts';
 import type { Slices } from './slices.ts';
+import type { Subscribing } from './subscribing.ts';
 
 export interface SessionsOptions {
   readonly nodeId: string;
@@ -23,6 +24,7 @@ export interface SessionsOptions {
   readonly hub: Hub;
   readonly denials: Denials;
   readonly commands: Commands;
+  readonly subscribing: Subscribing;
   readonly access: Access;
   readonly limits: Limits;
   readonly observer: HubObserver;
@@ -60,11 +62,12 @@ export class Sessions {
 
   constructor(options: SessionsOptions) {
     this.#options = options;
-    const { nodeId, heartbeatSeconds, commands, limits, observer, failures } = options;
+    const { nodeId, heartbeatSeconds, commands, subscribing, limits, observer, failures } = options;
     this.#ports = {
       nodeId,
       heartbeatSeconds,
       commands,
+      subscribing,
       limits,
       observer,
       failures,

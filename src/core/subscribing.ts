@@ -8,23 +8,24 @@
 //   4. in one synchronous step: `subscribed` is sent, and every channel without a recovery goes live
 //   5. recoveries send what was missed and go live, those of one connection one after another
 
-import type { RefusedCommand } from '../protocol/commands.ts';
-import type { CommandId } from '../protocol/frames.ts';
+import { isRefused, type ChannelRequest, type SubscribeCommand } from '../protocol/commands.ts';
+import type { CommandId, SubscriptionState } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Access } from './access.ts';
-import { begin, requireAll, stateOf, type Beginning, type SubscribeRequest } from './beginning.ts';
+import { Capacity } from './capacity.ts';
 import type { Channel } from './channel.ts';
 import type { Cluster } from './cluster.ts';
 import type { Connection } from './connection.ts';
 import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
+import type { Beginning } from './members.ts';
 import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
 import type { Recoveries } from './recoveries.ts';
 import { Rows } from './rows.ts';
 import type { Slices } from './slices.ts';
 import type { Snapshots } from './snapshot.ts';
-import type { Subscription } from './subscription.ts';
+import type { SubscribeRequest, Subscription } from './subscription.ts';
 
 export interface SubscribingOptions {
   readonly hub: Hub;
@@ -52,13 +53,13 @@ const beginningCost = 25;
 
 export class Subscribing {
   readonly #options: SubscribingOptions;
-  /** Channels whose subscribers on the other nodes are being counted. */
-  readonly #counting = new Map<string, Promise<number>>();
+  readonly #capacity: Capacity;
   readonly #byBackend = new WeakSet<Subscription>();
   readonly #rows: Rows;
 
   constructor(options: SubscribingOptions) {
     this.#options = options;
+    this.#capacity = new Capacity(options);
     this.#rows = new Rows(options);
   }
 
@@ -112,31 +113,28 @@ export class Subscribing {
   }
 
   /**
-   * Each by itself: one that fails gets its error, and the others go on. All are opened at once, so that many cost the
-   * sync layer hardly more round trips than one. Never rejects.
+   * The command: each channel by itself. One that fails gets its error, and the others go on. All are opened at once, so
+   * that many cost the sync layer hardly more round trips than one. Never rejects.
    */
-  async subscribeEach(
-    connection: Connection,
-    requests: readonly (SubscribeRequest | RefusedCommand)[],
-    id?: CommandId,
-  ): Promise<void> {
+  async subscribeEach(connection: Connection, command: SubscribeCommand): Promise<void> {
     const { failures } = this.#options;
+    const { id, channels, isUnasked } = command;
     // A channel that is named twice is answered twice, one after the other.
     const answered = new Map<string, Promise<void>>();
-    for (const request of requests) {
-      if ('error' in request) {
-        failures.reply(connection.outlet, request.error, id, request.channel);
+    for (const wanted of channels) {
+      if (isRefused(wanted)) {
+        failures.reply(connection.outlet, wanted.error, id, wanted.channel);
         continue;
       }
-      const { channel } = request;
-      const subscribe = () => this.subscribe(connection, [request], id);
+      const { channel } = wanted;
+      const subscribe = () => this.subscribe(connection, [requestOf(wanted)], id);
       const earlier = answered.get(channel);
       const subscribing = earlier === undefined ? subscribe() : earlier.then(subscribe);
       answered.set(
         channel,
         subscribing.catch((error: unknown) => {
           const isForbidden = error instanceof RealtimeError && error.code === 'forbidden';
-          if (request.isUnasked !== true || !isForbidden) failures.reply(connection.outlet, error, id, channel);
+          if (isUnasked !== true || !isForbidden) failures.reply(connection.outlet, error, id, channel);
         }),
       );
     }
@@ -167,7 +165,8 @@ export class Subscribing {
         if (connection.closed || generation !== access.generation) continue;
         // Again, as other channels of the same command may have been added meanwhile.
         this.#requireRoom(connection, requests);
-        this.#requireCapacity(connection, channels, elsewhere);
+        const names = channels.map(({ name }) => name);
+        this.#capacity.require(connection, names, elsewhere);
         return requests.map((request, index) => this.#begin(connection, request, channels[index]));
       }
     } catch (error) {
@@ -179,7 +178,8 @@ export class Subscribing {
   }
 
   #begin(connection: Connection, request: SubscribeRequest, channel: Channel | undefined): Beginning {
-    const beginning = begin(connection, request, channel);
+    if (channel === undefined) throw new Error('a channel that was opened is missing');
+    const beginning = channel.members.begin(connection, request);
     if (request.byBackend === true) this.#byBackend.add(beginning.subscription);
     return beginning;
   }
@@ -199,7 +199,7 @@ export class Subscribing {
       throw new RealtimeError('forbidden', `No rule allows to subscribe to ${forbidden.channel}.`);
     }
     await this.#permitPresence(connection, requests);
-    return Promise.all(requests.map(async ({ channel }) => this.#subscribersElsewhere(channel)));
+    return Promise.all(requests.map(async ({ channel }) => this.#capacity.elsewhere(channel)));
   }
 
   async #permitPresence({ identity, account }: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
@@ -224,43 +224,6 @@ export class Subscribing {
     if (failed === undefined) return channels;
     for (const channel of channels) hub.release(channel);
     throw failed.reason;
-  }
-
-  // How many a channel takes. This node's are counted in the very step in which a connection is added, so that one node
-  // alone is exact. Those of other nodes are counted before. Nodes that count in the same few milliseconds do not see
-  // each other's new subscribers, so together they can exceed the limit by those.
-
-  #requireCapacity(connection: Connection, channels: readonly Channel[], elsewhere: readonly number[]): void {
-    const full = channels.find(({ name }, index) => {
-      return connection.subscription(name) === undefined && this.#isFull(name, elsewhere[index] ?? 0);
-    });
-    if (full !== undefined) throw new RealtimeError('limit_exceeded', `${full.name} has no room for one more.`);
-  }
-
-  #isFull(channel: string, elsewhere: number): boolean {
-    const { access, hub } = this.#options;
-    const max = access.subscribersMax(channel);
-    return max !== undefined && hub.subscribers(channel) + elsewhere >= max;
-  }
-
-  /** 0 where there is no limit, or where this node alone has reached it. */
-  #subscribersElsewhere(channel: string): Promise<number> | 0 {
-    if (this.#options.access.subscribersMax(channel) === undefined || this.#isFull(channel, 0)) return 0;
-    const known = this.#counting.get(channel);
-    if (known !== undefined) return known;
-    const counting = this.#countElsewhere(channel).finally(() => this.#counting.delete(channel));
-    this.#counting.set(channel, counting);
-    return counting;
-  }
-
-  /** A node that does not answer within a second is taken to hold nobody: it may be dead. */
-  async #countElsewhere(channel: string): Promise<number> {
-    const { hub } = this.#options;
-    const cluster = this.#options.cluster();
-    if (cluster === undefined) return 0;
-    const here = hub.subscribers(channel);
-    const { value } = await cluster.subscribers(channel);
-    return Math.max(0, value - here);
   }
 
   // 3. to 5. What was missed, and going live
@@ -332,4 +295,33 @@ export class Subscribing {
     }
     this.#options.recoveries.begin(connection, { subscription, channel, recovery });
   }
+}
+
+function requestOf({ channel, since, presence, snapshot }: ChannelRequest): SubscribeRequest {
+  return {
+    channel,
+    resume: since && (() => since),
+    presence,
+    snapshot: snapshot === true ? 'needed' : undefined,
+  };
+}
+
+/** Rights may have been taken away while history was read. */
+function requireAll(connection: Connection, beginnings: readonly Beginning[]): void {
+  for (const { channel, subscription } of beginnings) {
+    if (connection.subscription(channel.name) === subscription) continue;
+    throw new RealtimeError('forbidden', `No rule allows to subscribe to ${channel.name} any more.`);
+  }
+}
+
+function stateOf({ channel, subscription, resumes, recovered, takesRows }: Beginning): SubscriptionState {
+  const { name, rule, epoch } = channel;
+  const recovery = resumes ? { recovered } : {};
+  if (!rule.recoverable) return { channel: name, recoverable: false, ...recovery };
+  // A client may know more than this node, which catches up before the subscription becomes live.
+  const { start } = subscription;
+  // With rows, everything after them is yet to come.
+  if (takesRows) return { channel: name, recoverable: true, ...start, ...recovery };
+  const offset = start.epoch === epoch ? Math.max(channel.offset, start.offset) : channel.offset;
+  return { channel: name, recoverable: true, epoch, offset, ...recovery };
 }

@@ -1,5 +1,7 @@
-// One connection's subscription to one channel. Only the channel's members (`members.ts`) write to it.
+// One connection's subscription to one channel, and what it was asked for with. Only the channel's members (`members.ts`)
+// write to it.
 
+import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
 import type { Paced } from './pace.ts';
 import { Recovery } from './recovery.ts';
@@ -10,6 +12,23 @@ export interface Subscriber extends Paced {
   readonly id: string;
   /** Whom it counts for where turns are taken: its user, or the connection itself. */
   readonly account: string;
+}
+
+/**
+ * Where a client stood: a position, or `lost` when it stood in a log that is no more. `epoch` is the channel's present
+ * one, which a cursor needs to tell.
+ */
+export type Resume = (epoch: string) => Position | 'lost' | undefined;
+
+export interface SubscribeRequest {
+  readonly channel: string;
+  readonly resume?: Resume | undefined;
+  /** Enters the channel's presence with this data, JSON text on one line. */
+  readonly presence?: string | undefined;
+  /** A backend subscribes the connection: neither rules nor the end of a right matter to the subscription. */
+  readonly byBackend?: boolean | undefined;
+  /** The rows come first; `where there are any`: only of a channel that has such a rule. */
+  readonly snapshot?: 'needed' | 'where there are any' | undefined;
 }
 
 /** There are many and most are idle, so it has no more fields than it must. */
@@ -34,5 +53,27 @@ export class Subscription {
 
   get recovery(): Recovery | undefined {
     return this.phase instanceof Recovery ? this.phase : undefined;
+  }
+
+  /**
+   * Whether the client has been sent nothing by it, and named an earlier position only now. `head` is where the channel
+   * stands.
+   */
+  canGoBack(resume: Position | 'lost' | undefined, head: Position): boolean {
+    if (!this.isLive || resume === undefined || resume === 'lost' || resume.epoch !== head.epoch) return false;
+    const { epoch, offset } = this.start;
+    return epoch === head.epoch && offset === head.offset && resume.offset < offset;
+  }
+
+  /** Why it does not bring everything since the position; undefined if it does. `epoch` is the channel's. */
+  lacks(resume: Position | 'lost', epoch: string): GapReason | undefined {
+    if (resume === 'lost' || resume.epoch !== epoch) return 'epoch_changed';
+    return this.start.epoch === epoch && resume.offset < this.start.offset ? 'trimmed' : undefined;
+  }
+
+  /** Whether it brings everything since the position, or is about to. */
+  covers(resume: Position | 'lost' | undefined, head: Position): boolean {
+    if (resume === undefined) return false;
+    return this.canGoBack(resume, head) || this.lacks(resume, head.epoch) === undefined;
   }
 }

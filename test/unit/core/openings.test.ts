@@ -6,6 +6,7 @@ import { expect, test } from 'bun:test';
 import fc from 'fast-check';
 import type { Access } from '../../../src/core/access.ts';
 import type { SyncAdapter } from '../../../src/core/sync-adapter.ts';
+import type { ChannelName } from '../../../src/protocol/channel.ts';
 import { createMetrics } from '../../../src/metrics/metrics.ts';
 import { transportKinds } from '../../../src/app/transports.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
@@ -80,12 +81,13 @@ test('whatever fails while it opens, every count is as it was, and everyone hear
       for (const { transport, picks, resumes, fault: next, cuts, together } of steps) {
         fault = next;
         const connected = connect(transport);
-        const resume = resumes ? () => ({ epoch, offset: 0 }) : undefined;
-        const requests = picks.map((pick) => ({ channel: channels[pick]!, resume }));
+        const since = resumes ? { epoch, offset: 0 } : undefined;
+        const wanted = picks.map((pick) => ({ channel: channels[pick] as ChannelName, since }));
+        const requests = wanted.map(({ channel }) => ({ channel, resume: since && (() => since) }));
         const outcome = (
           together
             ? subscribing.subscribe(connected.session, requests)
-            : subscribing.subscribeEach(connected.session, requests)
+            : subscribing.subscribeEach(connected.session, { type: 'subscribe', channels: wanted })
         ).then(
           () => true,
           () => false,
