@@ -42,10 +42,10 @@ export interface Beginning {
   readonly wantsRows: boolean;
   /** The rows were taken, and come first. */
   takesRows: boolean;
-  /** The client had a live subscription, which began anew for the rows. */
-  readonly renewed: boolean;
+  /** The client had a subscription already, which began anew: up to here it was sent everything. */
+  readonly seen: Position | undefined;
   /** Was live before this request, and stays so. */
-  again: boolean;
+  readonly again: boolean;
 }
 
 /** What all channels of a node share. */
@@ -121,22 +121,24 @@ export class Members {
       const seen = before.recovery?.position ?? position;
       this.#end(connection, before);
       const subscription = this.#add(connection, seen);
-      return { ...common, subscription, again: false, renewed: true, lost: undefined, recovered: false };
+      return { ...common, subscription, again: false, seen, lost: undefined, recovered: false };
     }
+    let seen: Position | undefined;
     if (before?.canGoBack(resume, position) === true) {
       // The server began it by itself, and the client says only now where it stood.
+      seen = position;
       this.#end(connection, before);
     } else if (before !== undefined) {
       const lost = resume === undefined ? undefined : before.lacks(resume, epoch);
       const recovered = recoverable && lost === undefined;
-      return { ...common, subscription: before, again: true, renewed: false, lost, recovered };
+      return { ...common, subscription: before, again: true, seen, lost, recovered };
     }
     const from = resume === undefined || resume === 'lost' || resume.epoch !== epoch ? undefined : resume;
     const subscription = this.#add(connection, from ?? position);
     const lost = resume !== undefined && from === undefined ? 'epoch_changed' : undefined;
     // Even one that lacks nothing is held for: other channels of the request may take a while to read.
     const recovery = resume === undefined ? undefined : this.holdFor(subscription);
-    return { ...common, subscription, again: false, renewed: false, lost, recovered: false, recovery };
+    return { ...common, subscription, again: false, seen, lost, recovered: false, recovery };
   }
 
   /** A subscription that begins after `start`. */
@@ -172,6 +174,14 @@ export class Members {
     this.#stop(subscription);
     subscription.start = snapshot.position;
     return this.holdFor(subscription, snapshot);
+  }
+
+  /** What the subscription began with failed: it goes on after `seen`. A suspended one does so once it is resumed. */
+  goOn(subscription: Subscription, seen: Position): Recovery | undefined {
+    const isSuspended = subscription.phase === 'suspended';
+    this.#stop(subscription);
+    subscription.start = seen;
+    return isSuspended ? undefined : this.holdFor(subscription);
   }
 
   /** From here on the fan-out reaches the subscriber: it has been sent everything up to the channel's position. */

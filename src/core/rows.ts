@@ -6,50 +6,38 @@
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Connection } from './connection.ts';
 import type { Beginning } from './members.ts';
-import type { Recoveries } from './recoveries.ts';
 import type { Snapshot, Snapshots } from './snapshot.ts';
 import type { SubscribeRequest } from './subscription.ts';
 
 /** Under a flood of changes the log may not hold for long what came after the rows. */
 const attemptsMax = 3;
 
-export interface RowsPorts {
-  readonly snapshots: Snapshots;
-  readonly recoveries: Recoveries;
-}
-
 export class Rows {
-  readonly #ports: RowsPorts;
+  readonly #snapshots: Snapshots;
 
-  constructor(ports: RowsPorts) {
-    this.#ports = ports;
+  constructor(snapshots: Snapshots) {
+    this.#snapshots = snapshots;
   }
 
-  /** Rejects with `unavailable` when they cannot be taken; a subscription that was live goes on all the same. */
+  /** Rejects with `unavailable` when they cannot be taken. */
   async take(connection: Connection, beginning: Beginning, wish: SubscribeRequest['snapshot']): Promise<void> {
-    const { channel, wantsRows, recovered, renewed } = beginning;
+    const { channel, wantsRows, recovered } = beginning;
     if (wish === undefined || recovered) return;
-    try {
-      if (wantsRows && this.#ports.snapshots.has(channel.name)) await this.#take(connection, beginning);
-      else if (wish === 'needed')
-        throw new RealtimeError('bad_request', `No rule says which rows ${channel.name} has.`);
-    } catch (error) {
-      if (renewed) this.#goOn(connection, beginning);
-      throw error;
-    }
+    if (wantsRows && this.#snapshots.has(channel.name)) await this.#take(connection, beginning);
+    else if (wish === 'needed') throw new RealtimeError('bad_request', `No rule says which rows ${channel.name} has.`);
   }
 
   async #take(connection: Connection, beginning: Beginning): Promise<void> {
-    const { channel, subscription, renewed } = beginning;
+    const { channel, subscription, seen } = beginning;
     const { identity, account, outlet } = connection;
     const from = channel.position;
     const tried = new Set<Snapshot>();
     const isUsable = (snapshot: Snapshot): boolean => {
       if (tried.has(snapshot) || snapshot.position.epoch !== channel.epoch) return false;
-      return !renewed || snapshot.position.epoch !== from.epoch || snapshot.position.offset >= from.offset;
+      return seen === undefined || snapshot.position.epoch !== from.epoch || snapshot.position.offset >= from.offset;
     };
     for (let attempt = 1; ; attempt++) {
-      const snapshot = await this.#ports.snapshots.take(channel, { identity, account, isUsable });
+      const snapshot = await this.#snapshots.take(channel, { identity, account, isUsable });
       if (connection.closed) return;
       const isTheirs = connection.subscription(channel.name) === subscription;
       if (!isTheirs || subscription.phase === 'suspended') throw new RealtimeError('unavailable');
@@ -60,15 +48,5 @@ export class Rows {
     beginning.takesRows = true;
     beginning.lost = undefined;
     outlet.awaitSnapshot(channel.name);
-  }
-
-  /** From where it was when it asked for rows. */
-  #goOn(connection: Connection, beginning: Beginning): void {
-    const { channel, subscription } = beginning;
-    if (connection.closed || connection.subscription(channel.name) !== subscription) return;
-    beginning.again = true;
-    if (subscription.phase === 'suspended') return;
-    const recovery = channel.members.holdFor(subscription);
-    this.#ports.recoveries.begin(connection, { subscription, channel, recovery });
   }
 }

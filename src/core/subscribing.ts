@@ -60,10 +60,13 @@ export class Subscribing {
   constructor(options: SubscribingOptions) {
     this.#options = options;
     this.#capacity = new Capacity(options);
-    this.#rows = new Rows(options);
+    this.#rows = new Rows(options.snapshots);
   }
 
-  /** Throws when one of the channels is not allowed or cannot be opened; then none of them was subscribed. */
+  /**
+   * Throws when one of the channels is not allowed, or cannot be opened or read; then none of them was subscribed. Those
+   * that were so before go on as before.
+   */
   async subscribe(connection: Connection, requests: readonly SubscribeRequest[], id?: CommandId): Promise<void> {
     const turn = this.#options.slices.take(requests.length * beginningCost);
     if (turn !== undefined) await turn;
@@ -81,8 +84,7 @@ export class Subscribing {
       if (connection.closed) return;
       requireAll(connection, beginnings);
     } catch (error) {
-      const { hub } = this.#options;
-      for (const { again, channel } of beginnings) if (!again) hub.unsubscribe(connection, channel.name);
+      for (const beginning of beginnings) this.#takeBack(connection, beginning);
       throw error;
     }
     connection.outlet.subscribed(beginnings.map(stateOf), id);
@@ -262,7 +264,8 @@ export class Subscribing {
       }),
     );
     if (refused[0] !== undefined && refused.length === beginnings.length) throw refused[0].error;
-    for (const { channel } of refused) this.#options.hub.unsubscribe(connection, channel);
+    const names = new Set(refused.map(({ channel }) => channel));
+    for (const beginning of beginnings) if (names.has(beginning.channel.name)) this.#takeBack(connection, beginning);
     return refused;
   }
 
@@ -275,6 +278,18 @@ export class Subscribing {
         await presence.enter(connection, request.channel, request.presence, access.membersMax(request.channel));
       }),
     );
+  }
+
+  /** A client that was told an error believes itself where it was before: subscribed or not. */
+  #takeBack(connection: Connection, { subscription, channel, seen, again }: Beginning): void {
+    if (again) return;
+    if (seen === undefined) {
+      this.#options.hub.unsubscribe(connection, channel.name);
+      return;
+    }
+    if (connection.closed || connection.subscription(channel.name) !== subscription) return;
+    const recovery = channel.members.goOn(subscription, seen);
+    if (recovery !== undefined) this.#options.recoveries.begin(connection, { subscription, channel, recovery });
   }
 
   #goLiveOrRecover(connection: Connection, beginning: Beginning): void {

@@ -13,7 +13,7 @@ import type { RuleConfig } from '../../src/rules/config.ts';
 import { Rules } from '../../src/rules/rules.ts';
 import type { Session } from '../../src/core/session.ts';
 import { unobserved } from '../../src/core/occupancy.ts';
-import { noSnapshots } from '../../src/core/snapshot.ts';
+import { noSnapshots, type Snapshots } from '../../src/core/snapshot.ts';
 import type { Sessions } from '../../src/core/sessions.ts';
 import type { SyncAdapter } from '../../src/core/sync-adapter.ts';
 import type { CommandId, SubscriptionState } from '../../src/protocol/frames.ts';
@@ -269,6 +269,7 @@ export interface HubHarnessOptions {
   readonly authenticate?: Authenticate;
   readonly observer?: HubObserver;
   readonly limits?: Partial<CoreOptions>;
+  readonly snapshots?: Snapshots;
   /** What several nodes share; without it, there is no presence. */
   readonly members?: MemoryMembers;
   /** Letters and digits, of its own where nodes share members. */
@@ -335,7 +336,7 @@ export function createHub(options: HubHarnessOptions = {}): HubHarness {
     {
       adapter,
       rules,
-      snapshots: noSnapshots,
+      snapshots: options.snapshots ?? noSnapshots,
       occupancy: unobserved,
       access: options.wholeAccess ?? { ...openAccess, ...options.access },
       presence,

@@ -3,6 +3,7 @@
 import { expect, test } from 'bun:test';
 import type { Clock } from '../../../src/time/clock.ts';
 import type { SyncAdapter } from '../../../src/core/sync-adapter.ts';
+import { noSnapshots, type Snapshot } from '../../../src/core/snapshot.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import {
   createHub,
@@ -493,6 +494,54 @@ test('history that cannot be read takes the promise back: an error, and the conn
   expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable' }]);
   expect(outlet.ended?.code).toBe(1006);
   expect([hub.channelCount, hub.subscriptionCount, link.subscribed.size]).toEqual([0, 0, 0]);
+});
+
+// A client that was subscribed already named an earlier position, which could not be read. It was told an error, and
+// believed itself subscribed as before. The node had ended the subscription, so the client heard nothing any more.
+test('a subscribe that fails leaves an earlier one as it was', async () => {
+  const { connect, link, log, rules, append } = onLink({ limits: { keptBytesMax: 0 } });
+  append(2);
+  const { epoch } = log.memory.history('a', rules.for('a'), { limit: 1 }).head;
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 0 } }));
+  await idle();
+  append();
+  link.deliver();
+  link.fail(0);
+  await flow(link);
+  append();
+  await flow(link);
+  expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable' }]);
+  expect(outlet.story('a')).toEqual([3, 4]);
+});
+
+// The rows were taken, and what came after them could not be read. The subscription went on from where the rows were true,
+// though the client had not got them: what was published between was lost to it.
+test('rows that fail leave a live subscription where it was', async () => {
+  const rows = Promise.withResolvers<Snapshot>();
+  const snapshots = { ...noSnapshots, has: () => true, take: () => rows.promise };
+  const { connect, link, append, hub } = onLink({ limits: { keptBytesMax: 0 }, snapshots });
+  append(2);
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  session.receive('{"type":"subscribe","channel":"a","snapshot":true}');
+  await idle();
+  append(2);
+  await flow(link);
+  const { epoch } = outlet.states()[0]!;
+  rows.resolve({ frames: ['{"rows":[]}'], position: { epoch: epoch ?? '', offset: 3 }, holds: () => false });
+  await idle();
+  link.fail(0);
+  await flow(link);
+  append();
+  await flow(link);
+  expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable' }]);
+  expect(outlet.story('a')).toEqual([3, 4, 5]);
+  const { members } = await hub.open('a');
+  expect([members.size, members.live, members.recoveries]).toEqual([1, 1, undefined]);
 });
 
 test('thousands of connections leave the maps empty', async () => {
