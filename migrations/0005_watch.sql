@@ -241,6 +241,7 @@ DECLARE
   relation pg_class;
   known realtime.watched;
   missing record;
+  foreign_table regclass;
 BEGIN
   SELECT * INTO relation FROM pg_class c WHERE c.oid = watch.target;
   IF NOT FOUND THEN
@@ -258,6 +259,13 @@ BEGIN
     RAISE EXCEPTION 'realtime.watch: % cannot be watched', watch.target USING ERRCODE = 'wrong_object_type';
   ELSIF NOT realtime.is_owner(watch.target) THEN
     RAISE EXCEPTION 'realtime.watch: must be owner of %', watch.target USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  -- Here, as the same watch again is not checked.
+  SELECT p.relid::regclass INTO foreign_table
+  FROM pg_partition_tree(watch.target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f' LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'realtime.watch: % cannot be watched: % is a foreign table', watch.target, foreign_table
+      USING ERRCODE = 'wrong_object_type';
   END IF;
   watch.channels := coalesce(watch.channels, ARRAY[realtime.part(relation.relname)]);
   -- What an ended watch has: on a table that is watched nobody would be told that it ended.
@@ -344,6 +352,43 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- PostgreSQL refuses to insert into a foreign partition while triggers of its table ask for the changed rows. So the
+-- triggers of a watch go when such a partition was attached, and come back when it is gone; each time all channels get a
+-- gap. Only a table's owner can do that. Answers false where the table is in use: it has to be tried again.
+CREATE FUNCTION realtime.spare_foreign(watch realtime.watched) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  has_foreign boolean := EXISTS (
+    SELECT FROM pg_partition_tree(watch.target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f'
+  );
+  present text[] := realtime.present_triggers(watch.target);
+  item record;
+BEGIN
+  IF cardinality(watch.channels) = 0 OR NOT realtime.is_owner(watch.target) THEN
+    RETURN true;
+  ELSIF has_foreign AND present <> '{}' THEN
+    IF NOT realtime.lock_briefly(watch.target, 'ACCESS EXCLUSIVE') THEN
+      RETURN false;
+    END IF;
+    FOR item IN SELECT u.name FROM unnest(present) u (name) LOOP
+      EXECUTE format('DROP TRIGGER %I ON %s', item.name, watch.target);
+    END LOOP;
+    PERFORM realtime.capture_fault(watch.target, 'a partition is a foreign table: nothing is captured while it is there');
+  ELSIF NOT has_foreign AND present = '{}' AND watch.fault LIKE '%is a foreign table%' THEN
+    IF NOT realtime.lock_briefly(watch.target, 'SHARE ROW EXCLUSIVE') THEN
+      RETURN false;
+    END IF;
+    FOR item IN SELECT t.name, t.definition FROM realtime.watch_triggers(watch.number, watch.target) t LOOP
+      EXECUTE format('CREATE TRIGGER %I %s', item.name, item.definition);
+    END LOOP;
+    PERFORM realtime.capture_fault(watch.target, 'nothing was captured while a partition was a foreign table');
+  END IF;
+  RETURN true;
+END;
+$$;
+--> statement-breakpoint
 -- Brings the trigger functions up to date with their tables, and with this version of the functions above: all of them when
 -- `all_watches` is set, else those whose table was altered. Watches of dropped tables go. Tells the channels of a template
 -- whose column is gone, once. Answers how many functions were written. Nothing waits: what another transaction holds is
@@ -370,8 +415,10 @@ BEGIN
         SELECT DISTINCT b.template FROM realtime.broken_templates(watch) b
       ));
     END IF;
-    UPDATE realtime.watched w SET shape = realtime.shape(w.target), fault = found_fault WHERE w.number = watch.number;
     PERFORM realtime.define_capture(watch);
+    IF realtime.spare_foreign(watch) THEN
+      UPDATE realtime.watched w SET shape = realtime.shape(w.target), fault = found_fault WHERE w.number = watch.number;
+    END IF;
     renewed := renewed + 1;
   END LOOP;
   PERFORM realtime.close_captures();
@@ -409,7 +456,8 @@ CREATE VIEW realtime.watches AS
 SELECT w.target::regclass AS "table", w.channels, w.columns, w.numbers, w.since,
   nullif(concat_ws('; ', w.fault,
     CASE WHEN w.shape IS DISTINCT FROM realtime.shape(w.target) THEN 'the table was altered; the server renews the watch' END,
-    (SELECT 'without triggers: ' || string_agg(t.name, ', ') || '; call realtime.watch again'
+    (SELECT CASE WHEN w.fault LIKE '%is a foreign table%' THEN 'nothing is captured while it is there'
+        ELSE 'without triggers: ' || string_agg(t.name, ', ') || '; call realtime.watch again' END
       FROM realtime.watch_triggers(w.number, w.target) t
       WHERE t.name <> ALL (realtime.present_triggers(w.target)) HAVING count(*) > 0),
     (SELECT 'disabled triggers: ' || string_agg(t.tgname, ', ') FROM pg_trigger t

@@ -142,11 +142,54 @@ test('what a watch cannot see of tables that came later is shown', async () => {
   const watches =
     await sql`select fault from realtime.watches where "table" in ('item'::regclass, 'parts'::regclass) order by 1`;
   expect(watches.map(({ fault }) => fault as string)).toEqual([
-    'shop.far is a foreign table',
+    'shop.far is a foreign table; nothing is captured while it is there',
     'shop.heir inherits from it',
   ]);
+  expect(await told()).toEqual(['parts gap']);
   await sql`insert into item values (1)`;
   expect(await told()).toEqual(['item INSERT']);
   await sql`drop foreign table far`;
+  await superuser.unsafe(`drop foreign data wrapper ${role} cascade`);
+});
+
+// PostgreSQL refuses to insert into a foreign partition while a trigger of its table asks for the changed rows. It was attached
+// after realtime.watch, and the application's own statements failed for as long as it was there.
+test('a foreign partition that comes later costs no statement of the application', async () => {
+  const role = `far_${process.pid}`;
+  await superuser.unsafe(`create foreign data wrapper ${role}; create server ${role} foreign data wrapper ${role};
+    grant usage on foreign server ${role} to app`);
+  await sql.unsafe(`create table parts (id int) partition by list (id); create table one partition of parts for values in (1);
+    select realtime.watch('parts'); create foreign table far partition of parts default server ${role}`);
+  const insert = async (id: number): Promise<string> =>
+    sql`insert into parts values (${id})`.then(
+      () => 'inserted',
+      (error: unknown) => (error as Error).message,
+    );
+  // The other session's snapshot holds the table: the next turn of the server tries again.
+  const reader = postgres(created.url, { max: 1, onnotice: () => undefined });
+  await reader.unsafe('begin; select * from shop.one; select * from only shop.parts').simple();
+  await sql`select realtime.renew_captures(false)`;
+  expect(await insert(1)).toBe('inserted');
+  expect(await told()).toEqual(['parts INSERT']);
+  await reader.end();
+
+  await sql`select realtime.renew_captures(false)`;
+  expect(await told()).toEqual(['parts gap']);
+  expect(await insert(1)).toBe('inserted');
+  // It has none: the statement fails as it does without a watch.
+  expect(await insert(2)).toBe(`foreign-data wrapper "${role}" has no handler`);
+  expect(await sql`select realtime.watch('parts')`.catch((error: unknown) => (error as Error).message)).toBe(
+    'realtime.watch: shop.parts cannot be watched: shop.far is a foreign table',
+  );
+  await sql`select realtime.renew_captures(false)`;
+  expect(await told()).toEqual([]);
+
+  await sql`drop foreign table far`;
+  await sql`select realtime.renew_captures(false)`;
+  expect(await told()).toEqual(['parts gap']);
+  expect(await insert(1)).toBe('inserted');
+  expect(await told()).toEqual(['parts INSERT']);
+  const [watch] = await sql`select fault from realtime.watches where "table" = 'shop.parts'::regclass`;
+  expect(watch!['fault']).toBeNull();
   await superuser.unsafe(`drop foreign data wrapper ${role} cascade`);
 });
