@@ -66,5 +66,3 @@ export function rightsRoutes({ cluster, serverAccess, tryRules }: RightsOptions)
     );
   return app as unknown as Elysia;
 }
-
-/** Left out of a complete answer. */

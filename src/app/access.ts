@@ -27,8 +27,8 @@ export interface AccessParts {
 }
 
 /**
- * Connections for the database's function, opened when needed. A call that hangs holds one until its deadline, so no
- * user has more than half of them, and connections without a user have no more than half together.
+ * Connections for the database's function, opened when needed. A call that hangs holds one until its deadline. So no user
+ * has more than half of them, and connections without a user have no more than half together.
  */
 const connectionsMax = 6;
 const turns = {

@@ -2,8 +2,8 @@
 // The runtime can only stop for good. A second server in the same process would be no way either, since the topics of one
 // do not reach the connections of the other.
 //
-// `pause` takes the socket out of the runtime's event loop and ends its listening, so clients are refused at once, and
-// other workers on the port get them. `resume` undoes both. Only Linux; elsewhere there is no such object.
+// `pause` takes the socket out of the runtime's event loop and ends its listening. So clients are refused at once, or get
+// to other workers on the port. `resume` undoes both. Only Linux; elsewhere there is no such object.
 
 import { dlopen, FFIType, ptr } from 'bun:ffi';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';

@@ -1,9 +1,9 @@
 // Trims the log of this database, and forgets idle channels: which rows are looked at, when, and for how long at a time.
 // What is past its end is known by the database (`realtime.trim`, `realtime.forget`).
 //
-// Publications are looked at when they reach certain ages, each age with a place of its own in the log up to which that
-// was done. So nothing is looked at twice for the same reason, and rows of a rule that keeps for a day are not in the
-// way of those that are kept for an hour.
+// Publications are looked at when they reach certain ages. Each age has a place of its own in the log, up to which that was
+// done. So nothing is looked at twice for the same reason. Rows that are kept for a day are not in the way of those that
+// are kept for an hour.
 
 import { literal } from '../database/connect.ts';
 import type { DirectSession, Row } from '../database/direct-session.ts';

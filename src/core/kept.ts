@@ -1,6 +1,6 @@
 // What this node has seen of the logs of its channels, so that a crowd that comes back is served from memory: a budget of
-// bytes over all channels, from which those that were used longest ago are evicted first. Of a channel that nobody is
-// subscribed to any more it is kept a little longer, as a deploy takes the last subscriber away and brings the next.
+// bytes over all channels, from which those that were used longest ago are evicted first. A channel that nobody is
+// subscribed to any more is kept a little longer: a deploy takes the last subscriber away and brings the next.
 
 import type { Position } from '../protocol/position.ts';
 import type { Clock } from '../time/clock.ts';

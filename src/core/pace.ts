@@ -1,6 +1,6 @@
-// Pace: an adapter that reads a log in batches waits here for this node's sockets, so that one statement of 100,000
-// rows neither fills their buffers nor closes a reader that keeps up a fair pace. A reader slower than that is waited
-// for once, briefly, and then left to its own buffer limit: it must not slow the others down.
+// Pace: an adapter that reads a log in batches waits here for this node's sockets. So one statement of 100,000 rows does
+// not fill their buffers, and closes no reader that keeps up a fair pace. A slower reader is waited for once, briefly, and
+// then left to its own buffer limit: it must not slow the others down.
 
 import type { Clock } from '../time/clock.ts';
 import type { Outlet } from './outlet.ts';
@@ -34,7 +34,7 @@ const lookEveryBytes = 128 << 10;
 
 /**
  * `bufferedBytesMax`: a connection with more than that is cut off. What is waited for, and what is sent before the next
- * look, are together less than that, or a subscriber would be cut off for what the server itself gave it at once.
+ * look, are together less. Otherwise a subscriber would be cut off for what the server itself gave it at once.
  */
 export function paceWithin(bufferedBytesMax: number): Pace {
   const quarter = Math.floor(bufferedBytesMax / 4);

@@ -132,9 +132,9 @@ export interface SyncAdapter {
   start(events: SyncEvents): Promise<void>;
 
   /**
-   * Publishes. For a recoverable channel it answers the position given to the publication (or, for a repeated key,
-   * the position it had before, and says that it is a repeat) once the log holds it; for an ephemeral one, undefined
-   * once it is on its way.
+   * Publishes. For a recoverable channel it answers the publication's position once the log holds it. For a repeated key
+   * that is the position which it had before, with a sign that it is a repeat. For an ephemeral channel it answers
+   * undefined once the publication is on its way.
    * The publication itself comes back to this node through `SyncEvents.publication`, before or after the answer.
    */
   publish(outgoing: Outgoing): MaybePromise<Appended | undefined>;

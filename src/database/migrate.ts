@@ -31,11 +31,12 @@ export interface Migrated {
 }
 
 /**
- * Applies the migrations that the database lacks, and renews the trigger functions of all watches. Throws `unavailable`
- * when the database cannot be reached or another node holds the migration for more than a minute, `PoolerInTheWay` when
- * the URL leads to a pooler that keeps no sessions, and a plain error,
- * which no retry helps, when a migration fails, when the database was migrated by a newer version, or when a schema
- * `realtime` is somebody else's.
+ * Applies the migrations that the database lacks, and renews the trigger functions of all watches. Throws:
+ *
+ * - `unavailable` when the database cannot be reached, or another node holds the migration for more than a minute
+ * - `PoolerInTheWay` when the URL leads to a pooler that keeps no sessions
+ * - a plain error, which no retry helps, when a migration fails, when a newer version has migrated the database, or when
+ *   the schema `realtime` is somebody else's
  */
 export async function migrate(url: string): Promise<Migrated> {
   // The lock below would be left behind on a session of the pooler's, and no other node could ever migrate.

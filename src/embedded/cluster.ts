@@ -1,8 +1,8 @@
 // The data directory of the embedded PostgreSQL, a "cluster" in its words: created, set up, configured, checked. A
 // complete cluster is never deleted.
 //
-// A cluster is created under another name and renamed when it is complete. So `postgres/` is complete or does not
-// exist, wherever a start was interrupted, and the rest of an interrupted start can be found by its name and removed.
+// A cluster is created under another name and renamed when it is complete. So `postgres/` is complete or does not exist,
+// wherever a start was interrupted. What an interrupted start left is found by its name and removed.
 
 import {
   appendFileSync,

@@ -1,7 +1,7 @@
 // One owner per data folder. The lock is one of the kernel (a POSIX lock, taken by an exclusive SQLite transaction on
 // an empty file), not a file whose existence means "locked". The kernel releases it with the process, however that
-// ends. So no lock is ever stale, a reused pid means nothing, two starters cannot both take over, and two containers
-// that share a volume exclude each other although neither sees the other's processes.
+// ends. So no lock is ever stale, a reused pid means nothing, and two starters cannot both take over. Two containers that
+// share a volume exclude each other, although neither sees the other's processes.
 //
 // The owner's pid stands in a file beside the lock. It is only for the message.
 

@@ -1,5 +1,5 @@
-// What every client of Kafka is made with: where it leads, as whom it enters, and that it repeats nothing by itself, since
-// a connection that was made again behind its user's back would hide that something was lost.
+// What every client of Kafka is made with: where it leads, as whom it enters, and that it repeats nothing by itself. A
+// connection that was made again behind its user's back would hide that something was lost.
 
 import type { BaseOptions, ConnectionPool } from '@platformatic/kafka';
 import type { KafkaTarget } from './target.ts';

@@ -1,5 +1,5 @@
-// The client's package as one script for the server's own pages: made at the first request in a checkout, and taken as it
-// was made where the server was built, so that whoever runs it needs no build step.
+// The client's package as one script for the server's own pages. In a checkout it is made at the first request, so that
+// nobody needs a build step. Where the server was built, it was made then.
 
 import { shippedPath } from '../shipped/files.ts';
 

@@ -52,10 +52,6 @@ export class Ledger {
     return this.#members;
   }
 
-  get isClean(): boolean {
-    return this.#dirty.size === 0;
-  }
-
   /** Whether the connection is a member, and has not parted. */
   has(channel: string, connection: string): boolean {
     const own = this.own(channel, connection);

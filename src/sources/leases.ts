@@ -1,5 +1,5 @@
 // Which partitions this node reads. A lease is an advisory lock of the database, so it ends with the session of a node
-// that dies, and another node takes it within about a second.
+// that dies. Another node takes it within about a second.
 //
 //   1. One session of its own for all leases of this node. Sessions that hold the members' lock are counted.
 //   2. Every second: the node's share is all partitions by all members, rounded up. It gives back what exceeds its share,

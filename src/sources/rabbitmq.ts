@@ -2,8 +2,8 @@
 // order stands. A message leaves the queue when it was taken.
 //
 // A queue numbers nothing. So the mark is a list of what the last batch held: a digest of each message's id, or of the whole
-// message where it has none. The acknowledgement of a batch is answered for before the next one is taken, so what RabbitMQ
-// brings again is at most that batch, and it says `redelivered`.
+// message where it has none. The next batch is taken only after RabbitMQ has the acknowledgement of the one before. So what
+// it brings again is at most that batch, and it says `redelivered`.
 
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
 import { RabbitLine } from '../rabbitmq/line.ts';

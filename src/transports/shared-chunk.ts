@@ -1,8 +1,8 @@
 // Bytes that many event streams are sent: encoded once, and compressed once if any of them takes compressed ones.
 //
 // A compressed stream is one gzip member without an end: a header, then each chunk as raw deflate that ends on a whole
-// byte and looks back at nothing before it. So the same compressed bytes fit into every stream, wherever it stands, and
-// no stream has a compressor of its own, which would cost 50 to 250 KB each.
+// byte and looks back at nothing before it. So the same compressed bytes fit into every stream, wherever it stands. No
+// stream has a compressor of its own, which would cost 50 to 250 KB each.
 
 import { constants, deflateRawSync } from 'node:zlib';
 import type { Publication } from '../core/publication.ts';

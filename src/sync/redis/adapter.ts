@@ -1,5 +1,5 @@
-// The sync adapter over Redis: a stream and a head per recoverable channel, one Lua script that numbers, appends and
-// publishes in one step, and Pub/Sub to reach the nodes that have subscribers; in a cluster, sharded Pub/Sub.
+// The sync adapter over Redis: a stream and a head per recoverable channel, and one Lua script that numbers, appends and
+// publishes in one step. Pub/Sub reaches the nodes that have subscribers; in a cluster it is sharded.
 //
 //   publish      recoverable: the script; ephemeral: PUBLISH, marked with the node that has delivered it already
 //   subscribe    SUBSCRIBE first, then the head: every publication after it will be heard

@@ -10,14 +10,15 @@
 //
 // A log may lose its tail: a server restarted from a file that was not written to the end, a replica promoted before it
 // had everything. Counting on would give out offsets a second time, and nobody who has seen the first ones could know.
-// Redis names each history of its data (`master_replid`, another after each restart and promotion, never stored), so
-// the first touch of a channel in another history begins another epoch, and everyone who holds a position gets a gap.
-// Only a server that writes its file before it answers (`appendfsync always`) and was not promoted keeps its epochs.
-// Where the database that changes come from was set back, some of what was told is true no longer: a later generation of
-// it begins another epoch likewise.
-// What is left of the log stays readable and the count goes on; keys stay used, for what was appended under a surviving
-// one survived as well. An epoch is therefore the log's name, which keys go by, then, after the first change, `-` and
-// the history's.
+// Redis names each history of its data (`master_replid`): it has another name after each restart and promotion, and never
+// stores it. So the first touch of a channel in another history begins another epoch, and whoever holds a position gets a
+// gap. Only a server that writes its file before it answers (`appendfsync always`) and was not promoted keeps its epochs.
+// Where the database that changes come from was set back, subscribers were sent what is true no longer. So a later
+// generation of the database begins another epoch too.
+//
+// What is left of the log stays readable, and the count goes on. Keys stay used: what was appended under a key that
+// survived has survived as well. An epoch is therefore the log's name, by which keys go. After the first change, `-` and
+// the history's name follow.
 //
 // To ask Redis for its history (INFO) takes half as long as the rest of a script, so the caller may pass the history
 // that it knows. It asked for it on the connection that it uses, and whatever brings another history ends that
@@ -160,9 +161,9 @@ return {epoch, offset}
 `;
 
 /**
- * A channel that was subscribed to and never published to. Each read extends the time, and each node reads the heads of
- * its channels far more often (`heads.ts`), so a head lives as long as somebody is subscribed. Without a subscriber
- * it goes: whoever makes up names must not fill the server.
+ * A channel that was subscribed to and never published to. Each read extends the time. Each node reads the heads of its
+ * channels far more often (`heads.ts`), so a head lives as long as somebody is subscribed. Without a subscriber it goes:
+ * whoever makes up names must not fill the server.
  */
 export const emptyHeadKeptMs = 15 * 60_000;
 
