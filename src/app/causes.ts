@@ -13,6 +13,10 @@ export class HealthFault extends Error {
   }
 }
 
+const untrusted = 'its certificate is not trusted';
+/** The last word of what the TLS library says, which has no code. */
+const noTls = 'WRONG_VERSION_NUMBER';
+
 const causes: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'the connection is refused: nothing listens at that address',
   ECONNRESET: 'the connection was lost',
@@ -33,10 +37,11 @@ const causes: Readonly<Record<string, string>> = {
   POOLER_KEEPS_NO_TRANSACTION: 'a pooler in statement mode answers there, which takes no transactions',
   // TLS.
   TLS_REFUSED: 'it offers no TLS',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is not trusted',
-  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is not trusted',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is not trusted',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is not trusted',
+  [noTls]: 'it offers no TLS at that port',
+  DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
+  SELF_SIGNED_CERT_IN_CHAIN: untrusted,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: untrusted,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
   CERT_HAS_EXPIRED: 'its certificate has expired',
   ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another host name',
   // PostgreSQL.
@@ -78,6 +83,10 @@ const causes: Readonly<Record<string, string>> = {
   NOREPLICAS: 'it takes no writes: too few replicas follow it',
   // NATS, by sync/nats/failure.ts.
   NATS_FULL: 'it has no room for more',
+  // RabbitMQ, by rabbitmq/failure.ts.
+  RABBITMQ_LOGIN: 'the password or user name is wrong',
+  RABBITMQ_RIGHT: 'a right is missing',
+  RABBITMQ_VHOST: 'the virtual host does not exist, is not ready, or does not let this user in',
   // Kafka, by the names of its errors.
   SASL_AUTHENTICATION_FAILED: 'the password or user name is wrong',
   UNSUPPORTED_SASL_MECHANISM: 'it does not know this way to log in',
@@ -90,9 +99,16 @@ export function knownCode(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   const { code, message } = error as Error & { readonly code?: unknown };
   if (typeof code === 'string' && code in causes) return code;
+  if (message.endsWith(noTls)) return noTls;
   const [word = ''] = message.split(' ', 1);
   if (/^[A-Z]{3,}$/.test(word) && word in causes) return word;
   return knownCode(error.cause);
+}
+
+/** Whoever signed its certificate is not known here. */
+export function isUntrusted(error: unknown): boolean {
+  const code = knownCode(error);
+  return code !== undefined && causes[code] === untrusted;
 }
 
 /** So begins what the Redis driver says of an answer or a connection, which tells less than the failure before it. */

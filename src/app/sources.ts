@@ -7,7 +7,7 @@ import type { NamedSource, SourceKind } from '../rules/source-config.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 import type { BrokerParts, SourceBroker } from '../sources/source.ts';
 import type { Clock } from '../time/clock.ts';
-import { HealthFault, plainCause } from './causes.ts';
+import { HealthFault, isUntrusted, plainCause } from './causes.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Health } from './health.ts';
@@ -62,7 +62,8 @@ export async function startSources(parts: SourcesParts): Promise<() => readonly 
   });
   running.start();
   closing.add('sources', () => running.close());
-  health.addNote('sources', () => checkSources(running.states));
+  const kinds = new Map(sources.map(({ name, kind }) => [name, kind]));
+  health.addNote('sources', () => checkSources(running.states, kinds));
   return () => running.states;
 }
 
@@ -140,10 +141,17 @@ async function open(
 }
 
 /** Rejects when a source cannot be read by this node. */
-function checkSources(states: readonly SourceState[]): Promise<void> {
+function checkSources(states: readonly SourceState[], kinds: ReadonlyMap<string, SourceKind>): Promise<void> {
   const failing = states.filter(({ fault }) => fault !== undefined);
   if (failing.length === 0) return Promise.resolve();
-  const causes = new Set(failing.flatMap(({ fault }) => plainCause(fault) ?? []));
+  const causes = new Set(failing.flatMap(({ name, fault }) => causeOf(fault, kinds.get(name)) ?? []));
   const why = causes.size === 0 ? 'the log says why' : [...causes].join('; ');
   throw new HealthFault(`${failing.length} of ${states.length} sources cannot be read: ${why}`);
+}
+
+/** In plain words, with the setting that names a private authority where that is what may be missing. */
+function causeOf(fault: unknown, kind: SourceKind | undefined): string | undefined {
+  const cause = plainCause(fault);
+  if (kind === undefined || !isUntrusted(fault)) return cause;
+  return `${cause}: ${settingOf[kind].replace('_URL', '_TLS_CA')} names the authority that signed it`;
 }

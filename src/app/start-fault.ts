@@ -67,6 +67,8 @@ const mends: Readonly<Record<string, (target: Target) => string | undefined>> = 
   '42704': ({ setting }) => `leave out of ${setting} the parameter that is no setting of PostgreSQL`,
   '08P01': ({ setting }) => `correct ${setting}; a pooler takes no settings of PostgreSQL in it`,
   TLS_REFUSED: ({ setting }) => `turn TLS on there (ssl = on), or leave sslmode out of ${setting}`,
+  WRONG_VERSION_NUMBER: ({ setting, what }) =>
+    `begin ${setting} without TLS, or let it lead to the port at which ${what} speaks TLS`,
   ENOENT: ({ what, setting }) =>
     `start ${what}, or name in ${setting} the folder that unix_socket_directories names there`,
   POOLER_KEEPS_NO_TRANSACTION: () => 'set pool_mode = transaction in the pooler',
@@ -79,6 +81,10 @@ const mends: Readonly<Record<string, (target: Target) => string | undefined>> = 
   NOAUTH: ({ setting }) => `write the password into ${setting}: redis://:password@host:6379`,
   WRONGPASS: ({ setting }) => `correct user and password in ${setting}`,
   NOPERM: ({ user }) => `give the user "${user}" the commands, keys and channels that docs/operate.md lists`,
+  RABBITMQ_LOGIN: ({ setting }) => `correct user and password in ${setting}`,
+  RABBITMQ_RIGHT: ({ user }) =>
+    `let the user "${user}" configure, write and read the exchanges and queues whose names begin with "sobranie"`,
+  RABBITMQ_VHOST: ({ setting }) => `correct the virtual host, the path of ${setting}, or let the user into it`,
   SASL_AUTHENTICATION_FAILED: ({ setting }) => `correct user and password in ${setting}`,
   UNSUPPORTED_SASL_MECHANISM: ({ setting }) => `write another one into ${setting}, such as ?sasl=scram-sha-512`,
   TOPIC_AUTHORIZATION_FAILED: topicRights,

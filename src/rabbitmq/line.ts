@@ -3,6 +3,7 @@
 
 import { connect, type ChannelModel, type RecoveringChannelModel } from 'amqplib';
 import { within } from '../time/within.ts';
+import { RabbitFailure } from './failure.ts';
 import type { RabbitTarget } from './target.ts';
 
 export interface LineEvents {
@@ -58,7 +59,7 @@ export class RabbitLine {
       await connection.waitForConnect();
     } catch (error) {
       await this.close();
-      throw error;
+      throw RabbitFailure.of(error);
     }
   }
 

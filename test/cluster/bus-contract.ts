@@ -86,7 +86,7 @@ export function busContract<Server extends BusServer>(
     let scene: BusScene<Server>;
     beforeAll(async () => {
       scene = await open();
-    }, 200_000);
+    }, 500_000);
     afterEach(() => scene.stage.endLoads(), 30_000);
     afterAll(() => scene.stage.close(), 60_000);
 

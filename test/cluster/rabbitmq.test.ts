@@ -1,4 +1,4 @@
-// RabbitMQ as the bus beside the log: what holds over every bus, and a RabbitMQ whose memory is full.
+// RabbitMQ as the bus beside the log: what holds over every bus, and a RabbitMQ that is full or was replaced by an empty one.
 
 import { test } from 'bun:test';
 import { patient } from '../support/patience.ts';
@@ -8,6 +8,8 @@ import { busContract, BusScene } from './bus-contract.ts';
 
 patient();
 
+const long = process.env['LONG'] === '1';
+
 async function open(): Promise<BusScene<TestRabbit>> {
   const rabbit = await startRabbit();
   const proxy = await startProxy({ port: rabbit.port });
@@ -15,14 +17,27 @@ async function open(): Promise<BusScene<TestRabbit>> {
 }
 
 busContract('RabbitMQ', open, (scene) => {
-  test('its memory is full: publishers are not read from, and the log is found without it', async () => {
+  test('its memory or its disk is full: publishers are not read from, and the log is found without it', async () => {
     const { server, stage } = scene();
     const load = await stage.load({ databaseUrl: stage.databaseUrl });
-    await server.alarm(true);
-    await load.arrives(40, 40_000);
-    await server.alarm(false);
-    await scene().connected();
-    await load.arrives(40, 40_000);
+    for (const alarm of [server.alarm, server.diskAlarm]) {
+      await alarm(true);
+      await load.arrives(40, 40_000);
+      await alarm(false);
+      await scene().connected();
+      await load.arrives(40, 40_000);
+    }
     await load.finish({ timeoutMs: 40_000 });
-  }, 200_000);
+  }, 300_000);
+
+  test.if(long)(
+    'it is replaced by an empty one as a new node starts: the exchange is made again, and nobody misses anything',
+    async () => {
+      const { server, stage } = scene();
+      const load = await stage.load({ databaseUrl: stage.databaseUrl });
+      await scene().loses(load, () => server.replace());
+      await load.finish({ timeoutMs: 40_000 });
+    },
+    600_000,
+  );
 });

@@ -40,7 +40,7 @@ beforeAll(async () => {
     ],
     scramUsers: ['SCRAM-SHA-512=[name=ann,password=p@ss]'],
   });
-}, 200_000);
+}, 500_000);
 afterAll(() => kafka.close(), 60_000);
 
 function onOneLine(text: string): string {

@@ -29,7 +29,7 @@ export interface SourceHarness {
 }
 
 /** Brokers may take long to start. */
-const startMs = 200_000;
+const startMs = 500_000;
 
 export class SourceStage {
   readonly database: TestDatabase;

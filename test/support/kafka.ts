@@ -36,8 +36,8 @@ export interface TestKafkaOptions {
   readonly scramUsers?: readonly string[];
 }
 
-/** It takes about four seconds, and most of it is work of the processor: more than a minute beside a full one. */
-const startMsMax = 150_000;
+/** It takes about four seconds, and most of it is work of the processor: minutes beside fifty other processes. */
+const startMsMax = 400_000;
 
 export async function startKafka({ port: given, ...options }: TestKafkaOptions = {}): Promise<TestKafka> {
   const [port, controllerPort] = await Promise.all([given ?? freePort(), freePort()]);

@@ -8,9 +8,10 @@
 
 import type { ChannelModel, ConfirmChannel, ConsumeMessage } from 'amqplib';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
-import { isPassingFailure, patiently } from '../../time/patiently.ts';
+import { patiently } from '../../time/patiently.ts';
 import { BusPulse } from '../bus-pulse.ts';
 import type { BusEvents, LogBus, LogName, OwnBusOptions } from '../log-bus.ts';
+import { isPassing } from '../../rabbitmq/failure.ts';
 import { RabbitLine } from '../../rabbitmq/line.ts';
 import type { RabbitTarget } from '../../rabbitmq/target.ts';
 
@@ -205,9 +206,4 @@ export class RabbitBus implements LogBus {
 /** The topic is a secret of the database, so what names the log on the bus does not show it. */
 function keyOf({ topic, epoch }: LogName): string {
   return new Bun.CryptoHasher('sha256').update(`${topic} ${epoch}`).digest('hex').slice(0, 32);
-}
-
-/** RabbitMQ is not there yet, or is starting. A wrong password does not pass. */
-function isPassing(error: unknown): boolean {
-  return isPassingFailure(error) || (error instanceof Error && /ETIMEDOUT|Socket closed abruptly/.test(error.message));
 }
