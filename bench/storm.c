@@ -3,7 +3,8 @@
 //
 // 1. connect: all at once, as fast as the server accepts them. The lines of --plan are handed out in turn, each
 //    `path TAB hello TAB offset`: what to ask for, what a WebSocket says first, and the first offset that is missing;
-// 2. count: a connection is done with its --expect messages, in ascending offset and each once;
+// 2. count: a connection is done with its --expect messages, in ascending offset and each once. A WebSocket that is told to
+//    retry says its line again within a second, as a client does that keeps to the protocol;
 // 3. report, when all are done or after --deadline seconds. Whether the counts are good is for the caller to judge;
 // 4. stay until the standard input ends, then exit 0: that all leave at once is a storm of its own.
 #define _GNU_SOURCE
@@ -21,7 +22,9 @@ static Connection *clients;
 static uint32_t *received;
 static Line *lines;
 static int lineCount, begun, doneCount;
-static uint64_t repeated, missed, gaps, errors;
+static uint64_t repeated, missed, gaps, errors, retried;
+static Nanos *retryAt;
+static int retryCount;
 static Nanos beganAt, lastDoneAt;
 static Histogram done;
 
@@ -72,8 +75,26 @@ static void onMessage(Connection *c, const char *text, size_t n, Nanos now) {
     gaps++;
     complain(text, n);
   } else if (!strncmp(type, "error\"", 6)) {
+    int index = (int)(c - clients);
+    if (!c->events && !received[index] && !retryAt[index] && memmem(type, n - (size_t)(type - text), "\"retryable\":true", 16)) {
+      retried++;
+      retryCount++;
+      retryAt[index] = now + SECOND / 4 + (Nanos)(rand() % 750) * (SECOND / 1000);
+      return;
+    }
     errors++;
     complain(text, n);
+  }
+}
+
+static void retryDue(void) {
+  if (!retryCount) return;
+  Nanos now = clockNanos();
+  for (int index = 0; index < begun; index++) {
+    if (!retryAt[index] || retryAt[index] > now) continue;
+    retryAt[index] = 0;
+    retryCount--;
+    if (clients[index].state == OPEN) sendText(&clients[index], clients[index].hello);
   }
 }
 
@@ -101,7 +122,8 @@ int main(int argc, char **argv) {
   poller = epoll_create1(EPOLL_CLOEXEC);
   clients = calloc((size_t)want.connections, sizeof *clients);
   received = calloc((size_t)want.connections, sizeof *received);
-  if (poller < 0 || !clients || !received) fail("start");
+  retryAt = calloc((size_t)want.connections, sizeof *retryAt);
+  if (poller < 0 || !clients || !received || !retryAt) fail("start");
   errno = 0;
 
   beganAt = lastDoneAt = clockNanos();
@@ -109,6 +131,7 @@ int main(int argc, char **argv) {
   while (doneCount + refusedCount + closedCount < want.connections && clockNanos() < deadline) {
     connectMore();
     turn(10);
+    retryDue();
     if (!connectedAt && readyCount + refusedCount + closedCount >= want.connections) connectedAt = clockNanos();
   }
   // Repeats come after the first copy: whatever still travels is let in before the counting ends.
@@ -117,6 +140,7 @@ int main(int argc, char **argv) {
   printf("{\"done\":%d,\"refused\":%d,\"closed\":%d,\"gaps\":%llu,\"errors\":%llu,\"repeated\":%llu,\"missed\":%llu,",
          doneCount, refusedCount, closedCount, (unsigned long long)gaps, (unsigned long long)errors,
          (unsigned long long)repeated, (unsigned long long)missed);
+  printf("\"retried\":%llu,", (unsigned long long)retried);
   printf("\"connectSeconds\":%.3f,\"seconds\":%.3f,\"p50Ms\":%.1f,\"p99Ms\":%.1f,\"rssKb\":%ld,\"clientCpuSeconds\":%.2f}\n",
          connectedAt ? (double)(connectedAt - beganAt) / SECOND : 0, (double)(lastDoneAt - beganAt) / SECOND,
          percentileMs(&done, 0.5), percentileMs(&done, 0.99), rss, ownCpuSeconds());

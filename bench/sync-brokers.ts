@@ -68,7 +68,7 @@ export async function startKafka(): Promise<Broker> {
     answers: async () => {
       const admin = new Admin({ clientId: 'bench', bootstrapBrokers, retries: false });
       // The topics of the bare client: one partition each, as ours has.
-      await admin.createTopics({ topics: ['bench_kafka', 'bare'], partitions: 1, replicas: 1 });
+      await admin.createTopics({ topics: ['bench_kafka', 'bench_kafka_kept', 'bare'], partitions: 1, replicas: 1 });
       return admin;
     },
   });

@@ -1,5 +1,6 @@
 // How long a publication takes from a client of node A to a client of node B at a steady rate, beside the bare hop
-// between two processes over the same Redis, PostgreSQL or broker. Ours includes what the bare hop has not: the WebSocket to
+// between two processes over the same Redis, PostgreSQL or broker; where the log is in a database beside the broker, also
+// beside the hop of a message that was committed to it first. Ours includes what the bare hop has not: the WebSocket to
 // node A, the way through the server, and the WebSocket from node B. A load client at both ends reads one clock.
 import { onNodes, type Contender } from './contenders.ts';
 import { runLoad } from './load-client.ts';
@@ -21,20 +22,28 @@ type Layer = 'redis' | 'postgres' | 'nats' | 'rabbitmq' | 'kafka';
 export interface DelayRace {
   readonly layer: Layer;
   readonly url: string;
+  /** Of the log, where that is beside the layer. */
+  readonly logUrl?: string;
   readonly nodes: Nodes | undefined;
   readonly rounds: number;
   readonly seconds: number;
 }
 
-const bareHops: Readonly<Record<Layer, readonly { name: string; kind: HopKind }[]>> = {
+const bareHops: Readonly<Record<Layer, readonly { name: string; kind: HopKind; isKept?: boolean }[]>> = {
   redis: [{ name: 'bare ioredis, PUBLISH to message', kind: 'redis' }],
   postgres: [
     { name: 'bare NOTIFY to LISTEN', kind: 'postgres' },
     { name: 'the same, the message kept in a table', kind: 'row' },
   ],
   nats: [{ name: 'bare publish to subscription', kind: 'nats' }],
-  rabbitmq: [{ name: 'bare publish to queue', kind: 'rabbitmq' }],
-  kafka: [{ name: 'bare send to stream', kind: 'kafka' }],
+  rabbitmq: [
+    { name: 'bare publish to queue', kind: 'rabbitmq' },
+    { name: 'the same, the message committed before', kind: 'rabbitmq', isKept: true },
+  ],
+  kafka: [
+    { name: 'bare send to stream', kind: 'kafka' },
+    { name: 'the same, the message committed before', kind: 'kafka', isKept: true },
+  ],
 };
 const ratioMax = { redis: 2, postgres: 2, nats: 3, rabbitmq: 3, kafka: 3 };
 
@@ -45,12 +54,12 @@ interface Lane {
   readonly once: (seconds: number) => Promise<Delay>;
 }
 
-export async function raceDelay({ layer, url, nodes, rounds, seconds }: DelayRace): Promise<Bar[]> {
+export async function raceDelay({ layer, url, logUrl, nodes, rounds, seconds }: DelayRace): Promise<Bar[]> {
   const hops: BareHop[] = [];
   try {
     const lanes: Lane[] = [];
-    for (const { name, kind } of bareHops[layer]) {
-      const hop = await BareHop.open(kind, url);
+    for (const { name, kind, isKept = false } of bareHops[layer]) {
+      const hop = await BareHop.open(kind, url, isKept ? logUrl : undefined);
       hops.push(hop);
       lanes.push({ name, ours: false, delays: [], once: (length) => bare(hop, length) });
     }
@@ -86,18 +95,22 @@ function contenders(layer: string): readonly Contender[] {
 }
 
 function report(layer: Layer, lanes: readonly Lane[]): Bar[] {
-  const reference = lanes[0]?.delays ?? [];
+  const [first, second] = lanes;
+  const kept = second?.ours === false ? second : undefined;
   const bars: Bar[] = [];
   const rows = lanes.map(({ name, ours: isOurs, delays }) => {
     const p50 = delays.map((delay) => delay.p50);
-    const perRound = p50.map((value, round) => value / (reference[round]?.p50 ?? Number.NaN));
-    if (isOurs) bars.push({ name: `${layer}: delay of ${name}`, measured: median(perRound), atMost: ratioMax[layer] });
+    const beside = (reference: Lane | undefined): number =>
+      median(p50.map((value, round) => value / (reference?.delays[round]?.p50 ?? Number.NaN)));
+    const measured = beside(first);
+    if (isOurs) bars.push({ name: `${layer}: delay of ${name}`, measured, atMost: ratioMax[layer] });
     const p99 = median(delays.map((delay) => delay.p99));
-    return [name, ratio(median(p50)), ratio(p99), ratio(median(perRound)), ratios(p50)];
+    const besideKept = kept === undefined ? [] : [ratio(beside(kept))];
+    return [name, ratio(median(p50)), ratio(p99), ratio(measured), ...besideKept, ratios(p50)];
   });
   printTable(
     `Node A to node B over ${layer}, ${rate} messages/s`,
-    ['', 'p50 ms', 'p99 ms', 'p50 ratio', 'each round p50'],
+    ['', 'p50 ms', 'p99 ms', 'p50 ratio', ...(kept === undefined ? [] : ['beside the kept one']), 'each round p50'],
     rows,
   );
   return bars;

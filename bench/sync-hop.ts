@@ -25,8 +25,8 @@ class Half {
   // The first word is that it is connected.
   readonly ready: Promise<HopAnswer> = this.#waiting.promise;
 
-  constructor(kind: HopKind, half: string, url: string) {
-    this.#child = Bun.spawn([process.execPath, 'bench/baselines/sync-hop.ts', kind, half, url], {
+  constructor(kind: HopKind, half: string, urls: readonly string[]) {
+    this.#child = Bun.spawn([process.execPath, 'bench/baselines/sync-hop.ts', kind, half, ...urls], {
       cwd: repositoryRoot,
       stdio: ['ignore', 'inherit', 'inherit'],
       ipc: (told: HopAnswer) => this.#waiting.resolve(told),
@@ -55,12 +55,13 @@ class Half {
 export class BareHop {
   readonly #halves: readonly [publisher: Half, receiver: Half];
 
-  private constructor(kind: HopKind, url: string) {
-    this.#halves = [new Half(kind, 'publish', url), new Half(kind, 'receive', url)];
+  private constructor(kind: HopKind, urls: readonly string[]) {
+    this.#halves = [new Half(kind, 'publish', urls), new Half(kind, 'receive', urls)];
   }
 
-  static async open(kind: HopKind, url: string): Promise<BareHop> {
-    const hop = new BareHop(kind, url);
+  // With a database each message is committed to it before it is sent.
+  static async open(kind: HopKind, url: string, databaseUrl?: string): Promise<BareHop> {
+    const hop = new BareHop(kind, databaseUrl === undefined ? [url] : [url, databaseUrl]);
     try {
       await Promise.all(hop.#halves.map(({ ready }) => ready));
     } catch (error) {

@@ -48,7 +48,7 @@ async function overBroker(start: () => Promise<Broker>, options: BenchOptions): 
     broker = await start();
     if (!options.baselinesOnly) nodes = await startNodes({ ...broker.environment, DATABASE_URL: database.url });
     return [
-      ...(await raceDelay({ layer: broker.layer, url: broker.url, nodes, rounds, seconds })),
+      ...(await raceDelay({ layer: broker.layer, url: broker.url, logUrl: database.url, nodes, rounds, seconds })),
       ...(await raceBroker({ broker, node: nodes?.[0], rounds, seconds })),
     ];
   } finally {

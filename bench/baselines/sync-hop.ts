@@ -1,8 +1,10 @@
 // One half of a bare hop between two processes: publishes at a steady rate, or receives and keeps how long each message
 // took from the call that published it. Over Redis ioredis' PUBLISH to `message`, over PostgreSQL NOTIFY to LISTEN, in
 // the `row` kind by a statement that also keeps the message in a table, and so waits for the disk. Over a broker by its
-// client, each message to whoever listens.
-// Arguments: redis | postgres | row | nats | rabbitmq | kafka, publish | receive, url. The parent asks over IPC, and is answered once per question.
+// client, each message to whoever listens. With the URL of a database behind the broker's, each message is first committed
+// to a table of it, as a log beside the broker does.
+// Arguments: redis | postgres | row | nats | rabbitmq | kafka, publish | receive, url, and the database's url. The parent
+// asks over IPC, and is answered once per question.
 import { connect as connectNats } from '@nats-io/transport-node';
 import { Consumer, MessagesStreamModes, Producer } from '@platformatic/kafka';
 import { connect as connectRabbit } from 'amqplib';
@@ -11,9 +13,10 @@ import postgres from 'postgres';
 import type { HopAnswer, HopQuestion } from '../sync-hop.ts';
 import { wallClockMs } from '../wall-clock.ts';
 
-const [layer, half, url] = process.argv.slice(2);
-if (!url) throw new Error('usage: sync-hop.ts redis|postgres|row|nats|rabbitmq|kafka publish|receive <url>');
-const topic = `bench_${layer}`;
+const [layer, half, url, databaseUrl] = process.argv.slice(2);
+if (!url)
+  throw new Error('usage: sync-hop.ts redis|postgres|row|nats|rabbitmq|kafka publish|receive <url> [database url]');
+const topic = databaseUrl === undefined ? `bench_${layer}` : `bench_${layer}_kept`;
 let delays: number[] = [];
 
 const openers: Readonly<Record<string, (address: string) => Promise<(text: string) => Promise<unknown>>>> = {
@@ -26,7 +29,8 @@ const openers: Readonly<Record<string, (address: string) => Promise<(text: strin
 };
 const open = openers[layer ?? ''];
 if (!open) throw new Error(`there is no hop over ${layer}`);
-const send = await open(url);
+const sendNow = await open(url);
+const send = databaseUrl === undefined || half === 'receive' ? sendNow : await keptBefore(sendNow, databaseUrl);
 function received(text: string): void {
   delays.push(wallClockMs() - Number(text.slice(0, text.indexOf(' '))));
 }
@@ -63,7 +67,7 @@ async function openRabbit(address: string): Promise<(text: string) => Promise<un
 async function openKafka(address: string): Promise<(text: string) => Promise<unknown>> {
   const options = { clientId: 'bare', bootstrapBrokers: [address.replace('kafka://', '')] };
   if (half === 'receive') {
-    const consumer = new Consumer({ ...options, groupId: 'bare', maxWaitTime: 1_000, retries: true });
+    const consumer = new Consumer({ ...options, groupId: topic, maxWaitTime: 1_000, retries: true });
     const stream = await consumer.consume({ topics: [topic], mode: MessagesStreamModes.LATEST, autocommit: false });
     stream.on('data', ({ value }) => received(value.toString()));
   }
@@ -79,6 +83,19 @@ async function openPostgres(address: string): Promise<(text: string) => Promise<
   const statement = `with kept as (insert into public.bench_hop values ($1)) select pg_notify('${topic}', $1)`;
   // A query of this driver is sent when somebody waits for it, so it is sent at once by hand.
   return (text) => sql.unsafe(statement, [text], { prepare: true }).execute();
+}
+
+/** Commits come in the order of the calls, so the messages do. */
+async function keptBefore(
+  next: (text: string) => Promise<unknown>,
+  address: string,
+): Promise<(text: string) => Promise<unknown>> {
+  const sql = postgres(address, { max: 1, onnotice: () => undefined });
+  await sql`create table if not exists public.bench_hop (text text not null)`;
+  return async (text) => {
+    await sql.unsafe('insert into public.bench_hop values ($1)', [text], { prepare: true });
+    await next(text);
+  };
 }
 
 async function publish({ rate, seconds, bytes }: HopQuestion): Promise<number> {
