@@ -2,6 +2,9 @@
 // which each message is found once, in order, or under a gap that its reader was told. Prints a table; exit 1 unless every
 // message is accounted for and the memory of a node that lived through all of it did not climb.
 
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { cleanUp } from '../support/janitor.ts';
 import { Load } from '../support/load.ts';
 import { becomesReady } from '../support/nodes.ts';
@@ -42,6 +45,10 @@ interface Result {
   readonly faults: readonly string[];
 }
 
+function keptFolder(): string {
+  return mkdtempSync(join(tmpdir(), 'sobranie-soak-'));
+}
+
 async function soak(layer: Layer, minutes: number): Promise<Result> {
   const stage = await openStage(layer);
   const load = new Load({
@@ -70,8 +77,16 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
   const { account, moves } = load;
   const unaccounted = account.missingCount() + account.wrong().length;
   faults.push(...account.wrong().slice(0, 10), ...account.missing().slice(0, 10));
+  const lost = account.missingIds().slice(0, 20);
+  if (lost.length > 0) faults.push(...(await stage.autopsy(lost).catch((error: unknown) => [String(error)])));
   await load.end().catch((error: unknown) => faults.push(String(error)));
-  for (const printed of await stage.close()) {
+  const outputs = await stage.close();
+  if (faults.length > 0) {
+    const folder = keptFolder();
+    outputs.forEach((printed, index) => writeFileSync(join(folder, `node-${index + 1}.log`), printed));
+    faults.push(`what the nodes printed is in ${folder}`);
+  }
+  for (const printed of outputs) {
     const fault = /^.*(?:not handled|not caught|failed unexpectedly|"level":"fatal").*$/m.exec(printed);
     if (fault !== null) faults.push(fault[0]);
   }

@@ -3,6 +3,8 @@
 
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { Redis } from 'ioredis';
+import postgres from 'postgres';
 import { temporaryFolder } from '../support/janitor.ts';
 import { startNode } from '../support/nodes.ts';
 import { startCluster } from '../support/postgres.ts';
@@ -28,6 +30,8 @@ export interface Stage {
   readonly databaseUrl: string;
   /** In the order in which they happen, again and again. */
   readonly faults: readonly Fault[];
+  /** Where messages with these ids stand: in the outbox, parked, in the log. A line for each place and each node's health. */
+  autopsy(ids: readonly string[]): Promise<string[]>;
   /** Resolves with the outputs of all nodes that ever lived. */
   close(): Promise<string[]>;
 }
@@ -120,6 +124,11 @@ export async function openStage(layer: Layer): Promise<Stage> {
     heap: () => readSamples(heapFile),
     databaseUrl,
     faults,
+    autopsy: async (ids) => [
+      ...(await findInDatabase(databaseUrl, ids)),
+      ...(redis ? await findInRedis(redis.url, ids) : []),
+      ...(await Promise.all([...living].map(healthOf))),
+    ],
     close: async () => {
       for (const node of living) process.kill(node.pid, 'SIGCONT');
       await Promise.allSettled([...living].map((node) => node.stop()));
@@ -129,6 +138,45 @@ export async function openStage(layer: Layer): Promise<Stage> {
       return [...gone, ...living].map((node) => node.stdout() + node.stderr());
     },
   };
+}
+
+async function findInDatabase(url: string, ids: readonly string[]): Promise<string[]> {
+  const sql = postgres(url, { max: 1, onnotice: () => undefined });
+  try {
+    const texts = sql.array(ids.map((id) => `%"id":"${id}"%`));
+    const found = await sql<{ place: string }[]>`
+      select format('table: %s written by transaction %s', id, xmin) as place from load_rows where id = any (${sql.array([...ids])})
+      union all select format('outbox: %s %s %s %s', xid, lsn, at, left(data, 200)) from realtime.outbox where data like any (${texts})
+      union all select format('log: %s %s %s', channel, "offset", left(data, 200)) from realtime.publications where data like any (${texts})
+      union all select format('parked: %s %s', channel, error) from realtime.parked`;
+    const [waiting] = await sql<{ count: number }[]>`select count(*)::int as count from realtime.outbox`;
+    return [...found.map(({ place }) => place), `rows in the outbox: ${waiting?.count}`];
+  } finally {
+    await sql.end();
+  }
+}
+
+async function findInRedis(url: string, ids: readonly string[]): Promise<string[]> {
+  const redis = new Redis(url);
+  try {
+    const found: string[] = [];
+    for (const key of await redis.keys('*')) {
+      const type = await redis.type(key);
+      if (type === 'hash' && key.includes('{rows:')) found.push(`${key}: ${JSON.stringify(await redis.hgetall(key))}`);
+      if (type !== 'stream') continue;
+      for (const [place, fields] of await redis.xrange(key, '-', '+'))
+        if (ids.some((id) => fields.some((field) => field.includes(`"id":"${id}"`))))
+          found.push(`${key} ${place}: ${fields.join(' ')}`);
+    }
+    return found;
+  } finally {
+    redis.disconnect();
+  }
+}
+
+async function healthOf({ url }: RunningServer): Promise<string> {
+  const answer = await fetch(`${url}/health/ready`).catch(String);
+  return `${url}: ${typeof answer === 'string' ? answer : await answer.text()}`;
 }
 
 function readSamples(file: string): Sample[] {

@@ -77,6 +77,12 @@ export class Account {
     });
   }
 
+  /** Of what any reader lacks. */
+  missingIds(): string[] {
+    const places = this.#placesById();
+    return [...new Set(this.ledgers.flatMap((ledger) => this.#lacking(ledger, places).map(([id]) => id)))];
+  }
+
   /** How many messages of how many readers these are. */
   missingCount(): number {
     const places = this.#placesById();
