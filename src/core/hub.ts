@@ -302,7 +302,7 @@ export class Hub implements SyncEvents {
 
   // Between nodes
 
-  /** From now on `heard` is told what other nodes tell; it must not throw. Resolves when nothing can be missed. */
+  /** From now on `heard` is called with what other nodes send; it must not throw. Resolves when nothing can be missed. */
   async listenToNodes(heard: (data: string) => void): Promise<void> {
     this.#heardNode = heard;
     await this.#ports.adapter.subscribe(controlChannel, controlRule);

@@ -36,7 +36,7 @@ export interface Refusal {
 /** How a command counts: `commands` are messages and queries, `others` are those that cost little, such as `ping`. */
 export type CommandKind = 'commands' | 'others';
 
-/** As many as the allowance still held, and what the rest is told. */
+/** As many as the allowance still held, and the refusal of the rest. */
 export interface Taken {
   readonly count: number;
   readonly refusal: Refusal | undefined;

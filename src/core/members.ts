@@ -36,7 +36,7 @@ export interface Beginning {
   readonly resumes: boolean;
   recovery: Recovery | undefined;
   recovered: boolean;
-  /** The client's position is void, or older than a subscription that it has already; it is told a gap. */
+  /** The client's position is void, or older than a subscription that it has already; it gets a gap. */
   lost: GapReason | undefined;
   /** Its rows come first, unless everything since the client's position does. */
   readonly wantsRows: boolean;

@@ -6,7 +6,7 @@
 //      of them in slices, so that a thousand that recover at once hold up nobody else
 //   3. when a page reached the head, what is held with a higher offset follows, and the subscriber joins the channel
 //
-// If the hold overflows it is thrown away and step 2 goes on: history has the same publications. A gap is told only
+// If the hold overflows it is thrown away and step 2 goes on: history has the same publications. A gap is sent only
 // when history no longer reaches back to the position, when the epoch changed, or when catching up takes too long.
 
 import type { GapReason } from '../protocol/codes.ts';
@@ -57,7 +57,7 @@ export interface RecoveryPorts {
   monotonic(): number;
 }
 
-/** A place in no log: whoever goes on from there is told a gap. */
+/** A place in no log: whoever goes on from there gets a gap. */
 const nowhere: Position = { epoch: '', offset: 0 };
 /** The socket is looked at each time it was given this much, or its share: a page of large publications is larger. */
 const roomEveryBytes = 128 << 10;

@@ -7,7 +7,7 @@ import type { KafkaTarget } from './target.ts';
 const connectTimeout = 5_000;
 /** Longer than a fetch may wait for records. A connection without an answer for so long is given up. */
 const requestTimeout = 6_000;
-/** A leader that moved shows as a failure, so nothing is asked anew for its age. */
+/** A leader that moved shows as a failure, so nothing is asked again because of its age. */
 const metadataMaxAge = 10 * 60_000;
 
 export function kafkaOptions({ brokers, tls, account, tlsCa }: KafkaTarget, clientId: string): BaseOptions {

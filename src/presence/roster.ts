@@ -1,7 +1,7 @@
 // The list of one channel on this node, which mirrors the store's: read once, then kept by the changes that are told.
 //
 //   reading   the store is being asked; changes that arrive already are held
-//   live      each change is the next one, and is told to this node's listeners in the step that puts it into the list
+//   live      each change is the next one, and goes to this node's listeners in the step that puts it into the list
 //
 // A version that is missing, or another epoch, starts a reading. What is told after one that was live before is a fresh
 // list: listeners forget what they knew. So a list and the changes after it always fit together.

@@ -83,7 +83,7 @@ export class Rosters {
         if (position.epoch !== roster.epoch || position.version > roster.version) void roster.read();
       });
     } catch {
-      // The store is away, which is told by others; the next beat checks again.
+      // The store is away, which others report; the next beat checks again.
     }
   }
 

@@ -84,7 +84,8 @@ export interface SignOfLife {
   readonly nextDeathMs: number | undefined;
 }
 
-export interface Position {
+/** How far a list is: which changes it holds. */
+export interface ListVersion {
   readonly epoch: string;
   readonly version: number;
 }
@@ -114,7 +115,7 @@ export interface PresenceStore {
   unwatch(channel: string): void;
   read(channel: string): Promise<Snapshot>;
   /** Where the lists stand, in the order asked. */
-  positions(channels: readonly string[]): Promise<readonly Position[]>;
+  positions(channels: readonly string[]): Promise<readonly ListVersion[]>;
   /** The node lives, and does so for at least `milliseconds`. */
   live(node: string, milliseconds: number): Promise<SignOfLife>;
   /** The node ends: it counts as dead after `milliseconds`, unless it gives another sign. */

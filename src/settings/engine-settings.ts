@@ -1,5 +1,5 @@
 // What the settings know of engines: that each has a name, settings of its own, and perhaps one that says where it is.
-// Which engines there are is told by whoever reads the settings.
+// Whoever reads the settings names the engines.
 
 import { oneOf } from './kinds.ts';
 import { optional, type Setting, type SettingsByKey } from './setting.ts';

@@ -3,7 +3,7 @@
 
 export type Sees = (xid: string) => boolean;
 
-/** Throws on a text that is none. */
+/** Throws on a text of another form. */
 export function visibilityOf(snapshot: string): Sees {
   const [xmin, xmax, running] = snapshot.split(':');
   if (xmin === undefined || xmax === undefined || running === undefined) throw new Error('this is no snapshot');

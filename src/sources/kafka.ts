@@ -1,6 +1,6 @@
 // A topic of Kafka as a source: each of its partitions by itself. A partition is fetched from the mark on. No consumer joins
 // a group: a lease of the database says which node reads a partition, and its loss is known sooner than that of a member.
-// The group that the source names is told the offsets, for tools that show lag.
+// The group that the source names gets the offsets, for tools that show lag.
 //
 // A mark is `<offset> <topic>`: the offset of the next message, and the topic's id, since a topic that is made anew counts
 // from 0 again.

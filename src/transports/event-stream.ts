@@ -143,7 +143,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     if (this.#early === undefined) this.#writeText(event);
     else if (this.#early.length > this.#fanout.bufferedBytesMax) this.terminate();
     else this.#early += event;
-    // Nothing is left to hear. A browser that comes back is told 403, and stops.
+    // Nothing is left to hear. A browser that comes back gets 403, and stops.
     if (type === 'unsubscribed' && this.channels.length === 0)
       this.disconnect(closeCodes.policyViolation, 'unsubscribed');
   }

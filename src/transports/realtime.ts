@@ -35,7 +35,7 @@ export interface RealtimeOptions {
   readonly events: EventFanout;
   readonly admission: Admission;
   readonly origins: Origins;
-  /** Milliseconds an EventSource waits before it reconnects; each stream is told its own, up to half as much again. */
+  /** Milliseconds an EventSource waits before it reconnects; each stream gets its own, up to half as much again. */
   readonly retryMs: number;
   /** Seconds for which a connection may be silent where nothing is being opened. */
   readonly silenceSecondsMax: number;

@@ -15,7 +15,7 @@ const bySigns: readonly (readonly [GatewayName, (headers: Signs) => boolean])[] 
   ['nginx', (headers) => /nginx|openresty/i.test(headers.get('server') ?? '')],
 ];
 
-/** By the headers of an answer, or else by how it answers a request that is none. Undefined for one that hides well. */
+/** By the headers of an answer, or else by how it answers what is no request. Undefined for one that hides well. */
 export async function recognise(url: string, headers: Signs): Promise<GatewayName | undefined> {
   const found = bySigns.find(([, fits]) => fits(headers));
   if (found !== undefined) return found[0];

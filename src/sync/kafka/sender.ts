@@ -44,7 +44,7 @@ export class KafkaSender {
     if (this.#failure !== undefined) return done(this.#failure);
     this.#waiting.push({ value, done });
     this.#waitingBytes += value.length;
-    if (!this.#sending) void this.#drain();
+    if (!this.#sending) void this.#sendWaiting();
   }
 
   /** What waits is not sent any more. */
@@ -55,7 +55,7 @@ export class KafkaSender {
     for (const { done } of waiting) done(failure);
   }
 
-  async #drain(): Promise<void> {
+  async #sendWaiting(): Promise<void> {
     this.#sending = true;
     // All that comes in this turn of the loop travels together.
     await Promise.resolve();

@@ -7,7 +7,7 @@ import type {
   Applied,
   BuriedMember,
   Change,
-  Position,
+  ListVersion,
   PresenceEvents,
   PresenceStore,
   SignOfLife,
@@ -94,7 +94,7 @@ export class MemoryPresence implements PresenceStore {
     return Promise.resolve({ epoch: known.epoch, version: known.version, members });
   }
 
-  positions(channels: readonly string[]): Promise<readonly Position[]> {
+  positions(channels: readonly string[]): Promise<readonly ListVersion[]> {
     return Promise.resolve(channels.map((channel) => this.#position(channel)));
   }
 
@@ -223,7 +223,7 @@ export class MemoryPresence implements PresenceStore {
     return { epoch, version: 0, members: new MemberList(), node, users: undefined };
   }
 
-  #position(channel: string): Position {
+  #position(channel: string): ListVersion {
     const known = this.#shared.channels.get(channel);
     return { epoch: known?.epoch ?? '', version: known?.version ?? 0 };
   }

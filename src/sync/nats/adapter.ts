@@ -4,7 +4,7 @@
 //   publish      recoverable: one message to the stream, whose answer is the offset. The server repeats what it stored
 //                on a second subject, with the offset. Ephemeral: a message that names the node that delivered it already
 //   subscribe    the second subject first, then the head: every publication after it will be heard
-//   reconnect    what was repeated meanwhile is lost, so the hub is told the heads of all channels
+//   reconnect    what was repeated meanwhile is lost, so the hub gets the heads of all channels
 //
 // The connection and what keeps it alive are in `connection.ts`, the logs in `log.ts`.
 

@@ -1,5 +1,5 @@
 // What the driver rejects with, in the words of the sync layer. The driver's errors carry no code, by which a failure of
-// the network is told from a publication that can never be taken.
+// the network could be told apart from a publication that can never be taken.
 
 import { errors } from '@nats-io/transport-node';
 import { RealtimeError } from '../../protocol/realtime-error.ts';

@@ -126,7 +126,7 @@ export class PostgresAppender {
         await this.#appendBatch(batch.slice(half));
         return;
       }
-      // Whose data cannot be stored is told so. It is nothing that the operator could mend, and clients could fill the log.
+      // A publisher whose data cannot be stored gets the error. It is nothing that the operator could mend, and clients could fill the log.
       if (dataFault(error)?.startsWith('22') !== true) this.#failed(error);
       for (const entry of batch) entry.reject(unavailable(error));
     }

@@ -5,7 +5,7 @@
 //   1. Each node shows every few seconds that it lives, on its bus and by the database.
 //   2. While a node is heard by the database alone, or the bus is away, what this node sends goes both ways.
 //   3. Whoever gets an envelope both ways takes the first: they are numbered.
-//   4. Of the log a far node is told only how far it reaches. It reads the log itself.
+//   4. A far node hears only how far the log reaches, and reads it itself.
 
 import type { Clock } from '../../time/clock.ts';
 import type { BusEvents, LogBus, LogName, OwnBus } from '../log-bus.ts';
@@ -110,7 +110,7 @@ export class BridgedBus implements LogBus {
   async #sendBothWays(text: string): Promise<void> {
     const near = sendBy(this.#own, text);
     const all = sendBy(this.#database, text);
-    // That the bus is away is told by itself. Whoever is near listens to the database too.
+    // The bus itself reports that it is away. Whoever is near listens to the database too.
     near.catch(() => undefined);
     await all;
   }

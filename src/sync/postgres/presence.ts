@@ -7,7 +7,7 @@ import type {
   Applied,
   BuriedMember,
   Change,
-  Position,
+  ListVersion,
   PresenceEvents,
   PresenceStore,
   SignOfLife,
@@ -83,7 +83,7 @@ export class PostgresPresence implements PresenceStore {
     return { epoch: first?.epoch ?? '', version: first?.version ?? 0, members };
   }
 
-  async positions(channels: readonly string[]): Promise<readonly Position[]> {
+  async positions(channels: readonly string[]): Promise<readonly ListVersion[]> {
     const { sql } = this.#options;
     const rows = await inTime(sql<{ channel: string; epoch: string; version: number }[]>`
       SELECT channel, epoch, version FROM realtime.presence_channels

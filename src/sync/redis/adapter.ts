@@ -3,7 +3,7 @@
 //
 //   publish      recoverable: the script; ephemeral: PUBLISH, marked with the node that has delivered it already
 //   subscribe    SUBSCRIBE first, then the head: every publication after it will be heard
-//   reconnect    Pub/Sub forgets what was missed, so all channels are subscribed again and the hub is told their heads
+//   reconnect    Pub/Sub forgets what was missed, so all channels are subscribed again and the hub gets their heads
 //   canary       each node publishes to itself; silence for too long means a deaf connection, which is rebuilt
 //
 // The connections, and what keeps them alive, are in `connection.ts`.

@@ -11,7 +11,7 @@ import type {
   Applied,
   BuriedMember,
   Change,
-  Position,
+  ListVersion,
   PresenceEvents,
   PresenceStore,
   SignOfLife,
@@ -123,7 +123,7 @@ export class RedisPresence implements PresenceStore {
     return upTo === version ? snapshot : { ...snapshot, upTo: Number(upTo) };
   }
 
-  async positions(channels: readonly string[]): Promise<readonly Position[]> {
+  async positions(channels: readonly string[]): Promise<readonly ListVersion[]> {
     return Promise.all(
       channels.map(async (channel) => {
         const [epoch, version] = await this.#available(this.#client.hmget(this.#key('pv', channel), 'e', 'v'));
