@@ -120,8 +120,9 @@ export function createServer(parts: ServerParts): Elysia {
       // A slow trickle of bytes does not prolong it. It holds for bodies and for all heads but the first of a connection,
       // for which the runtime has 12 seconds of its own.
       idleTimeout: settings.requestTimeout,
-      // A larger body gets the runtime's bare 413. One below this gets our own error, `too_large`.
-      maxRequestBodySize: Math.max(1 << 20, settings.maxMessageBytes * 2),
+      // A larger body gets the runtime's bare 413, without the error's body. No more of one below this is kept than its
+      // call takes, and nothing of one that no call reads: the runtime then takes no more from the sender.
+      maxRequestBodySize: Math.max(32 << 20, settings.maxMessageBytes * 2),
     },
   };
   const notFound = (request: Request): Response => notFoundResponse(origins.apiHeaders(request));

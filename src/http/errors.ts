@@ -4,7 +4,7 @@
 import { Elysia } from 'elysia';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { answerHeaders } from './answer-headers.ts';
-import { isJson } from './request.ts';
+import { endingHeaders, isJson } from './request.ts';
 
 export interface HttpErrorsOptions {
   /** Counts expected errors and answers them as they are; logs any other and answers `internal`. */
@@ -18,7 +18,9 @@ const fullSeconds = 10;
 
 export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
   const app = new Elysia({ name: 'sobranie-http-errors' }).onError({ as: 'global' }, ({ code, error, request }) => {
-    const answer = (failure: RealtimeError) => errorResponse(failure, failure.status, headers(request));
+    const answer = (failure: RealtimeError) => {
+      return errorResponse(failure, failure.status, { ...headers(request), ...endingHeaders(request, failure) });
+    };
     if (code === 'NOT_FOUND') return notFoundResponse(headers(request));
     // The sender is gone and reads no answer. That is no failure of this server.
     if (isBrokenOff(error)) return answer(new RealtimeError('bad_request', 'The request broke off.'));

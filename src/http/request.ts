@@ -134,7 +134,7 @@ export async function readOptionalJsonBody(request: Request, limit: BodyLimit): 
   return parseBody(text);
 }
 
-/** Before anything is read, if the header tells the length. The server itself bounds a body in chunks. */
+/** Before anything is read, if the header tells the length. */
 function refuseLength(request: Request, { bytesMax, tooLarge }: BodyLimit): void {
   const length = Number(request.headers.get('content-length') ?? 0);
   if (length > bytesMax) throw new RealtimeError('too_large', tooLarge);
@@ -149,10 +149,39 @@ function requireType(request: Request): void {
   throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
 }
 
+/** Bytes of a refused body that may still come over a connection that goes on. */
+const passedOverMax = 1 << 20;
+
+/**
+ * For the answer to a body that is too large. Where the rest of it is long, or nobody knows how long, the connection ends
+ * with the answer: otherwise the sender could go on for ever.
+ */
+export function endingHeaders(request: Request, { code }: RealtimeError): Readonly<Record<string, string>> {
+  const length = Number(request.headers.get('content-length') ?? Infinity);
+  return code === 'too_large' && length > passedOverMax ? { connection: 'close' } : {};
+}
+
+/** A body in chunks has no length: no more of it is kept than may be taken. */
+async function bytesOf(request: Request, { bytesMax, tooLarge }: BodyLimit): Promise<Uint8Array> {
+  if (request.headers.has('content-length') || request.body === null) return request.bytes();
+  const reader = request.body.getReader() as ReadableStreamDefaultReader<Uint8Array>;
+  const chunks: Uint8Array[] = [];
+  for (let length = 0; ;) {
+    const { done, value } = await reader.read();
+    if (done) return Buffer.concat(chunks);
+    length += value.length;
+    if (length > bytesMax) {
+      // It may fail, and then the sender is gone; nobody waits for it.
+      void reader.cancel().catch(() => undefined);
+      throw new RealtimeError('too_large', tooLarge);
+    }
+    chunks.push(value);
+  }
+}
+
 /** By itself the runtime puts another character in place of each that is no UTF-8: nobody would learn of the loss. */
-async function textOf(request: Request, { bytesMax, tooLarge }: BodyLimit): Promise<string> {
-  const bytes = await request.bytes();
-  if (bytes.length > bytesMax) throw new RealtimeError('too_large', tooLarge);
+async function textOf(request: Request, limit: BodyLimit): Promise<string> {
+  const bytes = await bytesOf(request, limit);
   try {
     return decoder.decode(bytes);
   } catch {

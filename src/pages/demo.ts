@@ -4,7 +4,7 @@
 
 import { Elysia, ValidationError, status, t } from 'elysia';
 import type { Sql } from 'postgres';
-import { readJsonBody } from '../http/request.ts';
+import { endingHeaders, readJsonBody } from '../http/request.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { clientFile, pageFiles, pageHeaders } from './page-files.ts';
 import { documentPages, hasDocuments } from './documents.ts';
@@ -70,11 +70,11 @@ export function demoPages(options: DemoPagesOptions): Elysia {
 
 function postsApi(posts: Posts, { onFailure }: DemoPagesOptions) {
   return new Elysia({ prefix: '/demo/posts', detail: { tags: ['demo'] } })
-    .onError(({ error, code, set }) => {
+    .onError(({ error, code, request, set }) => {
       const failure = toRealtimeError(error, String(code));
       if (failure.status >= 500) onFailure?.(failure);
       set.status = failure.status;
-      Object.assign(set.headers, pageHeaders);
+      Object.assign(set.headers, pageHeaders, endingHeaders(request, failure));
       return { error: failure.body() };
     })
     .onTransform(({ set }) => {
