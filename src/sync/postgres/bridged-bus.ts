@@ -11,6 +11,7 @@ import type { Clock } from '../../time/clock.ts';
 import type { BusEvents, LogBus, LogName, OwnBus } from '../log-bus.ts';
 import { numbered, unnumbered } from './envelope.ts';
 import { FarNodes } from './far-nodes.ts';
+import { HeardNumbers } from './heard-numbers.ts';
 import type { PostgresListener } from './listener.ts';
 import { parseNotice, plainNotice } from './notice.ts';
 
@@ -27,15 +28,12 @@ export interface BridgedBusOptions {
   readonly far: (count: number) => void;
 }
 
-/** Senders whose last number is known. A node that ended is forgotten with the oldest ones. */
-const sendersMax = 1_000;
-
 export class BridgedBus implements LogBus {
   readonly #options: BridgedBusOptions;
   readonly #events: BusEvents;
   readonly #own: LogBus;
   readonly #database: PostgresListener;
-  readonly #numbers = new Map<string, number>();
+  readonly #heard = new HeardNumbers();
   #far: FarNodes | undefined;
   #sent = 0;
   #connections = 0;
@@ -117,19 +115,8 @@ export class BridgedBus implements LogBus {
 
   #take(text: string): void {
     const { envelope, from } = unnumbered(text);
-    if (from !== undefined && !this.#isNew(from.sender, from.number)) return;
+    if (from !== undefined && !this.#heard.isNew(from.sender, from.number)) return;
     this.#events.envelope(envelope);
-  }
-
-  #isNew(sender: string, number: number): boolean {
-    const last = this.#numbers.get(sender) ?? 0;
-    if (number <= last) return false;
-    // The one that sent last stands last.
-    this.#numbers.delete(sender);
-    this.#numbers.set(sender, number);
-    const oldest = this.#numbers.keys().next().value;
-    if (this.#numbers.size > sendersMax && oldest !== undefined) this.#numbers.delete(oldest);
-    return true;
   }
 }
 
