@@ -109,7 +109,13 @@ function watches(options: DatabaseOptions): Promise<void> {
 
 async function watchedTables(sql: Database): Promise<Record<string, unknown>[]> {
   const [view] = await sql`SELECT to_regclass('realtime.watches') IS NOT NULL AS there`;
-  if (view?.['there'] === true) return [...(await sql`SELECT * FROM realtime.watches`)];
+  if (view?.['there'] === true) {
+    // Lists as lists: by itself the driver answers PostgreSQL's own text of an array. Of two members of a name the last counts.
+    return [
+      ...(await sql`SELECT w.*, to_json(w.channels) AS channels, to_json(w.columns) AS columns
+        FROM realtime.watches w ORDER BY w."table"::text`),
+    ];
+  }
   return [
     ...(await sql`SELECT tgrelid::regclass::text AS "table" FROM pg_trigger WHERE tgname = 'realtime_insert' ORDER BY 1`),
   ];

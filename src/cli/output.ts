@@ -60,5 +60,7 @@ function tableText(rows: readonly Readonly<Record<string, unknown>>[], head: (te
 
 function cellText(value: unknown): string {
   if (value === undefined || value === null) return '';
+  if (Array.isArray(value)) return value.map(cellText).join(' ');
+  if (value instanceof Date) return value.toISOString();
   return typeof value === 'string' ? value : JSON.stringify(value);
 }

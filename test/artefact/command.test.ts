@@ -126,7 +126,13 @@ test('tables are watched, listed and let go', async () => {
     await sql.unsafe(watched);
     const columns = ['--columns', 'id, customer', '--channel', 'orders', 'orders:{id}'];
     expect((await sobranie(['watch', 'orders', ...columns], at)).code).toBe(0);
-    expect((await sobranie(['watches', '--json'], at)).stdout).toContain('orders');
+    // Lists were texts as PostgreSQL writes arrays, and times stood in quotes.
+    expect((await sobranie(['watches', '--json'], at)).lines()).toMatchObject([
+      { table: 'orders', channels: ['orders', 'orders:{id}'], columns: ['id', 'customer'], numbers: 'json' },
+    ]);
+    expect((await sobranie(['watches'], at)).stdout).toMatch(
+      /^orders +orders orders:\{id\} +id customer +json +20[^"]+Z/m,
+    );
     await sql`INSERT INTO orders VALUES (7, 'ann', 'hidden')`;
     const outbox = JSON.stringify(await sql`SELECT * FROM realtime.outbox`);
     expect(outbox).toContain('orders:7');
