@@ -18,6 +18,7 @@ import type { Clock } from '../time/clock.ts';
 import type { Kept } from './kept.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import type { HubObserver } from './observer.ts';
+import type { PageBudget } from './page-budget.ts';
 import type { RecoveryLimits } from './recovery.ts';
 import type { HistoryPage, HistoryQuery, SyncAdapter } from './sync-adapter.ts';
 import { Turns } from './turns.ts';
@@ -111,6 +112,7 @@ export interface MissedHistoryPorts {
   /** What this node has seen of the log; none where the log is in this process's memory anyway. */
   readonly kept: Kept | undefined;
   readonly recovery: RecoveryLimits;
+  readonly pages: PageBudget;
   readonly observer: HubObserver;
   readonly clock: Clock;
 }
@@ -128,9 +130,9 @@ export class MissedHistory {
 
   /** What follows the position, read on an account. The page may tell that this node lags behind the log. */
   page(since: Position, account: string): MaybePromise<HistoryPage> {
-    const { kept, observer, clock, recovery } = this.#ports;
+    const { kept, observer, clock } = this.#ports;
     const { name, rule, position: head } = this.#channel;
-    const { pageSize: limit, pageBytesMax: bytesMax } = recovery;
+    const { limit, bytesMax } = this.#pageLimits();
     const follow = (page: HistoryPage): HistoryPage => this.#followReader(since, page);
     if (kept === undefined) {
       const page = this.#readLog(since, account);
@@ -147,8 +149,13 @@ export class MissedHistory {
     return since.offset <= head.offset ? shared : shared.then(follow);
   }
 
+  #pageLimits(): { readonly limit: number; readonly bytesMax: number } {
+    const { recovery, pages } = this.#ports;
+    return { limit: recovery.pageSize, bytesMax: Math.min(recovery.pageBytesMax, pages.pageBytes) };
+  }
+
   #readLog(since: Position, account: string): MaybePromise<HistoryPage> {
-    const { reads, recovery } = this.#ports;
+    const { reads } = this.#ports;
     const channel = this.#channel;
     const { epoch } = channel;
     const took = (page: HistoryPage): HistoryPage => {
@@ -157,8 +164,7 @@ export class MissedHistory {
       if (page.head.epoch !== epoch && channel.epoch === epoch) channel.reachHead(page.head);
       return page;
     };
-    const query = { since, limit: recovery.pageSize, bytesMax: recovery.pageBytesMax };
-    const page = reads.read(channel.name, channel.rule, query, account);
+    const page = reads.read(channel.name, channel.rule, { since, ...this.#pageLimits() }, account);
     return page instanceof Promise ? page.then(took) : took(page);
   }
 

@@ -19,7 +19,7 @@ import type { Presence } from './presence.ts';
 import { PageBudget } from './page-budget.ts';
 import { Publication, type Sender } from './publication.ts';
 import type { Recovering } from './recoveries.ts';
-import type { RecoveryLimits } from './recovery.ts';
+import { roomEveryBytes, type RecoveryLimits } from './recovery.ts';
 import type { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
 import type { Appended, Carried, HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
@@ -107,6 +107,7 @@ export class Hub implements SyncEvents {
       pace: this.pace,
       pages: new PageBudget({
         bytesMax: recoveryBytesMax,
+        pageBytesMin: roomEveryBytes,
         socketBytesMax: recoveryBytesMax,
         shareBytesMax: highWaterBytes,
         shareBytesMin: Math.min(shareBytesMin, highWaterBytes),

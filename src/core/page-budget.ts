@@ -5,8 +5,10 @@
 import type { Publication } from './publication.ts';
 
 export interface PageBudgetLimits {
-  /** Of pages that wait. */
+  /** Of pages that wait... */
   readonly bytesMax: number;
+  /** ...and of one of them, so many in any case. */
+  readonly pageBytesMin: number;
   /** In the sockets of all who recover... */
   readonly socketBytesMax: number;
   /** ...and in one of them: so many at most, and so many in any case. */
@@ -40,6 +42,15 @@ export class PageBudget {
   get shareBytes(): number {
     const { socketBytesMax, shareBytesMax, shareBytesMin } = this.#limits;
     return Math.max(shareBytesMin, Math.min(shareBytesMax, socketBytesMax / Math.max(1, this.#recovering)));
+  }
+
+  /**
+   * Bytes of a page for one of those who recover now: so many that the pages of all of them may wait. Of larger ones most
+   * were dropped as soon as a part was sent, and read again for the next part.
+   */
+  get pageBytes(): number {
+    const { bytesMax, pageBytesMin } = this.#limits;
+    return Math.max(pageBytesMin, Math.floor(bytesMax / Math.max(1, this.#recovering)));
   }
 
   get bytes(): number {

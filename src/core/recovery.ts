@@ -60,7 +60,7 @@ export interface RecoveryPorts {
 /** A place in no log: whoever goes on from there gets a gap. */
 const nowhere: Position = { epoch: '', offset: 0 };
 /** The socket is looked at each time it was given this much, or its share: a page of large publications is larger. */
-const roomEveryBytes = 128 << 10;
+export const roomEveryBytes = 128 << 10;
 /** Publications sent without looking whether others wait. */
 const sliceSize = 100;
 

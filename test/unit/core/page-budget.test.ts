@@ -5,9 +5,15 @@ import { expect, test } from 'bun:test';
 import { PageBudget } from '../../../src/core/page-budget.ts';
 import { Publication } from '../../../src/core/publication.ts';
 import { Recovery } from '../../../src/core/recovery.ts';
-import { RecordingFanout, RecordingOutlet } from '../../support/hub.ts';
+import { createHub, HandClock, memoryAdapter, RecordingFanout, RecordingOutlet } from '../../support/hub.ts';
 
-const limits = { bytesMax: 1_000_000, socketBytesMax: 400_000, shareBytesMax: 100_000, shareBytesMin: 10_000 };
+const limits = {
+  bytesMax: 1_000_000,
+  pageBytesMin: 20_000,
+  socketBytesMax: 400_000,
+  shareBytesMax: 100_000,
+  shareBytesMin: 10_000,
+};
 
 test('the more recover, the smaller is the share of each, down to the least', () => {
   const pages = new PageBudget(limits);
@@ -19,6 +25,34 @@ test('the more recover, the smaller is the share of each, down to the least', ()
   expect(shares).toEqual([100_000, 100_000, 100_000, 50_000, 10_000, 10_000]);
   while (pages.recovering > 0) pages.leave();
   expect(pages.shareBytes).toBe(100_000);
+});
+
+// Each read a page of half a mebibyte, of which most was dropped when a part was sent, and read again for the next part.
+test('pages are so small that those of all who recover may wait together', async () => {
+  const pages = new PageBudget(limits);
+  const sizes: number[] = [];
+  for (const count of [0, 1, 10, 40, 1_000]) {
+    while (pages.recovering < count) pages.enter();
+    sizes.push(pages.pageBytes);
+  }
+  expect(sizes).toEqual([1_000_000, 1_000_000, 100_000, 25_000, 20_000]);
+
+  const adapter = memoryAdapter(new HandClock());
+  const asked: (number | undefined)[] = [];
+  const history = adapter.history.bind(adapter);
+  adapter.history = (channel, rule, query, ...rest) => {
+    asked.push(query.bytesMax);
+    return history(channel, rule, query, ...rest);
+  };
+  const hub = createHub({ adapter });
+  const epoch = (await hub.hub.publish({ channel: 'a', data: '1', source: 'server' }))?.epoch;
+  const readers = Array.from({ length: 200 }, () => hub.connect());
+  // None of them takes in what it is sent, so all recover at the same time.
+  for (const { outlet, send } of readers) {
+    outlet.buffered = 1 << 20;
+    await send({ type: 'subscribe', channel: 'a', since: { epoch, offset: 0 } });
+  }
+  expect([asked[0], asked.at(-1)]).toEqual([512 << 10, Math.floor((32 << 20) / 199)]);
 });
 
 test.each([
