@@ -282,8 +282,9 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     const controller = this.#controller;
     this.end(1006, slowReader);
     // An error resets the connection and frees what is queued, which a close would still send. The runtime prints one
-    // that says anything.
-    controller?.error();
+    // that says anything. In the turn in which the stream began, the runtime has not sent the answer's head yet, and would
+    // not: the client could not tell an answer that broke off from a server that is gone.
+    if (controller !== undefined) setImmediate(() => controller.error());
   }
 
   #writeText(text: string): void {

@@ -6,7 +6,8 @@ import { anonymous } from '../../../src/core/access.ts';
 import { Publication } from '../../../src/core/publication.ts';
 import { sseEvent } from '../../../src/protocol/sse.ts';
 import { EventFanout } from '../../../src/transports/event-fanout.ts';
-import { EventStream } from '../../../src/transports/event-stream.ts';
+import { byteStrategy, EventStream } from '../../../src/transports/event-stream.ts';
+import { EventClient } from '../../support/clients.ts';
 import { createHub } from '../../support/hub.ts';
 
 const large = Array.from({ length: 4 }, (_, index) => publication(index + 1, `"${'ü'.repeat(40_000)}${index}"`));
@@ -56,5 +57,34 @@ test('a line break in data of any size is a fault of the caller', () => {
   for (const length of [1, 40_000]) {
     const broken = publication(1, `"${'x'.repeat(length)}\n\ndata: 1"`);
     expect(() => openStream().stream.deliver([broken])).toThrow('single line');
+  }
+});
+
+// A stream whose history could not be read in the very turn in which it began was closed without a word of HTTP.
+test('a stream that is cut as it begins is still answered', async () => {
+  const fanout = new EventFanout(4 << 20);
+  const server = Bun.serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    async fetch() {
+      const stream = new EventStream({ channels: ['a'], fanout, retryMs: 1, wantsPings: false, compresses: false });
+      stream.attach(createHub().sessions.connect(anonymous, stream));
+      await Promise.resolve();
+      stream.subscribed([{ channel: 'a', recoverable: true, epoch: 'e', offset: 0 }]);
+      const start = stream.start.bind(stream);
+      stream.start = (controller) => {
+        start(controller);
+        queueMicrotask(() => stream.terminate());
+      };
+      return new Response(new ReadableStream(stream, byteStrategy), {
+        headers: { 'content-type': 'text/event-stream' },
+      });
+    },
+  });
+  try {
+    const client = await EventClient.open(server.url.origin);
+    expect(await client.closed).toBe(false);
+  } finally {
+    await server.stop(true);
   }
 });
