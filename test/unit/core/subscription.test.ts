@@ -544,6 +544,32 @@ test('rows that fail leave a live subscription where it was', async () => {
   expect([members.size, members.live, members.recoveries]).toEqual([1, 1, undefined]);
 });
 
+// Nobody could say whether it is still allowed, while its rows were taken. Whoever has suspended it resumes it.
+test('rows that fail while the subscription is suspended leave it suspended, where it was', async () => {
+  const rows = Promise.withResolvers<Snapshot>();
+  const snapshots = { ...noSnapshots, has: () => true, take: () => rows.promise };
+  const { connect, link, append, hub } = onLink({ limits: { keptBytesMax: 0 }, snapshots });
+  append(2);
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  session.receive('{"type":"subscribe","channel":"a","snapshot":true}');
+  await idle();
+  const subscription = session.subscription('a')!;
+  hub.suspend(subscription);
+  append(2);
+  await flow(link);
+  rows.reject(new RealtimeError('unavailable'));
+  append();
+  await flow(link);
+  expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'unavailable' }]);
+  expect([subscription.phase, outlet.story('a')]).toEqual(['suspended', []]);
+  const running = hub.resume(subscription)?.recovery.run(outlet);
+  await flow(link);
+  await running;
+  expect(outlet.story('a')).toEqual([3, 4, 5]);
+});
+
 test('thousands of connections leave the maps empty', async () => {
   const harness = createHub();
   for (let round = 0; round < 20; round++) {
