@@ -62,6 +62,22 @@ describeWire('User ids', (wire) => {
     }
   });
 
+  // `%E9` is "é" in Latin-1. It was read as U+FFFD: the message went to the channel of no user, and the answer was 200.
+  test('an id that is no UTF-8 is refused, in an address and in a token', async () => {
+    const server = await keyed();
+    for (const id of ['%E9', '%ZZ', '%C3', '%EF%BF%BD']) {
+      const answers = [
+        await post(server, `/realtime/users/${id}/notify`, { data: 1 }, backend),
+        await post(server, `/realtime/users/${id}/subscribe`, { channel: 'posts' }, backend),
+        await call(server, `/realtime/users/${id}`, { headers: backend }),
+      ];
+      const told = answers.map(({ status, text }) => [status, errorOf(text).code]);
+      expect([id, ...told]).toEqual([id, ...answers.map(() => [400, 'bad_request'])]);
+    }
+    const socket = await wire.socket(server, { query: `token=${await tokenOf({ sub: 'caf\uFFFD' })}` });
+    expect(await socket.next('error')).toMatchObject({ code: 'unauthorized' });
+  });
+
   test('an id whose channel would be too long is told so', async () => {
     const answer = await notify('京'.repeat(29));
     expect([answer.status, errorOf(answer.text).code]).toEqual([400, 'bad_channel']);
