@@ -186,15 +186,22 @@ async function readPublication(request: Request, dataBytesMax: number): Promise<
 }
 
 /**
- * Checked before the schema. The framework's report of a wrong field prints the value, and fails for one that cannot be
- * printed, such as `{"toString": 1}`.
+ * Checked before the schema, so that the answer names the field. The framework's report of a wrong field prints the value,
+ * and fails for one that cannot be printed, such as `{"toString": 1}`.
  */
-function requireTexts({ channel = '', key = '', channels = [] }: Readonly<Record<string, unknown>>): void {
+function requireTexts({ channel = '', key, channels }: Readonly<Record<string, unknown>>): void {
   if (typeof channel !== 'string') throw new RealtimeError('bad_request', '"channel" is not a text.');
-  if (typeof key !== 'string') throw new RealtimeError('bad_request', '"key" is not a text.');
-  if (!Array.isArray(channels) || channels.some((name) => typeof name !== 'string')) {
-    throw new RealtimeError('bad_request', '"channels" is not a list of texts.');
+  if (key !== undefined && !isIdempotencyKey(key)) {
+    throw new RealtimeError('bad_request', `"key" is not a text of 1 to ${keyLengthMax} characters.`);
   }
+  if (channels !== undefined && !isChannelList(channels)) {
+    throw new RealtimeError('bad_request', `"channels" is not a list of 1 to ${publishChannelsMax} texts.`);
+  }
+}
+
+function isChannelList(value: unknown): boolean {
+  if (!Array.isArray(value) || value.length === 0 || value.length > publishChannelsMax) return false;
+  return value.every((name) => typeof name === 'string');
 }
 
 function dataOf(data: unknown): string {

@@ -97,6 +97,23 @@ describeWire('HTTP', (wire) => {
   });
 
   // The fields of a form that have no value, and an address that was put together. An empty limit was none already.
+  // Of a list or a key of the wrong length, the answer said only that some field was malformed.
+  test('the answer to a faulty publish names the field', async () => {
+    const server = await wire.server();
+    const channel = wire.channel();
+    for (const [name, faulty] of [
+      ['channels', { channels: [] }],
+      ['channels', { channels: Array(101).fill(channel) }],
+      ['channels', { channels: [channel, 7] }],
+      ['key', { channel, key: '' }],
+      ['key', { channel, key: 'x'.repeat(65) }],
+      ['channel', { channel: 7 }],
+    ] as const) {
+      const answer = await post(server, '/realtime/publish', { data: 1, ...faulty });
+      expect([answer.status, errorOf(answer.text).message]).toEqual([400, expect.stringContaining(`"${name}"`)]);
+    }
+  });
+
   test('what is empty in a query of history is not given', async () => {
     const server = await wire.server();
     const channel = wire.channel();
