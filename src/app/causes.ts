@@ -86,6 +86,7 @@ const causes: Readonly<Record<string, string>> = {
   // RabbitMQ, by rabbitmq/failure.ts.
   RABBITMQ_LOGIN: 'the password or user name is wrong',
   RABBITMQ_RIGHT: 'a right is missing',
+  RABBITMQ_IN_USE: 'another consumer reads the queue',
   RABBITMQ_VHOST: 'the virtual host does not exist, is not ready, or does not let this user in',
   // Kafka, by the names of its errors.
   SASL_AUTHENTICATION_FAILED: 'the password or user name is wrong',

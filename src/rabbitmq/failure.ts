@@ -1,4 +1,4 @@
-// What the driver rejects with when RabbitMQ lets nobody in. It gives no codes, so they are read from its words, once and
+// What the driver rejects with when RabbitMQ does not let it in, or to what it asks for. It gives no codes, so they are read from its words, once and
 // here.
 
 import { isPassingFailure } from '../time/patiently.ts';
@@ -31,6 +31,7 @@ export function isPassing(error: unknown): boolean {
 }
 
 const codes: readonly (readonly [words: RegExp, code: string])[] = [
+  [/in exclusive use/, 'RABBITMQ_IN_USE'],
   [/ACCESS[-_]REFUSED.*Login was refused/, 'RABBITMQ_LOGIN'],
   [/ACCESS[-_]REFUSED/, 'RABBITMQ_RIGHT'],
   [/^Expected ConnectionOpenOk; got <ConnectionClose/, 'RABBITMQ_VHOST'],

@@ -1,11 +1,13 @@
 // A queue of RabbitMQ as a source. It is read with an exclusive consumer, so no other one takes of its messages and their
-// order stands. A message leaves the queue when it was taken.
+// order stands. A message leaves the queue when it was taken. A quorum queue lets others in all the same, such as a reader
+// whose node stands still: then nothing is read of it before they are gone.
 //
 // A queue numbers nothing. So the mark is a list of what the last batch held: a digest of each message's id, or of the whole
 // message where it has none. The next batch is taken only after RabbitMQ has the acknowledgement of the one before. So what
 // it brings again is at most that batch, and it says `redelivered`.
 
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
+import { RabbitFailure } from '../rabbitmq/failure.ts';
 import { RabbitLine } from '../rabbitmq/line.ts';
 import type { RabbitTarget } from '../rabbitmq/target.ts';
 import type { RabbitSource } from '../rules/source-config.ts';
@@ -31,6 +33,8 @@ interface Properties {
   readonly type: unknown;
 }
 
+/** A quorum queue counts in them how often it has brought a message. */
+const headersOfQueue = new Set(['x-delivery-count', 'x-acquired-count']);
 const answerMsMax = 10_000;
 const digestLength = 22;
 
@@ -79,7 +83,7 @@ class RabbitReader implements SourceReader {
     if (this.#channel === undefined || this.#last === undefined) throw new Error('the reader of RabbitMQ is closed');
     this.#channel.ack(this.#last, true);
     // Answered after the acknowledgement was dealt with, which itself has no answer.
-    await this.#count(this.#channel);
+    await this.#count(this.#channel, 1);
   }
 
   async lag(): Promise<number | undefined> {
@@ -98,7 +102,7 @@ class RabbitReader implements SourceReader {
     this.#channel = channel;
     channel.on('error', (error) => this.#buffer.fail(error));
     channel.on('close', () => this.#buffer.fail(new Error('RabbitMQ closed the channel')));
-    await this.#count(channel);
+    await this.#count(channel, 0);
     await channel.prefetch(batchMax);
     const take = (message: ConsumeMessage | null): void => {
       if (message === null) this.#buffer.fail(new Error(`the queue ${this.#queue} was deleted`));
@@ -107,9 +111,18 @@ class RabbitReader implements SourceReader {
     await channel.consume(this.#queue, take, { exclusive: true });
   }
 
-  /** Messages that RabbitMQ has sent to nobody yet. Rejects when there is no such queue. */
-  async #count(channel: Channel): Promise<number> {
-    const { messageCount } = await within(channel.checkQueue(this.#queue), answerMsMax, 'the answer of RabbitMQ');
+  /**
+   * Messages that RabbitMQ has sent to nobody yet. Rejects when there is no such queue, or when more than `consumersMax`
+   * read it.
+   */
+  async #count(channel: Channel, consumersMax = Infinity): Promise<number> {
+    const answer = within(channel.checkQueue(this.#queue), answerMsMax, 'the answer of RabbitMQ');
+    const { messageCount, consumerCount } = await answer;
+    if (consumerCount > consumersMax) {
+      throw RabbitFailure.of(
+        new Error(`the queue ${this.#queue} is read by another consumer, and not in exclusive use`),
+      );
+    }
     return messageCount;
   }
 
@@ -128,7 +141,8 @@ function digestOf({ content, properties, fields }: ConsumeMessage): string {
   const { messageId, headers, timestamp, correlationId, type }: Properties = properties;
   if (typeof messageId === 'string' && messageId !== '') hasher.update(`id ${messageId}`);
   else {
-    hasher.update(JSON.stringify([fields.exchange, fields.routingKey, headers, timestamp, correlationId, type]));
+    const given = Object.entries(headers ?? {}).filter(([name]) => !headersOfQueue.has(name));
+    hasher.update(JSON.stringify([fields.exchange, fields.routingKey, given, timestamp, correlationId, type]));
     hasher.update(content);
   }
   return hasher.digest('base64url').slice(0, digestLength);

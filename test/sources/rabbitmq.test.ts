@@ -2,15 +2,20 @@
 // hold.
 
 import { connect, type ConfirmChannel } from 'amqplib';
+import { expect, test } from 'bun:test';
 import { patient } from '../support/patience.ts';
 import { startRabbit } from '../support/rabbitmq.ts';
-import { testSource } from './source-contract.ts';
+import { until } from '../support/tcp-client.ts';
+import { testSource, type SourceHarness } from './source-contract.ts';
 
 patient();
 
-testSource('rabbitmq', async () => {
+let channel: ConfirmChannel;
+let url: string;
+
+async function start(): Promise<SourceHarness> {
   const rabbit = await startRabbit();
-  let channel: ConfirmChannel;
+  url = rabbit.url;
   const open = async (): Promise<void> => {
     const connection = await connect(rabbit.url);
     connection.on('error', () => undefined);
@@ -39,4 +44,53 @@ testSource('rabbitmq', async () => {
     },
     close: () => rabbit.close(),
   };
+}
+
+testSource('rabbitmq', start, {
+  sources: async (harness) => {
+    await channel.assertQueue('copied', { durable: true, arguments: { 'x-queue-type': 'quorum' } });
+    return `{ ${harness.config('copied')}, channel: 'copied' } },`;
+  },
+  tests: (stage) => {
+    // Such a queue writes into a header how often it has brought a message. So the same message looked like another one,
+    // and was published twice.
+    test('a quorum queue is read in its order, each message once, as the node that reads it is killed -9', async () => {
+      const count = 200;
+      const send = async (from: number, end: number): Promise<void> => {
+        for (let place = from; place < end; place++)
+          channel.sendToQueue('copied', Buffer.from(String(place)), { persistent: true });
+        await channel.waitForConfirms();
+      };
+      await send(0, count / 2);
+      const killing = stage().kill(await stage().reader('rabbitmq:copied'));
+      await send(count / 2, count);
+      await killing;
+      await stage().startNode();
+      await until(async () => (await stage().logged('copied')) >= count, 'all are logged', 120_000, 50);
+      expect(await stage().log('copied')).toEqual(Array.from({ length: count }, (_, place) => place));
+    }, 200_000);
+
+    // A quorum queue lets a second consumer in whatever the first one asked for. A source shared its messages with it: with a
+    // stranger, or with a reader whose node stood still, and then nobody had their order.
+    test('a quorum queue that somebody else reads as well is not read, and the node says why', async () => {
+      const from = await stage().logged('copied');
+      await stage().reader('rabbitmq:copied');
+      const connection = await connect(url);
+      const other = await connection.createChannel();
+      await other.consume('copied', () => undefined);
+      const send = (place: number): unknown =>
+        channel.sendToQueue('copied', Buffer.from(String(place)), { persistent: true });
+      for (let place = from; place < from + 10; place++) send(place);
+      const said = async (): Promise<boolean> => {
+        const notes = stage().nodes.map(async (node) => (await fetch(`${node.url}/health/ready`)).text());
+        return (await Promise.all(notes)).some((text) => text.includes('another consumer reads the queue'));
+      };
+      await until(said, 'it is said that another one reads', 60_000, 50);
+      await connection.close();
+      await until(async () => (await stage().logged('copied')) >= from + 10, 'all are logged', 120_000, 50);
+      const all = (await stage().log('copied')).slice(from);
+      const sorted = all.toSorted((one, other) => Number(one) - Number(other));
+      expect(sorted).toEqual(Array.from({ length: 10 }, (_, place) => from + place));
+    }, 200_000);
+  },
 });
