@@ -112,20 +112,24 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   }
 
   write(shared: SharedChunk): void {
+    this.#look();
+    this.#push(shared);
+  }
+
+  /** Before what belongs together, as a WebSocket's is: one event may be larger than all that may wait. */
+  #look(): void {
+    if (this.#ended || this.#controller === undefined || this.#unseenBytes < lookEveryBytes) return;
+    this.#unseenBytes = 0;
+    if (this.bufferedBytes() > this.#fanout.bufferedBytesMax) this.terminate();
+  }
+
+  #push(shared: SharedChunk): void {
     if (this.#ended) return;
     const chunk = this.#compresses ? shared.compressed : shared.plain;
     const controller = this.#controller;
     if (controller === undefined) {
       this.#waiting?.push(chunk);
       return;
-    }
-    // Looked at before, as a WebSocket's is: one event may be larger than all that may wait.
-    if (this.#unseenBytes >= lookEveryBytes) {
-      this.#unseenBytes = 0;
-      if (this.bufferedBytes() > this.#fanout.bufferedBytesMax) {
-        this.terminate();
-        return;
-      }
     }
     this.#unseenBytes += chunk.byteLength;
     try {
@@ -168,6 +172,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   }
 
   deliver(publications: readonly Publication[]): void {
+    this.#look();
     let text = '';
     for (const publication of publications) {
       this.position(publication.channel, publication);
@@ -175,12 +180,12 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
       if (publication.data.length < sharedDataMin) {
         text += sseEvent({ event: 'message', data: publication.frame, id });
       } else {
-        this.#writeText(text + sseHead({ event: 'message', id }));
-        this.write(frameChunk(publication));
+        this.#push(new SharedChunk(text + sseHead({ event: 'message', id })));
+        this.#push(frameChunk(publication));
         text = sseEnd;
       }
     }
-    this.#writeText(text);
+    this.#push(new SharedChunk(text));
   }
 
   awaitSnapshot(channel: string): void {
