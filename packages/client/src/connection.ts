@@ -17,13 +17,11 @@ import { canOpen } from './link-check.ts';
 import { subscribeId, type Link, type LinkEnd, type TransportName } from './link.ts';
 import { Requests, type RequestOptions } from './requests.ts';
 import { inFrames } from './subscribe-frames.ts';
+import { OpeningTime, openMs } from './opening-time.ts';
 import { verdictOf } from './verdict.ts';
 import type { Command, ErrorFrame, ServerFrame, Welcome } from './protocol.ts';
 
-/** A link says welcome within this time, and answers a question whether it lives. */
-const openMs = 10_000;
-/** After so many openings each has all of that time. */
-const manyOpenings = 5;
+/** A link answers a question whether it lives within this time. */
 const probeMs = 5_000;
 /** A token function that does not answer must not keep the client offline for ever. */
 const tokenMs = 30_000;
@@ -64,14 +62,10 @@ export class Connection extends Emitter<ConnectionEvents> {
   #hasWorked = false;
   #failedOpenings = 0;
   #isFallenBack = false;
-  /**
-   * Of streams since a link fell silent. The first ones get little time: browsers reuse connections, also those of a dead
-   * link, and each of them is tried once.
-   */
-  #openings = manyOpenings;
   /** The server is leaving, and has told when: its end needs no further pause. */
   #isDraining = false;
   #checks = 0;
+  readonly #openingTime = new OpeningTime();
 
   constructor(options: ConnectionOptions) {
     super();
@@ -173,7 +167,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#link = this.#cut = undefined;
       for (const channel of this.channels.values()) channel.lost();
       this.#requests.lost();
-      if (end.reason === 'silent') this.#openings = 0;
+      if (end.reason === 'silent') this.#openingTime.silent();
       if (!this.#isClosed) await this.#judge(end, wasReady);
     }
     stopWatching();
@@ -205,8 +199,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       const token = await Promise.race([this.#token(), promise]);
       if (isOver || typeof token === 'object') return await promise;
       stop();
-      const waitMs = transport === 'sse' ? Math.min(openMs, 2_000 * 1.5 ** this.#openings++) : openMs;
-      stop = clock.after(waitMs, () => over({ code: 1006, reason: 'timeout' }));
+      stop = clock.after(this.#openingTime.next(transport), () => over({ code: 1006, reason: 'timeout' }));
       const opened = await openLink(transport, {
         token,
         positionOf: (channel) => this.channels.get(channel)?.position,
@@ -216,10 +209,7 @@ export class Connection extends Emitter<ConnectionEvents> {
         },
         onFrame: (frame) => {
           if (isOver) return;
-          if (frame.type === 'welcome') {
-            stop();
-            this.#openings = manyOpenings;
-          }
+          if (frame.type === 'welcome') stop();
           this.#receive(frame);
         },
         onPause: () => {

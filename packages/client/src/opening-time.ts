@@ -1,0 +1,21 @@
+// How long the opening of a link may take. The first openings of streams since a link fell silent get little time: browsers
+// reuse connections, also those of a dead link, and each of them is tried once.
+
+import type { TransportName } from './link.ts';
+
+/** A link says welcome within this time. */
+export const openMs = 10_000;
+const firstMs = 2_000;
+const many = 5;
+
+export class OpeningTime {
+  #openings = many;
+
+  silent(): void {
+    this.#openings = 0;
+  }
+
+  next(transport: TransportName): number {
+    return transport === 'sse' ? Math.min(openMs, firstMs * 1.5 ** this.#openings++) : openMs;
+  }
+}
