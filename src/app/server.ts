@@ -20,7 +20,7 @@ import { presenceRoutes } from '../api/presence.ts';
 import { apiRoutes } from '../api/publish.ts';
 import type { EventFanout } from '../transports/event-fanout.ts';
 import { addressReader } from '../http/client-address.ts';
-import { httpErrors, notFoundResponse } from '../http/errors.ts';
+import { httpErrors, refusedAddress } from '../http/errors.ts';
 import { ExactPaths } from '../http/exact-paths.ts';
 import { OwnMachine } from '../http/own-machine.ts';
 import { apiOrigins, Origins, preflightRoutes } from '../http/origins.ts';
@@ -125,9 +125,10 @@ export function createServer(parts: ServerParts): Elysia {
       maxRequestBodySize: Math.max(32 << 20, settings.maxMessageBytes * 2),
     },
   };
-  const notFound = (request: Request): Response => notFoundResponse(origins.apiHeaders(request));
+  const refuse = (request: Request, methods: readonly string[]): Response =>
+    refusedAddress(methods, origins.apiHeaders(request));
   // Without a server of its own it has no routes in the runtime's router, which exact paths rest on.
-  const app = parts.isHosted ? new Elysia(config) : new ExactPaths({ ...config, notFound });
+  const app = parts.isHosted ? new Elysia(config) : new ExactPaths({ ...config, refuse });
   const peerOf = (request: Request) => app.server?.requestIP(request) ?? undefined;
   const anyAddressOf = addressReader((request) => peerOf(request)?.address, settings.trustedProxies);
   const addressOf = limitsAddresses(settings) ? anyAddressOf : undefined;

@@ -21,7 +21,7 @@ export function httpErrors({ expected, headers }: HttpErrorsOptions): Elysia {
     const answer = (failure: RealtimeError) => {
       return errorResponse(failure, failure.status, { ...headers(request), ...endingHeaders(request, failure) });
     };
-    if (code === 'NOT_FOUND') return notFoundResponse(headers(request));
+    if (code === 'NOT_FOUND') return refusedAddress([], headers(request));
     // The sender is gone and reads no answer. That is no failure of this server.
     if (isBrokenOff(error)) return answer(new RealtimeError('bad_request', 'The request broke off.'));
     return answer(expected(causeOf(code, error, request)));
@@ -52,8 +52,13 @@ function validationError(request: Request): RealtimeError {
   return new RealtimeError('bad_request', 'A field of the request is missing or malformed; see /swagger.');
 }
 
-export function notFoundResponse(headers: Readonly<Record<string, string>>): Response {
-  return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404, headers);
+/** 404, or 405 where the address takes other methods than that of the request. */
+export function refusedAddress(methods: readonly string[], headers: Readonly<Record<string, string>>): Response {
+  if (methods.length === 0) {
+    return errorResponse(new RealtimeError('bad_request', 'There is nothing at this address.'), 404, headers);
+  }
+  const error = new RealtimeError('bad_request', `This address takes ${methods.join(' and ')} only.`);
+  return errorResponse(error, 405, { ...headers, allow: methods.join(', ') });
 }
 
 /** An expected error as an HTTP answer. */
@@ -68,6 +73,8 @@ export function errorResponse(
     'content-type': 'application/json; charset=utf-8',
     'cache-control': 'no-store',
   });
+  // The standard asks for it. Browsers show no dialog for this scheme.
+  if (status === 401) headers.set('www-authenticate', 'Bearer');
   // Also where the error is none that a client repeats by itself: a place in a full channel may be free again by then.
   if (error.retryable || status === 429) {
     headers.set('retry-after', String(Math.ceil(error.retryAfter ?? (error.retryable ? 1 : fullSeconds))));

@@ -122,16 +122,16 @@ export function requireChannel(name: unknown): string {
 export async function readJsonBody(request: Request, limit: BodyLimit): Promise<JsonBody> {
   refuseLength(request, limit);
   requireType(request);
-  return parseBody(await textOf(request, limit));
+  return parseBody(textOf(await bytesOf(request, limit)));
 }
 
 /** As `readJsonBody`; a request without a body has an empty object. */
 export async function readOptionalJsonBody(request: Request, limit: BodyLimit): Promise<JsonBody> {
   refuseLength(request, limit);
-  const text = await textOf(request, limit);
-  if (text === '') return { text, members: {} };
+  const bytes = await bytesOf(request, limit);
+  if (bytes.length === 0) return { text: '', members: {} };
   requireType(request);
-  return parseBody(text);
+  return parseBody(textOf(bytes));
 }
 
 /** Before anything is read, if the header tells the length. */
@@ -144,9 +144,25 @@ export function isJson(request: Request): boolean {
   return /^application\/json\s*(?:;|$)/i.test(request.headers.get('content-type') ?? '');
 }
 
+/**
+ * Throws `bad_request` for a body of another type, and for one that is compressed. Other charsets than those named here
+ * hold ASCII as UTF-8 does: the bytes themselves tell whether they are UTF-8.
+ */
 function requireType(request: Request): void {
-  if (isJson(request)) return;
-  throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+  if (!isJson(request)) {
+    throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
+  }
+  const encoding = request.headers.get('content-encoding') ?? '';
+  if (!/^\s*(?:identity\s*)?$/i.test(encoding)) {
+    throw new RealtimeError(
+      'bad_request',
+      'The body is compressed (content-encoding), which this server does not read.',
+    );
+  }
+  const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(request.headers.get('content-type') ?? '')?.[1];
+  if (charset !== undefined && /^(?:utf-?(?:16|32)|ucs-?[24]$)/i.test(charset)) {
+    throw new RealtimeError('bad_request', 'The body must be UTF-8; its content-type names another charset.');
+  }
 }
 
 /** Bytes of a refused body that may still come over a connection that goes on. */
@@ -180,8 +196,7 @@ async function bytesOf(request: Request, { bytesMax, tooLarge }: BodyLimit): Pro
 }
 
 /** By itself the runtime puts another character in place of each that is no UTF-8: nobody would learn of the loss. */
-async function textOf(request: Request, limit: BodyLimit): Promise<string> {
-  const bytes = await bytesOf(request, limit);
+function textOf(bytes: Uint8Array): string {
   try {
     return decoder.decode(bytes);
   } catch {

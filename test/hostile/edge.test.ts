@@ -195,13 +195,13 @@ describe('pages of other origins', () => {
 });
 
 describe('methods and hosts', () => {
-  test('TRACE, CONNECT and methods that no route knows get a 404 and never their own request back', async () => {
+  test('TRACE, CONNECT and methods that no route knows get a 405 and never their own request back', async () => {
     for (const method of ['TRACE', 'CONNECT', 'PUT', 'DELETE', 'PATCH', 'PROPFIND', 'LOCK', 'OPTIONS']) {
       const tcp = await TcpClient.connect(open.url);
       tcp.write(`${method} /metrics HTTP/1.1\r\nHost: a\r\nX-Marker: mirrored\r\nContent-Length: 0\r\n\r\n`);
       const head = await tcp.readHead();
       const body = await tcp.readBody(head);
-      expect([method, head.status, errorOf(body).code]).toEqual([method, 404, 'bad_request']);
+      expect([method, head.status, errorOf(body).code]).toEqual([method, 405, 'bad_request']);
       expect(body + JSON.stringify([...head.headers])).not.toContain('mirrored');
       tcp.cut();
     }

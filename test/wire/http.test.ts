@@ -145,6 +145,34 @@ describeWire('HTTP', (wire) => {
     expect((await post(server, '/realtime/publish', body, type)).status).toBe(200);
   });
 
+  // The answer to each of these was that the body is no UTF-8, or no JSON.
+  test('a body that is compressed, or in UTF-16, is refused for what it is', async () => {
+    const server = await wire.server();
+    const channel = wire.channel();
+    const json = JSON.stringify({ channel, data: 1 });
+    const type = 'application/json';
+    for (const [body, headers, cause] of [
+      [Bun.gzipSync(json), { 'content-type': type, 'content-encoding': 'gzip' }, 'compressed'],
+      [Bun.deflateSync(json), { 'content-type': type, 'content-encoding': 'deflate' }, 'compressed'],
+      [Buffer.from(json, 'utf16le'), { 'content-type': `${type}; charset=UTF-16` }, 'charset'],
+      [Buffer.from(json, 'utf16le'), { 'content-type': `${type};charset="utf-16le"` }, 'charset'],
+    ] as const) {
+      for (const path of ['/realtime/publish', '/realtime/ticket']) {
+        const answer = await call(server, path, { method: 'POST', body, headers });
+        expect([path, answer.status, errorOf(answer.text)]).toMatchObject([
+          path,
+          400,
+          { code: 'bad_request', message: expect.stringContaining(cause), retryable: false },
+        ]);
+      }
+    }
+    // These hold ASCII as UTF-8 does.
+    for (const charset of ['utf-8', 'UTF8', 'us-ascii', 'iso-8859-1']) {
+      const headers = { 'content-type': `${type}; charset=${charset}`, 'content-encoding': 'identity' };
+      expect((await post(server, '/realtime/publish', json, headers)).status).toBe(200);
+    }
+  });
+
   test('data of 64 KiB is taken, more is 413', async () => {
     const server = await wire.server();
     const channel = wire.channel();
@@ -177,15 +205,34 @@ describeWire('HTTP', (wire) => {
       expect([path, answer.status, errorOf(answer.text).code]).toEqual([path, 404, 'bad_request']);
     }
     for (const [method, path] of [
-      ['GET', '/realtime/publish'],
-      ['POST', '/realtime/events?channels=a'],
-      ['PUT', '/realtime/publish'],
-      ['DELETE', '/realtime/channels'],
-      ['PATCH', '/metrics'],
+      ['POST', '/nowhere'],
+      ['PUT', '/realtime/channels/a/nothing'],
+      ['DELETE', '/realtime/channels//history'],
+      ['OPTIONS', '/nowhere'],
     ] as const) {
       const answer = await call(server, path, { method });
-      expect([method, [404, 405].includes(answer.status)]).toEqual([method, true]);
-      expect(errorOf(answer.text).retryable).toBe(false);
+      expect([method, answer.status, answer.headers.get('allow')]).toEqual([method, 404, null]);
+    }
+  });
+
+  // It was 404, as if the address were wrong.
+  test('another method than those of an address is 405, and the answer names these', async () => {
+    const server = await wire.server();
+    for (const [method, path, allow] of [
+      ['GET', '/realtime/publish', 'POST'],
+      ['HEAD', '/realtime/publish', 'POST'],
+      ['PUT', '/realtime/publish', 'POST'],
+      ['POST', '/realtime/events?channels=a', 'GET, HEAD'],
+      ['DELETE', '/realtime/channels', 'GET, HEAD'],
+      ['PATCH', '/realtime/channels/a%3Ab/history?limit=1', 'GET, HEAD'],
+      ['DELETE', '/realtime/users/ann/disconnect', 'POST'],
+      ['PATCH', '/metrics', 'GET, HEAD'],
+      ['OPTIONS', '/metrics', 'GET, HEAD'],
+    ] as const) {
+      const answer = await call(server, path, { method });
+      expect([method, path, answer.status, answer.headers.get('allow')]).toEqual([method, path, 405, allow]);
+      if (method === 'HEAD') continue;
+      expect(errorOf(answer.text)).toMatchObject({ code: 'bad_request', retryable: false });
     }
   });
 
@@ -260,7 +307,10 @@ describeWire('HTTP', (wire) => {
       { authorization: 'Bearer wrong' },
       { authorization: 'a-key-of-some-length-0123456789' },
     ]) {
-      for (const path of paths) expect((await call(server, path, { headers })).status).toBe(401);
+      for (const path of paths) {
+        const refused = await call(server, path, { headers });
+        expect([refused.status, refused.headers.get('www-authenticate')]).toEqual([401, 'Bearer']);
+      }
       const answer = await post(server, '/realtime/publish', body, headers);
       expect([answer.status, errorOf(answer.text)]).toMatchObject([401, { code: 'unauthorized', retryable: false }]);
     }

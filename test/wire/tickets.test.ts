@@ -181,7 +181,7 @@ describeWire('Tickets', (wire) => {
     }
     const loud = await ask(server, { authorization: `Bearer ${token}`, Cookie: 'sobranie_token=x' });
     expect(loud.status).toBe(200);
-    expect((await call(server, '/realtime/ticket', { headers: bearer })).status).toBe(404);
+    expect((await call(server, '/realtime/ticket', { headers: bearer })).status).toBe(405);
     // A token in the URL is what tickets are there to avoid.
     expect((await call(server, `/realtime/ticket?token=${token}`, { method: 'POST' })).status).toBe(401);
   });
