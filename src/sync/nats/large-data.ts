@@ -7,6 +7,7 @@ import type { NatsClient } from './connection.ts';
 import { NatsRefusal, type StreamError } from './failure.ts';
 import type { Elsewhere } from './message.ts';
 import type { NatsNames } from './names.ts';
+import type { NatsReads } from './reads.ts';
 
 /** All headers of a message may have 64 kB; the sender takes some of it. */
 export const headerBytesMax = 48 << 10;
@@ -39,12 +40,14 @@ export async function putLarge(text: string, seconds: number, options: LargeData
 }
 
 /** Undefined when the server has forgotten some of it. */
-export async function getLarge({ id, parts }: Elsewhere, options: LargeDataOptions): Promise<string | undefined> {
-  const { client, names } = options;
+export async function getLarge(
+  { id, parts }: Elsewhere,
+  names: NatsNames,
+  reads: NatsReads,
+): Promise<string | undefined> {
   const pieces: Uint8Array[] = [];
   for (let index = 0; index < parts; index++) {
-    const query = { last_by_subj: names.part(id, index) };
-    const found = await client.manager.streams.getMessage(names.dataStream, query);
+    const found = await reads.message(names.dataStream, { last_by_subj: names.part(id, index) });
     if (found === null) return undefined;
     pieces.push(found.data);
   }

@@ -3,9 +3,8 @@
 //
 //   append    one message. An idempotency key is the message's id, which the server remembers
 //   head      the newest message of the subject, from the stream's leader: replicas may be behind
-//   read      a stretch of a subject. Its messages lie anywhere in the stream, so its beginning is found by halving
+//   read      a stretch of a subject. Its messages lie anywhere in the stream: `stretch.ts` finds its beginning
 
-import { JetStreamError, JetStreamApiError, type StoredMsg } from '@nats-io/jetstream';
 import { Publication } from '../../core/publication.ts';
 import {
   pageBytesMax,
@@ -15,14 +14,14 @@ import {
   type Outgoing,
 } from '../../core/sync-adapter.ts';
 import type { Position } from '../../protocol/position.ts';
-import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { boundPage } from '../bound-page.ts';
 import { answerTimeoutMs } from './connection.ts';
-import { Gate } from '../gate.ts';
 import { NatsRefusal, type StreamError } from './failure.ts';
 import { getLarge, headerBytesMax, putLarge, type LargeDataOptions } from './large-data.ts';
-import { countIn, entryHeaders, lengthOf, readEntry, type Entry } from './message.ts';
+import { countIn, entryHeaders, lengthOf, type Entry } from './message.ts';
+import { NatsReads } from './reads.ts';
+import { readFromGoal, type Goal, type Known } from './stretch.ts';
 
 interface Ack {
   readonly seq: number;
@@ -31,21 +30,24 @@ interface Ack {
   readonly error?: StreamError;
 }
 
-/** Which entries a reader may see. */
-type Wanted = (entry: Entry) => boolean;
+interface Bounds {
+  /** Entries at most. */
+  readonly limit: number;
+  readonly bytesMax: number;
+}
 
 /** Another publication with the same key is being stored. */
 const keyUnderWay = 10_158;
-const readsAtOnce = 256;
 const firstPiece = 32;
 const pieceMax = 512;
 
 export class NatsLog {
   readonly #options: LargeDataOptions;
-  readonly #reads = new Gate(readsAtOnce);
+  readonly #reads: NatsReads;
 
   constructor(options: LargeDataOptions) {
     this.#options = options;
+    this.#reads = new NatsReads(options);
   }
 
   /** Resolves when the stream holds it; with a repeated key, with the position from before. */
@@ -75,81 +77,114 @@ export class NatsLog {
   }
 
   async head(channel: string): Promise<Position> {
-    const newest = await this.#newest(channel);
+    const newest = await this.#reads.newest(channel);
     return { epoch: this.#options.client.epoch, offset: newest?.offset ?? 0 };
   }
 
   async read(channel: string, rule: ChannelRule, query: HistoryQuery, internal: boolean): Promise<HistoryPage> {
-    const newest = await this.#newest(channel);
+    // The oldest one only says where others may lie.
+    const [newest, oldest] = await Promise.all([this.#reads.newest(channel), this.#reads.next(channel, 1)]);
     const head = { epoch: this.#options.client.epoch, offset: newest?.offset ?? 0 };
     const { since } = query;
     if (since !== undefined && (since.epoch !== head.epoch || since.offset > head.offset)) {
       return { head, publications: [], complete: false, gap: 'epoch_changed' };
     }
     if (newest === undefined || since?.offset === head.offset) return { head, publications: [], complete: true };
-    const oldest = internal ? 0 : this.#options.clock.now() - rule.historySeconds * 1_000;
-    const lowest = internal ? 1 : Math.max(1, head.offset - rule.historySize + 1);
-    const isKept: Wanted = ({ offset, at }) => offset >= lowest && at > oldest;
-    if (since === undefined) return this.#readNewest(channel, newest, isKept, query);
-    return this.#readSince(channel, newest, isKept, { ...query, since });
+    const kept: Goal = internal
+      ? { offset: 1, after: 0 }
+      : {
+          offset: Math.max(1, head.offset - rule.historySize + 1),
+          after: this.#options.clock.now() - rule.historySeconds * 1_000,
+        };
+    const known: Known = { oldest: oldest ?? newest, newest };
+    if (since === undefined) return this.#readNewest(channel, known, kept, query);
+    return this.#readSince(channel, known, kept, { ...query, since });
   }
 
   /** The publication as subscribers get it; undefined when its data are gone. */
   async publication(channel: string, { offset, at, sender, data }: Entry): Promise<Publication | undefined> {
-    const text = typeof data === 'string' ? data : await getLarge(data, this.#options);
+    const text = typeof data === 'string' ? data : await getLarge(data, this.#options.names, this.#reads);
     if (text === undefined) return undefined;
     return new Publication({ channel, offset, epoch: this.#options.client.epoch, data: text, at, ...sender });
   }
 
   async #readSince(
     channel: string,
-    newest: Entry,
-    isKept: Wanted,
+    known: Known,
+    kept: Goal,
     query: HistoryQuery & { readonly since: Position },
   ): Promise<HistoryPage> {
     const { since, limit, bytesMax = pageBytesMax } = query;
+    const { newest } = known;
     const head = { epoch: since.epoch, offset: newest.offset };
-    const first = await this.#first(channel, newest, (entry) => entry.offset > since.offset && isKept(entry));
-    if (first === undefined) return { head, publications: [], complete: false, gap: 'trimmed' };
-    const entries: Entry[] = [];
-    let [bytes, count, from] = [0, firstPiece, first.seq];
-    while (entries.length < limit && bytes <= bytesMax && from <= newest.seq) {
-      const piece = await this.#piece(channel, from, Math.min(count, limit - entries.length), newest);
-      if (piece.length === 0) break;
-      for (const entry of piece) bytes += lengthOf(entry);
-      entries.push(...piece);
-      from = (piece.at(-1)?.seq ?? newest.seq) + 1;
-      count = Math.min(pieceMax, count * 4);
-    }
+    const goal = { ...kept, offset: Math.max(kept.offset, since.offset + 1) };
+    const entries = await this.#begin(channel, goal, known, { limit, bytesMax });
+    if (entries.length === 0) return { head, publications: [], complete: false, gap: 'trimmed' };
+    await this.#goOn(channel, entries, { newest, limit, bytesMax });
     const publications = await this.#publications(channel, shortened(entries, bytesMax));
     const begins = publications[0]?.offset === since.offset + 1;
     const complete = begins && publications.at(-1)?.offset === head.offset;
     return boundPage({ head, publications, complete, ...(begins ? {} : { gap: 'trimmed' as const }) }, query);
   }
 
-  async #readNewest(channel: string, newest: Entry, isKept: Wanted, query: HistoryQuery): Promise<HistoryPage> {
+  async #readNewest(channel: string, known: Known, kept: Goal, query: HistoryQuery): Promise<HistoryPage> {
     const { limit, bytesMax = pageBytesMax } = query;
+    const { newest } = known;
     const head = { epoch: this.#options.client.epoch, offset: newest.offset };
-    let entries: Entry[] = [];
-    let [bytes, count, isAll] = [0, firstPiece, false];
+    let entries: readonly Entry[] = [];
+    let [bytes, count, isAll, isWhole] = [0, firstPiece, false, true];
     // One more than asked tells whether there is more.
     while (!isAll && entries.length <= limit && bytes <= bytesMax) {
       const end = (entries[0]?.offset ?? newest.offset + 1) - 1;
-      const from = Math.max(1, end - Math.min(count, limit + 1 - entries.length) + 1);
-      const first = await this.#first(channel, newest, (entry) => entry.offset >= from && isKept(entry));
-      if (first === undefined || first.offset > end) break;
-      const piece = await this.#piece(channel, first.seq, end - first.offset + 1, newest);
+      const from = Math.max(kept.offset, end - Math.min(count, limit + 1 - entries.length) + 1);
+      const bounds = { limit: end - from + 1, bytesMax };
+      const begun = await this.#begin(channel, { ...kept, offset: from }, known, bounds);
+      const piece = begun.filter(({ offset }) => offset <= end);
+      const [first] = piece;
+      if (first === undefined) break;
+      await this.#goOn(channel, piece, { newest, limit: end - first.offset + 1, bytesMax: Infinity });
+      isWhole = piece.at(-1)?.offset === end;
+      if (!isWhole) break;
       for (const entry of piece) bytes += lengthOf(entry);
       entries = [...piece, ...entries];
-      isAll = first.offset > from || from === 1;
+      isAll = first.offset > from || from === kept.offset;
       count = Math.min(pieceMax, count * 4);
     }
     const found = entries.length <= limit ? entries : entries.slice(-limit);
     const small = shortened(found.toReversed(), bytesMax).toReversed();
     const publications = await this.#publications(channel, small);
     // The entry before the page's first is either not kept, or was not asked for.
-    const complete = publications.length === entries.length && bytes <= bytesMax;
+    const complete = isWhole && publications.length === entries.length && bytes <= bytesMax;
     return boundPage({ head, publications, complete }, query);
+  }
+
+  /** The first piece of a stretch; empty when nothing of it is left. */
+  async #begin(channel: string, goal: Goal, known: Known, { limit, bytesMax }: Bounds): Promise<Entry[]> {
+    const { newest } = known;
+    const left = newest.offset - goal.offset + 1;
+    const piece = await readFromGoal(goal, known, (seq, more) => {
+      const count = Math.min(pieceMax, Math.min(limit, left) + more);
+      return this.#reads.piece(channel, seq, { count, bytesMax, newest });
+    });
+    return piece.slice(0, limit);
+  }
+
+  /** Adds the rest of a stretch to its first piece. */
+  async #goOn(
+    channel: string,
+    entries: Entry[],
+    { newest, limit, bytesMax }: Bounds & { newest: Entry },
+  ): Promise<void> {
+    let bytes = 0;
+    for (const entry of entries) bytes += lengthOf(entry);
+    for (let last = entries.at(-1); last !== undefined && last.seq < newest.seq; last = entries.at(-1)) {
+      if (entries.length >= limit || bytes > bytesMax) return;
+      const count = Math.min(pieceMax, limit - entries.length);
+      const piece = await this.#reads.piece(channel, last.seq + 1, { count, bytesMax: pageBytesMax, newest });
+      if (piece[0]?.offset !== last.offset + 1) return;
+      for (const entry of piece) bytes += lengthOf(entry);
+      entries.push(...piece);
+    }
   }
 
   /** What follows the last one whose data are gone. */
@@ -163,68 +198,13 @@ export class NatsLog {
     return publications;
   }
 
-  /** The oldest entry that is wanted. Of two entries the later one is wanted if the earlier one is. */
-  async #first(channel: string, newest: Entry, isWanted: Wanted): Promise<Entry | undefined> {
-    if (!isWanted(newest)) return undefined;
-    let best = newest;
-    let low = (await this.#next(channel, 1))?.seq ?? newest.seq;
-    for (let high = newest.seq - 1, middle = low; low <= high; middle = Math.floor((low + high) / 2)) {
-      const entry = await this.#next(channel, middle);
-      if (entry === undefined || entry.seq >= best.seq) high = middle - 1;
-      else if (isWanted(entry)) [best, high] = [entry, middle - 1];
-      else low = entry.seq + 1;
-    }
-    return best;
-  }
-
-  #newest(channel: string): Promise<Entry | undefined> {
-    return this.#stored({ last_by_subj: this.#options.names.log(channel) });
-  }
-
-  #next(channel: string, seq: number): Promise<Entry | undefined> {
-    return this.#stored({ seq, next_by_subj: this.#options.names.log(channel) });
-  }
-
-  async #stored(query: { last_by_subj: string } | { seq: number; next_by_subj: string }): Promise<Entry | undefined> {
-    const { client, names } = this.#options;
-    if (!client.up) throw new RealtimeError('unavailable');
-    // The leader answers all that the stream's API is asked, in one queue, which a crowd of subscribers would fill.
-    const { direct, streams } = client.manager;
-    const found = await this.#reads.pass(() => (client.isSingle ? direct : streams).getMessage(names.logStream, query));
-    return found === null ? undefined : entryOf(found);
-  }
-
   /** The entry, if it is this channel's and the rule keeps it. */
   async #kept(channel: string, rule: ChannelRule, seq: number): Promise<Entry | undefined> {
-    const [found, newest] = await Promise.all([this.#next(channel, seq), this.#newest(channel)]);
+    const [found, newest] = await Promise.all([this.#reads.next(channel, seq), this.#reads.newest(channel)]);
     if (found?.seq !== seq || newest === undefined) return undefined;
     const isYoung = this.#options.clock.now() - found.at <= rule.historySeconds * 1_000;
     return isYoung && found.offset > newest.offset - rule.historySize ? found : undefined;
   }
-
-  /** Up to so many entries from there on, without a hole, up to the newest. */
-  async #piece(channel: string, seq: number, count: number, newest: Entry): Promise<Entry[]> {
-    const { client, names } = this.#options;
-    const entries: Entry[] = [];
-    try {
-      const query = { seq, next_by_subj: names.log(channel), batch: count };
-      const found = await client.manager.direct.getBatch(names.logStream, query);
-      for await (const message of found) {
-        const entry = entryOf(message);
-        const before = entries.at(-1);
-        if (entry.seq > newest.seq || (before !== undefined && entry.offset !== before.offset + 1)) break;
-        entries.push(entry);
-      }
-    } catch (error) {
-      // A replica that is behind may have nothing yet.
-      if (!(error instanceof JetStreamError || error instanceof JetStreamApiError)) throw error;
-    }
-    return entries;
-  }
-}
-
-function entryOf(message: StoredMsg): Entry {
-  return readEntry({ seq: message.seq, headers: message.header, body: message.string() });
 }
 
 /** So many as the page takes, and at least one: the data of the rest need not be fetched. */

@@ -1,0 +1,117 @@
+// How the streams are asked for what they hold: one message, or several of a channel that follow each other. The driver
+// has a request for several too. It leaves a subscription behind at every call, and never ends when the connection is lost
+// in the middle.
+
+import { DirectMsgHeaders, type StoredMsg } from '@nats-io/jetstream';
+import { errors, type Msg } from '@nats-io/transport-node';
+import { RealtimeError } from '../../protocol/realtime-error.ts';
+import { Gate } from '../gate.ts';
+import type { NatsClient } from './connection.ts';
+import { readEntry, type Entry } from './message.ts';
+import type { NatsNames } from './names.ts';
+
+export interface NatsReadsOptions {
+  readonly client: NatsClient;
+  readonly names: NatsNames;
+}
+
+/** The last message of a subject, or its first one from a number of the stream on. */
+type Query = { readonly last_by_subj: string } | { readonly seq: number; readonly next_by_subj: string };
+
+export interface Piece {
+  readonly count: number;
+  /** About; one message in any case. */
+  readonly bytesMax: number;
+  /** Nothing after it is read. */
+  readonly newest: Entry;
+}
+
+/** A crowd's requests would otherwise all wait for the same second, in which the server cannot answer them. */
+const readsAtOnce = 256;
+/** A piece may have a mebibyte. */
+const pieceTimeoutMs = 5_000;
+const endOfBatch = 204;
+const notFound = 404;
+
+export class NatsReads {
+  readonly #options: NatsReadsOptions;
+  readonly #gate = new Gate(readsAtOnce);
+
+  constructor(options: NatsReadsOptions) {
+    this.#options = options;
+  }
+
+  /** Of the leader: replicas may be behind. */
+  newest(channel: string): Promise<Entry | undefined> {
+    const { names } = this.#options;
+    return this.#entry({ last_by_subj: names.log(channel) });
+  }
+
+  /** The channel's first entry from there on, of the leader. */
+  next(channel: string, seq: number): Promise<Entry | undefined> {
+    const { names } = this.#options;
+    return this.#entry({ seq, next_by_subj: names.log(channel) });
+  }
+
+  /** Null when there is none. */
+  message(stream: string, query: Query): Promise<StoredMsg | null> {
+    const { client } = this.#options;
+    // The leader answers all that the stream's API is asked, in one queue, which a crowd of subscribers would fill.
+    const { direct, streams } = client.manager;
+    return this.#pass(() => (client.isSingle ? direct : streams).getMessage(stream, query));
+  }
+
+  /** Entries from there on, without a hole among themselves. Empty when there are none. */
+  async piece(channel: string, seq: number, piece: Piece): Promise<readonly Entry[]> {
+    const entries = await this.#pass(() => this.#batch(channel, seq, piece));
+    if (entries.length > 0 || this.#options.client.isSingle) return entries;
+    // Any replica answers, and one that is behind has nothing yet.
+    const entry = await this.next(channel, seq);
+    return entry === undefined || entry.seq > piece.newest.seq ? [] : [entry];
+  }
+
+  async #entry(query: Query): Promise<Entry | undefined> {
+    const found = await this.message(this.#options.names.logStream, query);
+    if (found === null) return undefined;
+    return readEntry({ seq: found.seq, headers: found.header, body: found.string() });
+  }
+
+  #pass<Value>(request: () => Promise<Value>): Promise<Value> {
+    if (!this.#options.client.up) throw new RealtimeError('unavailable');
+    return this.#gate.pass(request);
+  }
+
+  async #batch(channel: string, seq: number, { count, bytesMax, newest }: Piece): Promise<readonly Entry[]> {
+    const { client, names } = this.#options;
+    const query = JSON.stringify({
+      seq,
+      next_by_subj: names.log(channel),
+      batch: count,
+      max_bytes: Math.ceil(bytesMax),
+    });
+    const subject = `$JS.API.DIRECT.GET.${names.logStream}`;
+    const options = { strategy: 'sentinel', maxWait: pieceTimeoutMs } as const;
+    const entries: Entry[] = [];
+    for await (const message of await client.live.requestMany(subject, query, options)) {
+      // Only the last one has no body.
+      if (message.data.length === 0) return endOf(message, entries);
+      const entry = entryOf(message);
+      const before = entries.at(-1);
+      const follows = before === undefined || entry.offset === before.offset + 1;
+      if (entry.seq > newest.seq || !follows) return entries;
+      entries.push(entry);
+    }
+    throw new errors.TimeoutError();
+  }
+}
+
+function endOf({ headers }: Msg, entries: readonly Entry[]): readonly Entry[] {
+  const { code = 0, description = '' } = headers ?? {};
+  if (code === endOfBatch || code === notFound) return entries;
+  throw new Error(`NATS answered ${code} ${description} to a read`);
+}
+
+function entryOf(message: Msg): Entry {
+  const seq = Number(message.headers?.get(DirectMsgHeaders.Sequence));
+  return readEntry({ seq, headers: message.headers, body: message.string() });
+}
