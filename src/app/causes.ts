@@ -14,6 +14,7 @@ export class HealthFault extends Error {
 }
 
 const untrusted = 'its certificate is not trusted';
+const withoutTls = 'it offers no TLS at that port';
 /** The last word of what the TLS library says, which has no code. */
 const noTls = 'WRONG_VERSION_NUMBER';
 
@@ -37,7 +38,10 @@ const causes: Readonly<Record<string, string>> = {
   POOLER_KEEPS_NO_TRANSACTION: 'a pooler in statement mode answers there, which takes no transactions',
   // TLS.
   TLS_REFUSED: 'it offers no TLS',
-  [noTls]: 'it offers no TLS at that port',
+  [noTls]: withoutTls,
+  // By nats/failure.ts and kafka/failure.ts, whose drivers have no code for it.
+  NO_TLS: withoutTls,
+  TLS_CUT: 'it broke the connection off as TLS began: it may offer none at that port',
   DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
   SELF_SIGNED_CERT_IN_CHAIN: untrusted,
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: untrusted,
@@ -83,6 +87,8 @@ const causes: Readonly<Record<string, string>> = {
   NOREPLICAS: 'it takes no writes: too few replicas follow it',
   // NATS, by sync/nats/failure.ts.
   NATS_FULL: 'it has no room for more',
+  // By nats/failure.ts.
+  NATS_LOGIN: 'it does not let this user in',
   // RabbitMQ, by rabbitmq/failure.ts.
   RABBITMQ_LOGIN: 'the password or user name is wrong',
   RABBITMQ_RIGHT: 'a right is missing',
@@ -106,10 +112,22 @@ export function knownCode(error: unknown): string | undefined {
   return knownCode(error.cause);
 }
 
-/** Whoever signed its certificate is not known here. */
-export function isUntrusted(error: unknown): boolean {
+/** What TLS or its absence may have to do with a failure. */
+export type TlsTrouble = 'untrusted' | 'none there' | 'perhaps wanted';
+
+const tlsTroubles: Readonly<Record<string, TlsTrouble>> = {
+  [noTls]: 'none there',
+  NO_TLS: 'none there',
+  TLS_CUT: 'none there',
+  // A server of TLS ends a connection that begins otherwise, and says nothing.
+  ECONNRESET: 'perhaps wanted',
+  EPIPE: 'perhaps wanted',
+};
+
+export function tlsTrouble(error: unknown): TlsTrouble | undefined {
   const code = knownCode(error);
-  return code !== undefined && causes[code] === untrusted;
+  if (code === undefined) return undefined;
+  return causes[code] === untrusted ? 'untrusted' : tlsTroubles[code];
 }
 
 /** So begins what the Redis driver says of an answer or a connection, which tells less than the failure before it. */

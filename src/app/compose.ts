@@ -17,6 +17,7 @@ import { connectionPrefixLength } from '../nodes/whole-cluster.ts';
 import { demoPages } from '../pages/demo.ts';
 import { ConnectionLog } from '../transports/connection-log.ts';
 import { startAccess } from './access.ts';
+import { authorityFaults } from './broker-tls.ts';
 import { createTransports, transportKinds } from './transports.ts';
 import type { TopicPublisher } from '../transports/websocket-fanout.ts';
 import { CloseStack } from './close-stack.ts';
@@ -35,7 +36,7 @@ import type { Logger } from './logger.ts';
 import { startRelay } from './relay.ts';
 import { openRulesFile, type RulesSource } from '../settings/rules-file.ts';
 import { createServer, heartbeatInForce } from './server.ts';
-import type { Settings } from '../settings/settings.ts';
+import { SettingsError, type Settings } from '../settings/settings.ts';
 import { Shutdown } from './shutdown.ts';
 import { engineFault } from './start-fault.ts';
 import { startSources } from './sources.ts';
@@ -111,6 +112,8 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
   const reserve = openFilesReserve();
   const settings = { ...given, maxConnections: connectionsWithin(reserve, given.maxConnections, log) };
   const { file, rules } = await openRulesFile(settings, options.rules);
+  const faults = authorityFaults(settings, rules.sources, engines);
+  if (faults.length > 0) throw new SettingsError(faults);
   const metrics = createMetrics({ node: settings.nodeId, version: packageJson.version, transports: transportKinds });
   closing.add('metrics', () => metrics.close());
 
@@ -245,6 +248,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
 
   const sourceStates = await startSources({
     settings,
+    engines,
     sources: rules.sources,
     database,
     metrics,

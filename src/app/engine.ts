@@ -13,21 +13,20 @@ export interface Engine extends EngineSettings {
 
 export interface EngineRow<Own extends SettingsByKey> {
   readonly name: string;
+  readonly title?: string;
   readonly shared: boolean;
   readonly settings: Own;
   readonly url?: keyof Own & string;
   readonly tlsScheme?: string;
-  readonly faults?: (values: ValuesOf<Own>) => readonly string[];
   readonly open: (values: ValuesOf<Own>, parts: EngineParts) => Promise<OpenEngine>;
 }
 
 /** A row whose functions get the values of its own settings by their types. */
-export function engine<Own extends SettingsByKey>({ faults, open, ...row }: EngineRow<Own>): Engine {
+export function engine<Own extends SettingsByKey>({ open, ...row }: EngineRow<Own>): Engine {
   // The row's settings are what both these values and their type are made of.
   const typed = (values: Readonly<Record<string, unknown>>): ValuesOf<Own> => values as ValuesOf<Own>;
   return {
     ...row,
-    faults: faults === undefined ? undefined : (values) => faults(typed(values)),
     open: (values, parts) => open(typed(values), parts),
   };
 }

@@ -56,6 +56,7 @@ const kafkaUrl: Kind<string> = {
 export const engines: readonly Engine[] = [
   engine({
     name: 'postgres',
+    title: 'PostgreSQL',
     shared: true,
     // It is in the node's own database, which every node has.
     settings: {},
@@ -63,6 +64,7 @@ export const engines: readonly Engine[] = [
   }),
   engine({
     name: 'redis',
+    title: 'Redis',
     shared: true,
     settings: {
       url: optional(
@@ -94,12 +96,6 @@ export const engines: readonly Engine[] = [
     },
     url: 'url',
     tlsScheme: 'rediss://',
-    faults: ({ url, tlsCa }) =>
-      tlsCa === undefined || url?.startsWith('rediss') === true
-        ? []
-        : [
-            'REDIS_TLS_CA is set and REDIS_URL uses no TLS: begin it with rediss://, rediss+cluster:// or rediss+sentinel://',
-          ],
     open: async ({ url, ...values }, parts) => {
       if (url === undefined) throw new Error('REDIS_URL is not set');
       return (await import('../sync/redis/engine.ts')).openRedisEngine({ url, ...values }, parts);
@@ -107,6 +103,7 @@ export const engines: readonly Engine[] = [
   }),
   engine({
     name: 'nats',
+    title: 'NATS',
     shared: true,
     settings: {
       url: optional(
@@ -150,10 +147,6 @@ export const engines: readonly Engine[] = [
     },
     url: 'url',
     tlsScheme: 'tls://',
-    faults: ({ url, tlsCa }) =>
-      tlsCa === undefined || url?.startsWith('tls:') === true
-        ? []
-        : ['NATS_TLS_CA is set and NATS_URL uses no TLS: begin it with tls://'],
     open: async ({ url, credentials, ...values }, parts) => {
       if (url === undefined) throw new Error('NATS_URL is not set');
       const [{ openNats }, { openStores }] = await Promise.all([
@@ -165,6 +158,7 @@ export const engines: readonly Engine[] = [
   }),
   engine({
     name: 'rabbitmq',
+    title: 'RabbitMQ',
     shared: true,
     settings: {
       url: optional(
@@ -183,10 +177,6 @@ export const engines: readonly Engine[] = [
     },
     url: 'url',
     tlsScheme: 'amqps://',
-    faults: ({ url, tlsCa }) =>
-      tlsCa === undefined || url?.startsWith('amqps:') === true
-        ? []
-        : ['RABBITMQ_TLS_CA is set and RABBITMQ_URL uses no TLS: begin it with amqps://'],
     open: async ({ url, tlsCa }, parts) => {
       if (url === undefined) throw new Error('RABBITMQ_URL is not set');
       const [{ openPostgres }, { rabbitBus }] = await Promise.all([
@@ -198,6 +188,7 @@ export const engines: readonly Engine[] = [
   }),
   engine({
     name: 'kafka',
+    title: 'Kafka',
     shared: true,
     settings: {
       url: optional(
@@ -217,10 +208,6 @@ export const engines: readonly Engine[] = [
     },
     url: 'url',
     tlsScheme: 'kafka+ssl://',
-    faults: ({ url, tlsCa }) =>
-      tlsCa === undefined || url?.startsWith('kafka+ssl:') === true
-        ? []
-        : ['KAFKA_TLS_CA is set and KAFKA_URL uses no TLS: begin it with kafka+ssl://'],
     open: async ({ url, tlsCa }, parts) => {
       if (url === undefined) throw new Error('KAFKA_URL is not set');
       const [{ openPostgres }, { kafkaBus }] = await Promise.all([

@@ -3,11 +3,13 @@
 
 import type { SourceState } from '../metrics/source-metrics.ts';
 import type { Metrics } from '../metrics/metrics.ts';
-import type { NamedSource, SourceKind } from '../rules/source-config.ts';
+import type { NamedSource } from '../rules/source-config.ts';
+import type { EngineSettings } from '../settings/engine-settings.ts';
 import { SettingsError, type Settings } from '../settings/settings.ts';
 import type { BrokerParts, SourceBroker } from '../sources/source.ts';
 import type { Clock } from '../time/clock.ts';
-import { HealthFault, isUntrusted, plainCause } from './causes.ts';
+import { HealthFault } from './causes.ts';
+import { causeFor, engineOf, settingOf } from './broker-tls.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
 import type { Health } from './health.ts';
@@ -15,6 +17,7 @@ import type { Logger } from './logger.ts';
 
 export interface SourcesParts {
   readonly settings: Settings;
+  readonly engines: readonly EngineSettings[];
   readonly sources: readonly NamedSource[];
   readonly database: NodeDatabase | undefined;
   readonly metrics: Metrics;
@@ -24,17 +27,9 @@ export interface SourcesParts {
   readonly closing: CloseStack;
 }
 
-/** The settings of an engine over the same broker say where it is, and as whom to enter. */
-const settingOf: Readonly<Record<SourceKind, string>> = {
-  kafka: 'KAFKA_URL',
-  rabbitmq: 'RABBITMQ_URL',
-  nats: 'NATS_URL',
-  redisStream: 'REDIS_URL',
-};
-
 /** Throws a SettingsError when a source cannot be what is meant. A broker that is away is waited for. */
 export async function startSources(parts: SourcesParts): Promise<() => readonly SourceState[]> {
-  const { settings, sources, database, metrics, health, clock, log, closing } = parts;
+  const { settings, engines, sources, database, metrics, health, clock, log, closing } = parts;
   const none = (): readonly SourceState[] => [];
   if (sources.length === 0) return none;
   if (database === undefined) {
@@ -62,8 +57,12 @@ export async function startSources(parts: SourcesParts): Promise<() => readonly 
   });
   running.start();
   closing.add('sources', () => running.close());
-  const kinds = new Map(sources.map(({ name, kind }) => [name, kind]));
-  health.addNote('sources', () => checkSources(running.states, kinds));
+  const byName = new Map(sources.map((source) => [source.name, source]));
+  const causeOf = (state: SourceState): string | undefined => {
+    const source = byName.get(state.name);
+    return source === undefined ? undefined : causeFor(state, source, settings, engineOf(source, engines));
+  };
+  health.addNote('sources', () => checkSources(running.states, causeOf));
   return () => running.states;
 }
 
@@ -141,17 +140,13 @@ async function open(
 }
 
 /** Rejects when a source cannot be read by this node. */
-function checkSources(states: readonly SourceState[], kinds: ReadonlyMap<string, SourceKind>): Promise<void> {
+function checkSources(
+  states: readonly SourceState[],
+  causeOf: (state: SourceState) => string | undefined,
+): Promise<void> {
   const failing = states.filter(({ fault }) => fault !== undefined);
   if (failing.length === 0) return Promise.resolve();
-  const causes = new Set(failing.flatMap(({ name, fault }) => causeOf(fault, kinds.get(name)) ?? []));
+  const causes = new Set(failing.flatMap((state) => causeOf(state) ?? []));
   const why = causes.size === 0 ? 'the log says why' : [...causes].join('; ');
   throw new HealthFault(`${failing.length} of ${states.length} sources cannot be read: ${why}`);
-}
-
-/** In plain words, with the setting that names a private authority where that is what may be missing. */
-function causeOf(fault: unknown, kind: SourceKind | undefined): string | undefined {
-  const cause = plainCause(fault);
-  if (kind === undefined || !isUntrusted(fault)) return cause;
-  return `${cause}: ${settingOf[kind].replace('_URL', '_TLS_CA')} names the authority that signed it`;
 }

@@ -3,7 +3,7 @@
 
 import { placeOf, parseDatabaseUrl } from '../database/url.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { urlNameOf, type EngineSettings } from '../settings/engine-settings.ts';
+import { urlNameOf, usesTls, type EngineSettings } from '../settings/engine-settings.ts';
 import type { Settings } from '../settings/settings.ts';
 import { isPassingFailure } from '../time/patiently.ts';
 import { knownCode, plainCause } from './causes.ts';
@@ -33,6 +33,9 @@ interface Target {
 
 const untrusted = (target: Target): string =>
   `name the authority that signed it: ${target.authority}=/path/to/ca.pem (a file in the PEM format)`;
+
+const withoutTls = ({ setting, what }: Target): string =>
+  `begin ${setting} without TLS, or let it lead to the port at which ${what} speaks TLS`;
 
 const topicRights = ({ user }: Target): string =>
   `let the user "${user}" create, describe, read and write the topics whose names begin with "sobranie-"`;
@@ -67,8 +70,9 @@ const mends: Readonly<Record<string, (target: Target) => string | undefined>> = 
   '42704': ({ setting }) => `leave out of ${setting} the parameter that is no setting of PostgreSQL`,
   '08P01': ({ setting }) => `correct ${setting}; a pooler takes no settings of PostgreSQL in it`,
   TLS_REFUSED: ({ setting }) => `turn TLS on there (ssl = on), or leave sslmode out of ${setting}`,
-  WRONG_VERSION_NUMBER: ({ setting, what }) =>
-    `begin ${setting} without TLS, or let it lead to the port at which ${what} speaks TLS`,
+  WRONG_VERSION_NUMBER: withoutTls,
+  NO_TLS: withoutTls,
+  TLS_CUT: withoutTls,
   ENOENT: ({ what, setting }) =>
     `start ${what}, or name in ${setting} the folder that unix_socket_directories names there`,
   POOLER_KEEPS_NO_TRANSACTION: () => 'set pool_mode = transaction in the pooler',
@@ -81,6 +85,8 @@ const mends: Readonly<Record<string, (target: Target) => string | undefined>> = 
   NOAUTH: ({ setting }) => `write the password into ${setting}: redis://:password@host:6379`,
   WRONGPASS: ({ setting }) => `correct user and password in ${setting}`,
   NOPERM: ({ user }) => `give the user "${user}" the commands, keys and channels that docs/operate.md lists`,
+  NATS_LOGIN: ({ setting }) =>
+    `correct user and password, or the token, in ${setting}, or the file of NATS_CREDENTIALS`,
   RABBITMQ_LOGIN: ({ setting }) => `correct user and password in ${setting}`,
   RABBITMQ_RIGHT: ({ user }) =>
     `let the user "${user}" configure, write and read the exchanges and queues whose names begin with "sobranie"`,
@@ -122,10 +128,9 @@ export function engineFault(error: unknown, { sync, engine }: Settings, engines:
   if (row === undefined || setting === undefined || typeof url !== 'string') return error;
   const [, account = '', host = ''] = /^[a-z+]+:\/\/(?:([^@]*)@)?([^/?]*)/.exec(url) ?? [];
   const user = account.includes(':') ? decodeURIComponent(account.split(':', 1)[0] ?? '') || 'default' : 'default';
-  const what = row.name.replace(/^./, (letter) => letter.toUpperCase());
+  const what = row.title ?? row.name;
   const authority = row.settings['tlsCa']?.name ?? 'NODE_EXTRA_CA_CERTS';
-  const tlsScheme =
-    row.tlsScheme !== undefined && url.startsWith(row.tlsScheme.replace('://', '')) ? undefined : row.tlsScheme;
+  const tlsScheme = usesTls(row, url) ? undefined : row.tlsScheme;
   return faultOf(error, { setting, what, host, user, database: '', authority, tlsScheme });
 }
 

@@ -3,7 +3,7 @@
 
 import { isPassingFailure } from '../time/patiently.ts';
 
-/** `cause` is the one reason. `code` is the system's (`ECONNREFUSED`), the name of Kafka's own error (`TOPIC_AUTHORIZATION_FAILED`), or `KAFKA`. */
+/** `cause` is the one reason. `code` is the system's (`ECONNREFUSED`), the name of Kafka's own error (`TOPIC_AUTHORIZATION_FAILED`), `TLS_CUT`, or `KAFKA`. */
 export class KafkaFailure extends Error {
   readonly code: string;
   /** Kafka itself says that another try may do. */
@@ -49,6 +49,8 @@ function reasonOf(errors: readonly unknown[]): readonly [code: string, error: un
     const { apiId } = error as Fields;
     if (typeof apiId === 'string') return [apiId, error];
   }
+  const cut = errors.find((error) => error instanceof Error && error.message.includes(tlsCutWords));
+  if (cut !== undefined) return ['TLS_CUT', cut];
   for (const error of errors) {
     const { code } = error as Fields;
     if (typeof code === 'string' && !code.startsWith('PLT_KFK_')) return [code, error];
@@ -60,6 +62,9 @@ function reasonOf(errors: readonly unknown[]): readonly [code: string, error: un
   }
   return ['KAFKA', errors.at(-1)];
 }
+
+/** A port without TLS takes its beginning for a request of a strange length, and hangs up. */
+const tlsCutWords = 'before secure TLS connection was established';
 
 const driverCodes: Readonly<Record<string, string>> = {
   PLT_KFK_AUTHENTICATION: 'SASL_AUTHENTICATION_FAILED',

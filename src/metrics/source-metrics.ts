@@ -12,6 +12,8 @@ export interface SourceState {
   readonly lag: number | undefined;
   /** What it fails with, here; undefined while it works, or another node does the work. */
   readonly fault: unknown;
+  /** This node has read it, since its start. */
+  readonly wasRead: boolean;
 }
 
 export interface SourceMetrics {

@@ -1,12 +1,21 @@
 // A connection to NATS: where it leads and as whom it enters. How it behaves is its user's affair.
 
 import { connect, credsAuthenticator, type ConnectionOptions, type NatsConnection } from '@nats-io/transport-node';
+import { NatsAccessFailure } from './failure.ts';
 import type { NatsTarget } from './target.ts';
 
-/** Rejects when none of the servers lets it in. */
-export function connectNats(target: NatsTarget, behaviour: ConnectionOptions): Promise<NatsConnection> {
+/** Rejects when none of the servers lets it in, with a `NatsAccessFailure` where what leads there has to be mended. */
+export async function connectNats(target: NatsTarget, behaviour: ConnectionOptions): Promise<NatsConnection> {
+  try {
+    return await connect(optionsOf(target, behaviour));
+  } catch (error) {
+    throw NatsAccessFailure.of(error);
+  }
+}
+
+function optionsOf(target: NatsTarget, behaviour: ConnectionOptions): ConnectionOptions {
   const { servers, account, credentials, tls, tlsCa } = target;
-  return connect({
+  return {
     servers: [...servers],
     ...account,
     ...(credentials === undefined ? {} : { authenticator: credsAuthenticator(new TextEncoder().encode(credentials)) }),
@@ -15,5 +24,5 @@ export function connectNats(target: NatsTarget, behaviour: ConnectionOptions): P
     pingInterval: 2_000,
     maxPingOut: 2,
     ...behaviour,
-  });
+  };
 }

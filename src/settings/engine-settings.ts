@@ -7,21 +7,26 @@ import { optional, type Setting, type SettingsByKey } from './setting.ts';
 export interface EngineSettings {
   /** What SYNC calls it. */
   readonly name: string;
+  /** As its makers write it, for people. Default: the name. */
+  readonly title?: string;
   /** Publications reach other processes. */
   readonly shared: boolean;
   /** Its own settings, by the keys under which it gets their values. */
   readonly settings: SettingsByKey;
   /** The key of the setting that says where it is. It is needed, and chooses this engine where SYNC is unset. */
   readonly url?: string | undefined;
-  /** How its URL begins where it speaks TLS. */
+  /** How its URL begins where it speaks TLS. Its setting for a private authority then has the key `tlsCa`. */
   readonly tlsScheme?: string | undefined;
-  /** What is wrong with its values in relation to each other, one sentence per fault. */
-  readonly faults?: ((values: Readonly<Record<string, unknown>>) => readonly string[]) | undefined;
 }
 
 /** The environment variable that says where the engine is; undefined if none does. */
 export function urlNameOf({ settings, url }: EngineSettings): string | undefined {
   return url === undefined ? undefined : settings[url]?.name;
+}
+
+/** Whether the URL of the engine says so; others may begin alike, as `rediss+cluster://` does. */
+export function usesTls({ tlsScheme }: EngineSettings, url: unknown): boolean {
+  return tlsScheme !== undefined && typeof url === 'string' && url.startsWith(tlsScheme.replace('://', ''));
 }
 
 /** The setting that chooses an engine. Where nothing does, the first one is taken. */

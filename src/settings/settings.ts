@@ -52,7 +52,6 @@ export function readSettings(env: Environment, engines: readonly EngineSettings[
   const named = readValue(syncSetting(engines), env, faults);
   const { engine, faults: engineFaults } = chooseEngine(engines, named, given);
   faults.push(...relationFaults(values, engine, given), ...engineFaults);
-  for (const [each, own] of engineValues) faults.push(...(each.faults?.(own) ?? []));
   faults.push(...misspelledNames(env, engines));
   if (faults.length > 0) throw new SettingsError(faults);
   const production = values.nodeEnv === 'production';

@@ -51,6 +51,7 @@ interface Member extends OpenSource {
   /** Why its partitions cannot be learned. */
   fault: unknown;
   isLearning: boolean;
+  wasRead: boolean;
 }
 
 const learnEveryMs = 5_000;
@@ -74,6 +75,7 @@ export class Sources {
       partitions: new Map<string, Partition>(),
       fault: undefined,
       isLearning: false,
+      wasRead: false,
     }));
     this.#store = new SourceStore(sql);
     this.#gate = new Gate({ isLayerUp, waiting: () => this.#store.waiting(), clock, log });
@@ -107,7 +109,7 @@ export class Sources {
   }
 
   get states(): readonly SourceState[] {
-    return this.#members.map(({ source, partitions, fault }) => {
+    return this.#members.map(({ source, partitions, fault, wasRead }) => {
       const all = [...partitions.values()];
       const reading = all.filter(({ isReading }) => isReading);
       const lags = reading.flatMap(({ runner }) => runner?.lag ?? []);
@@ -116,6 +118,7 @@ export class Sources {
         partitions: reading.length,
         lag: lags.length === 0 ? undefined : lags.reduce((sum, lag) => sum + lag, 0),
         fault: fault ?? all.find((each) => each.fault !== undefined)?.fault,
+        wasRead,
       };
     });
   }
@@ -178,6 +181,7 @@ export class Sources {
       reads: () => {
         log.info({ source: source.name, partition: name }, 'reading a source');
         partition.isReading = true;
+        of.wasRead = true;
         partition.failures = 0;
         partition.fault = undefined;
       },
