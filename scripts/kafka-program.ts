@@ -70,6 +70,8 @@ export interface KafkaPlace {
   readonly port: number;
   /** What clients are led to once they have come. Default: `port`. */
   readonly advertisedPort?: number;
+  /** A second port, for those who come through a proxy, and are led to it again. */
+  readonly proxied?: { readonly port: number; readonly advertisedPort: number };
   readonly controllerPort: number;
   /** Further lines of the properties file. `listeners` come before the usual ones, each with a comma behind it. */
   readonly listeners?: string;
@@ -87,16 +89,17 @@ export interface KafkaProgram {
 /** Writes its configuration. */
 export async function kafkaProgram(place: KafkaPlace): Promise<KafkaProgram> {
   if (!existsSync(folder())) throw new Error('Kafka is not installed; run: bun run test contract/kafka');
-  const { port, advertisedPort = port, controllerPort, listeners = '', lines = [], scramUsers = [] } = place;
+  const { port, advertisedPort = port, proxied, controllerPort, listeners = '', lines = [], scramUsers = [] } = place;
+  const second = (at: number | undefined): string => (at === undefined ? '' : `PROXIED://127.0.0.1:${at},`);
   const file = join(place.folder, 'server.properties');
   const properties = [
     'process.roles=broker,controller',
     'node.id=1',
     `controller.quorum.voters=1@127.0.0.1:${controllerPort}`,
     'controller.listener.names=CONTROLLER',
-    'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL',
-    `listeners=${listeners}PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
-    `advertised.listeners=${listeners}PLAINTEXT://127.0.0.1:${advertisedPort}`,
+    'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT',
+    `listeners=${listeners}${second(proxied?.port)}PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
+    `advertised.listeners=${listeners}${second(proxied?.advertisedPort)}PLAINTEXT://127.0.0.1:${advertisedPort}`,
     `log.dirs=${join(place.folder, 'data')}`,
     'auto.create.topics.enable=false',
     // Of internal topics there is one copy each, and a small one.

@@ -7,7 +7,7 @@ import { KafkaFailure } from '../../src/kafka/failure.ts';
 import { kafkaUrlFault, parseKafkaUrl } from '../../src/kafka/target.ts';
 import type { LogBus } from '../../src/sync/log-bus.ts';
 import { kafkaBusAt } from '../support/kafka-harness.ts';
-import { startKafka, type TestKafka } from '../support/kafka.ts';
+import { startKafka, tlsListener, type TestKafka } from '../support/kafka.ts';
 import { patient } from '../support/patience.ts';
 import { freePort } from '../support/postgres.ts';
 import { postgresHarness } from '../support/postgres-harness.ts';
@@ -22,19 +22,17 @@ let ca: string;
 /** Where a user logs in, over TLS. */
 let place: string;
 beforeAll(async () => {
-  const { authority, certificate, key } = makeCertificates();
-  ca = await Bun.file(authority).text();
+  const certificates = makeCertificates();
+  ca = await Bun.file(certificates.authority).text();
   place = `127.0.0.1:${await freePort()}`;
-  const logIn = 'org.apache.kafka.common.security.plain.PlainLoginModule required';
+  const { listeners, lines } = await tlsListener(place, certificates, { admin: 'p@ss', guest: 'guest' });
+  const scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
   kafka = await startKafka({
-    listeners: `SASL_SSL://${place},`,
+    listeners,
     lines: [
-      'ssl.keystore.type=PEM',
-      `ssl.keystore.certificate.chain=${onOneLine(await Bun.file(certificate).text())}`,
-      `ssl.keystore.key=${onOneLine(await Bun.file(key).text())}`,
+      ...lines,
       'sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512',
-      `listener.name.sasl_ssl.plain.sasl.jaas.config=${logIn} user_admin="p@ss" user_guest="guest";`,
-      `listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=${logIn.replaceAll('plain', 'scram').replace('Plain', 'Scram')};`,
+      `listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=${scram}`,
       'authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer',
       'super.users=User:ANONYMOUS;User:admin;User:ann',
     ],
@@ -42,10 +40,6 @@ beforeAll(async () => {
   });
 }, 500_000);
 afterAll(() => kafka.close(), 60_000);
-
-function onOneLine(text: string): string {
-  return text.trim().replaceAll('\n', '\\n');
-}
 
 syncContract('kafka', {
   traits: { shared: true, durable: true },

@@ -2,17 +2,24 @@
 
 import { Admin, Producer } from '@platformatic/kafka';
 import { expect, test } from 'bun:test';
-import { startKafka, type TestKafka } from '../support/kafka.ts';
+import { startKafka, tlsListener, type TestKafka } from '../support/kafka.ts';
+import { freePort } from '../support/postgres.ts';
+import { startProxy } from '../support/proxy.ts';
+import { makeCertificates } from '../support/redis-certificates.ts';
 import { until } from '../support/tcp-client.ts';
 import { patient } from '../support/patience.ts';
 import { Crowd } from './crowd.ts';
 import { testSource, type SourceHarness } from './source-contract.ts';
+import { account, keepsToTls } from './tls-contract.ts';
 
 patient();
 
 const long = process.env['LONG'] === '1';
 const partitions = 4;
+const certificates = makeCertificates();
 let kafka: TestKafka;
+/** Where it speaks TLS. */
+let tlsPlace: string;
 
 function clientOptions(): { clientId: string; bootstrapBrokers: string[] } {
   return { clientId: 'test', bootstrapBrokers: [kafka.broker] };
@@ -25,7 +32,14 @@ async function createTopic(topic: string, count = 1): Promise<void> {
 }
 
 async function start(): Promise<SourceHarness> {
-  kafka = await startKafka();
+  tlsPlace = `127.0.0.1:${await freePort()}`;
+  const port = await freePort();
+  const proxy = await startProxy({ port });
+  kafka = await startKafka({
+    ...(await tlsListener(tlsPlace, certificates, { [account.user]: account.password })),
+    proxied: { port, advertisedPort: proxy.port },
+  });
+  const config = (what: string, url: string): string => `kafka: { topic: '${what}', group: 'watchers', url: '${url}'`;
   const open = (): Producer => {
     const producer = new Producer({ ...clientOptions(), retries: 20 });
     producer.connections.on('connecting', ({ connection }) => connection.on('error', () => undefined));
@@ -33,12 +47,15 @@ async function start(): Promise<SourceHarness> {
   };
   let producer = open();
   return {
-    config: (what) => `kafka: { topic: '${what}', group: 'watchers', url: '${kafka.url}'`,
+    config: (what) => config(what, kafka.url),
+    proxy,
+    proxied: (what) => config(what, `kafka://127.0.0.1:${proxy.port}`),
     prepare: (what) => createTopic(what),
     send: async (what, bodies) => {
       const messages = bodies.map((body) => ({ topic: what, partition: 0, value: Buffer.from(body) }));
       await producer.send({ messages, acks: -1 });
     },
+    bringsAgain: false,
     startsFast: false,
     kill9: () => kafka.kill9(),
     start: async () => {
@@ -120,6 +137,23 @@ testSource('kafka', start, {
       const parked = await stage().sql`select error from realtime.parked where error like 'source kafka:undone%'`;
       expect(parked).toMatchObject([{ error: expect.stringContaining('the body is not JSON') }]);
     }, 120_000);
+
+    test('TLS, by an authority of its own', async () => {
+      await createTopic('secret');
+      await keepsToTls({
+        setting: 'KAFKA_TLS_CA',
+        certificates,
+        schemes: ['kafka+ssl://', 'kafka://'],
+        tlsPlace,
+        plainPlace: kafka.broker,
+        source: `kafka: { topic: 'secret'`,
+        send: async () => {
+          const producer = new Producer(clientOptions());
+          await producer.send({ messages: [{ topic: 'secret', value: Buffer.from('1') }], acks: -1 });
+          await producer.close();
+        },
+      });
+    }, 300_000);
 
     test('a topic to a crowd of browsers, and a node that reads it is killed -9', async () => {
       const { browsers, channels, perSecond, count } = long

@@ -5,18 +5,25 @@ import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { expect, test } from 'bun:test';
 import { startNats, startNatsCluster } from '../support/nats.ts';
 import { patient } from '../support/patience.ts';
+import { startProxy } from '../support/proxy.ts';
 import { until } from '../support/tcp-client.ts';
+import { makeCertificates } from '../support/redis-certificates.ts';
 import { SourceStage, testSource } from './source-contract.ts';
+import { account, keepsToTls } from './tls-contract.ts';
 
 patient();
 
 testSource('nats', async () => {
   const nats = await startNats();
+  const proxy = await startProxy({ port: nats.port });
+  const config = (what: string, url: string): string => `nats: { subject: '${what}.*', url: '${url}'`;
   const open = (): Promise<NatsConnection> => connect({ servers: nats.url.replace('nats://', ''), reconnect: false });
   let connection = await open();
   const encoder = new TextEncoder();
   return {
-    config: (what) => `nats: { subject: '${what}.*', url: '${nats.url}'`,
+    config: (what) => config(what, nats.url),
+    proxy,
+    proxied: (what) => config(what, `nats://127.0.0.1:${proxy.port}`),
     prepare: async (what) => {
       const manager = await jetstreamManager(connection);
       await manager.streams.add({ name: what, subjects: [`${what}.*`, `${what}.not.for.us`] });
@@ -28,6 +35,7 @@ testSource('nats', async () => {
         await client.publish(`${what}.new`, typeof body === 'string' ? encoder.encode(body) : body);
       }
     },
+    bringsAgain: false,
     startsFast: true,
     kill9: () => nats.kill9(),
     start: async () => {
@@ -86,3 +94,26 @@ test('the server that has the consumer is killed -9, and stays away: the others 
     await cluster.close();
   }
 }, 400_000);
+
+test('TLS, by an authority of its own', async () => {
+  const certificates = makeCertificates();
+  const { authority, certificate, key } = certificates;
+  const { user, password: pass } = account;
+  const login = { user, pass, tls: { ca: await Bun.file(authority).text() } };
+  const args = ['--tls', '--tlscert', certificate, '--tlskey', key, '--user', user, '--pass', pass];
+  const [nats, plain] = await Promise.all([startNats(args, login), startNats()]);
+  const connection = await connect({ ...login, servers: `127.0.0.1:${nats.port}` });
+  const manager = await jetstreamManager(connection, { timeout: 20_000 });
+  await manager.streams.add({ name: 'orders', subjects: ['orders.*'] });
+  await keepsToTls({
+    setting: 'NATS_TLS_CA',
+    certificates,
+    schemes: ['tls://', 'nats://'],
+    tlsPlace: `127.0.0.1:${nats.port}`,
+    plainPlace: `127.0.0.1:${plain.port}`,
+    source: `nats: { subject: 'orders.*'`,
+    send: async () => void (await jetstream(connection, { timeout: 20_000 }).publish('orders.new', '1')),
+  });
+  await connection.close();
+  await Promise.all([nats.close(), plain.close()]);
+}, 300_000);

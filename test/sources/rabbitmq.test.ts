@@ -4,18 +4,23 @@
 import { connect, type ConfirmChannel } from 'amqplib';
 import { expect, test } from 'bun:test';
 import { patient } from '../support/patience.ts';
-import { startRabbit } from '../support/rabbitmq.ts';
+import { startProxy } from '../support/proxy.ts';
+import { startRabbit, type TestRabbit } from '../support/rabbitmq.ts';
+import { makeCertificates } from '../support/redis-certificates.ts';
 import { until } from '../support/tcp-client.ts';
 import { testSource, type SourceHarness } from './source-contract.ts';
+import { account, keepsToTls } from './tls-contract.ts';
 
 patient();
 
+const certificates = makeCertificates();
 let channel: ConfirmChannel;
-let url: string;
+let rabbit: TestRabbit;
 
 async function start(): Promise<SourceHarness> {
-  const rabbit = await startRabbit();
-  url = rabbit.url;
+  rabbit = await startRabbit(certificates);
+  const proxy = await startProxy({ port: rabbit.port });
+  const config = (what: string, url: string): string => `rabbitmq: { queue: '${what}', url: '${url}'`;
   const open = async (): Promise<void> => {
     const connection = await connect(rabbit.url);
     connection.on('error', () => undefined);
@@ -25,7 +30,9 @@ async function start(): Promise<SourceHarness> {
   await open();
   let count = 0;
   return {
-    config: (what) => `rabbitmq: { queue: '${what}', url: '${rabbit.url}'`,
+    config: (what) => config(what, rabbit.url),
+    proxy,
+    proxied: (what) => config(what, proxy.through(rabbit.url)),
     prepare: async (what) => {
       await channel.assertQueue(what, { durable: true });
     },
@@ -36,6 +43,7 @@ async function start(): Promise<SourceHarness> {
       }
       await channel.waitForConfirms();
     },
+    bringsAgain: true,
     startsFast: false,
     kill9: () => rabbit.kill9(),
     start: async () => {
@@ -52,6 +60,23 @@ testSource('rabbitmq', start, {
     return `{ ${harness.config('copied')}, channel: 'copied' } },`;
   },
   tests: (stage) => {
+    test('TLS, by an authority of its own', async () => {
+      await rabbit.addUser(account.user, account.password, '.*');
+      await channel.assertQueue('secret', { durable: true });
+      await keepsToTls({
+        setting: 'RABBITMQ_TLS_CA',
+        certificates,
+        schemes: ['amqps://', 'amqp://'],
+        tlsPlace: new URL(rabbit.tlsUrl).host,
+        plainPlace: new URL(rabbit.url).host,
+        source: `rabbitmq: { queue: 'secret'`,
+        send: async () => {
+          channel.sendToQueue('secret', Buffer.from('1'), { persistent: true });
+          await channel.waitForConfirms();
+        },
+      });
+    }, 300_000);
+
     // Such a queue writes into a header how often it has brought a message. So the same message looked like another one,
     // and was published twice.
     test('a quorum queue is read in its order, each message once, as the node that reads it is killed -9', async () => {
@@ -75,7 +100,7 @@ testSource('rabbitmq', start, {
     test('a quorum queue that somebody else reads as well is not read, and the node says why', async () => {
       const from = await stage().logged('copied');
       await stage().reader('rabbitmq:copied');
-      const connection = await connect(url);
+      const connection = await connect(rabbit.url);
       const other = await connection.createChannel();
       await other.consume('copied', () => undefined);
       const send = (place: number): unknown =>

@@ -1,6 +1,7 @@
 // A Redis stream as a source, on a real Redis that keeps what it has.
 
 import { expect, test } from 'bun:test';
+import { startProxy } from '../support/proxy.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/tcp-client.ts';
 import { patient } from '../support/patience.ts';
@@ -12,14 +13,20 @@ let redis: TestRedis;
 
 async function start(): Promise<SourceHarness> {
   redis = await startRedis({ persist: true });
+  const proxy = await startProxy({ port: redis.port });
+  const config = (what: string, url: string): string =>
+    `redisStream: { key: '${what}', field: 'body', group: 'watchers', url: '${url}'`;
   return {
-    config: (what) => `redisStream: { key: '${what}', field: 'body', group: 'watchers', url: '${redis.url}'`,
+    config: (what) => config(what, redis.url),
+    proxy,
+    proxied: (what) => config(what, proxy.through(redis.url)),
     prepare: () => Promise.resolve(),
     send: async (what, bodies) => {
       const pipeline = redis.admin.pipeline();
       for (const body of bodies) pipeline.xadd(what, '*', 'body', Buffer.from(body));
       for (const [error] of (await pipeline.exec()) ?? []) if (error) throw error;
     },
+    bringsAgain: false,
     startsFast: true,
     kill9: () => redis.kill9(),
     start: () => redis.start(),

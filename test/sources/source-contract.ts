@@ -4,9 +4,11 @@
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
+import { WebSocketClient } from '../support/clients.ts';
 import { startNode, stopNodes } from '../support/nodes.ts';
 import { createDatabase, type TestDatabase } from '../support/postgres.ts';
 import type { Environment, RunningServer } from '../support/process.ts';
+import type { Proxy } from '../support/proxy.ts';
 import { randomFrom, seed } from '../support/random.ts';
 import { TestRules } from '../support/rules-file.ts';
 import { until } from '../support/tcp-client.ts';
@@ -16,10 +18,15 @@ const long = process.env['LONG'] === '1';
 export interface SourceHarness {
   /** Of the kind and of where to read, as source text: `redisStream: { key: 'orders', url: '…'`, left open. */
   config(what: string): string;
+  /** Between a reader and the broker, where `proxied` is a `config` that leads through it. */
+  readonly proxy: Proxy;
+  proxied(what: string): string;
   /** Makes what is read, where somebody has to. */
   prepare(what: string): Promise<void>;
   /** Resolves when the broker has stored them, in order. Strings are texts, which need not be JSON. */
   send(what: string, bodies: readonly (string | Uint8Array)[]): Promise<void>;
+  /** What was not committed comes again, also where it lies before the mark. */
+  readonly bringsAgain: boolean;
   /** It is killed also where time is short. */
   readonly startsFast: boolean;
   /** SIGKILL. What was stored is there again after a start. */
@@ -66,6 +73,12 @@ export class SourceStage {
   async kill(node: RunningServer): Promise<void> {
     this.nodes.splice(this.nodes.indexOf(node), 1);
     await node.kill9();
+  }
+
+  /** In order. */
+  async stopNode(node: RunningServer): Promise<void> {
+    this.nodes.splice(this.nodes.indexOf(node), 1);
+    await stopNodes([node]);
   }
 
   /** The node that reads a partition of the source now. */
@@ -119,8 +132,9 @@ export function testSource(kind: string, start: () => Promise<SourceHarness>, fu
     let stage: SourceStage;
     beforeAll(async () => {
       harness = await start();
-      for (const what of ['orders', 'mixed']) await harness.prepare(what);
+      for (const what of ['orders', 'mixed', 'between']) await harness.prepare(what);
       stage = await SourceStage.open(`${(await further?.sources(harness)) ?? ''}
+        { ${harness.proxied('between')}, name: 'between', channel: 'between' } },
         { ${harness.config('orders')}, name: 'orders', channel: 'orders' } },
         { ${harness.config('mixed')}, name: 'mixed', channel: ({ json }) => {
           if (json.bad === 'throws') throw new Error('I do not like it');
@@ -132,6 +146,7 @@ export function testSource(kind: string, start: () => Promise<SourceHarness>, fu
     }, startMs);
     afterAll(async () => {
       await stage.close();
+      await harness.proxy.close();
       await harness.close();
     }, 60_000);
 
@@ -211,6 +226,38 @@ export function testSource(kind: string, start: () => Promise<SourceHarness>, fu
       await until(async () => (await count('published')) === '2', 'it is counted', 20_000, 20);
       expect([await count('parked'), await count('skipped'), await count('repeated')]).toEqual(['6', '1', '0']);
     }, 120_000);
+
+    // Of what the reader has sent since the message came to it, the broker hears nothing: no commit either.
+    test('the node that reads is killed -9 between what it published and its commit: a browser gets it once', async () => {
+      const reader = await stage.reader('between');
+      const other = stage.nodes.find((node) => node !== reader);
+      const browser = await WebSocketClient.open(other?.url ?? '');
+      await browser.request({ type: 'subscribe', channel: 'between' }, 20_000);
+      const logs = (count: number): Promise<void> =>
+        until(async () => (await stage.logged('between')) >= count, `${count} are logged`, 120_000, 20);
+      await harness.send('between', ['1', '2']);
+      await logs(2);
+      harness.proxy.deafAfter('not committed');
+      await harness.send('between', ['"not committed"']);
+      await logs(3);
+      await stage.kill(reader);
+      harness.proxy.hear();
+      await stage.startNode();
+      await harness.send('between', ['4']);
+      await logs(4);
+      const repeated = await metric(
+        await stage.reader('between'),
+        'sobranie_source_messages_total{source="between",outcome="repeated"}',
+      );
+      expect(repeated).toBe(harness.bringsAgain ? '1' : '0');
+      const sent = [1, 2, 'not committed', 4];
+      const got: unknown[] = [];
+      while (got.length < sent.length) got.push((await browser.next('message', 20_000)).data);
+      expect(got).toEqual(sent);
+      expect((await browser.settle()).filter(({ type }) => type === 'message' || type === 'gap')).toEqual([]);
+      expect(await stage.log('between')).toEqual(sent);
+      await browser.close();
+    }, 300_000);
 
     further?.tests(() => stage);
   });

@@ -5,6 +5,7 @@ import { Admin } from '@platformatic/kafka';
 import { kafkaProgram } from '../../scripts/kafka-program.ts';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
+import type { TestCertificates } from './redis-certificates.ts';
 import { until } from './tcp-client.ts';
 
 export interface TestKafka {
@@ -30,10 +31,34 @@ export interface TestKafkaOptions {
   readonly port?: number;
   /** Of a proxy: clients that have come are led there. */
   readonly advertisedPort?: number;
+  /** A second port, see `kafkaProgram`. */
+  readonly proxied?: { readonly port: number; readonly advertisedPort: number };
   /** Further listeners, lines of its configuration and users, see `kafkaProgram`. */
   readonly listeners?: string;
   readonly lines?: readonly string[];
   readonly scramUsers?: readonly string[];
+}
+
+/** A listener at `place` (`host:port`) where users log in with a password, over TLS, and the lines that go with it. */
+export async function tlsListener(
+  place: string,
+  { certificate, key }: TestCertificates,
+  passwords: Readonly<Record<string, string>>,
+): Promise<{ readonly listeners: string; readonly lines: readonly string[] }> {
+  const onOneLine = async (path: string): Promise<string> =>
+    (await Bun.file(path).text()).trim().replaceAll('\n', '\\n');
+  const users = Object.entries(passwords).map(([user, password]) => `user_${user}="${password}"`);
+  const logIn = `org.apache.kafka.common.security.plain.PlainLoginModule required ${users.join(' ')};`;
+  return {
+    listeners: `SASL_SSL://${place},`,
+    lines: [
+      'ssl.keystore.type=PEM',
+      `ssl.keystore.certificate.chain=${await onOneLine(certificate)}`,
+      `ssl.keystore.key=${await onOneLine(key)}`,
+      'sasl.enabled.mechanisms=PLAIN',
+      `listener.name.sasl_ssl.plain.sasl.jaas.config=${logIn}`,
+    ],
+  };
 }
 
 /** It takes about four seconds, and most of it is work of the processor: minutes beside fifty other processes. */

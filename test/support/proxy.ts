@@ -32,6 +32,11 @@ export class Proxy {
   #delayMs = 0;
   #connectDelayMs = 0;
   #accepted = 0;
+  /** What makes it deaf, and of each upstream the last bytes, as it may come in two pieces. */
+  #mark: Buffer | undefined;
+  readonly #tails = new WeakMap<Pair, Buffer>();
+  #isDeaf = false;
+  #unheard = 0;
 
   constructor(server: Server, target: ProxyTarget) {
     this.#server = server;
@@ -116,6 +121,21 @@ export class Proxy {
     for (const pair of this.#pairs) pair.bytesLeft = bytes;
   }
 
+  /**
+   * Once these bytes have come from the upstream, and were let through, nothing that clients send goes on any more, on
+   * present connections and on those that come, until `hear`.
+   */
+  deafAfter(mark: string): void {
+    this.#mark = Buffer.from(mark);
+  }
+
+  /** Answers how many bytes were not heard. */
+  hear(): number {
+    this.#mark = undefined;
+    this.#isDeaf = false;
+    return this.#unheard;
+  }
+
   async close(): Promise<void> {
     this.cut();
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -166,6 +186,11 @@ export class Proxy {
     from.on('data', (chunk: Buffer) => {
       inOrder(() => {
         if (pair.swallowed || to === undefined || to.destroyed) return;
+        if (this.#isDeaf && from === pair.client) {
+          this.#unheard += chunk.length;
+          return;
+        }
+        if (this.#mark !== undefined && from === pair.upstream) this.#look(pair, chunk, this.#mark);
         if (from === pair.upstream && chunk.length > pair.bytesLeft) {
           to.write(chunk.subarray(0, pair.bytesLeft), () => this.#reset(pair));
           pair.bytesLeft = 0;
@@ -184,6 +209,12 @@ export class Proxy {
         if (to === undefined || to.destroyed) this.#pairs.delete(pair);
       } else inOrder(() => this.#end(pair));
     });
+  }
+
+  #look(pair: Pair, chunk: Buffer, mark: Buffer): void {
+    const all = Buffer.concat([this.#tails.get(pair) ?? Buffer.alloc(0), chunk]);
+    if (all.includes(mark)) this.#isDeaf = true;
+    this.#tails.set(pair, all.subarray(-mark.length));
   }
 
   #end(pair: Pair): void {
