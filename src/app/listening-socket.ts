@@ -6,11 +6,16 @@
 // to other workers on the port. `resume` undoes both. Only Linux; elsewhere there is no such object.
 
 import { dlopen, FFIType, ptr } from 'bun:ffi';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 const epollAdd = 1;
 const epollDelete = 2;
 const shutdownRead = 0;
+const socketLevel = 1;
+const acceptsConnections = 30;
+/** Room for an address of any family; where its port is, in the network's byte order, in those of IPv4 and IPv6. */
+const addressBytes = 128;
+const portAt = 2;
 /** As many wait in the kernel as with the runtime's own call. */
 const backlog = 512;
 
@@ -37,10 +42,11 @@ export class ListeningSocket {
   /** That of this process on the port; `chosen` is the port of the settings. Undefined where it cannot be found. */
   static find(port: number, chosen: number): ListeningSocket | undefined {
     try {
-      const socket = listeningFile(port);
+      const system = openSystem();
+      const socket = listeningFile(system, port);
       const watch = socket === undefined ? undefined : watchOf(socket);
       if (socket === undefined || watch === undefined) return undefined;
-      return new ListeningSocket(socket, watch, openSystem(), chosen !== 0);
+      return new ListeningSocket(socket, watch, system, chosen !== 0);
     } catch {
       // Not Linux, or a C library of another name.
       return undefined;
@@ -65,24 +71,23 @@ function openSystem() {
     epoll_ctl: { args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
     shutdown: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
     listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+    getsockopt: { args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
+    getsockname: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
   }).symbols;
 }
 
-function listeningFile(port: number): number | undefined {
-  const places = new Set(
-    ['tcp', 'tcp6'].flatMap((name) => listeningInodes(name, port)).map((inode) => `socket:[${inode}]`),
-  );
-  return files('fd').find((file) => places.has(targetOf(file)));
-}
-
-/** Column 2 is address and port, 4 the state, 10 the inode; `0A` is listening. */
-function listeningInodes(table: string, port: number): string[] {
-  const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
-  const rows = readFileSync(`/proc/self/net/${table}`, 'utf8').split('\n').slice(1);
-  return rows
-    .map((row) => row.trim().split(/\s+/))
-    .filter(([, local = '', , state]) => local.endsWith(wanted) && state === '0A')
-    .map((columns) => columns[9] ?? '');
+/** Asked of each open file, and not of the machine's table of connections, which a busy host has in tens of thousands. */
+function listeningFile(system: System, port: number): number | undefined {
+  const option = new Int32Array(1);
+  const address = new DataView(new ArrayBuffer(addressBytes));
+  const size = new Uint32Array(1);
+  return files('fd').find((file) => {
+    size[0] = option.byteLength;
+    if (system.getsockopt(file, socketLevel, acceptsConnections, ptr(option), ptr(size)) !== 0) return false;
+    if (option[0] !== 1) return false;
+    size[0] = addressBytes;
+    return system.getsockname(file, ptr(address), ptr(size)) === 0 && address.getUint16(portAt) === port;
+  });
 }
 
 function watchOf(socket: number): Watch | undefined {
@@ -109,20 +114,11 @@ function files(folder: 'fd' | 'fdinfo'): number[] {
   return readdirSync(`/proc/self/${folder}`).map(Number);
 }
 
-function targetOf(file: number): string {
-  try {
-    return readlinkSync(`/proc/self/fd/${file}`);
-  } catch {
-    // Closed meanwhile: the walk itself opens one.
-    return '';
-  }
-}
-
 function textOf(file: number): string {
   try {
     return readFileSync(`/proc/self/fdinfo/${file}`, 'utf8');
   } catch {
-    // As above.
+    // Closed meanwhile: the walk itself opens one.
     return '';
   }
 }
