@@ -12,6 +12,12 @@ interface Gap {
   readonly reason: string;
 }
 
+/** What a reader had not received at the last look, of so many that had been accepted first. */
+interface Look {
+  readonly without: readonly string[];
+  readonly accepted: number;
+}
+
 interface Accepted {
   readonly channel: string;
   /** Undefined for rows: their writer is not told. */
@@ -22,9 +28,13 @@ export class Account {
   readonly ledgers: Ledger[] = [];
   readonly faults: string[] = [];
   readonly #accepted = new Map<string, Accepted>();
+  /** Ids in the order in which they were accepted first. */
+  readonly #order: string[] = [];
   readonly #attempted = new Set<string>();
   /** `channel epoch offset` → the publication's id, as the first reader or publisher told it. */
   readonly #places = new Map<string, string>();
+  readonly #placeOf = new Map<string, string>();
+  readonly #looks = new Map<Ledger, Look>();
 
   ledger(name: string): Ledger {
     const ledger = new Ledger(name, this);
@@ -39,6 +49,7 @@ export class Account {
 
   accept(id: string, channel: string, position?: Position): void {
     this.#attempted.add(id);
+    if (!this.#accepted.has(id)) this.#order.push(id);
     this.#accepted.set(id, { channel, position });
     if (position !== undefined) this.place(channel, position, id);
   }
@@ -61,43 +72,53 @@ export class Account {
   place(channel: string, position: Position, id: string): void {
     const key = `${channel} ${text(position)}`;
     const known = this.#places.get(key);
-    if (known === undefined) this.#places.set(key, id);
-    else if (known !== id) this.faults.push(`${key} is ${known} for one and ${id} for another`);
+    if (known === undefined) {
+      this.#places.set(key, id);
+      this.#placeOf.set(id, key);
+    } else if (known !== id) this.faults.push(`${key} is ${known} for one and ${id} for another`);
   }
 
   /** What readers lack and no gap excuses, the first few of each. */
   missing(): string[] {
-    const places = this.#placesById();
     return this.ledgers.flatMap((ledger) => {
-      const lacking = this.#lacking(ledger, places);
+      const lacking = this.#lacking(ledger);
       const first = lacking
         .slice(0, 5)
-        .map(([id, { channel }]) => `${channel} ${id} at ${places.get(id) ?? 'no place'}`);
+        .map(([id, { channel }]) => `${channel} ${id} at ${this.#placeOf.get(id) ?? 'no place'}`);
       return lacking.length === 0 ? [] : [`${ledger.name} lacks ${lacking.length}: ${first.join(', ')}`];
     });
   }
 
   /** Of what any reader lacks. */
   missingIds(): string[] {
-    const places = this.#placesById();
-    return [...new Set(this.ledgers.flatMap((ledger) => this.#lacking(ledger, places).map(([id]) => id)))];
+    return [...new Set(this.ledgers.flatMap((ledger) => this.#lacking(ledger).map(([id]) => id)))];
   }
 
   /** How many messages of how many readers these are. */
   missingCount(): number {
-    const places = this.#placesById();
-    return this.ledgers.reduce((sum, ledger) => sum + this.#lacking(ledger, places).length, 0);
+    return this.ledgers.reduce((sum, ledger) => sum + this.#lacking(ledger).length, 0);
   }
 
-  #placesById(): Map<string, string> {
-    return new Map([...this.#places].map(([key, id]) => [id, key]));
-  }
-
-  #lacking(ledger: Ledger, places: ReadonlyMap<string, string>): [string, Accepted][] {
-    return [...this.#accepted].filter(([id, { channel, position }]) => {
-      if (!ledger.reads(channel) || ledger.has(channel, id)) return false;
-      return !ledger.excuses(channel, position ?? parsePlace(places.get(id)));
-    });
+  /**
+   * Looks only at what the reader was without at the last look, and at what was accepted since: what was received once stays
+   * so. It is asked every few milliseconds, in the process whose proxies and readers carry what it waits for.
+   */
+  #lacking(ledger: Ledger): [string, Accepted][] {
+    const last = this.#looks.get(ledger) ?? { without: [], accepted: 0 };
+    const without: string[] = [];
+    const lacking: [string, Accepted][] = [];
+    const look = (id: string): void => {
+      const accepted = this.#accepted.get(id)!;
+      const { channel, position } = accepted;
+      if (ledger.has(channel, id)) return;
+      without.push(id);
+      if (ledger.reads(channel) && !ledger.excuses(channel, position ?? parsePlace(this.#placeOf.get(id))))
+        lacking.push([id, accepted]);
+    };
+    for (const id of last.without) look(id);
+    for (let index = last.accepted; index < this.#order.length; index++) look(this.#order[index]!);
+    this.#looks.set(ledger, { without, accepted: this.#order.length });
+    return lacking;
   }
 
   /** What can never become right by waiting. */
