@@ -9,9 +9,9 @@
 
 import { backoffMs } from '../time/backoff.ts';
 import { systemClock, type Clock } from '../time/clock.ts';
-import { isDoneWithin } from '../time/within.ts';
+import { isDoneWithin, within } from '../time/within.ts';
 import { unavailable } from '../database/connect.ts';
-import { abandonment, DirectSession, ownSettings } from '../database/direct-session.ts';
+import { abandonment, answerSecondsDefault, DirectSession, ownSettings } from '../database/direct-session.ts';
 import type { LayerName } from './layer-name.ts';
 import type { Destination } from './destination.ts';
 import { Housekeeping, type HousekeepingObserver } from './housekeeping.ts';
@@ -35,7 +35,10 @@ export interface RelayOptions {
   /** Of this relay alone. */
   readonly destination: Destination;
   readonly observer: RelayObserver;
-  /** Called each time that it leads, before it carries anything; if it rejects, the relay starts over. */
+  /**
+   * Called each time that it leads, before it carries anything. If it rejects, or takes longer than a query may, the relay
+   * starts over: meanwhile it has the lock, and nobody else can lead.
+   */
   readonly leads?: (() => Promise<unknown>) | undefined;
   readonly layer?: LayerName | undefined;
   readonly clock?: Clock;
@@ -43,7 +46,7 @@ export interface RelayOptions {
   readonly safetyMs?: number;
   /** Between two tries for the leader's lock. Default: 1,000. */
   readonly standbyMs?: number;
-  /** A query unanswered for this long ends the connection. Default: 10. */
+  /** A query unanswered for this long ends the connection. Default: `answerSecondsDefault`. */
   readonly answerSeconds?: number;
   /** How long a start waits for the end of a relay of another layer, which may be draining. Default: 15,000. */
   readonly otherLayerMs?: number;
@@ -227,7 +230,7 @@ export class Relay {
   }
 
   async #lead(session: DirectSession): Promise<void> {
-    const { url, destination, observer, safetyMs = 1_000 } = this.#options;
+    const { url, destination, observer, safetyMs = 1_000, answerSeconds = answerSecondsDefault } = this.#options;
     const leader = new Leader({
       session,
       destination,
@@ -237,7 +240,7 @@ export class Relay {
       moved: (rows, dropped, seconds) => this.#moved(rows, dropped, seconds),
       layer: this.#options.layer,
       leads: async () => {
-        await this.#options.leads?.();
+        await within(Promise.resolve(this.#options.leads?.()), answerSeconds * 1_000, 'what comes before relaying');
         this.#settled.resolve();
       },
       passed: () => (this.#fault = undefined),

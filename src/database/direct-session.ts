@@ -14,7 +14,7 @@ export type Row = Readonly<Record<string, unknown>>;
 export interface DirectSessionOptions {
   readonly url: string;
   readonly applicationName: string;
-  /** A query unanswered for this long ends the session: the connection may be half-open. Default: 10. */
+  /** A query unanswered for this long ends the session: the connection may be half-open. Default: `answerSecondsDefault`. */
   readonly answerSeconds?: number | undefined;
   /** Ends the session when aborted, also while it is being opened. */
   readonly signal?: AbortSignal;
@@ -39,6 +39,8 @@ export const abandonment = `
   from (values ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '3'), ('tcp_keepalives_count', '2'),
     ('tcp_user_timeout', '12000'), ('idle_session_timeout', '12000')) v (name, value)
   where exists (select from pg_settings s where s.name = v.name)`;
+
+export const answerSecondsDefault = 10;
 
 export class DirectSession {
   readonly #options: DirectSessionOptions;
@@ -90,7 +92,7 @@ export class DirectSession {
   }
 
   async #bounded<Answer>(pending: PromiseLike<Answer>): Promise<Answer> {
-    const seconds = this.#options.answerSeconds ?? 10;
+    const seconds = this.#options.answerSeconds ?? answerSecondsDefault;
     const timer = setTimeout(() => void this.close(), seconds * 1000);
     try {
       return await pending;

@@ -8,6 +8,7 @@ import { Relay } from '../../src/changes/relay.ts';
 import { connect } from '../../src/database/connect.ts';
 import type { LogRow } from '../../src/database/log-row.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
+import { DeadlineError } from '../../src/time/within.ts';
 import { startProxy } from '../support/proxy.ts';
 import { database, expectConsecutive, leave, rules, startRelay, until, type TestRelay } from './support.ts';
 import { patient } from '../support/patience.ts';
@@ -168,6 +169,18 @@ describe('two relays', () => {
     await sql`insert into item values (2)`;
     await until(() => second.rows.length === 1);
     expect(second.rows[0]!.offset).toBe(2);
+  });
+
+  // Before it carries anything, a leader looks whether the log has another epoch, through a pool. Its own session lived while
+  // the pool was away: it waited for ever with the lock in its hands, and no other relay could lead.
+  test('one that does not get to carry anything gives up the lead', async () => {
+    const never = new Promise<void>(() => undefined);
+    const first = await relaying({ leads: () => never, answerSeconds: 3 });
+    const second = await relaying();
+    await sql`insert into item values (1)`;
+    await until(() => second.rows.length === 1, 60_000);
+    expect(first.rows).toEqual([]);
+    await until(() => first.errors.some((error) => error instanceof DeadlineError), 60_000);
   });
 
   test('racing past the lock they lose, double and disorder nothing', async () => {
