@@ -8,25 +8,19 @@
 
 import type { GapReason } from '../protocol/codes.ts';
 import type { Position } from '../protocol/position.ts';
-import type { Clock } from '../time/clock.ts';
 import type { Connection } from './connection.ts';
-import type { MissedHistory } from './history-reads.ts';
-import type { HubObserver } from './observer.ts';
 import type { Fanout } from './outlet.ts';
-import type { PageBudget } from './page-budget.ts';
-import { isLagging, waitForPace, type Pace, type Paced, type PaceLimits } from './pace.ts';
-import { Recovery, type RecoveryLimits, type RecoveryPorts } from './recovery.ts';
-import type { Slices } from './slices.ts';
+import { isLagging, type Paced, type PaceLimits } from './pace.ts';
+import { RecoveringMember, tellGap, type RecoveryHome, type RecoveryMeans } from './recovering-member.ts';
+import { Recovery, type RecoveryLimits } from './recovery.ts';
 import type { Snapshot, SnapshotChannel } from './snapshot.ts';
-import { Subscription, type Subscriber, type SubscribeRequest } from './subscription.ts';
+import { Subscription, type SubscribeRequest } from './subscription.ts';
 
 /** The channel, as its members see it. */
-export interface Home extends SnapshotChannel {
+export interface Home extends SnapshotChannel, RecoveryHome {
   readonly epoch: string;
   readonly offset: number;
   readonly members: Members;
-  /** What of its log subscribers have missed. */
-  readonly missed: MissedHistory;
 }
 
 /** One subscription of a request, from the step in which it was added until it is live. */
@@ -49,17 +43,10 @@ export interface Beginning {
 }
 
 /** What all channels of a node share. */
-export interface MembersPorts {
+export interface MembersPorts extends RecoveryMeans {
   /** Of each transport one. */
   readonly fanouts: readonly Fanout[];
-  readonly observer: HubObserver;
-  readonly clock: Clock;
   readonly recovery: RecoveryLimits;
-  readonly pace: Pace;
-  /** What waits for sockets, of all recoveries. */
-  readonly pages: PageBudget;
-  /** In which recoveries send, by the number of publications. */
-  readonly slices: Slices;
 }
 
 /** Members of one transport that its fan-out reaches. */
@@ -67,9 +54,6 @@ export interface Live {
   readonly fanout: Fanout;
   readonly count: number;
 }
-
-/** Between two looks at whether this node has caught up. */
-const pauseMs = 5;
 
 export class Members {
   readonly #home: Home;
@@ -162,7 +146,7 @@ export class Members {
 
   /** From here on live publications are held back for the subscription, until its recovery has run. */
   holdFor(subscription: Subscription, snapshot?: Snapshot): Recovery {
-    const ports = this.#recoveryPorts(subscription);
+    const ports = new RecoveringMember(this.#home, this.#ports, subscription);
     const recovery = new Recovery(subscription.start, ports, this.#ports.recovery, snapshot);
     (this.#recoveries ??= new Set()).add(recovery);
     subscription.phase = recovery;
@@ -238,7 +222,7 @@ export class Members {
   /** A gap for one member alone, which goes on from the position. */
   gap(subscription: Subscription, reason: GapReason, position: Position): void {
     const { subscriber, recovery } = subscription;
-    if (recovery === undefined) this.#tellGap(subscriber, reason, position);
+    if (recovery === undefined) tellGap(subscriber, this.#home.name, this.#ports.observer, { reason, position });
     else recovery.jump(reason, position);
     subscription.start = position;
   }
@@ -261,44 +245,5 @@ export class Members {
     const fanout = this.#ports.fanouts.find((each) => each.transport === transport);
     if (fanout === undefined) throw new Error(`no fan-out was attached for the transport ${transport}`);
     this.#live = [...this.#live, { fanout, count: change }];
-  }
-
-  #tellGap({ outlet }: Subscriber, reason: GapReason, position: Position): void {
-    this.#ports.observer.lost(reason, 1);
-    outlet.gap({ channel: this.#home.name, position, reason });
-  }
-
-  #recoveryPorts(subscription: Subscription): RecoveryPorts {
-    const { subscriber } = subscription;
-    const { observer, clock, pace, pages, slices } = this.#ports;
-    return {
-      connection: subscriber.id,
-      channel: this.#home.name,
-      head: () => this.#home.position,
-      gap: (reason, position) => this.#tellGap(subscriber, reason, position),
-      sent: (count) => observer.sent('message', this.#home.name, count),
-      sentRows: () => observer.sent('snapshot', this.#home.name, 1),
-      goLive: () => this.goLive(subscription),
-      monotonic: () => clock.monotonic(),
-      pause: () => clock.sleep(pauseMs),
-      read: (since) => this.#home.missed.page(since, subscriber.account),
-      slice: (publications) => slices.take(publications),
-      pages,
-      room: (outlet) => {
-        if (subscriber.closed) return false;
-        // Judged by itself: the pace of live publications, by which the subscriber may be slow already, is stricter.
-        const paced = {
-          outlet,
-          slow: false,
-          // Of one that is gone nothing more is taken in: to wait for that would keep its page.
-          get closed() {
-            return subscriber.closed;
-          },
-        };
-        const limits = { ...pace.recovery, highWaterBytes: pages.shareBytes };
-        if (!isLagging(paced, limits)) return true;
-        return waitForPace([paced], clock, limits).then(() => !subscriber.closed && !paced.slow);
-      },
-    };
   }
 }

@@ -16,8 +16,8 @@ export interface Recovering {
 
 export class Recoveries {
   readonly #failures: Failures;
-  /** The last one of each connection that has one. */
-  readonly #running = new Map<Connection, Promise<void>>();
+  /** Those that wait, of each connection that has one under way. */
+  readonly #waiting = new Map<Connection, Recovering[]>();
 
   constructor(failures: Failures) {
     this.#failures = failures;
@@ -25,13 +25,15 @@ export class Recoveries {
 
   /** Runs it after those of the connection that came before. */
   begin(connection: Connection, recovering: Recovering): void {
-    const before = this.#running.get(connection);
-    const recover = (): Promise<void> => this.#recover(connection, recovering);
-    const running = before === undefined ? recover() : before.then(recover);
-    this.#running.set(connection, running);
-    void running.then(() => {
-      if (this.#running.get(connection) === running) this.#running.delete(connection);
-    });
+    const waiting = this.#waiting.get(connection);
+    if (waiting === undefined) void this.#run(connection, [recovering]);
+    else waiting.push(recovering);
+  }
+
+  async #run(connection: Connection, waiting: Recovering[]): Promise<void> {
+    this.#waiting.set(connection, waiting);
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await this.#recover(connection, next);
+    this.#waiting.delete(connection);
   }
 
   /** Never rejects. */
