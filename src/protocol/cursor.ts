@@ -32,41 +32,55 @@ export interface DecodedCursor {
   entry(channel: string, epoch: string): CursorEntry;
 }
 
+/** What a cursor writes of one channel. */
+interface Entry {
+  readonly name: string;
+  /** Undefined while it has no position. */
+  epoch: string | undefined;
+  /** As it stands before the entries of the epoch. */
+  group: string;
+  text: string;
+}
+
 /**
  * Writes the cursors of one stream, or of all streams with the same channels: `set` as each position moves, `text`
  * for the id of the event that moved it. Ephemeral channels have no position and are never set.
  */
 export class CursorWriter {
   readonly #start: string;
-  readonly #names: ReadonlyMap<string, string>;
-  /** By epoch, then by channel: entries as they stand in the text. */
-  readonly #groups = new Map<string, Map<string, string>>();
-  readonly #epochOf = new Map<string, string>();
+  readonly #entries: ReadonlyMap<string, Entry>;
+  /** Those with a position, in the order of the text: entries of one epoch stand together. */
+  readonly #written: Entry[] = [];
 
   constructor(channels: readonly string[]) {
     for (let salt = 0; salt < saltCount; salt++) {
-      const names = new Map(channels.map((channel) => [channel, hashDigits(`${salt} ${channel}`, nameDigits)]));
-      if (new Set(names.values()).size < names.size) continue;
-      this.#names = names;
+      const names = channels.map((channel) => whole(hashDigits(`${salt} ${channel}`, nameDigits)));
+      if (new Set(names).size < new Set(channels).size) continue;
+      this.#entries = new Map(
+        names.map((name, index) => [channels[index] ?? '', { name, epoch: undefined, group: '', text: '' }]),
+      );
       this.#start = `${version}${digits[salt]}`;
       return;
     }
     throw new Error('no salt keeps these channel names apart');
   }
 
-  set(channel: string, position: Position): void {
-    const name = this.#names.get(channel);
-    if (name === undefined) return;
-    const before = this.#epochOf.get(channel);
-    if (before !== position.epoch) this.#move(channel, before, position.epoch);
-    this.#groups.get(position.epoch)?.set(channel, name + offsetDigits(position.offset));
+  set(channel: string, { epoch, offset }: Position): void {
+    const entry = this.#entries.get(channel);
+    if (entry === undefined) return;
+    if (entry.epoch !== epoch) this.#move(entry, epoch);
+    entry.text = whole(entry.name + offsetDigits(offset));
   }
 
   text(): string {
     let text = this.#start;
-    for (const [epoch, entries] of this.#groups) {
-      text += `.${epochHash(epoch)}`;
-      for (const entry of entries.values()) text += entry;
+    let epoch: string | undefined;
+    for (const entry of this.#written) {
+      if (entry.epoch !== epoch) {
+        epoch = entry.epoch;
+        text += entry.group;
+      }
+      text += entry.text;
     }
     return text;
   }
@@ -76,21 +90,26 @@ export class CursorWriter {
     const narrowed = new CursorWriter(channels);
     const here = decodeCursor(this.text());
     for (const channel of channels) {
-      const epoch = this.#epochOf.get(channel);
+      const epoch = this.#entries.get(channel)?.epoch;
       const entry = epoch === undefined ? undefined : here?.entry(channel, epoch);
       if (epoch !== undefined && entry?.kind === 'offset') narrowed.set(channel, { epoch, offset: entry.offset });
     }
     return narrowed;
   }
 
-  #move(channel: string, from: string | undefined, to: string): void {
-    this.#epochOf.set(channel, to);
-    if (!this.#groups.has(to)) this.#groups.set(to, new Map());
-    if (from === undefined) return;
-    const left = this.#groups.get(from);
-    left?.delete(channel);
-    if (left?.size === 0) this.#groups.delete(from);
+  #move(entry: Entry, epoch: string): void {
+    if (entry.epoch !== undefined) this.#written.splice(this.#written.indexOf(entry), 1);
+    const last = this.#written.findLastIndex((other) => other.epoch === epoch);
+    this.#written.splice(last === -1 ? this.#written.length : last + 1, 0, entry);
+    entry.epoch = epoch;
+    entry.group = whole(`.${epochHash(epoch)}`);
   }
+}
+
+/** Reading it makes it one text. Until then it is a tree of its pieces, which takes several times as much. */
+function whole(text: string): string {
+  if (text.charCodeAt(0) === 0) throw new Error('a cursor holds no NUL');
+  return text;
 }
 
 /** The last epoch's hash: nearly all cursors of a server name the same one. */
