@@ -12,18 +12,18 @@ import { backoffMs } from '../time/backoff.ts';
 import type { MaybePromise } from './maybe-promise.ts';
 import { MissedHistory, nodeReader, type MissedHistoryPorts, type ReadChannel } from './history-reads.ts';
 import { Members, type Home, type MembersPorts } from './members.ts';
-import type { Paced, PaceLimits } from './pace.ts';
 import type { Publication } from './publication.ts';
 import type { SnapshotChannel } from './snapshot.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { HistoryPage } from './sync-adapter.ts';
+import type { Unsettled } from './unsettled.ts';
 
 /** What all channels of a node share. */
 export interface ChannelPorts extends MembersPorts, MissedHistoryPorts {
   /** Publications held while a hole is filled, or while the sync layer is asked for the channel. */
   readonly holdMax: number;
-  /** So much was fanned out to each member that its socket is to be looked at before more follows. */
-  readonly unsettled: (channel: Channel) => void;
+  /** What was fanned out since sockets were last looked at. */
+  readonly unsettled: Unsettled<Channel>;
   readonly log: (message: string, error: unknown) => void;
 }
 
@@ -53,7 +53,6 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
   #closed = false;
   /** Once somebody missed something. */
   #missed: MissedHistory | undefined;
-  #bytesSinceSettled = 0;
   readonly #ports: ChannelPorts;
 
   constructor(name: string, rule: ChannelRule, ports: ChannelPorts) {
@@ -294,7 +293,7 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
   }
 
   #fanOut(publication: Publication): void {
-    const { observer, clock, log, pace, unsettled } = this.#ports;
+    const { observer, clock, log, unsettled } = this.#ports;
     let reached = 0;
     for (const { fanout, count } of this.members.liveByTransport) {
       if (count === 0) continue;
@@ -306,8 +305,7 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
       }
     }
     if (reached === 0) return;
-    this.#bytesSinceSettled += publication.data.length;
-    if (this.#bytesSinceSettled > pace.lookEveryBytes) unsettled(this);
+    unsettled.add(this, publication.data.length);
     observer.delivered(this.name, reached, Math.max(0, clock.now() - publication.at) / 1000);
   }
 
@@ -318,12 +316,6 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
     this.#ports.observer.lost(reason, live);
     const gap = { channel: this.name, position: this.#position, reason };
     for (const { fanout, count } of liveByTransport) if (count > 0) fanout.gap(gap);
-  }
-
-  /** Members whose sockets lag; what is fanned out from here on is counted anew. */
-  lagging(limits: PaceLimits): Paced[] {
-    this.#bytesSinceSettled = 0;
-    return this.members.lagging(limits);
   }
 
   #pause(attempt: number): Promise<void> {

@@ -23,6 +23,7 @@ import { roomEveryBytes, type RecoveryLimits } from './recovery.ts';
 import type { Slices } from './slices.ts';
 import type { Subscription } from './subscription.ts';
 import type { Appended, Carried, HistoryPage, HistoryQuery, SyncAdapter, SyncEvents } from './sync-adapter.ts';
+import { Unsettled } from './unsettled.ts';
 
 export interface HubOptions {
   readonly messageBytesMax: number;
@@ -76,7 +77,7 @@ export class Hub implements SyncEvents {
   readonly #channels = new Map<string, Channel>();
   readonly #fanouts: Fanout[] = [];
   readonly #channelPorts: ChannelPorts;
-  readonly #unsettled = new Set<Channel>();
+  readonly #unsettled: Unsettled<Channel>;
   readonly #reads: HistoryReads;
   readonly pace: Pace;
   /** None where the log is in this process's memory anyway. */
@@ -92,6 +93,10 @@ export class Hub implements SyncEvents {
     this.#kept = adapter.traits.shared ? new Kept({ bytesMax, lingerMs: keptLingerMs }, clock) : undefined;
     this.pace = paceWithin(options.bufferedBytesMax);
     const { highWaterBytes } = this.pace.recovery;
+    this.#unsettled = new Unsettled({
+      channelBytes: this.pace.lookEveryBytes,
+      totalBytes: this.pace.lookAllEveryBytes,
+    });
     this.#channelPorts = {
       fanouts: this.#fanouts,
       observer,
@@ -113,7 +118,7 @@ export class Hub implements SyncEvents {
         shareBytesMin: Math.min(shareBytesMin, highWaterBytes),
       }),
       slices,
-      unsettled: (channel) => void this.#unsettled.add(channel),
+      unsettled: this.#unsettled,
     };
   }
 
@@ -294,11 +299,12 @@ export class Hub implements SyncEvents {
   }
 
   settled(): MaybePromise<void> {
-    if (this.#unsettled.size === 0) return undefined;
+    const channels = this.#unsettled.take();
+    if (channels.length === 0) return undefined;
     const { live } = this.pace;
-    const lagging = [...this.#unsettled].flatMap((channel) => channel.lagging(live));
-    this.#unsettled.clear();
-    return lagging.length === 0 ? undefined : waitForPace(lagging, this.#ports.clock, live);
+    // One that lags does so in each of its channels.
+    const lagging = new Set(channels.flatMap(({ members }) => members.lagging(live)));
+    return lagging.size === 0 ? undefined : waitForPace([...lagging], this.#ports.clock, live);
   }
 
   // Between nodes

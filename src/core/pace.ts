@@ -26,6 +26,8 @@ export interface Pace {
   readonly recovery: PaceLimits;
   /** The sockets of a channel are looked at each time it has fanned out this much to each of them. */
   readonly lookEveryBytes: number;
+  /** Those of all channels are, each time so much was fanned out in all of them: one connection may be in each. */
+  readonly lookAllEveryBytes: number;
   /** Of live publications that are held back for one that recovers: all of them are sent at once. */
   readonly heldBytesMax: number;
 }
@@ -43,6 +45,7 @@ export function paceWithin(bufferedBytesMax: number): Pace {
     live: { ...paceLimits, highWaterBytes: Math.min(paceLimits.highWaterBytes, quarter) },
     recovery: { ...recoveryPaceLimits, highWaterBytes: Math.min(recoveryPaceLimits.highWaterBytes, eighth) },
     lookEveryBytes: Math.min(lookEveryBytes, eighth),
+    lookAllEveryBytes: Math.min(paceLimits.highWaterBytes, quarter),
     heldBytesMax: quarter,
   };
 }

@@ -143,3 +143,41 @@ test.each([64, 256, 1_024, 4_096])(
     expect(most).toBeLessThan(bufferedBytesMax);
   },
 );
+
+// Each channel was looked at once it was given 128 KiB. A connection in forty of them was given 5 MiB before anyone
+// looked, and was cut off at 4 MiB, however fast it read.
+test('a connection in many channels, each of which is given a little, is waited for as well', async () => {
+  const bufferedBytesMax = 4 << 20;
+  const harness = createHub({ limits: { bufferedBytesMax } });
+  const { hub, clock } = harness;
+  const { outlet, send } = harness.connect();
+  const names = Array.from({ length: 40 }, (_, index) => `a${index}`);
+  await send({ type: 'subscribe', channels: names.map((channel) => ({ channel })) });
+  const data = JSON.stringify('x'.repeat(10_000));
+  let most = 0;
+  outlet.onTold = (told) => {
+    if (told.kind !== 'message') return;
+    outlet.buffered += told.publication.data.length;
+    most = Math.max(most, outlet.buffered);
+  };
+  let isOver = false;
+  const publishing = (async () => {
+    for (let round = 0; round < 20; round++) {
+      for (const channel of names) {
+        await hub.publish({ channel, data, source: 'server' });
+        await hub.settled();
+      }
+    }
+    isOver = true;
+  })();
+  // It reads at a fair pace: a statement of 8 MB over all channels is not felt.
+  for (let step = 0; !isOver; step++) {
+    expect(step).toBeLessThan(1_000);
+    outlet.buffered = Math.max(0, outlet.buffered - (70 << 10));
+    await turn(clock, 45);
+  }
+  await publishing;
+  expect(outlet.ended).toBeUndefined();
+  expect(outlet.told.filter(({ kind }) => kind === 'message')).toHaveLength(20 * names.length);
+  expect(most).toBeLessThan(bufferedBytesMax / 2 + (128 << 10));
+});
