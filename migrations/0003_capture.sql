@@ -41,7 +41,10 @@ AS $$
     concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
       CASE WHEN a.attgenerated = 'v' THEN pg_get_expr(d.adbin, d.adrelid) END),
     ',' ORDER BY a.attrelid, a.attnum
-  ), array_to_string(realtime.key_columns(target), ','), (pg_identify_object('pg_class'::regclass, target, 0)).identity, (
+  ), array_to_string(realtime.key_columns(target), ','), (
+    -- Before PostgreSQL 14 it fails for a table that is gone.
+    SELECT (pg_identify_object('pg_class'::regclass, c.oid, 0)).identity FROM pg_class c WHERE c.oid = target
+  ), (
     SELECT string_agg(i.inhrelid::text, ',' ORDER BY i.inhrelid)
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = target AND NOT c.relispartition
   ), (
