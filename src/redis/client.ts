@@ -7,6 +7,7 @@ import { Redis, type Cluster } from 'ioredis';
 import './tracing.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
+import { isPassingFailure } from '../time/patiently.ts';
 import { within } from '../time/within.ts';
 import { createCluster, parseSlots } from './cluster.ts';
 import { withoutArguments } from './error.ts';
@@ -65,8 +66,12 @@ async function openThrough(host: RedisHost, options: OpenRedisOptions): Promise<
     await within(client.connect(), connectTimeoutMs, 'connecting to Redis');
     // The driver goes on where the database could not be selected: with another one.
     if (last instanceof Error && 'command' in last && last.command === 'select') throw last;
-    // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
-    const info = await client.info().catch(() => '');
+    const info = await client.info().catch((error: unknown) => {
+      // Not answered: a node of a cluster would be taken for a server alone.
+      if (isPassingFailure(error)) throw error;
+      // A user without the right to ask is on a server of someone else's, where clusters answer CLUSTER all the same.
+      return '';
+    });
     if (target.kind !== 'cluster' && !info.includes('cluster_enabled:1')) return { client, host, info };
     const { keys } = parseSlots(await client.cluster('SLOTS'), host);
     client.disconnect();

@@ -8,7 +8,9 @@ import { createListener, openRedis, type OpenRedis } from '../../redis/client.ts
 import { addressOf, parseSlots } from '../../redis/cluster.ts';
 import { answerTimeoutMs, type RedisTarget } from '../../redis/target.ts';
 import type { RedisHost } from '../../redis/url.ts';
+import { backoffMs } from '../../time/backoff.ts';
 import type { Clock } from '../../time/clock.ts';
+import { isPassingFailure } from '../../time/patiently.ts';
 import { within } from '../../time/within.ts';
 import type { ReadReply } from './history.ts';
 import { appendScript, readScript } from './scripts.ts';
@@ -146,13 +148,14 @@ export class RedisCommands {
     this.#client.disconnect();
   }
 
-  /** Another connection may lead to another server, or to the same with other settings. */
+  /** Another connection may lead to another server, or to the same with other settings. Asks until it is answered. */
   async learn(): Promise<void> {
     const client = this.#client;
     if (client instanceof Redis) {
       const { stream } = client;
-      const facts = await learnFacts(client, this.#options.target);
-      if (client.status !== 'ready' || client.stream !== stream) return;
+      const isPresent = (): boolean => client.status === 'ready' && client.stream === stream;
+      const facts = await this.#learned(client, isPresent);
+      if (facts === undefined || !isPresent()) return;
       this.#serverFacts = facts;
       const peer = peerOf(client);
       if (peer !== this.#peer) {
@@ -161,6 +164,20 @@ export class RedisCommands {
       }
     }
     this.#options.changed();
+  }
+
+  /** Undefined when the connection has ended. Until it knows, this client is not ready. */
+  async #learned(client: Redis, isPresent: () => boolean): Promise<string | undefined> {
+    const { target, clock } = this.#options;
+    for (let failures = 0; isPresent(); failures++) {
+      try {
+        return await learnFacts(client, target);
+      } catch {
+        // A server that is held up. One that is gone ends the connection.
+        await clock.sleep(backoffMs(failures, { firstMs: 50, maxMs: 1_000 }, clock));
+      }
+    }
+    return undefined;
   }
 
   async #run<Value>(command: (facts: string) => Promise<Value>): Promise<Value> {
@@ -188,13 +205,19 @@ function versionOf(info: string): number {
   return Number(/^redis_version:(\d+)/m.exec(info)?.[1] ?? shardedSince);
 }
 
-/** A server that answers nothing counts as one that keeps nothing, and the scripts ask for its history. */
+/**
+ * A server that refuses to tell how it keeps its data counts as one that keeps nothing, and one that refuses to tell its
+ * history is asked for it by the scripts. Rejects when it gave no answer that lasts: what was not answered is not known, and
+ * a server that keeps everything would be taken for one that lost it.
+ */
 async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<string> {
   const [keeping, replication] = await Promise.allSettled([
     // A master that replaces another has what had reached it by then.
-    kind === 'sentinel' ? Promise.reject(new Error('promoted')) : client.config('GET', 'append*'),
+    kind === 'sentinel' ? [] : client.config('GET', 'append*'),
     client.info('replication'),
   ]);
+  for (const answer of [keeping, replication])
+    if (answer.status === 'rejected' && isPassingFailure(answer.reason)) throw answer.reason;
   const settings = keeping.status === 'fulfilled' ? keeping.value : [];
   const isSet = (name: string, value: string): boolean => settings[settings.indexOf(name) + 1] === value;
   const info = replication.status === 'fulfilled' ? replication.value : '';
