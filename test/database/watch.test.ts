@@ -428,8 +428,10 @@ describe('the table changes', () => {
     await sql`create table item (id int primary key)`;
     await sql`select realtime.watch('item')`;
     await sql`drop table item`;
-    expect(await sql`select * from realtime.watches where fault is not null`).toEqual([]);
-    expect(await sql`select realtime.renew_captures(false) as renewed`).toEqual([{ renewed: 0 }]);
+    const faulty: object[] = await sql`select * from realtime.watches where fault is not null`;
+    expect(faulty).toEqual([]);
+    const renewals: object[] = await sql`select realtime.renew_captures(false) as renewed`;
+    expect(renewals).toEqual([{ renewed: 0 }]);
   });
 
   // It ended the watch without a word, where on a table that is not watched it is refused.
