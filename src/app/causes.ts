@@ -89,9 +89,14 @@ const causes: Readonly<Record<string, string>> = {
   NATS_FULL: 'it has no room for more',
   // By nats/failure.ts.
   NATS_LOGIN: 'it does not let this user in',
+  NATS_RIGHT: 'a right is missing',
+  NATS_SILENT: 'no answer in time',
+  NATS_NOBODY: 'its JetStream does not answer: it is off, is starting, or chooses a leader',
+  NATS_AWAY: 'there is no connection to it now',
   // RabbitMQ, by rabbitmq/failure.ts.
   RABBITMQ_LOGIN: 'the password or user name is wrong',
   RABBITMQ_RIGHT: 'a right is missing',
+  RABBITMQ_FULL: 'it takes no messages: its memory or its disk is full',
   RABBITMQ_IN_USE: 'another consumer reads the queue',
   RABBITMQ_VHOST: 'the virtual host does not exist, is not ready, or does not let this user in',
   // Kafka, by the names of its errors.

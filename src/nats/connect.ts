@@ -1,15 +1,15 @@
 // A connection to NATS: where it leads and as whom it enters. How it behaves is its user's affair.
 
 import { connect, credsAuthenticator, type ConnectionOptions, type NatsConnection } from '@nats-io/transport-node';
-import { NatsAccessFailure } from './failure.ts';
+import { accessFailure } from './failure.ts';
 import type { NatsTarget } from './target.ts';
 
-/** Rejects when none of the servers lets it in, with a `NatsAccessFailure` where what leads there has to be mended. */
+/** Rejects when none of the servers lets it in, with a `NatsFailure` where what leads there has to be mended. */
 export async function connectNats(target: NatsTarget, behaviour: ConnectionOptions): Promise<NatsConnection> {
   try {
     return await connect(optionsOf(target, behaviour));
   } catch (error) {
-    throw NatsAccessFailure.of(error);
+    throw accessFailure(error);
   }
 }
 

@@ -13,6 +13,11 @@ export class RabbitFailure extends Error {
     this.code = code;
   }
 
+  /** It takes no messages while its memory or its disk is full. */
+  static full(): RabbitFailure {
+    return new RabbitFailure('RABBITMQ_FULL', new Error('its memory or its disk is full'));
+  }
+
   /** The error itself where nothing more is known of it. */
   static of(error: unknown): unknown {
     if (!(error instanceof Error) || error instanceof RabbitFailure) return error;

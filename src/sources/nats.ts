@@ -15,6 +15,7 @@ import {
 } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { connectNats } from '../nats/connect.ts';
+import { NatsFailure } from '../nats/failure.ts';
 import type { NatsTarget } from '../nats/target.ts';
 import type { NatsSource } from '../rules/source-config.ts';
 import { PushBuffer } from './buffer.ts';
@@ -44,7 +45,11 @@ export function natsBroker(options: NatsSource, target: NatsTarget, parts: Broke
     async open(_partition, mark) {
       // One that is lost is not made again: the next reader has its own.
       const connection = await connectNats(target, { name: parts.client, reconnect: false });
-      return begun(new NatsReader(connection, options, parts), (reader) => reader.begin(mark));
+      try {
+        return await begun(new NatsReader(connection, options, parts), (reader) => reader.begin(mark));
+      } catch (error) {
+        throw new NatsFailure(error);
+      }
     },
   };
 }

@@ -9,6 +9,8 @@ import { busContract, BusScene } from './bus-contract.ts';
 
 patient();
 
+const long = process.env['LONG'] === '1';
+
 async function open(): Promise<BusScene<TestKafka>> {
   const port = await freePort();
   const proxy = await startProxy({ port });
@@ -18,6 +20,18 @@ async function open(): Promise<BusScene<TestKafka>> {
 }
 
 busContract('Kafka', open, (scene) => {
+  // Kafka ends itself when it cannot write to its only folder.
+  test.if(long)(
+    'its disk is full as a new node starts, and has room again later: nobody misses anything',
+    async () => {
+      const { server, stage } = scene();
+      const load = await stage.load({ databaseUrl: stage.databaseUrl });
+      await scene().loses(load, () => server.fillDisk());
+      await load.finish({ timeoutMs: 40_000 });
+    },
+    600_000,
+  );
+
   test('Kafka is replaced by an empty one as a new node starts: the topic is made again, and nobody misses anything', async () => {
     const { server, stage } = scene();
     const load = await stage.load({ databaseUrl: stage.databaseUrl });

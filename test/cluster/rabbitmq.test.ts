@@ -2,11 +2,15 @@
 
 import { test } from 'bun:test';
 import { patient } from '../support/patience.ts';
+import type { RunningServer } from '../support/process.ts';
 import { startProxy } from '../support/proxy.ts';
 import { startRabbit, type TestRabbit } from '../support/rabbitmq.ts';
+import { until } from '../support/tcp-client.ts';
 import { busContract, BusScene } from './bus-contract.ts';
 
 patient();
+
+const healthOf = async ({ url }: RunningServer): Promise<string> => (await fetch(`${url}/health/ready`)).text();
 
 const long = process.env['LONG'] === '1';
 
@@ -22,6 +26,9 @@ busContract('RabbitMQ', open, (scene) => {
     const load = await stage.load({ databaseUrl: stage.databaseUrl });
     for (const alarm of [server.alarm, server.diskAlarm]) {
       await alarm(true);
+      const isSaid = async (): Promise<boolean> =>
+        (await Promise.all(stage.nodes.map(healthOf))).every((text) => text.includes('its memory or its disk is full'));
+      if (alarm === server.alarm) await until(isSaid, 'both say why', 60_000, 50);
       await load.arrives(40, 40_000);
       await alarm(false);
       await scene().connected();

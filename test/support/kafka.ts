@@ -20,6 +20,8 @@ export interface TestKafka {
   kill9(): Promise<void>;
   /** Resolves when it has ended: the next start finds a new and empty Kafka on the same port. */
   replace(): Promise<void>;
+  /** It cannot write any more, as when its disk is full, and ends; resolves when it has. What it has stored stays. */
+  fillDisk(): Promise<void>;
   /** SIGSTOP: connections stand, and nobody answers. */
   pause(): void;
   resume(): void;
@@ -100,6 +102,14 @@ export async function startKafka({ port: given, ...options }: TestKafkaOptions =
     replace: async () => {
       await end();
       await format();
+    },
+    fillDisk: async () => {
+      if (child === undefined) return;
+      // No file may grow, which root may say of others and everybody of their own processes.
+      const limiting = Bun.spawn(['prlimit', '--pid', String(child.pid), '--fsize=0'], { stdin: 'ignore' });
+      if ((await limiting.exited) !== 0) throw new Error('prlimit failed');
+      await child.exited;
+      child = undefined;
     },
     pause: () => child?.kill('SIGSTOP'),
     resume: () => child?.kill('SIGCONT'),

@@ -145,7 +145,7 @@ export class NatsAdapter implements SyncAdapter {
   }
 
   async probe(timeoutMs: number): Promise<void> {
-    await this.#live.client.probe(timeoutMs);
+    await available(this.#live.client.probe(timeoutMs));
   }
 
   async close(): Promise<void> {

@@ -2,20 +2,10 @@
 // the network could be told apart from a publication that can never be taken.
 
 import { errors } from '@nats-io/transport-node';
+import { NatsFailure } from '../../nats/failure.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 
 const { ConnectionError, TimeoutError, NoRespondersError, RequestError } = errors;
-
-/** NATS did not answer, or answered that it cannot at this moment. */
-export class NatsFailure extends Error {
-  readonly code: string;
-
-  constructor(error: unknown) {
-    super(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
-    this.name = 'NatsFailure';
-    this.code = error instanceof NatsRefusal && error.isFull ? 'NATS_FULL' : 'NATS';
-  }
-}
 
 /** What a stream answers in place of a number. */
 export interface StreamError {
@@ -49,7 +39,10 @@ export async function available<Value>(answer: Promise<Value>): Promise<Value> {
 
 export function unavailable(error: unknown): RealtimeError {
   if (error instanceof RealtimeError) return error;
-  return new RealtimeError('unavailable', undefined, { cause: new NatsFailure(error) });
+  const isFull = error instanceof NatsRefusal && error.isFull;
+  return new RealtimeError('unavailable', undefined, {
+    cause: new NatsFailure(error, isFull ? 'NATS_FULL' : undefined),
+  });
 }
 
 /** NATS is not there yet, or a cluster has chosen no leader yet. A wrong password does not pass. */

@@ -11,7 +11,7 @@ import { RealtimeError } from '../../protocol/realtime-error.ts';
 import { patiently } from '../../time/patiently.ts';
 import { BusPulse } from '../bus-pulse.ts';
 import type { BusEvents, LogBus, LogName, OwnBusOptions } from '../log-bus.ts';
-import { isPassing } from '../../rabbitmq/failure.ts';
+import { isPassing, RabbitFailure } from '../../rabbitmq/failure.ts';
 import { RabbitLine } from '../../rabbitmq/line.ts';
 import type { RabbitTarget } from '../../rabbitmq/target.ts';
 
@@ -85,8 +85,12 @@ export class RabbitBus implements LogBus {
     });
   }
 
-  probe(timeoutMs: number): Promise<void> {
-    return this.#pulse.probe(timeoutMs);
+  async probe(timeoutMs: number): Promise<void> {
+    try {
+      await this.#pulse.probe(timeoutMs);
+    } catch (error) {
+      throw this.#isBlocked ? RabbitFailure.full() : error;
+    }
   }
 
   async close(): Promise<void> {

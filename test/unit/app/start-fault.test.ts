@@ -4,7 +4,7 @@ import { errors } from '@nats-io/transport-node';
 import { expect, test } from 'bun:test';
 import { engines } from '../../../src/app/engines.ts';
 import { engineFault } from '../../../src/app/start-fault.ts';
-import { NatsAccessFailure } from '../../../src/nats/failure.ts';
+import { accessFailure } from '../../../src/nats/failure.ts';
 import { readSettings } from '../../../src/settings/settings.ts';
 
 const lost = Object.assign(new Error('Connection closed'), { code: 'ECONNRESET' });
@@ -40,7 +40,7 @@ test('an engine is named as its makers write it, and what lasts has its advice',
   }
   const settings = { DATABASE_URL: 'postgres://app@127.0.0.1/app', SYNC: 'nats', NATS_URL: 'tls://ann:secret@h' };
   const ofNats = (error: Error): string =>
-    String(engineFault(NatsAccessFailure.of(error), readSettings(settings, engines), engines));
+    String(engineFault(accessFailure(error), readSettings(settings, engines), engines));
   const untold = ofNats(new errors.ConnectionError(`server does not support 'tls'`));
   expect(untold).toContain('NATS at h (NATS_URL): it offers no TLS at that port.');
   expect(untold).toContain('begin NATS_URL without TLS');
