@@ -1,9 +1,10 @@
 // The socket on which the node serves: opened last, watched for the files that it may open, and closed first.
 
 import type { Elysia } from 'elysia';
-import { SettingsError, type Settings } from '../settings/settings.ts';
+import type { Settings } from '../settings/settings.ts';
 import { listeningUrl } from './banner.ts';
 import type { CloseStack } from './close-stack.ts';
+import { listenFault } from './listen-fault.ts';
 import { ListeningSocket } from './listening-socket.ts';
 import type { Logger } from './logger.ts';
 import { OpenFiles, type openFilesReserve } from './open-files.ts';
@@ -22,7 +23,7 @@ export function openSocket(
   log: Logger,
   closing: CloseStack,
 ): OpenSocket {
-  const server = listen(app, settings.port);
+  const server = listen(app, settings);
   closing.add('HTTP server', async () => {
     await server.stop(true);
   });
@@ -40,12 +41,11 @@ export function openSocket(
   };
 }
 
-function listen(app: Elysia, port: number): NonNullable<Elysia['server']> {
+function listen(app: Elysia, settings: Settings): NonNullable<Elysia['server']> {
   try {
-    app.listen(port);
+    app.listen(settings.port);
   } catch (error) {
-    if ((error as { code?: unknown }).code !== 'EADDRINUSE') throw error;
-    throw new SettingsError([`PORT: ${port} is taken by another program; set another one`]);
+    throw listenFault(error, settings);
   }
   if (app.server === null) throw new Error('the HTTP server did not start');
   return app.server;

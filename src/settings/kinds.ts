@@ -27,8 +27,8 @@ function shorten(text: string): string {
   return text.length <= shownLengthMax ? text : `${text.slice(0, shownLengthMax)}…`;
 }
 
-function plain<T>(allowed: string, parse: (text: string) => T | undefined): Kind<T> {
-  return { allowed, parse, show: shorten };
+function plain<T>(allowed: string, parse: (text: string) => T | undefined, why?: Kind<T>['why']): Kind<T> {
+  return { allowed, parse, show: shorten, ...(why && { why }) };
 }
 
 function within(value: number, min: number, max: number): number | undefined {
@@ -167,14 +167,15 @@ export const certificates: Kind<string> = {
   },
 };
 
-/** Origins as browsers send them, or the single word `*`. */
+/** Origins as browsers send them, or the single word `*`: a pattern would be compared as it is, and match no page. */
 export const origins: Kind<readonly string[]> = plain(
   'a comma-separated list of origins such as `https://app.example.com`, or `*`',
   (text) => {
     const parts = splitList(text);
-    const valid = parts.every((part) => part === '*' || isOrigin(part));
+    const valid = parts.every(isOrigin) || (parts.length === 1 && parts[0] === '*');
     return valid && parts.length > 0 ? parts.map((part) => part.toLowerCase()) : undefined;
   },
+  (text) => (text.includes('*') ? '`*` stands alone, and not for a part of a name' : undefined),
 );
 
 /** Names or URLs, none of which holds a comma. */
@@ -233,5 +234,5 @@ function splitList(text: string): string[] {
 function isOrigin(text: string): boolean {
   if (!URL.canParse(text)) return false;
   const { protocol, origin } = new URL(text);
-  return (protocol === 'http:' || protocol === 'https:') && origin === text.toLowerCase();
+  return (protocol === 'http:' || protocol === 'https:') && origin === text.toLowerCase() && !text.includes('*');
 }

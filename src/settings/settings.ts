@@ -127,11 +127,16 @@ function readValue(setting: Setting<unknown>, env: Environment, faults: string[]
     const shown = kind.show(given);
     const why = kind.why?.(given);
     faults.push(
-      `${name}: ${shown === undefined ? 'the value (not shown)' : `"${shown}"`} is not ${kind.allowed}` +
+      `${name}: ${shown === undefined ? 'the value (not shown)' : `"${visible(shown)}"`} is not ${kind.allowed}` +
         (why === undefined ? '' : `: ${why}`),
     );
   }
   return setting.default === undefined ? undefined : kind.parse(setting.default);
+}
+
+/** A line break at the end, as of a file from Windows, would not be seen. */
+function visible(text: string): string {
+  return text.replace(/\p{Cc}/gu, (mark) => JSON.stringify(mark).slice(1, -1));
 }
 
 /** Each worker's name ends with its number, at most `-64`. */

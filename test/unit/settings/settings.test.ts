@@ -1,12 +1,15 @@
 // Settings: what is read, what is refused, and that a refusal names everything at once and nothing secret.
 
 import { describe, expect, test } from 'bun:test';
+import { createServer, type AddressInfo } from 'node:net';
 import { engines } from '../../../src/app/engines.ts';
+import { listenFault } from '../../../src/app/listen-fault.ts';
 import { createLogger } from '../../../src/app/logger.ts';
 import { redactText, redactUrl } from '../../../src/settings/redact.ts';
 import { slipsBetween } from '../../../src/settings/similar.ts';
 import { allSettings, settingsList } from '../../../src/settings/table.ts';
 import { SettingsError, settingsWarnings } from '../../../src/settings/settings.ts';
+import { claimPort } from '../../../src/workers/port.ts';
 import { faultsOf, settingsOf } from '../../support/settings.ts';
 
 const pem =
@@ -87,6 +90,9 @@ describe('readSettings', () => {
     ['API_KEY', { API_KEY: 'two words' }],
     ['JWT_SECRET', { JWT_SECRET: ' \n' }],
     ['ALLOWED_ORIGINS', { ALLOWED_ORIGINS: 'https://a.example/path' }],
+    // Each of these was taken: the first allowed no page, the second one all of them.
+    ['ALLOWED_ORIGINS', { ALLOWED_ORIGINS: 'https://*.example.com' }],
+    ['ALLOWED_ORIGINS', { ALLOWED_ORIGINS: '*, https://a.example' }],
     ['SHUTDOWN_TIMEOUT', { SHUTDOWN_TIMEOUT: '-1' }],
     ['BROADCAST_INTERVAL', { BROADCAST_INTERVAL: '10s' }],
     ['LOG_LEVEL', { LOG_LEVEL: 'verbose' }],
@@ -177,6 +183,35 @@ describe('mistyped names', () => {
     expect(slipsBetween('REIDS_URI', 'REDIS_URL')).toBe(2);
     expect(slipsBetween('', 'PORT')).toBe(4);
   });
+});
+
+// A file from Windows ends its lines so. The fault read: "info" is not one of `info`, …
+test('a line break in a value is shown', () => {
+  expect(faultsOf({ LOG_LEVEL: 'info\r' })).toEqual([expect.stringContaining(String.raw`LOG_LEVEL: "info\r" is not`)]);
+});
+
+// The runtime's own error ended the start, with a stack and without the name of the setting.
+test('where the server cannot listen the setting is named', async () => {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const holder = createServer().listen(0, '127.0.0.1', () => resolve((holder.address() as AddressInfo).port));
+  const port = await promise;
+  // An address for documents, which no machine has.
+  const host = '203.0.113.1';
+  const faultOf = (hostname: string, taken: number): unknown => {
+    try {
+      void Bun.serve({ hostname, port: taken, fetch: () => new Response() }).stop(true);
+    } catch (error) {
+      return listenFault(error, { host: hostname, port: taken });
+    }
+    return undefined;
+  };
+  expect((faultOf('127.0.0.1', port) as SettingsError).faults).toEqual([
+    `PORT: ${port} is taken by another program; set another one`,
+  ]);
+  const strange = [expect.stringContaining(`HOST: the server cannot listen on "${host}"`)];
+  expect((faultOf(host, 0) as SettingsError).faults).toEqual(strange);
+  expect(await claimPort(host, 0).catch((error: unknown) => (error as SettingsError).faults)).toEqual(strange as never);
+  holder.close();
 });
 
 test('warnings name the doors that the settings leave open', () => {
