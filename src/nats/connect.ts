@@ -23,6 +23,8 @@ function optionsOf(target: NatsTarget, behaviour: ConnectionOptions): Connection
     timeout: 5_000,
     pingInterval: 2_000,
     maxPingOut: 2,
+    // Where a request was made is not worth a stack trace for each.
+    noAsyncTraces: true,
     ...behaviour,
   };
 }

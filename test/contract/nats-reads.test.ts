@@ -3,12 +3,12 @@
 
 import { connect } from '@nats-io/transport-node';
 import { expect, test } from 'bun:test';
-import { RealtimeError } from '../../src/protocol/realtime-error.ts';
 import { Rules } from '../../src/rules/rules.ts';
 import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { parseNatsUrl } from '../../src/nats/target.ts';
 import { systemClock } from '../../src/time/clock.ts';
+import { answered } from '../support/answered.ts';
 import { silentObserver } from '../support/doubles.ts';
 import { startNats } from '../support/nats.ts';
 import { freePort } from '../support/postgres.ts';
@@ -18,18 +18,6 @@ import { randomFrom, seed } from '../support/random.ts';
 patient();
 
 const published = 4_000;
-/** A busy machine may let an answer wait for longer than a node does. */
-async function untilAnswered<Value>(ask: () => Promise<Value>): Promise<Value> {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await ask();
-    } catch (error) {
-      if (!(error instanceof RealtimeError) || error.code !== 'unavailable' || tries === 100) throw error;
-      await Bun.sleep(100);
-    }
-  }
-}
-
 const channels = Array.from({ length: 20 }, (_, index) => `c${index}`);
 
 test(`a read costs NATS few questions, and leaves nothing behind (SEED=${seed})`, async () => {
@@ -59,7 +47,7 @@ test(`a read costs NATS few questions, and leaves nothing behind (SEED=${seed})`
       await Promise.all(
         some.map((channel) => {
           const outgoing = { channel, rule, data: '1', at: Date.now(), key: crypto.randomUUID() };
-          return untilAnswered(() => adapter.publish(outgoing));
+          return answered(() => adapter.publish(outgoing));
         }),
       );
     }
@@ -78,14 +66,14 @@ test(`a read costs NATS few questions, and leaves nothing behind (SEED=${seed})`
       const head = heads.get(channel) ?? 0;
       for (const offset of [0, 1, Math.floor(head / 3), head - 40, head - 1]) {
         const query = { since: { epoch, offset }, limit: 1_000 };
-        const page = await untilAnswered(() => adapter.history(channel, rule, query));
+        const page = await answered(() => adapter.history(channel, rule, query));
         expect(page.complete).toBe(true);
         expect(page.publications.map((each) => each.offset)).toEqual(
           Array.from({ length: head - offset }, (_, index) => offset + 1 + index),
         );
         reads++;
       }
-      const newest = await untilAnswered(() => adapter.history(channel, rule, { limit: 10 }));
+      const newest = await answered(() => adapter.history(channel, rule, { limit: 10 }));
       expect(newest.publications.map((each) => each.offset)).toEqual(
         Array.from({ length: 10 }, (_, index) => head - 9 + index),
       );

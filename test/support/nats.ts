@@ -93,12 +93,18 @@ export async function startNatsCluster(): Promise<TestNatsCluster> {
     servers,
     leaderOf: async (stream) => {
       const connection = await connect({ servers: clients.map((port) => `127.0.0.1:${port}`) });
-      const manager = await jetstreamManager(connection);
-      const { cluster } = await manager.streams.info(stream);
-      await connection.close();
-      const found = servers[Number(cluster?.leader?.slice(1))];
-      if (found === undefined) throw new Error(`the stream ${stream} has no leader`);
-      return found;
+      try {
+        // While the cluster chooses one, of the stream or of its own, nobody answers.
+        return await untilAnswered(async () => {
+          const manager = await jetstreamManager(connection, { timeout: 1_000 });
+          const { cluster } = await manager.streams.info(stream);
+          const found = servers[Number(cluster?.leader?.slice(1))];
+          if (found === undefined) throw new Error(`the stream ${stream} has no leader`);
+          return found;
+        });
+      } finally {
+        await connection.close();
+      }
     },
     close: async () => {
       await Promise.all(servers.map((each) => each.close()));
@@ -113,16 +119,21 @@ async function streamsAnswer(url: string, login: ConnectionOptions = {}): Promis
     waitOnFirstConnect: true,
     reconnectTimeWait: 20,
   });
-  const deadline = performance.now() + 20_000;
+  await untilAnswered(async () => {
+    const manager = await jetstreamManager(connection, { timeout: 500 });
+    await manager.getAccountInfo();
+  });
+  await connection.close();
+}
+
+async function untilAnswered<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  const deadline = performance.now() + 30_000;
   for (;;) {
     try {
-      const manager = await jetstreamManager(connection, { timeout: 500 });
-      await manager.getAccountInfo();
-      break;
+      return await ask();
     } catch (error) {
       if (performance.now() > deadline) throw error;
       await Bun.sleep(20);
     }
   }
-  await connection.close();
 }

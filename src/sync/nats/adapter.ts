@@ -154,6 +154,7 @@ export class NatsAdapter implements SyncAdapter {
     this.#parts = undefined;
     this.#heads.close();
     this.#subscribed.clear();
+    parts?.log.close();
     await parts?.interest.leave();
     await parts?.client.close();
     this.#options.observer.up(this.name, false);

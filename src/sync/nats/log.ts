@@ -50,6 +50,10 @@ export class NatsLog {
     this.#reads = new NatsReads(options);
   }
 
+  close(): void {
+    this.#reads.close();
+  }
+
   /** Resolves when the stream holds it; with a repeated key, with the position from before. */
   async append(outgoing: Outgoing): Promise<Appended> {
     const { channel, rule, data, at, from, except, xid, key } = outgoing;

@@ -5,14 +5,17 @@
 import { DirectMsgHeaders, type StoredMsg } from '@nats-io/jetstream';
 import { errors, type Msg } from '@nats-io/transport-node';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
+import type { Clock } from '../../time/clock.ts';
 import { Gate } from '../gate.ts';
 import type { NatsClient } from './connection.ts';
 import { readEntry, type Entry } from './message.ts';
 import type { NatsNames } from './names.ts';
+import { Sweep, type Swept } from './sweep.ts';
 
 export interface NatsReadsOptions {
   readonly client: NatsClient;
   readonly names: NatsNames;
+  readonly clock: Clock;
 }
 
 /** The last message of a subject, or its first one from a number of the stream on. */
@@ -28,17 +31,30 @@ export interface Piece {
 
 /** A crowd's requests would otherwise all wait for the same second, in which the server cannot answer them. */
 const readsAtOnce = 256;
-/** A piece may have a mebibyte. */
-const pieceTimeoutMs = 5_000;
+/** They may have some mebibytes together. */
+const batchTimeoutMs = 5_000;
+const sweepBytesMax = 4 << 20;
 const endOfBatch = 204;
 const notFound = 404;
 
 export class NatsReads {
   readonly #options: NatsReadsOptions;
   readonly #gate = new Gate(readsAtOnce);
+  readonly #sweep: Sweep;
 
   constructor(options: NatsReadsOptions) {
+    const { client, clock } = options;
     this.#options = options;
+    this.#sweep = new Sweep({
+      clock,
+      epoch: () => client.epoch,
+      read: (seq, count) => this.#pass(() => this.#messages({ seq, batch: count, max_bytes: sweepBytesMax }, sweptOf)),
+    });
+  }
+
+  /** Forgets what was read for a crowd. */
+  close(): void {
+    this.#sweep.close();
   }
 
   /** Of the leader: replicas may be behind. */
@@ -63,8 +79,12 @@ export class NatsReads {
 
   /** Entries from there on, without a hole among themselves. Empty when there are none. */
   async piece(channel: string, seq: number, piece: Piece): Promise<readonly Entry[]> {
-    const entries = await this.#pass(() => this.#batch(channel, seq, piece));
-    if (entries.length > 0 || this.#options.client.isSingle) return entries;
+    const { client, names } = this.#options;
+    const subject = names.log(channel);
+    const swept = await this.#sweep.piece(subject, { seq, ...piece });
+    if (swept !== undefined) return swept;
+    const entries = await this.#pass(() => this.#batch(subject, seq, piece));
+    if (entries.length > 0 || client.isSingle) return entries;
     // Any replica answers, and one that is behind has nothing yet.
     const entry = await this.next(channel, seq);
     return entry === undefined || entry.seq > piece.newest.seq ? [] : [entry];
@@ -81,34 +101,38 @@ export class NatsReads {
     return this.#gate.pass(request);
   }
 
-  async #batch(channel: string, seq: number, { count, bytesMax, newest }: Piece): Promise<readonly Entry[]> {
-    const { client, names } = this.#options;
-    const query = JSON.stringify({
-      seq,
-      next_by_subj: names.log(channel),
-      batch: count,
-      max_bytes: Math.ceil(bytesMax),
+  async #batch(subject: string, seq: number, { count, bytesMax, newest }: Piece): Promise<readonly Entry[]> {
+    const query = { seq, next_by_subj: subject, batch: count, max_bytes: Math.ceil(bytesMax) };
+    const entries = await this.#messages(query, entryOf);
+    const end = entries.findIndex((entry, index) => {
+      const before = entries[index - 1];
+      return entry.seq > newest.seq || (before !== undefined && entry.offset !== before.offset + 1);
     });
+    return end === -1 ? entries : entries.slice(0, end);
+  }
+
+  async #messages<Value>(query: object, read: (message: Msg) => Value): Promise<readonly Value[]> {
+    const { client, names } = this.#options;
     const subject = `$JS.API.DIRECT.GET.${names.logStream}`;
-    const options = { strategy: 'sentinel', maxWait: pieceTimeoutMs } as const;
-    const entries: Entry[] = [];
-    for await (const message of await client.live.requestMany(subject, query, options)) {
+    const options = { strategy: 'sentinel', maxWait: batchTimeoutMs } as const;
+    const values: Value[] = [];
+    for await (const message of await client.live.requestMany(subject, JSON.stringify(query), options)) {
       // Only the last one has no body.
-      if (message.data.length === 0) return endOf(message, entries);
-      const entry = entryOf(message);
-      const before = entries.at(-1);
-      const follows = before === undefined || entry.offset === before.offset + 1;
-      if (entry.seq > newest.seq || !follows) return entries;
-      entries.push(entry);
+      if (message.data.length > 0) values.push(read(message));
+      else if (isEnd(message)) return values;
     }
     throw new errors.TimeoutError();
   }
 }
 
-function endOf({ headers }: Msg, entries: readonly Entry[]): readonly Entry[] {
+function isEnd({ headers }: Msg): boolean {
   const { code = 0, description = '' } = headers ?? {};
-  if (code === endOfBatch || code === notFound) return entries;
+  if (code === endOfBatch || code === notFound) return true;
   throw new Error(`NATS answered ${code} ${description} to a read`);
+}
+
+function sweptOf(message: Msg): Swept {
+  return { subject: message.headers?.get(DirectMsgHeaders.Subject) ?? '', entry: entryOf(message) };
 }
 
 function entryOf(message: Msg): Entry {

@@ -1,0 +1,159 @@
+// The reads of a crowd. To find the next message of a channel, NATS looks at all that lie before it, of other channels: for
+// a thousand channels that each lack fifty messages it would walk a thousand times over the same fifty thousand. Once many
+// read so in one second, the stretch that they lie in is read in one walk, and kept for some seconds. A single reader
+// would wait longer for it than for its own messages.
+//
+// What was read stays true: a message of the log never changes. A stretch of another log is of no use.
+
+import type { Clock } from '../../time/clock.ts';
+import { lengthOf, type Entry } from './message.ts';
+
+/** Where a reader begins, and the newest entry of its channel. */
+export interface Sought {
+  readonly seq: number;
+  readonly newest: Entry;
+  /** How many it takes. */
+  readonly count: number;
+  readonly bytesMax: number;
+}
+
+export interface SweepOptions {
+  readonly clock: Clock;
+  /** Names the log. */
+  readonly epoch: () => string;
+  /** Messages of all channels, from a number of the stream on. */
+  readonly read: (seq: number, count: number) => Promise<readonly Swept[]>;
+}
+
+export interface Swept {
+  readonly subject: string;
+  readonly entry: Entry;
+}
+
+interface Stretch {
+  readonly epoch: string;
+  readonly from: number;
+  /** The last number that was read. */
+  to: number;
+  readonly entries: Map<string, Entry[]>;
+}
+
+interface Recent {
+  readonly seq: number;
+  readonly to: number;
+  readonly begunAt: number;
+}
+
+/** So many messages of others to each of its own, and it is the walk that a read costs. */
+const othersMin = 32;
+/** Fewer readers in a second cost less than the walk for all. */
+const crowdMin = 64;
+const crowdMs = 1_000;
+/** Messages. */
+const stretchMax = 1 << 16;
+const bytesMax = 32 << 20;
+/** What an entry takes beside its data. */
+const overheadBytes = 300;
+/** Small, as the answers to publishers travel behind it. */
+const batch = 250;
+const batchesAtOnce = 3;
+const keptMs = 5_000;
+
+export class Sweep {
+  readonly #options: SweepOptions;
+  #recent: Recent[] = [];
+  #stretch: Stretch | undefined;
+  #sweeping: Promise<void> | undefined;
+  #forgetting: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(options: SweepOptions) {
+    this.#options = options;
+  }
+
+  /** What the reader seeks, as far as it was read for all; undefined if it has to read for itself. */
+  async piece(subject: string, sought: Sought): Promise<readonly Entry[] | undefined> {
+    const { seq, newest, count } = sought;
+    const known = this.#find(subject, sought);
+    if (known !== undefined || newest.seq - seq < othersMin * count) return known;
+    if (this.#sweeping === undefined) {
+      const now = this.#options.clock.monotonic();
+      this.#recent = this.#recent.filter(({ begunAt }) => now - begunAt < crowdMs);
+      this.#recent.push({ seq, to: newest.seq, begunAt: now });
+      if (this.#recent.length < crowdMin) return undefined;
+      this.#sweeping = this.#sweep().finally(() => {
+        this.#sweeping = undefined;
+      });
+    }
+    await this.#sweeping;
+    return this.#find(subject, sought);
+  }
+
+  close(): void {
+    clearTimeout(this.#forgetting);
+    this.#stretch = undefined;
+    this.#recent = [];
+  }
+
+  /** Never rejects: whoever finds nothing reads for itself. */
+  async #sweep(): Promise<void> {
+    const to = Math.max(...this.#recent.map((each) => each.to));
+    const first = Math.min(...this.#recent.map(({ seq }) => seq));
+    // Some who come later begin a little before those who are here.
+    const from = Math.max(1, to - stretchMax, first - Math.ceil((to - first) / 16));
+    const stretch: Stretch = { epoch: this.#options.epoch(), from, to: from - 1, entries: new Map() };
+    this.#recent = [];
+    try {
+      await this.#walk(stretch, to);
+    } catch {
+      // The readers meet the same failure, and tell of it.
+    }
+    clearTimeout(this.#forgetting);
+    this.#stretch = stretch;
+    this.#forgetting = setTimeout(() => this.close(), keptMs);
+    this.#forgetting.unref();
+  }
+
+  /** Several batches are under way, and taken in their order. */
+  async #walk(stretch: Stretch, to: number): Promise<void> {
+    const { read } = this.#options;
+    const under: Promise<readonly Swept[]>[] = [];
+    let [next, bytes] = [stretch.from, 0];
+    while (stretch.to < to && bytes < bytesMax) {
+      for (; next <= to && under.length < batchesAtOnce; next += batch) {
+        const answer = read(next, batch);
+        // The walk may end before it is looked at.
+        answer.catch(() => undefined);
+        under.push(answer);
+      }
+      const swept = (await under.shift()) ?? [];
+      // Where messages are gone, a batch brings what the next one brings too.
+      const fresh = swept.filter(({ entry }) => entry.seq > stretch.to);
+      for (const { subject, entry } of fresh) {
+        const entries = stretch.entries.get(subject);
+        if (entries === undefined) stretch.entries.set(subject, [entry]);
+        else entries.push(entry);
+        bytes += overheadBytes + lengthOf(entry);
+      }
+      stretch.to = swept.at(-1)?.entry.seq ?? stretch.to;
+      // It was cut off, by its bytes or by a replica that is behind, so the next one does not follow it.
+      if (swept.length < batch) return;
+    }
+  }
+
+  #find(subject: string, { seq, newest, count, bytesMax: most }: Sought): readonly Entry[] | undefined {
+    const stretch = this.#stretch;
+    if (stretch === undefined || stretch.epoch !== this.#options.epoch()) return undefined;
+    if (seq < stretch.from || seq > stretch.to) return undefined;
+    const found: Entry[] = [];
+    let bytes = 0;
+    for (const entry of stretch.entries.get(subject) ?? []) {
+      if (entry.seq < seq) continue;
+      const before = found.at(-1);
+      const follows = before === undefined || entry.offset === before.offset + 1;
+      if (!follows || entry.seq > newest.seq || found.length === count || bytes >= most) break;
+      found.push(entry);
+      bytes += lengthOf(entry);
+    }
+    return found.length === 0 ? undefined : found;
+  }
+}

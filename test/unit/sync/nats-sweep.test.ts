@@ -1,0 +1,117 @@
+// What a crowd reads in one walk must be what each would have read for itself: messages that are gone, a walk that is cut
+// off and a log that became another one must leave no reader with a hole, which it would take for the end of the history.
+
+import { expect, test } from 'bun:test';
+import type { Entry } from '../../../src/sync/nats/message.ts';
+import { Sweep, type Swept } from '../../../src/sync/nats/sweep.ts';
+import { systemClock } from '../../../src/time/clock.ts';
+import { pick, randomFrom, seed, type Random } from '../../support/random.ts';
+
+const subjects = Array.from({ length: 100 }, (_, index) => `log.${index}`);
+
+/** In their order in the stream, of which every tenth message is gone: the oldest of their channels, as a stream deletes. */
+function stream(random: Random): Swept[] {
+  const counts = new Map<string, number>();
+  const all: Swept[] = [];
+  for (let seq = 1; seq <= 6_000; seq++) {
+    const subject = pick(subjects, random);
+    const offset = (counts.get(subject) ?? 0) + 1;
+    counts.set(subject, offset);
+    all.push({ subject, entry: { seq, offset, at: seq, sender: {}, data: 'x'.repeat(Math.floor(random() * 50)) } });
+  }
+  return all.filter(({ entry }) => entry.offset > 6);
+}
+
+/** As the server answers a batch: from the number on, so many, unless it is cut off. */
+function batchOf(all: readonly Swept[], seq: number, count: number): readonly Swept[] {
+  const from = all.findIndex(({ entry }) => entry.seq >= seq);
+  return from === -1 ? [] : all.slice(from, from + count);
+}
+
+interface Ask {
+  readonly sweep: Sweep;
+  readonly all: readonly Swept[];
+  readonly subject: string;
+  /** From its own message of this index on. */
+  readonly from: number;
+}
+
+async function ask({ sweep, all, subject, from }: Ask): Promise<'alone' | 'together'> {
+  const own = all.filter((each) => each.subject === subject).map(({ entry }) => entry);
+  const begin = own[from] as Entry;
+  const newest = own.at(-1) as Entry;
+  const found = await sweep.piece(subject, { seq: begin.seq, newest, count: 100, bytesMax: 1_000 });
+  if (found === undefined) return 'alone';
+  expect(found.length).toBeGreaterThan(0);
+  expect(found).toEqual(own.slice(from, from + found.length));
+  return 'together';
+}
+
+function crowd(sweep: Sweep, all: readonly Swept[], random: Random): Promise<('alone' | 'together')[]> {
+  const readers = Array.from({ length: 300 }, () => ({
+    subject: pick(subjects, random),
+    from: pick([0, 1, 2], random),
+  }));
+  return Promise.all(readers.map((reader) => ask({ sweep, all, ...reader })));
+}
+
+test(`each of a crowd gets what it would have read for itself, from one walk (SEED=${seed})`, async () => {
+  const random = randomFrom(seed);
+  const all = stream(random);
+  let [asked, epoch] = [0, 'one'];
+  const sweep = new Sweep({
+    clock: systemClock,
+    epoch: () => epoch,
+    read: (seq, count) => {
+      asked += count;
+      return Promise.resolve(batchOf(all, seq, count));
+    },
+  });
+  const first = await crowd(sweep, all, random);
+  expect(first.filter((how) => how === 'together').length).toBeGreaterThan(100);
+  expect(asked).toBeLessThan(all.length * 1.5);
+  expect(await ask({ sweep, all, subject: 'log.7', from: 5 })).toBe('together');
+  epoch = 'two';
+  expect(await ask({ sweep, all, subject: 'log.7', from: 5 })).toBe('alone');
+  sweep.close();
+});
+
+test(`a walk that is cut off leaves nobody with a hole (SEED=${seed})`, async () => {
+  const random = randomFrom(seed);
+  const all = stream(random);
+  for (const share of [0, 0.01, 0.5]) {
+    let reads = 0;
+    const sweep = new Sweep({
+      clock: systemClock,
+      epoch: () => 'one',
+      read: async (seq, count) => {
+        await Bun.sleep(0);
+        reads++;
+        if (reads === 12) throw new Error('NATS is gone');
+        return batchOf(all, seq, random() < share ? Math.floor(count / 2) : count);
+      },
+    });
+    await crowd(sweep, all, random);
+    await crowd(sweep, all, random);
+    sweep.close();
+  }
+});
+
+test('a few readers each read for themselves, and so do those who skip few messages', async () => {
+  const all = stream(randomFrom(seed));
+  const sweep = new Sweep({
+    clock: systemClock,
+    epoch: () => 'one',
+    read: () => Promise.reject(new Error('nothing should be read')),
+  });
+  for (let count = 0; count < 60; count++) expect(await ask({ sweep, all, subject: 'log.3', from: 0 })).toBe('alone');
+  const dense = all.map(({ entry }, index) => ({
+    subject: 'log.3',
+    entry: { ...entry, seq: index + 1, offset: index },
+  }));
+  for (let count = 0; count < 200; count++) {
+    const newest = dense[99]!.entry;
+    expect(await sweep.piece('log.3', { seq: 1, newest, count: 100, bytesMax: 1_000 })).toBeUndefined();
+  }
+  sweep.close();
+});
