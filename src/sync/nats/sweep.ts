@@ -47,7 +47,7 @@ interface Recent {
 /** So many messages of others to each of its own, and it is the walk that a read costs. */
 const othersMin = 32;
 /** Fewer readers in a second cost less than the walk for all. */
-const crowdMin = 64;
+const crowdMin = 16;
 const crowdMs = 1_000;
 /** Messages. */
 const stretchMax = 1 << 16;
