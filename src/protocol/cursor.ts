@@ -51,6 +51,10 @@ export class CursorWriter {
   readonly #entries: ReadonlyMap<string, Entry>;
   /** Those with a position, in the order of the text: entries of one epoch stand together. */
   readonly #written: Entry[] = [];
+  /** The one that moved last, which is mostly the next one that moves... */
+  #moved: Entry | undefined;
+  /** ...and the text before and after it, while it moves alone. */
+  #around: readonly [string, string] | undefined;
 
   constructor(channels: readonly string[]) {
     for (let salt = 0; salt < saltCount; salt++) {
@@ -68,21 +72,17 @@ export class CursorWriter {
   set(channel: string, { epoch, offset }: Position): void {
     const entry = this.#entries.get(channel);
     if (entry === undefined) return;
+    if (entry !== this.#moved || entry.epoch !== epoch) this.#around = undefined;
     if (entry.epoch !== epoch) this.#move(entry, epoch);
+    this.#moved = entry;
     entry.text = whole(entry.name + offsetDigits(offset));
   }
 
   text(): string {
-    let text = this.#start;
-    let epoch: string | undefined;
-    for (const entry of this.#written) {
-      if (entry.epoch !== epoch) {
-        epoch = entry.epoch;
-        text += entry.group;
-      }
-      text += entry.text;
-    }
-    return text;
+    const entry = this.#moved;
+    if (entry === undefined) return this.#start;
+    const [before, after] = (this.#around ??= this.#textAround(entry));
+    return before + entry.text + after;
   }
 
   /** One that stands where this one does, in these channels alone. */
@@ -95,6 +95,23 @@ export class CursorWriter {
       if (epoch !== undefined && entry?.kind === 'offset') narrowed.set(channel, { epoch, offset: entry.offset });
     }
     return narrowed;
+  }
+
+  #textAround(moved: Entry): readonly [string, string] {
+    let before: string | undefined;
+    let text = this.#start;
+    let epoch: string | undefined;
+    for (const entry of this.#written) {
+      if (entry.epoch !== epoch) text += entry.group;
+      epoch = entry.epoch;
+      if (entry !== moved) {
+        text += entry.text;
+        continue;
+      }
+      before = whole(text);
+      text = '';
+    }
+    return [before ?? '', whole(text)];
   }
 
   #move(entry: Entry, epoch: string): void {
