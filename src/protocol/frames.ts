@@ -215,6 +215,16 @@ export function messageFrame(message: MessageParts): string {
   return `{"type":"message","channel":"${message.channel}"${offset},"data":${message.data},"at":${message.at}${from}}`;
 }
 
+const dataKey = '"data":';
+
+/** What stands before the data and after them. Large data may be encoded beside them, without one text of it all. */
+export function messageFrameAround({ channel, offset, at, from }: MessageParts): readonly [string, string] {
+  const frame = messageFrame({ channel, offset, at, from, data: '' });
+  // No channel's name has a quotation mark.
+  const end = frame.indexOf(dataKey) + dataKey.length;
+  return [frame.slice(0, end), frame.slice(end)];
+}
+
 function senderJson(from: MessageSender): string {
   const user = from.user === null ? 'null' : JSON.stringify(from.user);
   return `{"user":${user},"connection":${JSON.stringify(from.connection)}}`;

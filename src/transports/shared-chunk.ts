@@ -6,7 +6,7 @@
 
 import { constants, deflateRawSync } from 'node:zlib';
 import type { Publication } from '../core/publication.ts';
-import { messageFrame } from '../protocol/frames.ts';
+import { messageFrameAround } from '../protocol/frames.ts';
 import { sseData } from '../protocol/sse.ts';
 
 /** Level 2 costs half of level 3 or 1, and saves as much as level 6: 20 µs and 0.39 of the bytes for a row of 1.6 kB. */
@@ -24,8 +24,8 @@ export class SharedChunk {
   readonly plain: Uint8Array;
   #compressed: Uint8Array | undefined;
 
-  constructor(text: string) {
-    this.plain = encoder.encode(text);
+  constructor(content: string | Uint8Array) {
+    this.plain = typeof content === 'string' ? encoder.encode(content) : content;
   }
 
   get compressed(): Uint8Array {
@@ -40,10 +40,19 @@ export function frameChunk(publication: Publication): SharedChunk {
   let chunk = frames.get(publication);
   if (chunk === undefined) {
     // Not the publication's own frame, which would be kept beside these bytes for as long as they are.
-    chunk = new SharedChunk(sseData(messageFrame(publication)));
+    const [before, after] = messageFrameAround(publication);
+    chunk = new SharedChunk(encodeParts([before, sseData(publication.data), after]));
     frames.set(publication, chunk);
   }
   return chunk;
+}
+
+/** One after the other, without a text of them all: of large ones that was a copy that lived for a moment. */
+function encodeParts(parts: readonly string[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + Buffer.byteLength(part), 0));
+  let end = 0;
+  for (const part of parts) end += encoder.encodeInto(part, bytes.subarray(end)).written;
+  return bytes;
 }
 
 /** Whether the client takes gzip, by its Accept-Encoding. */

@@ -6,6 +6,7 @@ import {
   encodeFrame,
   historyFrame,
   messageFrame,
+  messageFrameAround,
   publishedFrame,
   type MessageFrame,
 } from '../../../src/protocol/frames.ts';
@@ -41,6 +42,7 @@ test('a message frame is the object that it stands for, on one line', () => {
       expect(Object.keys(JSON.parse(text) as object)).toEqual(Object.keys(object));
       expect(text).not.toMatch(/[\n\r]/);
       expect(new Publication({ ...parts, epoch: 'e' }).frame).toBe(text);
+      expect(messageFrameAround(parts).join(parts.data)).toBe(text);
     }),
     { numRuns: 2_000 },
   );
