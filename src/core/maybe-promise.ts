@@ -10,3 +10,17 @@ export function whenKnown<Value, Next>(
 ): MaybePromise<Next> {
   return value instanceof Promise ? value.then(goOn) : goOn(value);
 }
+
+/**
+ * The answers for all items, in their order, asked at once. One item is the most frequent by far: what is known of it is
+ * answered without a promise. Rejects, or throws, with the first failure; no other one goes unhandled.
+ */
+export function mapKnown<Item, Value>(
+  items: readonly Item[],
+  ask: (item: Item, index: number) => MaybePromise<Value>,
+): MaybePromise<Value[]> {
+  const [only] = items;
+  if (only === undefined) return [];
+  if (items.length === 1) return whenKnown(ask(only, 0), (value) => [value]);
+  return Promise.all(items.map(async (item, index) => ask(item, index)));
+}

@@ -18,6 +18,7 @@ import type { Cluster } from './cluster.ts';
 import type { Connection } from './connection.ts';
 import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
+import { mapKnown, type MaybePromise } from './maybe-promise.ts';
 import type { Beginning } from './members.ts';
 import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
@@ -73,14 +74,16 @@ export class Subscribing {
     let beginnings = await this.#enter(connection, requests);
     let refused: readonly RefusedRows[] = [];
     try {
-      await this.#prepare(beginnings);
-      refused = await this.#takeRows(connection, beginnings, requests);
+      if (beginnings.some(({ recovery }) => recovery !== undefined)) await this.#prepare(beginnings);
+      if (requests.some(({ snapshot }) => snapshot !== undefined)) {
+        refused = await this.#takeRows(connection, beginnings, requests);
+      }
       if (refused.length > 0) {
         const out = new Set(refused.map(({ channel }) => channel));
         requests = requests.filter(({ channel }) => !out.has(channel));
         beginnings = beginnings.filter(({ channel }) => !out.has(channel.name));
       }
-      await this.#enterPresence(connection, requests);
+      if (requests.some(({ presence }) => presence !== undefined)) await this.#enterPresence(connection, requests);
       if (connection.closed) return;
       requireAll(connection, beginnings);
     } catch (error) {
@@ -119,28 +122,35 @@ export class Subscribing {
    * that many cost the sync layer hardly more round trips than one. Never rejects.
    */
   async subscribeEach(connection: Connection, command: SubscribeCommand): Promise<void> {
-    const { failures } = this.#options;
-    const { id, channels, isUnasked } = command;
+    const [only] = command.channels;
+    if (command.channels.length === 1 && only !== undefined) return this.#subscribeOne(connection, only, command);
     // A channel that is named twice is answered twice, one after the other.
     const answered = new Map<string, Promise<void>>();
-    for (const wanted of channels) {
-      if (isRefused(wanted)) {
-        failures.reply(connection.outlet, wanted.error, id, wanted.channel);
-        continue;
-      }
-      const { channel } = wanted;
-      const subscribe = () => this.subscribe(connection, [requestOf(wanted)], id);
-      const earlier = answered.get(channel);
+    for (const wanted of command.channels) {
+      const subscribe = (): Promise<void> => this.#subscribeOne(connection, wanted, command);
+      const earlier = isRefused(wanted) ? undefined : answered.get(wanted.channel);
       const subscribing = earlier === undefined ? subscribe() : earlier.then(subscribe);
-      answered.set(
-        channel,
-        subscribing.catch((error: unknown) => {
-          const isForbidden = error instanceof RealtimeError && error.code === 'forbidden';
-          if (isUnasked !== true || !isForbidden) failures.reply(connection.outlet, error, id, channel);
-        }),
-      );
+      if (!isRefused(wanted)) answered.set(wanted.channel, subscribing);
     }
     await Promise.all(answered.values());
+  }
+
+  async #subscribeOne(
+    connection: Connection,
+    wanted: SubscribeCommand['channels'][number],
+    { id, isUnasked }: SubscribeCommand,
+  ): Promise<void> {
+    const { failures } = this.#options;
+    if (isRefused(wanted)) {
+      failures.reply(connection.outlet, wanted.error, id, wanted.channel);
+      return;
+    }
+    try {
+      await this.subscribe(connection, [requestOf(wanted)], id);
+    } catch (error) {
+      const isForbidden = error instanceof RealtimeError && error.code === 'forbidden';
+      if (isUnasked !== true || !isForbidden) failures.reply(connection.outlet, error, id, wanted.channel);
+    }
   }
 
   /** A backend began it, so no right can end it. */
@@ -191,17 +201,15 @@ export class Subscribing {
     const { access } = this.#options;
     this.#requireRoom(connection, requests);
     // At once: a stream of fifty channels waits as long as one of one.
-    const allowed = await Promise.all(
-      requests.map(async ({ channel, byBackend }) => {
-        return byBackend === true || access.may(connection.identity, 'subscribe', channel, connection.account);
-      }),
-    );
+    const allowed = await mapKnown(requests, ({ channel, byBackend }) => {
+      return byBackend === true || access.may(connection.identity, 'subscribe', channel, connection.account);
+    });
     const forbidden = requests[allowed.indexOf(false)];
     if (forbidden !== undefined) {
       throw new RealtimeError('forbidden', `No rule allows to subscribe to ${forbidden.channel}.`);
     }
-    await this.#permitPresence(connection, requests);
-    return Promise.all(requests.map(async ({ channel }) => this.#capacity.elsewhere(channel)));
+    if (requests.some(({ presence }) => presence !== undefined)) await this.#permitPresence(connection, requests);
+    return mapKnown(requests, ({ channel }) => this.#capacity.elsewhere(channel));
   }
 
   async #permitPresence({ identity, account }: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
@@ -218,7 +226,13 @@ export class Subscribing {
     throw new RealtimeError('limit_exceeded', `A connection has at most ${channelsPerConnectionMax} channels.`);
   }
 
-  async #open(requests: readonly SubscribeRequest[]): Promise<Channel[]> {
+  #open(requests: readonly SubscribeRequest[]): MaybePromise<Channel[]> {
+    const { hub } = this.#options;
+    // Of one channel there is nothing to give back when it cannot be opened.
+    return requests.length === 1 ? mapKnown(requests, ({ channel }) => hub.open(channel)) : this.#openEach(requests);
+  }
+
+  async #openEach(requests: readonly SubscribeRequest[]): Promise<Channel[]> {
     const { hub } = this.#options;
     const opened = await Promise.allSettled(requests.map(async ({ channel }) => hub.open(channel)));
     const failed = opened.find((result) => result.status === 'rejected');
@@ -231,17 +245,16 @@ export class Subscribing {
   // 3. to 5. What was missed, and going live
 
   async #prepare(beginnings: readonly Beginning[]): Promise<void> {
-    await Promise.all(
-      beginnings.map(async (beginning) => {
-        const { recovery, lost, channel, subscription } = beginning;
-        if (recovery === undefined) return;
-        if (lost !== undefined) recovery.jump(lost, channel.position);
-        const whole = await recovery.prepare();
-        beginning.recovered = whole && lost === undefined;
-        // A position that the log denies says nothing of where the subscription begins.
-        if (!whole) channel.members.startAt(subscription, channel.position);
-      }),
-    );
+    const recovering = beginnings.filter(({ recovery }) => recovery !== undefined);
+    await mapKnown(recovering, async (beginning) => {
+      const { recovery, lost, channel, subscription } = beginning;
+      if (recovery === undefined) return;
+      if (lost !== undefined) recovery.jump(lost, channel.position);
+      const whole = await recovery.prepare();
+      beginning.recovered = whole && lost === undefined;
+      // A position that the log denies says nothing of where the subscription begins.
+      if (!whole) channel.members.startAt(subscription, channel.position);
+    });
   }
 
   /**
@@ -272,12 +285,10 @@ export class Subscribing {
   /** Who cannot enter is not subscribed either, so that what was asked for is done as a whole or not at all. */
   async #enterPresence(connection: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
     const { presence, access } = this.#options;
-    await Promise.all(
-      requests.map(async (request) => {
-        if (request.presence === undefined || connection.closed) return;
-        await presence.enter(connection, request.channel, request.presence, access.membersMax(request.channel));
-      }),
-    );
+    await mapKnown(requests, ({ channel, presence: data }) => {
+      if (data === undefined || connection.closed) return undefined;
+      return presence.enter(connection, channel, data, access.membersMax(channel));
+    });
   }
 
   /** A client that was told an error believes itself where it was before: subscribed or not. */

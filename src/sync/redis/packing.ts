@@ -25,4 +25,3 @@ export function unpack(text: string): string {
   if (bytes.buffer instanceof ArrayBuffer) bytes.buffer.transfer(0);
   return data;
 }
-
