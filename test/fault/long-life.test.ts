@@ -5,6 +5,7 @@
 import { afterAll, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
 import postgres from 'postgres';
+import type { Frame } from '../support/clients.ts';
 import { patient } from '../support/patience.ts';
 import { createDatabase } from '../support/postgres.ts';
 import { startServer, type RunningServer } from '../support/process.ts';
@@ -20,6 +21,11 @@ const seconds = isLong ? Number(process.env['LIFE_MINUTES'] ?? 30) * 60 : 4;
 const channels = 10;
 const perTurn = 5;
 const turnMs = 100;
+/**
+ * What is written waits while so much is on its way. At a load of 30 to 40 two cores do not relay 500 rows a second over Redis:
+ * rows that waited piled up in the outbox, to 106 MB once, and were taken for what is kept.
+ */
+const aheadMax = 5_000;
 
 const rules = new TestRules(`
   { channels: 'brief:*', history: { size: 500, seconds: 60 } },
@@ -52,17 +58,23 @@ async function begin(environment: Record<string, string>): Promise<Life> {
   const socket = new WebSocket(`${server.url.replace('http', 'ws')}/realtime/ws`);
   closers.push(() => socket.close());
   let subscribed = 0;
+  const subscribe = (channel: string): void => socket.send(JSON.stringify({ type: 'subscribe', channel, id: channel }));
   socket.onmessage = ({ data }) => {
     const text = String(data);
     if (text.startsWith('{"type":"message"')) life.received++;
     else if (text.startsWith('{"type":"subscribed"')) subscribed++;
-    else if (text.startsWith('{"type":"gap"'))
+    else if (text.startsWith('{"type":"error"')) {
+      // Redis may have no time to answer within its second.
+      const { id, retryable } = JSON.parse(text) as Frame;
+      if (retryable !== true) throw new Error(text);
+      setTimeout(() => subscribe(String(id)), 200);
+    } else if (text.startsWith('{"type":"gap"'))
       throw new Error(`${text}, and the server: ${server.stdout().slice(-3_000)}`);
   };
   await new Promise((resolve) => (socket.onopen = resolve));
   const names = Array.from({ length: channels }, (_, index) => [`brief:${index + 1}`, `lasting:${index + 1}`]).flat();
-  for (const channel of names) socket.send(JSON.stringify({ type: 'subscribe', channel }));
-  await until(() => subscribed === names.length, 'all subscribed');
+  for (const channel of names) subscribe(channel);
+  await until(() => subscribed === names.length, 'all subscribed', 60_000);
   return life;
 }
 
@@ -85,7 +97,7 @@ test(
   'rows under two rules: every count is true, and what is kept does not grow',
   async () => {
     const lives = await Promise.all([begin({ SYNC: 'postgres' }), begin({ SYNC: 'redis', REDIS_URL: redis.url })]);
-    const sizes: { at: number; keys: number; of: Size[] }[] = [];
+    const sizes: { at: number; perSecond: number; keys: number; of: Size[] }[] = [];
     const startedAt = performance.now();
     const elapsed = (): number => (performance.now() - startedAt) / 1000;
     let written = 0;
@@ -98,10 +110,12 @@ test(
         ),
       );
       written += perTurn * 10;
+      await until(() => lives.every(({ received }) => written - received < aheadMax), 'rows are received', 120_000);
       if (isLong && elapsed() - sampledAt > 30) {
         sampledAt = elapsed();
         const sample = {
           at: Math.round(sampledAt),
+          perSecond: Math.round(written / sampledAt),
           keys: await redis.admin.dbsize(),
           of: await Promise.all(lives.map(sizeOf)),
         };
@@ -110,7 +124,7 @@ test(
       }
       await Bun.sleep(Math.max(0, turn * turnMs - elapsed() * 1000));
     }
-    for (const life of lives) await until(() => life.received >= written, 'all received', 20_000);
+    for (const life of lives) await until(() => life.received >= written, 'all received', 120_000);
     for (const life of lives) {
       expect(life.received).toBe(written);
       const metrics = await samples(life.server);
@@ -136,5 +150,5 @@ test(
       }
     }
   },
-  (seconds + 120) * 1000,
+  (seconds + 600) * 1000,
 );
