@@ -73,11 +73,28 @@ export interface KafkaPlace {
   /** A second port, for those who come through a proxy, and are led to it again. */
   readonly proxied?: { readonly port: number; readonly advertisedPort: number };
   readonly controllerPort: number;
+  /** Of a cluster. Default: it is alone. */
+  readonly member?: KafkaMember;
   /** Further lines of the properties file. `listeners` come before the usual ones, each with a comma behind it. */
   readonly listeners?: string;
   readonly lines?: readonly string[];
   /** Users that it knows from the first, as its tool takes them: `SCRAM-SHA-512=[name=ann,password=secret]`. */
   readonly scramUsers?: readonly string[];
+}
+
+export interface KafkaMember {
+  /** From 1 on. */
+  readonly number: number;
+  readonly clusterId: string;
+  /** Of all members, in the order of their numbers. */
+  readonly controllerPorts: readonly number[];
+}
+
+/** What the tool takes for one; one of 64 would begin with a dash, and be taken for an option. */
+export function kafkaClusterId(): string {
+  const bytes = Buffer.from(crypto.getRandomValues(new Uint8Array(16)));
+  bytes[0] = 0;
+  return bytes.toString('base64url');
 }
 
 export interface KafkaProgram {
@@ -90,22 +107,32 @@ export interface KafkaProgram {
 export async function kafkaProgram(place: KafkaPlace): Promise<KafkaProgram> {
   if (!existsSync(folder())) throw new Error('Kafka is not installed; run: bun run test contract/kafka');
   const { port, advertisedPort = port, proxied, controllerPort, listeners = '', lines = [], scramUsers = [] } = place;
+  const { number, clusterId, controllerPorts } = place.member ?? {
+    number: 1,
+    clusterId: kafkaClusterId(),
+    controllerPorts: [controllerPort],
+  };
+  const voters = controllerPorts.map((each, index) => `${index + 1}@127.0.0.1:${each}`).join();
+  const copies = controllerPorts.length;
   const second = (at: number | undefined): string => (at === undefined ? '' : `PROXIED://127.0.0.1:${at},`);
   const file = join(place.folder, 'server.properties');
   const properties = [
     'process.roles=broker,controller',
-    'node.id=1',
-    `controller.quorum.voters=1@127.0.0.1:${controllerPort}`,
+    `node.id=${number}`,
+    `controller.quorum.voters=${voters}`,
     'controller.listener.names=CONTROLLER',
     'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,PROXIED:PLAINTEXT',
     `listeners=${listeners}${second(proxied?.port)}PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
     `advertised.listeners=${listeners}${second(proxied?.advertisedPort)}PLAINTEXT://127.0.0.1:${advertisedPort}`,
     `log.dirs=${join(place.folder, 'data')}`,
     'auto.create.topics.enable=false',
-    // Of internal topics there is one copy each, and a small one.
-    'offsets.topic.replication.factor=1',
+    // What one member takes for accepted, another one has too.
+    `default.replication.factor=${copies}`,
+    `min.insync.replicas=${Math.ceil(copies / 2)}`,
+    // Internal topics are small.
+    `offsets.topic.replication.factor=${copies}`,
     'offsets.topic.num.partitions=1',
-    'transaction.state.log.replication.factor=1',
+    `transaction.state.log.replication.factor=${copies}`,
     'transaction.state.log.min.isr=1',
     'transaction.state.log.num.partitions=1',
     'group.initial.rebalance.delay.ms=0',
@@ -123,10 +150,7 @@ export async function kafkaProgram(place: KafkaPlace): Promise<KafkaProgram> {
   ];
   await Bun.write(file, `${properties.join('\n')}\n`);
   const java = ['java', '-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', `${folder()}/*`];
-  const clusterId = Buffer.from(crypto.getRandomValues(new Uint8Array(16)));
-  // One of 64 began with a dash, and was taken for an option.
-  clusterId[0] = 0;
-  const format = [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId.toString('base64url'), '-c', file];
+  const format = [...java, 'kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', file];
   return {
     command: [...java, 'kafka.Kafka', file],
     formatCommand: [...format, ...scramUsers.flatMap((user) => ['--add-scram', user])],

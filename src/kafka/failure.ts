@@ -15,7 +15,8 @@ export class KafkaFailure extends Error {
     super(`${doing}: ${told instanceof Error ? told.message : String(told)} (${code})`, { cause: told });
     this.name = 'KafkaFailure';
     this.code = code;
-    this.mayPass = !lasting.has(code) && all.some((each) => isPassingFailure(each) || passing.has(code));
+    this.mayPass =
+      !lasting.has(code) && all.some((each) => isPassingFailure(each) || isRetryable(each) || passing.has(code));
   }
 }
 
@@ -32,6 +33,7 @@ export function isPassing(error: unknown): boolean {
 interface Fields {
   readonly code?: unknown;
   readonly apiId?: unknown;
+  readonly canRetry?: unknown;
 }
 
 const passing = new Set([
@@ -42,6 +44,12 @@ const lasting = new Set([
   ...['SASL_AUTHENTICATION_FAILED', 'UNSUPPORTED_SASL_MECHANISM', 'TOPIC_AUTHORIZATION_FAILED'],
   ...['CLUSTER_AUTHORIZATION_FAILED', 'POLICY_VIOLATION', 'INVALID_CONFIG'],
 ]);
+
+/** Kafka's own answer, which it may give differently later. The driver says the same of all failures of a network. */
+function isRetryable(error: unknown): boolean {
+  const { apiId, canRetry } = error as Fields;
+  return typeof apiId === 'string' && canRetry === true;
+}
 
 /** The first that says most: Kafka's own answer, then the system's, then what the driver made of it. */
 function reasonOf(errors: readonly unknown[]): readonly [code: string, error: unknown] {

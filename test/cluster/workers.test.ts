@@ -124,7 +124,7 @@ test(`both serve; one that is killed -9 is replaced, and nobody misses anything 
   expect(await server.stop('SIGTERM', 60_000)).toBe(0);
   await gone(pids);
   expect(server.stdout().match(/listening on/g)).toHaveLength(1);
-  expect(server.stdout() + server.stderr()).not.toMatch(/not handled|not caught|failed unexpectedly/);
+  expect(server.stdout() + server.stderr()).not.toMatch(/was not handled|was not caught|failed unexpectedly/);
 }, 120_000);
 
 /** Waits half an hour for clients to leave; shared by two tests, of which the second ends it. */

@@ -38,7 +38,7 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const server of [open, listing, keyed]) {
     await server?.stop();
-    expect(server?.stdout()).not.toMatch(/not handled|not caught|failed unexpectedly/);
+    expect(server?.stdout()).not.toMatch(/was not handled|was not caught|failed unexpectedly/);
   }
 }, 60_000);
 

@@ -87,7 +87,7 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
     faults.push(`what the nodes printed is in ${folder}`);
   }
   for (const printed of outputs) {
-    const fault = /^.*(?:not handled|not caught|failed unexpectedly|"level":"fatal").*$/m.exec(printed);
+    const fault = /^.*(?:was not handled|was not caught|failed unexpectedly|"level":"fatal").*$/m.exec(printed);
     if (fault !== null) faults.push(fault[0]);
   }
   return {

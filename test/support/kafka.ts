@@ -2,7 +2,7 @@
 // the test process. It runs on Java; its jars come with maven.
 
 import { Admin } from '@platformatic/kafka';
-import { kafkaProgram } from '../../scripts/kafka-program.ts';
+import { kafkaClusterId, kafkaProgram, type KafkaMember } from '../../scripts/kafka-program.ts';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
 import type { TestCertificates } from './redis-certificates.ts';
@@ -35,6 +35,9 @@ export interface TestKafkaOptions {
   readonly advertisedPort?: number;
   /** A second port, see `kafkaProgram`. */
   readonly proxied?: { readonly port: number; readonly advertisedPort: number };
+  /** Of a cluster, with the port of its controller. */
+  readonly member?: KafkaMember;
+  readonly controllerPort?: number;
   /** Further listeners, lines of its configuration and users, see `kafkaProgram`. */
   readonly listeners?: string;
   readonly lines?: readonly string[];
@@ -67,7 +70,8 @@ export async function tlsListener(
 const startMsMax = 400_000;
 
 export async function startKafka({ port: given, ...options }: TestKafkaOptions = {}): Promise<TestKafka> {
-  const [port, controllerPort] = await Promise.all([given ?? freePort(), freePort()]);
+  const ports = [given ?? freePort(), options.controllerPort ?? freePort()] as const;
+  const [port, controllerPort] = await Promise.all(ports);
   const spawn = (command: readonly string[]): Bun.Subprocess => {
     const child = Bun.spawn([...command], { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' });
     endAfterTests(child);
@@ -118,6 +122,51 @@ export async function startKafka({ port: given, ...options }: TestKafkaOptions =
   await format();
   await kafka.start();
   return kafka;
+}
+
+export interface TestKafkaCluster {
+  readonly url: string;
+  /** As clients of Kafka take them. */
+  readonly brokers: readonly string[];
+  /** The broker that leads the only partition of the topic whose name begins so. */
+  leaderOf(topic: string): Promise<TestKafka>;
+  close(): Promise<void>;
+}
+
+/** Three brokers, each of which is a controller too. What two of them have is accepted. */
+export async function startKafkaCluster(): Promise<TestKafkaCluster> {
+  const controllerPorts = await Promise.all([freePort(), freePort(), freePort()]);
+  const clusterId = kafkaClusterId();
+  const members = await Promise.all(
+    controllerPorts.map((controllerPort, index) =>
+      startKafka({ controllerPort, member: { number: index + 1, clusterId, controllerPorts } }),
+    ),
+  );
+  const brokers = members.map(({ broker }) => broker);
+  const ask = async <Value>(question: (admin: Admin) => Promise<Value>): Promise<Value> => {
+    const admin = new Admin({ clientId: 'test', bootstrapBrokers: brokers, retries: 20 });
+    try {
+      return await question(admin);
+    } finally {
+      await admin.close();
+    }
+  };
+  const known = async (): Promise<number> => (await ask((admin) => admin.metadata({ topics: [] }))).brokers.size;
+  await until(async () => (await known()) === 3, 'all three know each other', startMsMax, 100);
+  return {
+    url: `kafka://${brokers.join()}`,
+    brokers,
+    leaderOf: async (beginning) => {
+      const topic = (await ask((admin) => admin.listTopics())).find((name) => name.startsWith(beginning)) ?? beginning;
+      const { topics } = await ask((admin) => admin.metadata({ topics: [topic] }));
+      const leader = members[(topics.get(topic)?.partitions[0]?.leader ?? 0) - 1];
+      if (leader === undefined) throw new Error(`the topic ${topic} has no leader`);
+      return leader;
+    },
+    close: async () => {
+      await Promise.all(members.map((member) => member.close()));
+    },
+  };
 }
 
 /** A broker that listens knows no broker yet, itself included, until the controller has taken it in. */

@@ -29,7 +29,9 @@ export function startNodes(count: number, settings: (index: number) => Environme
 export async function stopNodes(nodes: readonly RunningServer[]): Promise<void> {
   await Promise.all(nodes.map((node) => node.stop()));
   for (const node of nodes) {
-    const unhandled = /^.*(?:not handled|not caught|failed unexpectedly|"level":"fatal").*$/m.exec(node.stdout());
+    const unhandled = /^.*(?:was not handled|was not caught|failed unexpectedly|"level":"fatal").*$/m.exec(
+      node.stdout(),
+    );
     expect(unhandled?.[0]).toBeUndefined();
   }
 }

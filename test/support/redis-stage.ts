@@ -142,6 +142,7 @@ export class RedisStage<Place extends RedisPlace = TestRedis> {
     );
     await this.proxy?.close();
     await this.redis.close();
-    for (const text of printed) expect(text).not.toMatch(/not handled|not caught|failed unexpectedly|"level":"fatal"/);
+    for (const text of printed)
+      expect(text).not.toMatch(/was not handled|was not caught|failed unexpectedly|"level":"fatal"/);
   }
 }

@@ -121,7 +121,7 @@ export class Wire {
       // Those that a test has ended answer with the same code again.
       await server.stop();
       expect(server.stdout() + server.stderr()).not.toMatch(
-        /not handled|not caught|failed unexpectedly|"level":"fatal"/,
+        /was not handled|was not caught|failed unexpectedly|"level":"fatal"/,
       );
     }
   }

@@ -102,7 +102,9 @@ export class Stage {
     await this.bystander.stop();
     expect(await this.server.stop()).toBe(0);
     const said = this.server.stdout() + this.server.stderr();
-    const failures = said.split('\n').filter((line) => /"level":"(error|fatal)"|not handled|not caught/.test(line));
+    const failures = said
+      .split('\n')
+      .filter((line) => /"level":"(error|fatal)"|was not handled|was not caught/.test(line));
     expect(failures.slice(0, 3)).toEqual([]);
   }
 }
