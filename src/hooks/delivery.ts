@@ -33,6 +33,8 @@ export class Delivery {
       body,
       // Followed, it would become a GET, or take the events to where nobody configured.
       redirect: 'manual',
+      // The runtime would fail for an answer whose body is not what its content-encoding says.
+      decompress: false,
       signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     });
     // What it says is of no interest, and may have no end.

@@ -27,7 +27,7 @@ interface HookEvent {
 const hooksSecret = 'what the receiver knows too';
 const rules = new TestRules(`{ channels: '*', allow: { subscribe: 'users', publish: 'users', presence: 'users' } }`);
 
-let mode: 'well' | 'fails' | 'hangs' | 'redirects' = 'well';
+let mode: 'well' | 'mumbles' | 'fails' | 'hangs' | 'redirects' = 'well';
 /** What the receiver took. */
 const taken: HookEvent[] = [];
 /** Events of the largest batch that was taken. */
@@ -59,6 +59,7 @@ const receiver: Bun.Server<undefined> = Bun.serve({
     const { events } = JSON.parse(body) as { events: HookEvent[] };
     largest = Math.max(largest, events.length);
     taken.push(...events);
+    if (mode === 'mumbles') return new Response('no gzip', { headers: { 'content-encoding': 'gzip' } });
     return new Response(null, { status: 204 });
   },
 });
@@ -175,6 +176,19 @@ test.each(['fails', 'hangs', 'redirects'] as const)('a receiver that %s gets the
     nodes.map(async (node) => (await samples(node)).get('sobranie_hooks_total{outcome="failed"}') ?? 0),
   );
   expect(Math.max(...failed)).toBeGreaterThan(0);
+});
+
+// The runtime failed to unpack the answer, so the events counted as not taken, and none of the later ones ever came.
+test('what a receiver says is not read, even where it cannot be unpacked', async () => {
+  mode = 'mumbles';
+  await socket(nodes[0]!, 'user-mumbles', 'room:mumbles');
+  await comes(['user-mumbles', 'room:mumbles'], 2);
+  await socket(nodes[1]!, 'user-after');
+  await comes(['user-after'], 1);
+  expect(about('user-mumbles', 'room:mumbles').toSorted()).toEqual([
+    'channel.occupied room:mumbles',
+    'user.online user-mumbles',
+  ]);
 });
 
 test('what has gathered comes in batches of 100, each event once and in order', async () => {
