@@ -9,8 +9,18 @@ export interface RabbitPlace {
   /** Between members of a cluster; RabbitMQ insists on it. */
   readonly nodePort: number;
   readonly mapperPort: number;
+  /** Of a cluster. Default: it is alone. */
+  readonly member?: RabbitMember;
   /** Of its configuration file. */
   readonly lines?: readonly string[];
+}
+
+export interface RabbitMember {
+  readonly name: string;
+  /** Names of all members. The first one starts before the others do. */
+  readonly all: readonly string[];
+  /** Where the secret lies that all of them share. */
+  readonly home: string;
 }
 
 export interface RabbitProgram {
@@ -24,9 +34,16 @@ export const rabbitNode = 'test@localhost';
 
 /** Writes its configuration. */
 export async function rabbitProgram(place: RabbitPlace): Promise<RabbitProgram> {
-  const { folder, port, nodePort, mapperPort, lines = [] } = place;
+  const { folder, port, nodePort, mapperPort, member, lines = [] } = place;
+  const cluster =
+    member === undefined
+      ? []
+      : [
+          'cluster_formation.peer_discovery_backend = classic_config',
+          ...member.all.map((name, index) => `cluster_formation.classic_config.nodes.${index + 1} = ${name}`),
+        ];
   const inFolder = (name: string): string => join(folder, name);
-  const configuration = [`listeners.tcp.1 = 127.0.0.1:${port}`, 'disk_free_limit.absolute = 1MB', ...lines];
+  const configuration = [`listeners.tcp.1 = 127.0.0.1:${port}`, 'disk_free_limit.absolute = 1MB', ...cluster, ...lines];
   await Bun.write(inFolder('rabbitmq.conf'), `${configuration.join('\n')}\n`);
   await Bun.write(inFolder('plugins'), '[].\n');
   return {
@@ -34,11 +51,11 @@ export async function rabbitProgram(place: RabbitPlace): Promise<RabbitProgram> 
     mapperCommand: ['epmd', '-port', String(mapperPort), '-address', '127.0.0.1'],
     environment: {
       ...process.env,
-      HOME: folder,
+      HOME: member?.home ?? folder,
       ERL_EPMD_PORT: String(mapperPort),
       ERL_EPMD_ADDRESS: '127.0.0.1',
       ERL_CRASH_DUMP: inFolder('crash'),
-      RABBITMQ_NODENAME: rabbitNode,
+      RABBITMQ_NODENAME: member?.name ?? rabbitNode,
       RABBITMQ_DIST_PORT: String(nodePort),
       RABBITMQ_BASE: folder,
       RABBITMQ_MNESIA_BASE: inFolder('data'),

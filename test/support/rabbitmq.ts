@@ -4,7 +4,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect } from 'amqplib';
-import { rabbitNode, rabbitProgram } from '../../scripts/rabbitmq-program.ts';
+import { rabbitNode, rabbitProgram, type RabbitMember } from '../../scripts/rabbitmq-program.ts';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
 import { freePort } from './postgres.ts';
 import { until } from './tcp-client.ts';
@@ -41,9 +41,30 @@ export interface RabbitCertificates {
 /** It takes about five seconds, and most of it is work of the processor: 138 s beside fifty other processes. */
 const startMsMax = 400_000;
 
-export async function startRabbit(certificates?: RabbitCertificates): Promise<TestRabbit> {
+interface RabbitPlaceInCluster {
+  readonly member: RabbitMember;
+  readonly mapperPort: number;
+}
+
+/** Three members of one cluster. A connection leads to the one whose URL it has. */
+export async function startRabbitCluster(): Promise<readonly TestRabbit[]> {
+  const all = ['one@localhost', 'two@localhost', 'three@localhost'];
+  const home = temporaryFolder('rabbitmq-cluster');
+  const mapperPort = await freePort();
+  const start = (name: string): Promise<TestRabbit> =>
+    startRabbit(undefined, { member: { name, all, home }, mapperPort });
+  const members: TestRabbit[] = [];
+  for (const name of all) members.push(await start(name));
+  return members;
+}
+
+export async function startRabbit(
+  certificates?: RabbitCertificates,
+  inCluster?: RabbitPlaceInCluster,
+): Promise<TestRabbit> {
   const folder = temporaryFolder('rabbitmq');
-  const [port, tlsPort, nodePort, mapperPort] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const ports = [freePort(), freePort(), freePort(), inCluster?.mapperPort ?? freePort()] as const;
+  const [port, tlsPort, nodePort, mapperPort] = await Promise.all(ports);
   const tls =
     certificates === undefined
       ? []
@@ -54,7 +75,14 @@ export async function startRabbit(certificates?: RabbitCertificates): Promise<Te
           `ssl_options.keyfile = ${certificates.key}`,
           'ssl_options.verify = verify_none',
         ];
-  const program = await rabbitProgram({ folder, port, nodePort, mapperPort, lines: tls });
+  const program = await rabbitProgram({
+    folder,
+    port,
+    nodePort,
+    mapperPort,
+    lines: tls,
+    ...(inCluster === undefined ? {} : { member: inCluster.member }),
+  });
   const spawn = (command: readonly string[]): Bun.Subprocess => {
     const options = { env: program.environment, stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' } as const;
     const child = Bun.spawn([...command], options);
