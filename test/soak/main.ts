@@ -39,10 +39,28 @@ interface Result {
   readonly gaps: number;
   readonly unaccounted: number;
   readonly slope: number;
+  /** Seconds at most in which this process did nothing else. What the nodes send goes through its proxies. */
+  readonly standstill: number;
   /** The types of which most objects came to be. */
   readonly grown: readonly string[];
   readonly suffered: readonly Suffered[];
   readonly faults: readonly string[];
+}
+
+/** Answers the longest time, in seconds, that nothing else in this process got its turn. */
+function watchStandstill(): () => number {
+  const everyMs = 100;
+  let before = performance.now();
+  let longest = 0;
+  const timer = setInterval(() => {
+    const now = performance.now();
+    longest = Math.max(longest, now - before - everyMs);
+    before = now;
+  }, everyMs);
+  return () => {
+    clearInterval(timer);
+    return longest / 1_000;
+  };
 }
 
 function keptFolder(): string {
@@ -64,6 +82,7 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
   const faults: string[] = [];
   const suffered: Suffered[] = [];
   const restless = setInterval(() => load.moveSome(), 4_000);
+  const standstill = watchStandstill();
   try {
     await load.start();
     await runMinutes(stage, load, minutes, suffered);
@@ -73,6 +92,7 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
     faults.push(String(error));
   }
   clearInterval(restless);
+  const longest = standstill();
   const samples = stage.heap();
   const { account, moves } = load;
   const unaccounted = account.missingCount() + account.wrong().length;
@@ -100,6 +120,7 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
     gaps: account.gaps.length,
     unaccounted,
     slope: slopePerTenMinutes(samples),
+    standstill: longest,
     grown: grown(samples, grownShown),
     suffered,
     faults,
@@ -141,6 +162,7 @@ function report(result: Result): void {
       ['gaps told', result.gaps],
       ['unaccounted', result.unaccounted],
       ['heap, MB per 10 minutes', result.slope.toFixed(2)],
+      ['longest standstill of the soak itself, s', result.standstill.toFixed(1)],
     ],
   );
   if (result.slope >= slopeMax) console.log(`more objects than before: ${result.grown.join(', ')}`);
