@@ -213,7 +213,7 @@ function versionOf(info: string): number {
 async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<string> {
   const [keeping, replication] = await Promise.allSettled([
     // A master that replaces another has what had reached it by then.
-    kind === 'sentinel' ? [] : client.config('GET', 'append*'),
+    kind === 'sentinel' ? [] : client.config('GET', '*append*'),
     client.info('replication'),
   ]);
   for (const answer of [keeping, replication])
@@ -221,6 +221,8 @@ async function learnFacts(client: Redis, { kind }: RedisTarget): Promise<string>
   const settings = keeping.status === 'fulfilled' ? keeping.value : [];
   const isSet = (name: string, value: string): boolean => settings[settings.indexOf(name) + 1] === value;
   const info = replication.status === 'fulfilled' ? replication.value : '';
-  const durable = isSet('appendonly', 'yes') && isSet('appendfsync', 'always');
+  // While it rewrites its file it may be set to write nothing to the disk: then a power cut takes what was answered.
+  const isWritten = isSet('appendfsync', 'always') && isSet('no-appendfsync-on-rewrite', 'no');
+  const durable = isSet('appendonly', 'yes') && isWritten;
   return `${durable ? '+' : ''}${/^master_replid:(\w+)/m.exec(info)?.[1] ?? ''}`;
 }

@@ -12,7 +12,8 @@
 // had everything. Counting on would give out offsets a second time, and nobody who has seen the first ones could know.
 // Redis names each history of its data (`master_replid`): it has another name after each restart and promotion, and never
 // stores it. So the first touch of a channel in another history begins another epoch, and whoever holds a position gets a
-// gap. Only a server that writes its file before it answers (`appendfsync always`) and was not promoted keeps its epochs.
+// gap. Only a server that always writes its file before it answers (`appendfsync always`, and `no-appendfsync-on-rewrite no`)
+// and was not promoted keeps its epochs.
 // Where the database that changes come from was set back, subscribers were sent what is true no longer. So a later
 // generation of the database begins another epoch too.
 //
