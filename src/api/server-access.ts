@@ -45,6 +45,12 @@ export class ServerAccess {
     throw new RealtimeError('unauthorized', `This call needs the API key.${given}`);
   }
 
+  /** Whether the bearer is the API key. Throws `rate_limited` after too many wrong keys. */
+  holdsApiKey(request: Request): boolean {
+    this.#visit(request);
+    return this.#apiKey !== undefined && this.#holds(request, this.#apiKey, undefined);
+  }
+
   /** As `requireServer`, for the operator. */
   requireAdmin(request: Request): void {
     const address = this.#visit(request);

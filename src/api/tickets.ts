@@ -72,6 +72,9 @@ async function ownClaims(
   if (tokens === undefined) {
     throw new RealtimeError('bad_request', 'This server checks no tokens: say "user", with the API key.');
   }
+  if (serverAccess.holdsApiKey(request)) {
+    throw new RealtimeError('bad_request', 'With the API key say whose ticket it is: "user".');
+  }
   const token = tokenOf(request, emptyQuery, origins.trustsCookies(request));
   if (token === undefined) {
     throw new RealtimeError('unauthorized', 'A ticket takes a user’s token, or "user" with the API key.');

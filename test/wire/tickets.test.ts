@@ -162,6 +162,8 @@ describeWire('Tickets', (wire) => {
       [{}, { user: 'bob' }, 401, 'unauthorized', /API key/],
       [bearer, { channels: { '*': all } }, 400, 'bad_request', /need "user"/],
       [bearer, { expires: nowSeconds() + 9e9 }, 400, 'bad_request', /need "user"/],
+      // The answer was that the API key is no JSON Web Token.
+      [backend, undefined, 400, 'bad_request', /"user"/],
       [backend, { user: '' }, 400, 'bad_request', /"user"/],
       [backend, { user: 'ann\r\n' }, 400, 'bad_request', /"user"/],
       [backend, { user: 'ann', channels: 'posts' }, 400, 'bad_request', /"channels"/],
