@@ -44,18 +44,19 @@ export async function keepsToTls(broker: TlsBroker): Promise<void> {
   try {
     await send();
     const untrusted = `its certificate is not trusted: ${setting} names the authority that signed it`;
-    const strange = await failing.startNode();
-    await says(strange, [
+    const own = { DATABASE_URL: stage.database.url, CONFIG_FILE: stage.rules.path, SYNC: 'postgres' };
+    const [strange, other] = await Promise.all([
+      failing.startNode(),
+      startNode({ ...own, [setting]: makeCertificates().authority }),
+    ]);
+    const strangeSays = says(strange, [
       untrusted,
       'begin the `url` of the source without TLS, or let it lead to the port that speaks it',
       // NATS says that it speaks TLS, and the driver goes on with it.
       ...(plain === 'nats://' ? [] : [`if it speaks TLS at that port, begin the \`url\` of the source with ${tls}`]),
     ]);
-    await failing.stopNode(strange);
-    const own = { DATABASE_URL: stage.database.url, CONFIG_FILE: stage.rules.path, SYNC: 'postgres' };
-    const other = await startNode({ ...own, [setting]: makeCertificates().authority });
-    await says(other, [untrusted]);
-    await stopNodes([other]);
+    await Promise.all([strangeSays, says(other, [untrusted])]);
+    await Promise.all([failing.stopNode(strange), stopNodes([other])]);
     expect(await stage.logged('right')).toBe(0);
     const node = await startNode({ ...own, [setting]: certificates.authority });
     await until(async () => (await stage.logged('right')) === 1, 'it is read', 60_000, 50);
