@@ -6,13 +6,11 @@ import { WebSocketClient } from '../support/clients.ts';
 import type { LoadNode } from '../support/load.ts';
 import { RedisStage, type RedisStageOptions } from '../support/redis-stage.ts';
 import { until } from '../support/tcp-client.ts';
-import { patient } from '../support/patience.ts';
+import { answerMsMax, patient } from '../support/patience.ts';
 
 patient();
 
 const long = process.env['LONG'] === '1';
-/** Of what is checked to take less than a second, with room for a machine that others use as well. */
-const answerMs = 4_000;
 
 function describeOn(name: string, options: RedisStageOptions, suite: (stage: () => RedisStage) => void): void {
   describe(name, () => {
@@ -35,7 +33,7 @@ describeOn('Redis that loses nothing', { persist: true }, (stage) => {
     await redis.start();
     await load.arrives(50);
     await load.finish();
-    expect(load.slowestAnswerMs).toBeLessThan(answerMs);
+    expect(load.slowestAnswerMs).toBeLessThan(answerMsMax);
   }, 60_000);
 
   test('restarted twice: nobody misses anything', async () => {
@@ -68,7 +66,7 @@ describeOn('Redis that loses nothing', { persist: true }, (stage) => {
     redis.resume();
     await load.arrives(50);
     await load.finish();
-    expect(load.slowestAnswerMs).toBeLessThan(answerMs);
+    expect(load.slowestAnswerMs).toBeLessThan(answerMsMax);
   }, 60_000);
 
   test('its memory full: publications are refused, and no hole is left behind', async () => {
@@ -94,7 +92,7 @@ describeOn('Redis that loses nothing', { persist: true }, (stage) => {
         const startedAt = performance.now();
         const answer = await socket.request({ type, channel: 'posts', data: 1 }, 10_000);
         expect(answer).toMatchObject({ type: 'error', code: 'unavailable', retryable: true });
-        expect(performance.now() - startedAt).toBeLessThan(answerMs);
+        expect(performance.now() - startedAt).toBeLessThan(answerMsMax);
       }
       const sent = socket.request({ type: 'publish', channel: ephemeral, data: 'near' }, 10_000);
       expect(await socket.next('message')).toMatchObject({ channel: ephemeral, data: 'near' });
@@ -202,7 +200,7 @@ describeOn('The network to Redis', { proxied: true }, (stage) => {
       await load.arrives(10, 40_000);
       expect(performance.now() - startedAt).toBeLessThan(25_000);
       await load.finish();
-      expect(load.slowestAnswerMs).toBeLessThan(answerMs);
+      expect(load.slowestAnswerMs).toBeLessThan(answerMsMax);
     }, 90_000);
   }
 });

@@ -6,3 +6,6 @@ import { setDefaultTimeout } from 'bun:test';
 export function patient(): void {
   setDefaultTimeout(process.env['LONG'] === '1' ? 600_000 : 60_000);
 }
+
+/** Of what a node answers within a second, with room for a machine that others use as well. */
+export const answerMsMax = 8_000;
