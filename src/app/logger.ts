@@ -1,6 +1,7 @@
 // The log: pino on stdout, as JSON for machines or as lines for people. It writes synchronously, so that the last line
 // before an exit is written too. Credentials in URLs and headers are removed from every line.
 
+import { isatty } from 'node:tty';
 import pino, { type Logger } from 'pino';
 import { redactText } from '../settings/redact.ts';
 import type { LogFormat } from '../settings/settings.ts';
@@ -40,7 +41,7 @@ const secretFields = ['authorization', 'cookie', 'token', 'password', 'secret', 
 export function createLogger(options: LoggerOptions): Logger {
   const { level, format, node } = options;
   const write = options.write ?? stdoutWriter();
-  const colors = options.colors ?? (process.stdout.isTTY === true && !process.env['NO_COLOR']);
+  const colors = options.colors ?? (isatty(1) && !process.env['NO_COLOR']);
   const show = format === 'json' ? redactText : (line: string) => redactText(prettyLine(line, colors));
   const recent: LoggedLine[] = [];
   const keep = (line: string): void => {
