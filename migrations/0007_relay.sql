@@ -24,7 +24,9 @@ $$;
 -- `state` is what the last call of this session answered; NULL reads everything. It is a snapshot before which all was
 -- taken, and while more than a batch waits, also the place in the order up to which it was taken: `snapshot|lsn|xid`.
 -- Without a place, rows are looked for among the transactions that have ended since the snapshot alone. So no read walks
--- through rows that were taken and cannot be vacuumed yet, nor through those of a transaction that is still open.
+-- through rows that were taken and cannot be vacuumed yet, nor through those of a transaction that is still open. Their
+-- order is there for the planner. Without it one index is as good to it as the other once a vacuum met no row, and a bare
+-- minimum is looked for by place: both walk through all that was taken.
 -- `largest` is the most bytes that one of them has.
 CREATE FUNCTION realtime.visible(
   batch_max integer, state text, OUT places tid[], OUT next_state text, OUT largest bigint
@@ -69,7 +71,7 @@ BEGIN
         FROM unnest(firsts, lasts) r (first_xid, last_xid)
         CROSS JOIN LATERAL (
           SELECT o.ctid, o.data FROM realtime.outbox o
-          WHERE o.xid >= r.first_xid AND o.xid <= r.last_xid LIMIT batch_max + 1
+          WHERE o.xid >= r.first_xid AND o.xid <= r.last_xid ORDER BY o.xid, o.lsn LIMIT batch_max + 1
         ) v
         LIMIT batch_max + 1
       ) o;
@@ -84,7 +86,8 @@ BEGIN
     SELECT min(o.lsn) INTO lowest
     FROM unnest(firsts, lasts) r (first_xid, last_xid)
     CROSS JOIN LATERAL (
-      SELECT min(o.lsn) AS lsn FROM realtime.outbox o WHERE o.xid >= r.first_xid AND o.xid <= r.last_xid
+      SELECT o.lsn FROM realtime.outbox o WHERE o.xid >= r.first_xid AND o.xid <= r.last_xid
+      ORDER BY o.xid, o.lsn OFFSET 0
     ) o;
     IF place_lsn IS NULL OR lowest <= place_lsn THEN
       place_lsn := lowest;
