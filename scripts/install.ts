@@ -84,9 +84,11 @@ async function installDebian(names: readonly string[]): Promise<void> {
   const options = { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, limitSeconds: 300 };
   const forbidden = forbidServices();
   try {
-    const updated = await runToEnd(['apt-get', 'update', '-qq'], options);
+    // Another installation at the same time is waited for.
+    const patient = ['-qq', '-o', 'DPkg::Lock::Timeout=240'];
+    const updated = await runToEnd(['apt-get', 'update', ...patient], options);
     if (updated !== 0) console.error('apt-get update failed; trying with the lists that are there');
-    await runToEnd(['apt-get', 'install', '-y', '-qq', '--no-install-recommends', ...names], options);
+    await runToEnd(['apt-get', 'install', '-y', ...patient, '--no-install-recommends', ...names], options);
   } finally {
     forbidden.end();
   }

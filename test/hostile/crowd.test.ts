@@ -52,7 +52,7 @@ describe('Too much of what is allowed', () => {
     const storm = (count: number) =>
       attack(server, 'storm', { seed, count, perSecond: 6_000, query: `token=${token}` }, 120_000);
     await storm(1_000);
-    const before = await stage.memory();
+    const before = await stage.heldMemory();
     await stage.unharmed(async () => {
       const outcome = await storm(commands);
       stage.tell({ outcome });
@@ -86,7 +86,7 @@ describe('Too much of what is allowed', () => {
 
   test(`${connections} connections of one user are served, and sent away with one call`, async () => {
     const { server } = stage;
-    const before = await stage.memory();
+    const before = await stage.heldMemory();
     const query = `channels=user:eve&token=${token}`;
     let crowd: RunningAttack | undefined;
     await stage.unharmed(async () => {

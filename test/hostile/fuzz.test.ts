@@ -29,7 +29,7 @@ describe(`Noise, seed ${seed}`, () => {
     const { server } = stage;
     const warmUp = () => attack(server, 'frames', { seed: seed + 1, count: 2_000, perSecond: 10_000 });
     await warmUp();
-    const before = await stage.memory();
+    const before = await stage.heldMemory();
     await stage.unharmed(async () => {
       const outcome = await attack(server, 'frames', { seed, ...frames }, 300_000);
       stage.tell({ outcome });
@@ -43,7 +43,7 @@ describe(`Noise, seed ${seed}`, () => {
     const { server } = stage;
     const warmUp = () => attack(server, 'requests', { seed: seed + 3, count: 500, perSecond: 1_200 });
     await warmUp();
-    const before = await stage.memory();
+    const before = await stage.heldMemory();
     await stage.unharmed(async () => {
       const outcome = await attack(server, 'requests', { seed: seed + 2, ...requests }, 300_000);
       stage.tell({ outcome });

@@ -52,14 +52,14 @@ test(`${20_000 * times} channels that are published to once leave no more than t
     const count = 20_000 * times;
     expect(await publish(count, 2)).toMatchObject({ published: count, answers: count });
   });
-  const { heapMiB } = await stage.memory();
+  const { heapMiB } = await stage.heldMemory();
   expect(heapMiB).toBeLessThan(120);
   expect(await sample(server, 'sobranie_channels_active')).toBe(1);
 }, 240_000);
 
 test(`${30_000 * times} pings, pongs and pieces of messages that never end cost nobody anything`, async () => {
   const { server } = stage;
-  const before = await stage.memory();
+  const before = await stage.heldMemory();
   const flood = (count: number) => attack(server, 'controls', { count, perSecond: 15_000 }, 200_000);
   await stage.unharmed(async () => {
     const outcome = await flood(30_000 * times);

@@ -2,6 +2,7 @@
 // back, and a bystander is served as in the quiet.
 
 import { expect } from 'bun:test';
+import { resolve } from 'node:path';
 import { sample } from '../../wire/wire.ts';
 import { startServer, type Environment, type RunningServer } from '../process.ts';
 import { until } from '../tcp-client.ts';
@@ -15,6 +16,7 @@ export const long = process.env['LONG'] === '1';
  */
 const noiseMs = long ? 10 : 2_500;
 const quietMs = long ? 5_000 : 800;
+const collectOnSignal = resolve(import.meta.dir, '../collect-on-signal.ts');
 
 export interface Memory {
   readonly heapMiB: number;
@@ -27,6 +29,7 @@ export class Stage {
   readonly #title: string;
   /** Of the quiet after the attack before. */
   #quiet: Latency | undefined;
+  #collections = 0;
 
   private constructor(server: RunningServer, bystander: Bystander, title: string) {
     this.server = server;
@@ -48,6 +51,7 @@ export class Stage {
       BROADCAST_INTERVAL: '0',
       SHUTDOWN_TIMEOUT: '0',
       LOG_FORMAT: 'json',
+      BUN_OPTIONS: `--preload=${collectOnSignal}`,
       ...given,
     });
     return new Stage(server, await Bystander.start(server, token), title);
@@ -77,13 +81,20 @@ export class Stage {
     };
   }
 
-  /** Polls until the memory is what it was; `stir` gives the runtime a reason to collect its garbage. */
+  /** What is held: without garbage that nobody has collected. */
+  async heldMemory(): Promise<Memory> {
+    process.kill(this.server.pid, 'SIGUSR2');
+    await this.server.waitForOutput(new RegExp(`garbage collected ${++this.#collections}\n`), 30_000);
+    return this.memory();
+  }
+
+  /** Polls until what is held is what it was; `stir` runs code anew, so that the stack names no objects of earlier calls. */
   async settlesTo(before: Memory, stir: () => Promise<unknown>, heapMiB = 8, residentMiB = 64): Promise<void> {
     let now = before;
     await until(
       async () => {
         await stir();
-        now = await this.memory();
+        now = await this.heldMemory();
         return now.heapMiB - before.heapMiB < heapMiB && now.residentMiB - before.residentMiB < residentMiB;
       },
       () => `the memory is back; it was ${JSON.stringify(before)}, it is ${JSON.stringify(now)}`,
