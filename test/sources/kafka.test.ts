@@ -155,6 +155,32 @@ testSource('kafka', start, {
       });
     }, 300_000);
 
+    // A start of Kafka takes minutes on a busy machine.
+    test.if(long)(
+      'its disk is full, and it ends: what it had stored is published once it is back',
+      async () => {
+        const from = await stage().logged('undone');
+        const producer = new Producer({ ...clientOptions(), retries: 20 });
+        const send = async (places: readonly number[]): Promise<void> => {
+          await producer.send({
+            messages: places.map((place) => ({ topic: 'undone', value: Buffer.from(String(place)) })),
+            acks: -1,
+          });
+        };
+        await send([0, 1]);
+        await Promise.all([kafka.fillDisk(), send([2]).catch(() => undefined)]);
+        await kafka.start();
+        await send([3]);
+        const logged = async (): Promise<unknown[]> => (await stage().log('undone')).slice(from);
+        await until(async () => (await logged()).includes(3), 'the last one is logged', 120_000, 50);
+        // What was refused may have been stored.
+        expect((await logged()).filter((place) => place !== 2)).toEqual([0, 1, 3]);
+        expect((await logged()).toSorted()).toEqual(Array.from(new Set(await logged())).toSorted());
+        await producer.close();
+      },
+      900_000,
+    );
+
     test('a topic to a crowd of browsers, and a node that reads it is killed -9', async () => {
       const { browsers, channels, perSecond, count } = long
         ? { browsers: 1_000, channels: 200, perSecond: 5_000, count: 100_000 }

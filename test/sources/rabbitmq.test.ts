@@ -95,6 +95,29 @@ testSource('rabbitmq', start, {
       expect(await stage().log('copied')).toEqual(Array.from({ length: count }, (_, place) => place));
     }, 200_000);
 
+    // Whoever publishes is not read from; whoever reads is served.
+    test('its memory or its disk is full: what it has is published, and what waits for room is afterwards', async () => {
+      let sent = await stage().logged('copied');
+      const send = (count: number): void => {
+        for (const end = sent + count; sent < end; sent++)
+          channel.sendToQueue('copied', Buffer.from(String(sent)), { persistent: true });
+      };
+      const areLogged = (count: number): Promise<void> =>
+        until(async () => (await stage().logged('copied')) >= count, `${count} are logged`, 120_000, 50);
+      for (const alarm of [rabbit.alarm, rabbit.diskAlarm]) {
+        send(50);
+        await channel.waitForConfirms();
+        const stored = sent;
+        await alarm(true);
+        send(50);
+        await areLogged(stored);
+        await alarm(false);
+        await channel.waitForConfirms();
+        await areLogged(sent);
+      }
+      expect(await stage().log('copied')).toEqual(Array.from({ length: sent }, (_, place) => place));
+    }, 300_000);
+
     // A quorum queue lets a second consumer in whatever the first one asked for. A source shared its messages with it: with a
     // stranger, or with a reader whose node stood still, and then nobody had their order.
     test('a quorum queue that somebody else reads as well is not read, and the node says why', async () => {
