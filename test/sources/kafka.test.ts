@@ -174,8 +174,9 @@ testSource('kafka', start, {
         const logged = async (): Promise<unknown[]> => (await stage().log('undone')).slice(from);
         await until(async () => (await logged()).includes(3), 'the last one is logged', 120_000, 50);
         // What was refused may have been stored.
-        expect((await logged()).filter((place) => place !== 2)).toEqual([0, 1, 3]);
-        expect((await logged()).toSorted()).toEqual(Array.from(new Set(await logged())).toSorted());
+        const places = await logged();
+        expect(places.filter((place) => place !== 2)).toEqual([0, 1, 3]);
+        expect(places.filter((place) => place === 2).length).toBeLessThan(2);
         await producer.close();
       },
       900_000,
