@@ -53,11 +53,12 @@ export class KeptChannel {
     const { offset } = publication;
     const size = Math.min(sizeMax, windowMax);
     if (publication.epoch !== this.#epoch || offset <= this.#high - size || this.#at(offset) !== undefined) return;
+    this.#dropUpTo(offset - size);
+    // With nothing left the window begins here: it does not span what lies between.
     if (this.#high < this.#low) {
       this.#low = offset;
       this.#high = offset;
     }
-    this.#dropUpTo(offset - size);
     const low = Math.min(this.#low, offset);
     const high = Math.max(this.#high, offset);
     if (high - low >= this.#ring.length) this.#grow(low, high);

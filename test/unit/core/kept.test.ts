@@ -81,6 +81,7 @@ test('the budget holds: the channel that was used longest ago gives up its oldes
   keep(kept, 'd', 1, 10_000);
   expect(kept.bytes).toBeLessThanOrEqual(limits.bytesMax);
   expect(kept.bytes).toBeGreaterThan(limits.bytesMax / 2);
+  expect(kept.channelCount).toBe(1);
   expect(offsets(read(kept, 'd', 9_990, 10_000))).toHaveLength(10);
 });
 
@@ -91,13 +92,23 @@ test('one large publication pushes out nobody', () => {
   kept.add('b', new Publication({ channel: 'b', offset: 1, epoch: 'e', data, at: 0 }), rule.historySize);
   expect(offsets(read(kept, 'a', 0, 10))).toHaveLength(10);
   expect(kept.of('b')).toBeUndefined();
+  // Just as large as one may be.
+  const [largest, larger] = [475, 476].map((length) => 'x'.repeat(length));
+  kept.add('b', new Publication({ channel: 'b', offset: 1, epoch: 'e', data: larger!, at: 0 }), rule.historySize);
+  expect(kept.of('b')).toBeUndefined();
+  kept.add('b', new Publication({ channel: 'b', offset: 1, epoch: 'e', data: largest!, at: 0 }), rule.historySize);
+  expect(offsets(read(kept, 'b', 0, 1))).toEqual([1]);
 });
 
 test('a hole of millions costs no memory', () => {
   const kept = new Kept({ ...limits, bytesMax: 64 << 20 }, new HandClock());
   const sizeMax = 1e9;
-  for (const offset of [1, 5_000_000, 5_000_000 - 60_000, 2]) kept.add('a', publication('a', offset), sizeMax);
-  expect(kept.bytes).toBeLessThan(1 << 20);
+  keep(kept, 'b', 1, 5);
+  for (const offset of [1, 5_000_000, 5_000_000 - 60_000, 2]) {
+    kept.add('a', publication('a', offset), sizeMax);
+    expect(kept.bytes).toBeLessThan(1 << 20);
+  }
+  expect(offsets(read(kept, 'b', 0, 5))).toEqual([1, 2, 3, 4, 5]);
 });
 
 test('nothing is kept of another epoch, of a log that went back, or long after the last subscriber left', () => {
@@ -112,12 +123,18 @@ test('nothing is kept of another epoch, of a log that went back, or long after t
   expect(kept.of('back')).toBeUndefined();
   for (const channel of ['left', 'stays']) kept.closed(channel);
   kept.opened('stays', { epoch: 'e', offset: 7 });
-  clock.advance(14_000);
+  clock.advance(14_999);
   kept.sweep();
   expect(offsets(read(kept, 'left', 0, 5))).toEqual([1, 2, 3, 4, 5]);
-  clock.advance(2_000);
+  clock.advance(1);
   kept.sweep();
   expect(kept.of('left')).toBeUndefined();
+  // That it was left once is forgotten as well.
+  keep(kept, 'left', 1, 5);
+  clock.advance(20_000);
+  kept.sweep();
+  expect(offsets(read(kept, 'left', 0, 5))).toEqual([1, 2, 3, 4, 5]);
+  kept.begin('left', { epoch: 'none', offset: 0 });
   expect(offsets(read(kept, 'stays', 0, 7))).toEqual([1, 2, 3, 4, 5]);
   kept.begin('stays', { epoch: 'none', offset: 0 });
   expect([kept.bytes, kept.channelCount]).toEqual([0, 0]);
@@ -194,4 +211,30 @@ test('what was published while somebody listened needs no read, also just after 
   const [third] = await comeBack(node, 1, epoch, 1);
   expect(third?.outlet.story('a')).toEqual([2, 3, 4, 5]);
   expect(node.reads['log']).toBe(0);
+  // Somebody is subscribed again, so it is kept on.
+  node.clock.advance(16_000);
+  node.hub.sweep();
+  const [fourth] = await comeBack(node, 1, epoch, 0);
+  expect(fourth?.outlet.story('a')).toEqual([1, 2, 3, 4, 5]);
+  expect(node.reads).toEqual({ kept: 3, log: 0 });
+});
+
+// The log says that nothing is left of what they lack, and each of them asked it again.
+test.each([
+  { what: 'some', left: 2, told: ['gap:trimmed@3', 4, 5] },
+  { what: 'all', left: 0, told: ['gap:trimmed@5'] },
+])('where $what of the log is past its age, a crowd costs one read', async ({ left, told }) => {
+  const node = crowded();
+  const [listener] = await comeBack(node, 1, 'none', 0);
+  node.append(5 - left);
+  await node.flow();
+  node.clock.advance(2 * 3_600_000);
+  node.append(left);
+  await node.flow();
+  const epoch = String(listener?.outlet.states()[0]?.epoch);
+  for (let round = 0; round < 3; round++) {
+    const crowd = await comeBack(node, 10, epoch, 1);
+    for (const { outlet } of crowd) expect(outlet.story('a')).toEqual([...told]);
+  }
+  expect(node.reads['log']).toBe(1);
 });
