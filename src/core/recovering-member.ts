@@ -20,7 +20,7 @@ export interface RecoveryHome {
   readonly name: string;
   readonly position: Position;
   /** What of its log subscribers have missed. */
-  readonly missed: MissedHistory;
+  readonly missed: Pick<MissedHistory, 'page'>;
   readonly members: { goLive(subscription: Subscription): void };
 }
 

@@ -151,7 +151,7 @@ export class Recovery {
       this.#tellGap();
       const read = !this.#overflowed && this.#first === undefined;
       if (read && this.#meetsLive()) {
-        this.#flush(outlet);
+        this.#deliver(this.#held, outlet);
         // A connection that ran over its buffer just now is gone, and must not be counted as live.
         if (this.#cancelled) break;
         this.#ports.goLive();
@@ -177,7 +177,7 @@ export class Recovery {
     return false;
   }
 
-  /** False when it was cancelled or is too slow. */
+  /** False when the subscriber is too slow, or left before the last frame. */
   async #sendRows(outlet: Outlet): Promise<boolean> {
     const { frames = [], position = nowhere } = this.#snapshot ?? {};
     for (const frame of frames) {
@@ -190,7 +190,7 @@ export class Recovery {
       const room = this.#ports.room(outlet);
       if (!(room instanceof Promise ? await room : room)) return false;
     }
-    return !this.#cancelled;
+    return true;
   }
 
   #holds(publication: Publication): boolean {
@@ -292,11 +292,6 @@ export class Recovery {
     return this.#position.epoch === head.epoch && this.#position.offset > head.offset;
   }
 
-  #flush(outlet: Outlet): void {
-    this.#deliver(this.#held, outlet);
-    this.#release(false);
-  }
-
   /** In ascending order; leaves out what the subscriber has, and what it asked not to hear. */
   #deliver(publications: readonly Publication[], outlet: Outlet): void {
     const { connection } = this.#ports;
@@ -307,11 +302,15 @@ export class Recovery {
       if (this.#holds(publication)) continue;
       if (publication.isGap) {
         // What came before it goes out before it.
-        if (fresh.length > 0) outlet.deliver(fresh);
+        this.#hand(fresh, outlet);
         fresh = [];
         this.#ports.gap('trimmed', this.#position);
       } else if (publication.except !== connection) fresh.push(publication);
     }
+    this.#hand(fresh, outlet);
+  }
+
+  #hand(fresh: readonly Publication[], outlet: Outlet): void {
     if (fresh.length === 0) return;
     outlet.deliver(fresh);
     this.#ports.sent(fresh.length);
