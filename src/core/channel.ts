@@ -220,8 +220,6 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
         continue;
       }
       if (this.#closed) return;
-      // A new epoch was told during the read, which may have been answered by an earlier one.
-      if (this.epoch !== since.epoch) continue;
       const isTrimmed = page.gap === 'trimmed' && page.head.epoch === this.epoch;
       if (isTrimmed && (await this.#isArriving())) continue;
       if (this.#closed) return;

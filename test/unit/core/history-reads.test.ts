@@ -192,6 +192,7 @@ test('a read that fails once is tried again where many wait, and not for one alo
   const since = { epoch: '1', offset: 18 };
   for (const [waiting, failing, outcome] of [
     [2, 1, 'fulfilled'],
+    [2, 1, 'fulfilled'],
     [2, 2, 'rejected'],
     [2, 1, 'fulfilled'],
     [1, 1, 'rejected'],
@@ -216,4 +217,110 @@ test('a read that fails rejects those it was for, and the next ones are read for
   expect((await Promise.allSettled(failed)).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
   fails = false;
   expect((await shared.page(since, 'a')).publications.map(({ offset }) => offset)).toEqual([19, 20]);
+});
+
+/** A shared read whose pages a test answers, of a log from 1 to its head. */
+class Staged {
+  readonly log = Object.assign(new Log(), { head: 20 });
+  /** Where each read began. */
+  readonly from: number[] = [];
+  readonly answers = new Map<string, HistoryPage>();
+  readonly #pending: ((page: HistoryPage) => void)[] = [];
+  readonly #shared = new SharedRead(({ offset }) => {
+    this.from.push(offset);
+    return new Promise((answer) => this.#pending.push(answer));
+  }, pageSize);
+
+  async ask(name: string, offset: number, epoch = '1'): Promise<void> {
+    void this.#shared.page({ epoch, offset }, name).then((page) => this.answers.set(name, page));
+    await idle();
+  }
+
+  /** All ask in one step. */
+  async askAtOnce(...offsets: readonly number[]): Promise<void> {
+    await Promise.all(offsets.map((offset) => this.ask(String(offset), offset)));
+  }
+
+  /** What the log holds at this moment, for the read that is under way. */
+  page(cut = pageSize): HistoryPage {
+    return this.log.page({ epoch: '1', offset: this.from.at(-1)! }, cut);
+  }
+
+  async answer(page = this.page()): Promise<void> {
+    this.#pending.shift()!(page);
+    await idle();
+  }
+
+  offsets(name: string): number[] | undefined {
+    return this.answers.get(name)?.publications.map(({ offset }) => offset);
+  }
+}
+
+// As long as somebody came who stood a little lower, the read began there, and its page ended before the one who waited.
+test('one who was passed over is next, whoever comes', async () => {
+  const staged = new Staged();
+  await staged.askAtOnce(10, 8);
+  for (let later = 0; later < 3; later++) {
+    const page = staged.page(1);
+    await staged.ask(`later ${later}`, 8);
+    await staged.answer(page);
+  }
+  expect(staged.from.slice(0, 2)).toEqual([8, 10]);
+  expect([staged.offsets('8'), staged.offsets('10')]).toEqual([[9], [11]]);
+});
+
+test('one who came while others were read for is read for with those who stand near', async () => {
+  const staged = new Staged();
+  await staged.ask('first', 20);
+  await staged.ask('second', 10);
+  await staged.ask('third', 8);
+  await staged.answer();
+  await staged.answer();
+  expect(staged.from).toEqual([20, 8]);
+  expect([staged.offsets('second'), staged.offsets('third')]).toEqual([
+    [11, 12, 13],
+    [9, 10, 11, 12, 13],
+  ]);
+});
+
+test('a read begins no lower than a page reaches, and in no other log', async () => {
+  const far = new Staged();
+  await far.askAtOnce(10, 5);
+  expect(far.from).toEqual([10]);
+  const near = new Staged();
+  await near.askAtOnce(10, 6);
+  expect(near.from).toEqual([6]);
+  const other = new Staged();
+  await Promise.all([other.ask('this', 10), other.ask('other', 8, '2')]);
+  expect(other.from).toEqual([10]);
+});
+
+// The log had grown up to there while the page was on its way: it was told a gap that was none.
+test('a position past the head is told so from a read that began after the question', async () => {
+  const staged = new Staged();
+  await staged.ask('before', 22);
+  const page = staged.page();
+  staged.log.head = 25;
+  await staged.ask('after', 22);
+  await staged.answer(page);
+  expect([staged.answers.get('before')?.gap, staged.answers.get('after')]).toEqual(['epoch_changed', undefined]);
+  await staged.answer();
+  expect([staged.answers.get('after')?.gap, staged.offsets('after')]).toEqual([undefined, [23, 24, 25]]);
+});
+
+test('a page says to each who waited what it says of his position', async () => {
+  const past = new Staged();
+  await past.askAtOnce(18, 22);
+  await past.answer();
+  expect([past.offsets('18'), past.answers.get('22')?.gap]).toEqual([[19, 20], 'epoch_changed']);
+  const trimmed = new Staged();
+  trimmed.log.oldest = 21;
+  await trimmed.askAtOnce(16, 19, 20);
+  await trimmed.answer();
+  const gaps = ['16', '19', '20'].map((name) => trimmed.answers.get(name)?.gap);
+  expect([gaps, trimmed.answers.get('20')?.complete, trimmed.from]).toEqual([
+    ['trimmed', 'trimmed', undefined],
+    true,
+    [16],
+  ]);
 });

@@ -5,16 +5,9 @@ import type { Clock } from '../../../src/time/clock.ts';
 import type { SyncAdapter } from '../../../src/core/sync-adapter.ts';
 import { noSnapshots, type Snapshot } from '../../../src/core/snapshot.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
-import {
-  createHub,
-  HandClock,
-  idle,
-  memoryAdapter,
-  type HubHarness,
-  type HubHarnessOptions,
-} from '../../support/hub.ts';
+import { createHub, HandClock, idle, memoryAdapter, type HubHarness } from '../../support/hub.ts';
 import { silentObserver } from '../../support/doubles.ts';
-import { RoughLog, type RoughLink } from '../../support/rough-link.ts';
+import { flow, onLink } from '../../support/link-hub.ts';
 
 async function publish({ hub }: HubHarness, channel: string, count: number, data = '0'): Promise<void> {
   for (let sent = 0; sent < count; sent++) await hub.publish({ channel, data, source: 'server' });
@@ -22,34 +15,6 @@ async function publish({ hub }: HubHarness, channel: string, count: number, data
 
 async function epochOf({ hub }: HubHarness, channel: string): Promise<string> {
   return (await hub.history(channel, { limit: 1 }, 'test')).head.epoch;
-}
-
-interface LinkHarness extends HubHarness {
-  readonly log: RoughLog;
-  readonly link: RoughLink;
-  /** Publishes to channel `a` past this node. */
-  append(count?: number): void;
-}
-
-/** A hub behind a link on which nothing moves by itself. */
-function onLink(options: HubHarnessOptions = {}): LinkHarness {
-  const clock = new HandClock();
-  const log = new RoughLog(clock);
-  const link = log.link();
-  const harness = createHub({ clock, adapter: link, ...options });
-  const rule = harness.rules.for('a');
-  const append = (count = 1) => {
-    for (let sent = 0; sent < count; sent++) log.memory.publish({ channel: 'a', rule, data: '0', at: clock.now() });
-  };
-  return { ...harness, log, link, append };
-}
-
-/** Lets requests, answers and events through until none is left. */
-async function flow(link: RoughLink): Promise<void> {
-  for (;;) {
-    await idle();
-    if (!link.advance(0) && !link.deliver()) return;
-  }
 }
 
 test('subscribed tells the head, and live publications follow it', async () => {
@@ -250,6 +215,7 @@ test('a head told while a page is on its way is read up to', async () => {
   link.advance(0);
   append();
   link.reconnect();
+  expect([link.requests.length, link.deliver()]).toEqual([1, true]);
   await flow(link);
   expect(outlet.story('a')).toEqual([1, 2, 3]);
 });
