@@ -8,6 +8,7 @@ import type { RowsRule } from '../rules/rules.ts';
 import type { Settings } from '../settings/settings.ts';
 import { DatabaseRows } from '../snapshot/database-rows.ts';
 import { DatabaseSnapshots, queriesMax } from '../snapshot/snapshots.ts';
+import { WaitingChanges } from '../snapshot/waiting-changes.ts';
 import type { Clock } from '../time/clock.ts';
 import type { CloseStack } from './close-stack.ts';
 import type { NodeDatabase } from './database.ts';
@@ -38,6 +39,7 @@ export function openSnapshots({ settings, database, rowsOf, metrics, clock, log,
   closing.add('snapshots', () => sql.end({ timeout: 1 }));
   return new DatabaseSnapshots(timeoutMs, {
     rows: new DatabaseRows(sql, { timeoutMs, rowsMax, bytesMax }),
+    waiting: new WaitingChanges(sql),
     rowsOf,
     clock,
     observe: (outcome) => metrics.rows(outcome),

@@ -1,7 +1,7 @@
 // Reads rows as one snapshot of the database sees them: a transaction of its own, which can write nothing, has a time,
 // and ends past a number of rows or bytes.
 //
-//   1. the first statement fixes the snapshot, says which it is, and whether the outbox holds changes of the channel
+//   1. the first statement fixes the snapshot, and says which it is
 //   2. the query is described: its columns are printed as those of a watched table's changes are, whoever made their
 //      types and whatever the session's settings
 //   3. rows come in portions, so that a query of a million rows is ended after the first of them
@@ -26,8 +26,6 @@ export interface SeenRows {
   readonly bytes: number;
   /** In the words of `pg_current_snapshot`. */
   readonly snapshot: string;
-  /** Changes that the snapshot sees wait for the relay. */
-  readonly isPending: boolean;
 }
 
 interface Column {
@@ -65,14 +63,10 @@ export class DatabaseRows {
   }
 
   /** Rejects with the database's error, or with what is too much. */
-  async read(channel: string, query: SqlQuery): Promise<SeenRows> {
+  async read(query: SqlQuery): Promise<SeenRows> {
     return await this.#sql.begin('isolation level repeatable read read only', async (transaction) => {
-      const [seen] = await transaction<{ snapshot: string; pending: boolean }[]>`
-        SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text AS snapshot, EXISTS (
-          SELECT FROM realtime.outbox o
-          WHERE o.channel OPERATOR(pg_catalog.=) ${channel}::pg_catalog.text
-            OR pg_catalog.strpos(o.channel, '{') OPERATOR(pg_catalog.>) 0
-        ) AS pending, (
+      const [seen] = await transaction<{ snapshot: string }[]>`
+        SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text AS snapshot, (
           SELECT pg_catalog.count(pg_catalog.set_config(s.key, s.value, true))
           FROM pg_catalog.json_each_text(${this.#settings}::pg_catalog.text::pg_catalog.json) s
         )`;
@@ -80,7 +74,7 @@ export class DatabaseRows {
       const { rowsMax } = this.#limits;
       const { rows, bytes } = await this.#rows(transaction, query, rowsMax + 1);
       if (rows.length > rowsMax) throw new Error(`there are more than ${rowsMax} rows: give the query a limit`);
-      return { rows, bytes, snapshot: seen.snapshot, isPending: seen.pending };
+      return { rows, bytes, snapshot: seen.snapshot };
     });
   }
 
@@ -98,18 +92,6 @@ export class DatabaseRows {
   get #settings(): string {
     const timeout = String(this.#limits.timeoutMs);
     return JSON.stringify({ ...printing, statement_timeout: timeout, lock_timeout: timeout });
-  }
-
-  /** Whether changes of the channel that the snapshot sees still wait for the relay. */
-  async isPending(channel: string, snapshot: string): Promise<boolean> {
-    const [row] = await this.#sql<{ pending: boolean }[]>`
-      SELECT EXISTS (
-        SELECT FROM realtime.outbox o
-        WHERE (o.channel OPERATOR(pg_catalog.=) ${channel}::pg_catalog.text
-            OR pg_catalog.strpos(o.channel, '{') OPERATOR(pg_catalog.>) 0)
-          AND pg_catalog.pg_visible_in_snapshot(o.xid, ${snapshot}::pg_catalog.text::pg_catalog.pg_snapshot)
-      ) AS pending`;
-    return row?.pending === true;
   }
 
   async #rows(transaction: Transaction, query: SqlQuery, rowsMax: number): Promise<{ rows: string[]; bytes: number }> {

@@ -20,15 +20,17 @@ import type { ChannelPattern } from '../rules/pattern.ts';
 import type { RowsRule } from '../rules/rules.ts';
 import type { Clock } from '../time/clock.ts';
 import { within } from '../time/within.ts';
-import type { DatabaseRows, SeenRows } from './database-rows.ts';
+import type { DatabaseRows } from './database-rows.ts';
 import { SharedSnapshots } from './shared-snapshots.ts';
 import { queryOf, sql } from './sql.ts';
 import { visibilityOf, type Sees } from './visibility.ts';
+import type { WaitingChanges } from './waiting-changes.ts';
 
 export type SnapshotOutcome = 'taken' | 'shared' | 'failed';
 
 export interface DatabaseSnapshotsPorts {
   readonly rows: DatabaseRows;
+  readonly waiting: WaitingChanges;
   readonly rowsOf: (channel: string) => RowsRule;
   readonly clock: Clock;
   readonly observe: (outcome: SnapshotOutcome) => void;
@@ -38,6 +40,8 @@ export interface DatabaseSnapshotsPorts {
 /** Queries at once, and those of one account; whoever waits longer for its turn gets `unavailable`. */
 export const queriesMax = 4;
 const turnLimits = { total: queriesMax, each: 2 };
+/** Rows that are on their way, and those of one account: up to `bytesMax` each, as long as the relay needs. */
+const readLimits = { total: 16, each: 8 };
 /** An epoch that changes meanwhile, or a log that is trimmed faster than it is read, makes the rows void. */
 const attemptsMax = 3;
 const lookMs = { first: 2, max: 50 };
@@ -48,7 +52,8 @@ const reportEveryMs = 10_000;
 export class DatabaseSnapshots implements Snapshots {
   readonly #ports: DatabaseSnapshotsPorts;
   readonly #timeoutMs: number;
-  readonly #turns = new Turns(turnLimits);
+  readonly #queries = new Turns(turnLimits);
+  readonly #reads = new Turns(readLimits);
   readonly #shared: SharedSnapshots;
   #reportedAt = Number.NEGATIVE_INFINITY;
   /** Failures since then. */
@@ -69,7 +74,8 @@ export class DatabaseSnapshots implements Snapshots {
     const { observe } = this.#ports;
     try {
       const query = await this.#rowsQuery(channel.name, wish);
-      const read = () => this.#inTurn(wish.account, () => this.#read(channel, query));
+      const { account } = wish;
+      const read = () => inTurn(this.#reads, account, () => this.#read(channel, query, account));
       const { snapshot, isNew } = await this.#shared.get(keyOf(channel.name, query), wish.isUsable, read);
       observe(isNew ? 'taken' : 'shared');
       return snapshot;
@@ -104,7 +110,7 @@ export class DatabaseSnapshots implements Snapshots {
       const request = requestOf(channel, pattern, identity);
       // One more than is wanted says that there are more.
       const query = await this.#query(older({ ...request, before, limit: limit + 1 }));
-      const rows = await this.#inTurn(account, () => this.#ports.rows.page(query, limit + 1));
+      const rows = await inTurn(this.#queries, account, () => this.#ports.rows.page(query, limit + 1));
       return { rows: rows.slice(0, limit), complete: rows.length <= limit };
     } catch (error) {
       if (isBadValue(error)) throw new RealtimeError('bad_request', '"before" names no row.', { cause: error });
@@ -125,20 +131,11 @@ export class DatabaseSnapshots implements Snapshots {
     return queryOf(await within(answer, this.#timeoutMs, 'the rule’s function'));
   }
 
-  async #inTurn<Value>(account: string, work: () => Promise<Value>): Promise<Value> {
-    await this.#turns.take(account);
-    try {
-      return await work();
-    } finally {
-      this.#turns.give(account);
-    }
-  }
-
-  async #read(channel: SnapshotChannel, query: SqlQuery): Promise<Snapshot> {
+  async #read(channel: SnapshotChannel, query: SqlQuery, account: string): Promise<Snapshot> {
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       const from = channel.position;
-      const seen = await this.#ports.rows.read(channel.name, query);
-      if (seen.isPending) await this.#untilRelayed(channel.name, seen);
+      const seen = await inTurn(this.#queries, account, () => this.#ports.rows.read(query));
+      await this.#untilRelayed(channel.name, seen.snapshot);
       const head = await channel.reachLog();
       if (head.epoch !== from.epoch) continue;
       const sees = visibilityOf(seen.snapshot);
@@ -155,14 +152,23 @@ export class DatabaseSnapshots implements Snapshots {
     throw new Error('the log changes faster than its rows can be read');
   }
 
-  async #untilRelayed(channel: string, { snapshot }: SeenRows): Promise<void> {
-    const { rows, clock } = this.#ports;
+  async #untilRelayed(channel: string, snapshot: string): Promise<void> {
+    const { waiting, clock } = this.#ports;
     const until = clock.monotonic() + this.#timeoutMs;
-    for (let pauseMs = lookMs.first; await rows.isPending(channel, snapshot);) {
+    for (let pauseMs = lookMs.first; await waiting.has(channel, snapshot);) {
       if (clock.monotonic() > until) throw new Error('the relay did not bring the changes that the rows hold');
       await clock.sleep(pauseMs);
       pauseMs = Math.min(pauseMs * 2, lookMs.max);
     }
+  }
+}
+
+async function inTurn<Value>(turns: Turns, account: string, work: () => Promise<Value>): Promise<Value> {
+  await turns.take(account);
+  try {
+    return await work();
+  } finally {
+    turns.give(account);
   }
 }
 
