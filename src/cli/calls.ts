@@ -1,8 +1,11 @@
 // The commands that are one call of the HTTP API: publish, channels, users, nodes and drain.
 
 import type { Command } from 'commander';
-import { CommandError, Output } from './output.ts';
+import { CommandError, Output, WrongCall, wholeNumber } from './output.ts';
 import { onServer, Server, type ServerOptions } from './server.ts';
+
+/** A day. */
+const secondsMax = 86_400;
 
 export function addCalls(program: Command): void {
   onServer(program.command('publish'))
@@ -22,7 +25,7 @@ export function addCalls(program: Command): void {
     .description('have a node drain and end, as after SIGTERM; waits until it is gone')
     .argument('<node>', 'its name, as `sobranie nodes` tells it')
     .option('--no-wait', 'only ask for it')
-    .option('--timeout <seconds>', 'how long to wait', '1860')
+    .option('--timeout <seconds>', 'how long to wait', wholeNumber(0, secondsMax), 1_860)
     .action(drain);
 }
 
@@ -38,7 +41,8 @@ async function publish(channel: string, given: string | undefined, options: Publ
   const key = options.idempotencyKey === undefined ? '' : `,"key":${JSON.stringify(options.idempotencyKey)}`;
   // As text: read and printed again, large numbers would be rounded.
   const body = `{"channel":${JSON.stringify(channel)},"data":${data}${key}}`;
-  const answer = await new Server(options).call('backend', '/realtime/publish', { method: 'POST', body });
+  const request = { member: 'channel', method: 'POST', body };
+  const answer = await new Server(options).call('backend', '/realtime/publish', request);
   const { offset, epoch } = answer as { offset?: number; epoch?: string };
   const where = offset === undefined ? 'ephemeral, so without a number' : `number ${offset} of epoch ${epoch}`;
   output.result(answer, `${output.paint('green', 'published')} to ${channel}: ${where}`);
@@ -49,12 +53,12 @@ function requireJson(text: string): string {
     JSON.parse(text);
     return text;
   } catch {
-    throw new CommandError(`the data is no JSON: quote it like '"hello"' or '{"a": 1}', or add --text`);
+    throw new WrongCall(`the data is no JSON: quote it like '"hello"' or '{"a": 1}', or add --text`);
   }
 }
 
 async function channels(options: ServerOptions): Promise<void> {
-  const answer = (await new Server(options).call('backend', '/realtime/channels')) as {
+  const answer = (await new Server(options).call('backend', '/realtime/channels', { member: 'channels' })) as {
     channels: { channel: string; subscribers: number }[];
     incomplete?: string[];
   };
@@ -65,7 +69,7 @@ async function channels(options: ServerOptions): Promise<void> {
 
 async function users(user: string, options: ServerOptions): Promise<void> {
   const path = `/realtime/users/${encodeURIComponent(user)}`;
-  const answer = (await new Server(options).call('backend', path)) as {
+  const answer = (await new Server(options).call('backend', path, { member: 'connections' })) as {
     online: boolean;
     connections: { connection: string; node: string; transport: string; since: number; channels: string[] }[];
     incomplete?: string[];
@@ -92,7 +96,7 @@ interface NodeRow {
 }
 
 async function nodesOf(server: Server): Promise<readonly NodeRow[]> {
-  const answer = (await server.call('operator', '/realtime/nodes')) as { nodes: NodeRow[] };
+  const answer = (await server.call('operator', '/realtime/nodes', { member: 'nodes' })) as { nodes: NodeRow[] };
   return answer.nodes;
 }
 
@@ -111,20 +115,20 @@ const pollMs = 500;
 
 async function drain(
   node: string,
-  options: ServerOptions & { readonly wait: boolean; readonly timeout: string },
+  options: ServerOptions & { readonly wait: boolean; readonly timeout: number },
 ): Promise<void> {
   const server = new Server(options);
   const output = new Output(options.json === true);
   const [before] = (await nodesOf(server)).filter((each) => each.node === node);
   const path = `/realtime/nodes/${encodeURIComponent(node)}/drain`;
-  const answer = await server.call('operator', path, { method: 'POST' });
+  const answer = await server.call('operator', path, { member: 'draining', method: 'POST' });
   if (!options.wait) {
     output.result(answer, `${node} drains`);
     return;
   }
   const count = before?.connections ?? 0;
   output.progress(`${node} drains ${count} connection${count === 1 ? '' : 's'}`);
-  const deadline = performance.now() + Number(options.timeout) * 1_000;
+  const deadline = performance.now() + options.timeout * 1_000;
   let told = before?.connections;
   for (;;) {
     await Bun.sleep(pollMs);

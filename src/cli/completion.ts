@@ -2,7 +2,7 @@
 // they are, so it knows no others.
 
 import type { Command } from 'commander';
-import { CommandError } from './output.ts';
+import { WrongCall } from './output.ts';
 
 interface Word {
   readonly name: string;
@@ -21,7 +21,7 @@ export function addCompletion(program: Command): void {
     .argument('<shell>', names)
     .action((shell: string) => {
       const make = Object.hasOwn(shells, shell) ? shells[shell] : undefined;
-      if (make === undefined) throw new CommandError(`"${shell}" is not known; there are ${names}`);
+      if (make === undefined) throw new WrongCall(`"${shell}" is not known; there are ${names}`);
       console.log(make(wordsOf(program)));
     });
 }

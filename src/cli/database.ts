@@ -158,7 +158,6 @@ async function removedParts(sql: Database): Promise<string[]> {
   return [
     ...names.map((name) => `the watch of ${name}, with its triggers`),
     'the schema realtime: the outbox, the log with the history of all channels, presence, limits and tickets',
-    'the schema drizzle, if nothing else is in it: the list of migrations',
     'the function public.notify_realtime_event(), with the triggers that call it',
   ];
 }

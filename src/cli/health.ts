@@ -3,7 +3,7 @@
 
 import type { Command } from 'commander';
 import { CommandError, Output } from './output.ts';
-import { onServer, reasonOf, Server, type ServerOptions } from './server.ts';
+import { membersOf, onServer, reasonOf, Server, type ServerOptions } from './server.ts';
 
 export function addHealth(program: Command): void {
   const port = process.env['PORT'] ?? '3000';
@@ -43,10 +43,14 @@ async function health(options: HealthOptions): Promise<void> {
 }
 
 async function read(url: string): Promise<Report> {
+  let text: string;
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(answerMsMax) });
-    return (await response.json()) as Report;
+    text = await response.text();
   } catch (error) {
     throw new CommandError(`${url} does not answer: ${reasonOf(error)}`);
   }
+  const report = membersOf(text) as Partial<Report>;
+  if (report.status !== undefined && report.checks !== undefined) return { ...report } as Report;
+  throw new CommandError(`${url}: something else than a Sobranie server answers`);
 }

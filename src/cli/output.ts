@@ -2,18 +2,38 @@
 // Results go to stdout, everything about the way to them to stderr.
 
 import { styleText } from 'node:util';
+import { InvalidArgumentError } from 'commander';
 
 type Style = Parameters<typeof styleText>[0];
+
+const failedExitCode = 1;
+export const wrongCallExitCode = 2;
 
 /** An end with a message for the person at the terminal, and no stack. */
 export class CommandError extends Error {
   readonly exitCode: number;
 
-  constructor(message: string, exitCode = 1) {
+  constructor(message: string, exitCode = failedExitCode) {
     super(message);
     this.name = 'CommandError';
     this.exitCode = exitCode;
   }
+}
+
+/** Something that the caller wrote is not what it has to be. */
+export class WrongCall extends CommandError {
+  constructor(message: string) {
+    super(message, wrongCallExitCode);
+  }
+}
+
+/** Reads the value of an option as a whole number; the command is called wrongly with any other text. */
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const number = /^\d{1,12}$/.test(text) ? Number(text) : Number.NaN;
+    if (number >= min && number <= max) return number;
+    throw new InvalidArgumentError(`It is not a whole number from ${min} to ${max}.`);
+  };
 }
 
 export class Output {

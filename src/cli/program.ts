@@ -8,11 +8,9 @@ import { addCompletion } from './completion.ts';
 import { addDatabase } from './database.ts';
 import { addDoctor } from './doctor/doctor.ts';
 import { addHealth } from './health.ts';
-import { CommandError } from './output.ts';
+import { CommandError, wrongCallExitCode } from './output.ts';
 import { addTail } from './tail.ts';
 import { addToken } from './token.ts';
-
-const wrongCallExitCode = 2;
 
 export function createProgram(): Command {
   const program = new Command('sobranie')

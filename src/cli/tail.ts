@@ -3,16 +3,16 @@
 
 import type { Command } from 'commander';
 import { Sobranie } from '../../packages/client/src/index.ts';
-import { CommandError, Output } from './output.ts';
+import { CommandError, Output, wholeNumber } from './output.ts';
 import { onServer, Server, type ServerOptions } from './server.ts';
 
 interface TailOptions extends ServerOptions {
   readonly token?: string;
   readonly user: string;
-  readonly history?: string;
+  readonly history?: number;
   readonly presence?: true;
   readonly sse?: true;
-  readonly count?: string;
+  readonly count?: number;
 }
 
 export function addTail(program: Command): void {
@@ -21,10 +21,10 @@ export function addTail(program: Command): void {
     .argument('<channels...>')
     .option('-t, --token <token>', 'a user’s token (SOBRANIE_TOKEN); without one, a ticket by the API key')
     .option('--user <user>', 'the user of that ticket', 'sobranie-tail')
-    .option('--history <number>', 'first so many of those that are kept')
+    .option('--history <number>', 'first so many of those that are kept', wholeNumber(1, 1_000))
     .option('--presence', 'also who joins and leaves')
     .option('--sse', 'over an event stream instead of a WebSocket')
-    .option('-n, --count <number>', 'end after so many messages')
+    .option('-n, --count <number>', 'end after so many messages', wholeNumber(1, 1_000_000_000))
     .action(tail);
 }
 
@@ -32,11 +32,12 @@ async function tail(channels: readonly string[], options: TailOptions): Promise<
   const output = new Output(options.json === true);
   const server = new Server(options);
   const token = (): Promise<string | null> => tokenOf(server, channels, options);
-  // A token that cannot be had is said at once, and not tried for ever.
+  // What cannot be had, the server or a token, is said at once. What was had is tried for ever.
+  await server.reach();
   await token();
   const client = new Sobranie(server.url, { token, transport: options.sse === true ? 'sse' : 'auto' });
   const ended = Promise.withResolvers<void>();
-  let left = options.count === undefined ? Number.POSITIVE_INFINITY : Number(options.count);
+  let left = options.count ?? Number.POSITIVE_INFINITY;
   const show = (channel: string, message: { offset?: number | undefined; at: number; data: unknown }): void => {
     if (left <= 0) return;
     output.result({ channel, ...message }, lineOf(output, channel, message));
@@ -60,7 +61,7 @@ async function tail(channels: readonly string[], options: TailOptions): Promise<
       }
     }
     if (options.history !== undefined) {
-      const { messages, ...head } = await channel.history({ limit: Number(options.history) });
+      const { messages, ...head } = await channel.history({ limit: options.history });
       for (const message of messages) show(name, message);
       channel.subscribe((message) => show(name, message), { since: head });
     } else {
@@ -93,6 +94,6 @@ async function tokenOf(server: Server, channels: readonly string[], options: Tai
   const rights = Object.fromEntries(channels.map((channel) => [channel, ['subscribe', 'history', 'presence']]));
   const expires = Math.floor(Date.now() / 1_000) + 3_600;
   const body = JSON.stringify({ user: options.user, channels: rights, expires });
-  const answer = await server.call('backend', '/realtime/ticket', { method: 'POST', body });
+  const answer = await server.call('backend', '/realtime/ticket', { member: 'ticket', method: 'POST', body });
   return (answer as { ticket: string }).ticket;
 }

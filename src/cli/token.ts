@@ -3,8 +3,9 @@
 
 import type { Command } from 'commander';
 import { SignJWT } from 'jose';
+import { isUser, userShape } from '../protocol/user.ts';
 import { actions } from '../rules/config.ts';
-import { CommandError, Output } from './output.ts';
+import { CommandError, Output, WrongCall } from './output.ts';
 
 interface TokenOptions {
   readonly user: string;
@@ -36,6 +37,7 @@ async function token(options: TokenOptions): Promise<void> {
   const secret = options.secret ?? process.env['JWT_SECRET'];
   if (secret === undefined || secret === '')
     throw new CommandError('JWT_SECRET is not set: name the key with --secret');
+  if (!isUser(options.user)) throw new WrongCall(`the user is not ${userShape}`);
   const now = Math.floor(Date.now() / 1_000);
   const claims = {
     ...furtherClaims(options.claims),
@@ -58,22 +60,25 @@ function furtherClaims(text: string | undefined): Record<string, unknown> {
   } catch {
     // Said below.
   }
-  throw new CommandError('--claims is no JSON object');
+  throw new WrongCall('--claims is no JSON object');
 }
 
 function readGrant(text: string): [channel: string, actions: readonly string[]] {
   const at = text.lastIndexOf('=');
   const wanted = text.slice(at + 1).split(',');
   const unknown = wanted.find((action) => !actions.some((known) => known === action));
-  if (at < 1) throw new CommandError(`"${text}" is no grant: write it like 'chat:*=subscribe,publish'`);
-  if (unknown !== undefined) throw new CommandError(`"${unknown}" is no action; there are ${actions.join(', ')}`);
+  if (at < 1) throw new WrongCall(`"${text}" is no grant: write it like 'chat:*=subscribe,publish'`);
+  if (unknown !== undefined) throw new WrongCall(`"${unknown}" is no action; there are ${actions.join(', ')}`);
   return [text.slice(0, at), wanted];
 }
 
+/** Ten years. */
+const secondsMax = 3_650 * 86_400;
 const secondsOf: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
 
 function readTime(text: string): number {
   const [, number, unit = ''] = /^(\d+)([smhd])$/.exec(text) ?? [];
-  if (number === undefined) throw new CommandError(`"${text}" is no time: write it like 90s, 15m, 12h or 7d`);
-  return Number(number) * (secondsOf[unit] ?? 1);
+  const seconds = Number(number) * (secondsOf[unit] ?? 1);
+  if (seconds > 0 && seconds <= secondsMax) return seconds;
+  throw new WrongCall(`"${text}" is no time from 1s to 3650d: write it like 90s, 15m, 12h or 7d`);
 }

@@ -202,14 +202,23 @@ test('wrong calls and faulty settings end with codes of their own', async () => 
     [['nothing'], {}, 2, "unknown command 'nothing'"],
     [['publish'], {}, 2, "missing required argument 'channel'"],
     [['start', '--url', 'x'], {}, 2, 'unknown option'],
-    [['publish', 'a', 'b'], {}, 1, 'the data is no JSON'],
-    [['channels', '--url', 'localhost'], {}, 1, 'is no address'],
+    [['publish', 'a', 'b'], {}, 2, 'the data is no JSON'],
+    [['channels', '--url', 'localhost'], {}, 2, 'is no address'],
     [['channels', '--url', 'http://127.0.0.1:1'], {}, 1, 'does not answer'],
     [['watches'], {}, 78, 'DATABASE_URL is not set'],
     [['watches'], { DATABASE_URL: 'mysql://a:hidden@b/c' }, 78, 'DATABASE_URL'],
     [['token', '-U', 'ann'], {}, 1, 'JWT_SECRET is not set'],
-    [['token', '-U', 'ann', '--secret', secret, '-g', 'a=read'], {}, 1, '"read" is no action'],
-    [['completion', 'csh'], {}, 1, 'bash, zsh, fish'],
+    [['token', '-U', 'ann', '--secret', secret, '-g', 'a=read'], {}, 2, '"read" is no action'],
+    [['token', '-U', 'ann', '--secret', secret, '-e', '99999999999999d'], {}, 2, 'is no time'],
+    [['token', '-U', '', '--secret', secret], {}, 2, 'the user is not'],
+    // What was no number was waited for without an end.
+    [['tail', 'news', '--count', 'some'], {}, 2, 'is not a whole number'],
+    [['tail', 'news', '--history', '0'], {}, 2, 'is not a whole number'],
+    [['drain', 'node-1', '--timeout', '-1'], {}, 2, 'is not a whole number'],
+    [['doctor', 'http://127.0.0.1:1', '--idle', '40s'], {}, 2, 'is not a whole number'],
+    // A client tries for ever; nobody who looks at a terminal learns what is wrong.
+    [['tail', 'news', '--url', 'http://127.0.0.1:1'], {}, 1, 'does not answer'],
+    [['completion', 'csh'], {}, 2, 'bash, zsh, fish'],
   ];
   for (const [args, environment, code, message] of calls) {
     const ended = await sobranie(args, environment);
@@ -226,6 +235,38 @@ test('wrong calls and faulty settings end with codes of their own', async () => 
     error: { message: expect.stringContaining('does not answer') },
   });
 }, 90_000);
+
+// Each command took whatever answered with 200 for its server: it ended with a stack, or said that it had published.
+test('what answers in place of a server is said', async () => {
+  const bodies: Record<string, string> = { page: '<h1>Welcome</h1>', json: '{"ok": true}' };
+  const other = Bun.serve({
+    hostname: '127.0.0.1',
+    port: 0,
+    fetch: ({ url }) => {
+      const kind = new URL(url).pathname.split('/')[1] ?? '';
+      if (kind === 'moved') return Response.redirect('https://live.example.com/', 301);
+      return new Response(bodies[kind]);
+    },
+  });
+  const calls = [
+    ...[['publish', 'a', '1'], ['channels'], ['users', 'ann'], ['nodes'], ['drain', 'n', '--no-wait'], ['tail', 'a']],
+    ...[['tail', 'a', '--key', 'k'], ['health']],
+  ];
+  try {
+    for (const args of calls) {
+      for (const kind of Object.keys(bodies)) {
+        const { code, stdout, stderr } = await sobranie([...args, '--url', new URL(kind, other.url).href]);
+        expect([args, kind, code, stdout]).toEqual([args, kind, 1, '']);
+        expect([args, kind, stderr]).toEqual([args, kind, expect.stringContaining('Sobranie server')]);
+        expect(stderr).not.toContain('    at ');
+      }
+    }
+    const moved = await sobranie(['publish', 'a', '1', '--url', new URL('moved', other.url).href]);
+    expect([moved.code, moved.stderr]).toEqual([1, expect.stringContaining('leads to https://live.example.com')]);
+  } finally {
+    await other.stop(true);
+  }
+}, 120_000);
 
 test('completions know every command', async () => {
   const names = createProgram().commands.map((command) => command.name());

@@ -2,7 +2,7 @@
 // of the gateway that is wrong.
 
 import type { Command } from 'commander';
-import { CommandError, Output } from '../output.ts';
+import { CommandError, Output, wholeNumber } from '../output.ts';
 import { Server, reasonOf, type ServerOptions } from '../server.ts';
 import {
   checkCompression,
@@ -25,7 +25,7 @@ import { Visit, type SeenRequest } from './visit.ts';
 interface DoctorOptions extends ServerOptions {
   readonly adminKey?: string;
   readonly token?: string;
-  readonly idle: string;
+  readonly idle: number;
 }
 
 export function addDoctor(program: Command): void {
@@ -36,7 +36,12 @@ export function addDoctor(program: Command): void {
     .option('-k, --key <key>', 'the key of a backend (API_KEY): with it, publishing and resuming are tried')
     .option('--admin-key <key>', 'the key of the operator (ADMIN_KEY): with it, what nodes see is checked')
     .option('-t, --token <token>', 'a user’s token (SOBRANIE_TOKEN)')
-    .option('--idle <seconds>', 'how long to watch silent connections; 200 finds what 40 does not', '40')
+    .option(
+      '--idle <seconds>',
+      'how long to watch silent connections; 200 finds what 40 does not',
+      wholeNumber(0, 86_400),
+      40,
+    )
     .option('--json', 'one JSON object per line, for programs')
     .action(doctor);
 }
@@ -90,7 +95,7 @@ async function doctor(url: string, options: DoctorOptions): Promise<void> {
     ['origin', () => checkOrigin(visit)],
     ['token', () => checkToken(visit)],
     ['metrics', () => checkExposure(visit)],
-    ['idle', () => silence(visit, parts, Number(options.idle), output)],
+    ['idle', () => silence(visit, parts, options.idle, output)],
   ];
   let isBuffered = false;
   for (const [name, run] of steps) {
