@@ -212,6 +212,10 @@ test('where the server cannot listen the setting is named', async () => {
   expect((faultOf(host, 0) as SettingsError).faults).toEqual(strange);
   expect(await claimPort(host, 0).catch((error: unknown) => (error as SettingsError).faults)).toEqual(strange as never);
   holder.close();
+  // Any other fault was told as one of HOST.
+  for (const other of [new TypeError('a bug'), Object.assign(new Error('too many open files'), { code: 'EMFILE' })]) {
+    expect(listenFault(other, { host: '0.0.0.0', port })).toBe(other);
+  }
 });
 
 test('warnings name the doors that the settings leave open', () => {
