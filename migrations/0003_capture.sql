@@ -6,15 +6,17 @@
 -- altered, the function notices before it would fail, and writes its statement again for each call, until the server
 -- replaces it.
 
--- Primary key columns of a table, NULL if it has none.
+-- Primary key columns of a table, NULL if it has none. A deferrable one tells no row from another before the transaction
+-- ends, so it counts as none.
 CREATE FUNCTION realtime.key_columns(target oid) RETURNS text[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT array_agg(a.attname::text ORDER BY a.attnum)
   FROM pg_index i
-  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-  WHERE i.indrelid = target AND i.indisprimary
+  -- Behind the key's own columns stand those that its index merely includes.
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+  WHERE i.indrelid = target AND i.indisprimary AND i.indimmediate
 $$;
 --> statement-breakpoint
 -- The table and the composite types that its columns hold: what has to stay as it is for a statement to stay right.
