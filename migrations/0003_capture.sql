@@ -183,7 +183,10 @@ CREATE FUNCTION realtime.capture_side(watch realtime.watched, side text, rows te
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT format('%s FROM %s r', string_agg(format('%s AS %s_%s', c.value, side, c.place), ', ' ORDER BY c.place), rows)
+  -- A table may have lost its last column.
+  SELECT format('%s FROM %s r', coalesce(
+    string_agg(format('%s AS %s_%s', c.value, side, c.place), ', ' ORDER BY c.place), format('NULL AS %s_0', side)
+  ), rows)
   FROM realtime.captured_columns(watch) c
 $$;
 --> statement-breakpoint
@@ -256,8 +259,8 @@ AS $$
     ) p (new_value, old_value, member)
   )
   SELECT CASE WHEN (SELECT bool_or(m.is_key) FROM member m) THEN (
-    -- A function takes a hundred arguments at most.
-    SELECT format($f$'{' || substr(%s, 2) || '}'$f$, string_agg(c.text, ' || ' ORDER BY c.part))
+    -- A function takes a hundred arguments at most. Of a list no column may be left.
+    SELECT format($f$'{' || substr(%s, 2) || '}'$f$, coalesce(string_agg(c.text, ' || ' ORDER BY c.part), ''''''))
     FROM (
       SELECT m.part, format('concat(%s)', string_agg(m.expression, ', ' ORDER BY m.shown)) AS text
       FROM member m WHERE m.shown IS NOT NULL GROUP BY m.part

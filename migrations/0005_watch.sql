@@ -410,15 +410,20 @@ BEGIN
     SELECT * FROM realtime.watched w WHERE all_watches OR w.shape IS DISTINCT FROM realtime.shape(w.target) ORDER BY w.number
   LOOP
     found_fault := CASE WHEN cardinality(watch.channels) > 0 THEN realtime.watch_fault(watch) END;
-    IF found_fault IS DISTINCT FROM watch.fault THEN
+    IF found_fault IS DISTINCT FROM watch.fault AND (watch.shape = '') IS NOT TRUE THEN
       PERFORM realtime.capture_fault(watch.target, found_fault, ARRAY(
         SELECT DISTINCT b.template FROM realtime.broken_templates(watch) b
       ));
     END IF;
-    PERFORM realtime.define_capture(watch);
-    IF realtime.spare_foreign(watch) THEN
-      UPDATE realtime.watched w SET shape = realtime.shape(w.target), fault = found_fault WHERE w.number = watch.number;
-    END IF;
+    BEGIN
+      PERFORM realtime.define_capture(watch);
+      IF realtime.spare_foreign(watch) THEN
+        UPDATE realtime.watched w SET shape = realtime.shape(w.target), fault = found_fault WHERE w.number = watch.number;
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      -- What one table has must not keep the others from being renewed, nor a server from starting. It is tried again.
+      UPDATE realtime.watched w SET shape = '', fault = concat_ws('; ', found_fault, SQLERRM) WHERE w.number = watch.number;
+    END;
     renewed := renewed + 1;
   END LOOP;
   PERFORM realtime.close_captures();

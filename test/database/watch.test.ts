@@ -4,7 +4,7 @@ import { beforeEach, describe, expect, test } from 'bun:test';
 import type postgres from 'postgres';
 import { database, takenOver, relayed } from './support.ts';
 
-const { sql, version } = await database();
+const { sql, superuser, version } = await database();
 
 beforeEach(async () => {
   await takenOver(sql);
@@ -527,6 +527,61 @@ describe('the table changes', () => {
     await sql`insert into item values (4, 'd')`;
     expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['items', 'room:d']);
     expect(await watches()).toMatchObject([{ fault: null }]);
+  });
+
+  // No statement could be written for such a table, and that kept all other watches from being renewed, and servers from
+  // starting.
+  test('the last column of a list goes, then that of the table', async () => {
+    const renew = (): Promise<unknown> => sql`select realtime.renew_captures(true)`;
+    await sql`create table item (id int primary key, title text)`;
+    await sql`select realtime.watch('item', null, array['title'])`;
+    await sql`insert into item values (1, 'a')`;
+    await sql`alter table item drop column title`;
+    await sql`update item set id = 2`;
+    await renew();
+    await sql`update item set id = 3`;
+    await sql`alter table item drop column id`;
+    await sql`insert into item default values`;
+    await renew();
+    await sql`insert into item default values`;
+    await sql`delete from item`;
+    const seen = (await takenOver(sql)).map(({ data }) => data);
+    const emptied = [change('UPDATE', {}, {}), change('UPDATE', {}, {}), change('INSERT', {}, null)];
+    const deleted = [1, 2, 3].map(() => change('DELETE', null, {}));
+    expect(seen).toEqual([change('INSERT', { title: 'a' }, null), ...emptied, emptied[2]!, ...deleted] as never);
+  });
+
+  test('a watch that cannot be renewed does not keep another from it', async () => {
+    await sql`create table item (id int primary key)`;
+    await sql`create table beside (id int primary key)`;
+    await sql`select realtime.watch('item'), realtime.watch('beside')`;
+    await sql`alter table item add column a text`;
+    await sql`alter table beside add column a text`;
+    const faults = async (): Promise<unknown[]> =>
+      (await sql`select fault from realtime.watches where "table"::text in ('item', 'beside') order by "table"::text`).map(
+        (row) => row['fault'] as unknown,
+      );
+    await superuser.unsafe(`
+      create function refuse() returns event_trigger language plpgsql as $$
+      declare first int := (select number from realtime.watched where target = 'public.item'::regclass);
+      begin
+        if exists (select from pg_event_trigger_ddl_commands() where object_identity = 'realtime.capture_' || first || '()')
+        then raise exception 'not today'; end if;
+      end $$;
+      create event trigger refuse on ddl_command_end when tag in ('CREATE FUNCTION') execute function refuse()`);
+    try {
+      await sql`select realtime.renew_captures(false)`;
+      expect(await faults()).toEqual([null, expect.stringContaining('not today') as unknown]);
+      await sql`insert into item values (1, 'x')`;
+    } finally {
+      await superuser.unsafe('drop event trigger refuse; drop function refuse()');
+    }
+    await sql`select realtime.renew_captures(false)`;
+    expect(await faults()).toEqual([null, null]);
+    expect((await takenOver(sql)).map(({ data }) => data)).toEqual([
+      change('INSERT', { id: 1, a: 'x' }, null),
+    ] as never);
+    await sql`drop table beside`;
   });
 
   test('a renamed table goes on under its new name, in the channels that were given', async () => {
