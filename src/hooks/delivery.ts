@@ -2,6 +2,7 @@
 // get a batch twice, as an answer can be lost: events have ids.
 
 import { createHmac } from 'node:crypto';
+import { isDoneWithin } from '../time/within.ts';
 import type { WaitingEvent } from './store.ts';
 
 export interface DeliveryOptions {
@@ -12,8 +13,23 @@ export interface DeliveryOptions {
   readonly now: () => number;
 }
 
+/** The receiver did not take the events. */
+export class NotTaken extends Error {
+  /** For how long it wants to be left alone; 0: it does not say. */
+  readonly retryAfterMs: number;
+
+  constructor(status: number, retryAfterMs: number) {
+    super(`the receiver of the hooks answered ${status}`);
+    this.name = 'NotTaken';
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
 const statusOk = 200;
 const statusRedirect = 300;
+/** More of an answer, or what takes longer, is not read. */
+const answerBytesMax = 64 << 10;
+const answerMsMax = 1_000;
 
 export class Delivery {
   readonly #options: DeliveryOptions;
@@ -37,10 +53,10 @@ export class Delivery {
       decompress: false,
       signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     });
-    // What it says is of no interest, and may have no end.
-    await response.body?.cancel();
+    await discard(response.body);
     if (response.status < statusOk || response.status >= statusRedirect) {
-      throw new Error(`the receiver of the hooks answered ${response.status}`);
+      const seconds = /^\d{1,6}$/.exec(response.headers.get('retry-after') ?? '')?.[0] ?? 0;
+      throw new NotTaken(response.status, Number(seconds) * 1_000);
     }
   }
 
@@ -50,6 +66,25 @@ export class Delivery {
     const signature = createHmac('sha256', secret).update(`${timestamp}.${body}`).digest('hex');
     return { 'x-sobranie-timestamp': timestamp, 'x-sobranie-signature': `sha256=${signature}` };
   }
+}
+
+/**
+ * What the receiver says is of no interest, and may have no end. It is read all the same where it is short: cut off, the
+ * receiver would see each connection reset, and have a new one for each batch.
+ */
+async function discard(body: Response['body']): Promise<void> {
+  if (body === null) return;
+  const reader = body.getReader();
+  const read = async (): Promise<void> => {
+    for (let bytes = 0; bytes <= answerBytesMax;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      bytes += value.byteLength;
+    }
+  };
+  // That it breaks off changes nothing: the status has come.
+  await isDoneWithin(read(), answerMsMax).catch(() => false);
+  await reader.cancel().catch(() => undefined);
 }
 
 function toWire({ id, event, channel, who, at }: WaitingEvent): object {

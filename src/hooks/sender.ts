@@ -9,7 +9,7 @@ import { DirectSession } from '../database/direct-session.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import { pause } from '../time/pause.ts';
-import type { Delivery } from './delivery.ts';
+import { NotTaken, type Delivery } from './delivery.ts';
 import type { HookStore } from './store.ts';
 
 export interface SenderObserver {
@@ -96,8 +96,10 @@ export class Sender {
         lookedAt = clock.monotonic();
       }
       const outcome = await this.#sendSome();
-      if (outcome === 'failed') await pause(backoffMs(failures++, receiverBackoff, clock), signal);
-      else failures = 0;
+      if (typeof outcome === 'object') {
+        const waitMs = Math.min(outcome.retryAfterMs, receiverBackoff.maxMs);
+        await pause(Math.max(waitMs, backoffMs(failures++, receiverBackoff, clock)), signal);
+      } else failures = 0;
       if (outcome === 'none') await pause(idleMs, signal);
     }
   }
@@ -109,17 +111,19 @@ export class Sender {
     this.#pending = await store.pending();
   }
 
-  async #sendSome(): Promise<'sent' | 'failed' | 'none'> {
+  /** An object when the receiver did not take them. */
+  async #sendSome(): Promise<'sent' | 'none' | { readonly retryAfterMs: number }> {
     const { store, delivery, observer, log } = this.#options;
     const events = await store.waiting(batchMax);
     if (events.length === 0) return 'none';
     try {
       await delivery.send(events, this.#abort.signal);
     } catch (error) {
-      if (this.#abort.signal.aborted) return 'failed';
+      const retryAfterMs = error instanceof NotTaken ? error.retryAfterMs : 0;
+      if (this.#abort.signal.aborted) return { retryAfterMs };
       observer.hooks('failed', events.length);
       log('the receiver did not take the hooks; trying again', error);
-      return 'failed';
+      return { retryAfterMs };
     }
     await store.taken(events);
     observer.hooks('sent', events.length);

@@ -27,7 +27,7 @@ interface HookEvent {
 const hooksSecret = 'what the receiver knows too';
 const rules = new TestRules(`{ channels: '*', allow: { subscribe: 'users', publish: 'users', presence: 'users' } }`);
 
-let mode: 'well' | 'mumbles' | 'fails' | 'hangs' | 'redirects' = 'well';
+let mode: 'well' | 'mumbles' | 'fails' | 'hangs' | 'redirects' | 'talks' | 'is busy' = 'well';
 /** What the receiver took. */
 const taken: HookEvent[] = [];
 /** Events of the largest batch that was taken. */
@@ -36,6 +36,9 @@ let largest = 0;
 let asked = 0;
 let strayed = 0;
 const faults: string[] = [];
+/** When it was asked, and from which of the sender's ports. */
+let askedAt: number[] = [];
+let ports = new Set<number>();
 
 const receiver: Bun.Server<undefined> = Bun.serve({
   port: 0,
@@ -49,10 +52,13 @@ const receiver: Bun.Server<undefined> = Bun.serve({
       return new Response(null, { status: 204 });
     }
     const body = await request.text();
+    askedAt.push(performance.now());
+    ports.add(receiver.requestIP(request)?.port ?? 0);
     const timestamp = request.headers.get('x-sobranie-timestamp') ?? '';
     const signature = createHmac('sha256', hooksSecret).update(`${timestamp}.${body}`).digest('hex');
     if (request.headers.get('x-sobranie-signature') !== `sha256=${signature}`) faults.push('a bad signature');
     if (Math.abs(Number(timestamp) - Date.now() / 1_000) > 60) faults.push('an odd timestamp');
+    if (mode === 'is busy') return new Response('later', { status: 503, headers: { 'retry-after': '3' } });
     if (mode === 'hangs') return new Promise<Response>(() => undefined);
     if (mode === 'fails') return new Response('broken', { status: 500 });
     if (mode === 'redirects') return Response.redirect(`http://127.0.0.1:${receiver.port}/elsewhere`, 307);
@@ -60,6 +66,7 @@ const receiver: Bun.Server<undefined> = Bun.serve({
     largest = Math.max(largest, events.length);
     taken.push(...events);
     if (mode === 'mumbles') return new Response('no gzip', { headers: { 'content-encoding': 'gzip' } });
+    if (mode === 'talks') return Response.json({ thanks: 'x'.repeat(1_000) });
     return new Response(null, { status: 204 });
   },
 });
@@ -189,6 +196,29 @@ test('what a receiver says is not read, even where it cannot be unpacked', async
     'channel.occupied room:mumbles',
     'user.online user-mumbles',
   ]);
+});
+
+// It was asked again within half a second.
+test('a receiver that says for how long it is busy is left alone for so long', async () => {
+  mode = 'is busy';
+  askedAt = [];
+  await socket(nodes[0]!, 'patient');
+  await until(() => askedAt.length === 1, 'the receiver is asked');
+  await until(() => askedAt.length === 2, 'it is asked again');
+  expect(askedAt[1]! - askedAt[0]!).toBeGreaterThan(2_900);
+  mode = 'well';
+  await comes(['patient'], 1);
+});
+
+// Its answers were cut off, so that each batch took a connection of its own, which the receiver saw reset.
+test('a receiver that answers with a body is asked over one connection', async () => {
+  mode = 'talks';
+  ports = new Set();
+  for (const user of ['first', 'second', 'third']) {
+    await socket(nodes[0]!, user);
+    await comes([user], 1);
+  }
+  expect(ports.size).toBe(1);
 });
 
 test('what has gathered comes in batches of 100, each event once and in order', async () => {
