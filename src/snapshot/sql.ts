@@ -33,7 +33,8 @@ export function queryOf(answer: RowsQuery): SqlQuery {
   const given: unknown = answer;
   if (typeof given !== 'object' || given === null) throw new Error('it answered no query');
   const query: unknown = 'toSQL' in given && typeof given.toSQL === 'function' ? given.toSQL() : given;
-  if (isQuery(query)) return { sql: query.sql, params: query.params };
+  // It becomes a part of another one, where its end would be in the middle.
+  if (isQuery(query)) return { sql: query.sql.replace(/[;\s]+$/, ''), params: query.params };
   throw new Error('it answered no query: sql`…` makes one, and so does a query builder with toSQL');
 }
 
