@@ -75,6 +75,6 @@ export interface Fanout {
   /** Answers how many of the connections that joined do not get it: the one that `except` names, if it is among them. */
   publication(publication: Publication): number;
   gap(gap: Gap): void;
-  /** To all that joined this shard of the channel's presence, in order. */
-  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void;
+  /** To all that joined this shard of the channel's presence, in order. Answers how many these are. */
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): number;
 }

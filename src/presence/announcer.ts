@@ -62,7 +62,6 @@ export class Announcer {
 
   #tell(channel: string, pushes: readonly PresencePush[]): void {
     const listeners = this.#ports.listeners(channel);
-    for (const { type } of pushes) this.#ports.sent(type, channel, listeners);
     const waiting = this.#waiting.get(channel);
     const isMany = listeners >= manyListeners;
     for (let shard = 0; shard < shards; shard++) {
@@ -98,13 +97,17 @@ export class Announcer {
   }
 
   #write(channel: string, shard: number, pushes: readonly PresencePush[]): void {
+    const { sent, log } = this.#ports;
+    // Fewer than there are members: one that enters is not told so itself, and one that parts hears nothing.
+    let told = 0;
     for (const fanout of this.#fanouts) {
       try {
-        fanout.presence(channel, shard, pushes);
+        told += fanout.presence(channel, shard, pushes);
       } catch (error) {
-        this.#ports.log('a change of presence could not be fanned out', error);
+        log('a change of presence could not be fanned out', error);
       }
     }
+    if (told > 0) for (const { type } of pushes) sent(type, channel, told);
   }
 }
 

@@ -175,6 +175,7 @@ export class NodePresence implements Presence {
     roster.expectList();
     if (outlet.takesCommands || !roster.isLive) return;
     outlet.send('presence', presenceFrame(undefined, channel, roster.list(presenceLimitDefault)));
+    this.#options.sent('presence', channel, 1);
   }
 
   has(connection: string, channel: string): boolean {

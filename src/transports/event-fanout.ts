@@ -106,8 +106,8 @@ export class EventFanout implements Fanout {
     for (const stream of this.#aloneOn.get(gap.channel) ?? []) stream.gap(gap);
   }
 
-  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void {
-    this.#presence.write(channel, shard, pushes);
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): number {
+    return this.#presence.write(channel, shard, pushes);
   }
 
   joinPresence(channel: string, shard: number, stream: FannedOut): void {

@@ -27,12 +27,14 @@ export class PresenceStreams {
     if (streams?.size === 0) this.#streams.delete(key);
   }
 
-  write(channel: string, shard: number, pushes: readonly PresencePush[]): void {
+  /** Answers to how many. */
+  write(channel: string, shard: number, pushes: readonly PresencePush[]): number {
     const streams = this.#streams.get(keyOf(channel, shard));
-    if (streams === undefined) return;
+    if (streams === undefined) return 0;
     const text = pushes.map(({ type, frame }) => sseEvent({ event: type, data: frame })).join('');
     const chunk = new SharedChunk(text);
     for (const stream of streams) stream.write(chunk);
+    return streams.size;
   }
 }
 

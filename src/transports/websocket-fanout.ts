@@ -46,9 +46,10 @@ export class WebSocketFanout implements Fanout {
     if (isAnyDeflated()) server?.publish(deflatedTopic(gap.channel), frame);
   }
 
-  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void {
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): number {
     const topic = presenceTopic(channel, shard);
     const server = this.#server();
     for (const { frame } of pushes) server?.publish(topic, frame);
+    return server?.subscriberCount(topic) ?? 0;
   }
 }

@@ -249,10 +249,12 @@ export class RecordingFanout implements Fanout {
     for (const outlet of [...(this.#joined.get(gap.channel) ?? [])]) outlet.gap(gap);
   }
 
-  presence(channel: string, shard: number, pushes: readonly PresencePush[]): void {
-    for (const outlet of [...(this.#joined.get(`${channel} ${shard}`) ?? [])]) {
+  presence(channel: string, shard: number, pushes: readonly PresencePush[]): number {
+    const outlets = [...(this.#joined.get(`${channel} ${shard}`) ?? [])];
+    for (const outlet of outlets) {
       for (const { type, frame } of pushes) outlet.send(type, frame);
     }
+    return outlets.length;
   }
 }
 

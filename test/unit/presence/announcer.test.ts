@@ -9,13 +9,20 @@ function stage(): {
   clock: HandClock;
   heard: Map<number, string[]>;
   writes: number[];
+  counted: number[];
   count: (listeners: number) => void;
 } {
   const clock = new HandClock();
   const heard = new Map<number, string[]>();
   const writes: number[] = [];
   let listeners = 0;
-  const announcer = new Announcer({ listeners: () => listeners, clock, sent: () => undefined, log: () => undefined });
+  const counted: number[] = [];
+  const announcer = new Announcer({
+    listeners: () => listeners,
+    clock,
+    sent: (_type, _channel, count) => counted.push(count),
+    log: () => undefined,
+  });
   announcer.attach({
     transport: 'test',
     publication: () => 0,
@@ -23,21 +30,24 @@ function stage(): {
     presence: (_channel, shard, pushes) => {
       writes.push(shard);
       heard.set(shard, [...(heard.get(shard) ?? []), ...pushes.map(({ frame }) => frame)]);
+      return shard === 0 ? listeners - 1 : 0;
     },
   });
-  return { announcer, clock, heard, writes, count: (value) => (listeners = value) };
+  return { announcer, clock, heard, writes, counted, count: (value) => (listeners = value) };
 }
 
 const told = (version: number): Told => ({ kind: 'join', version, connection: `c${version}`, member: '{}' });
 const frame = (version: number): string => `{"type":"join","channel":"room","member":{},"version":${version}}`;
 
 test('a few are told at once, nobody is told nothing', async () => {
-  const { announcer, heard, count } = stage();
+  const { announcer, heard, counted, count } = stage();
   announcer.changed('room', [told(1)]);
   expect(heard.size).toBe(0);
   count(manyListeners - 1);
   announcer.changed('room', [told(2), told(3)]);
   for (const shard of [0, 1, 2, 3]) expect(heard.get(shard)).toEqual([frame(2), frame(3)]);
+  // What connections got is counted, and not how many members there are: a user's own entering is not told to it.
+  expect(counted).toEqual([manyListeners - 2, manyListeners - 2]);
   await idle();
 });
 
