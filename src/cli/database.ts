@@ -70,7 +70,10 @@ async function withDatabase(
   try {
     await run(sql, new Output(options.json === true));
   } catch (error) {
-    throw error instanceof CommandError ? error : new CommandError(`${shownDatabaseUrl(url)}: ${rootOf(error)}`);
+    if (error instanceof CommandError) throw error;
+    const reason = rootOf(error);
+    const mend = /schema "realtime" does not exist/.test(reason) ? '; run `sobranie migrate` first' : '';
+    throw new CommandError(`${shownDatabaseUrl(url)}: ${reason}${mend}`);
   } finally {
     await sql.end({ timeout: 5 });
   }

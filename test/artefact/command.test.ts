@@ -114,6 +114,7 @@ test('a signed token opens what it grants', async () => {
 test('tables are watched, listed and let go', async () => {
   const database = await createDatabase();
   const at = { DATABASE_URL: database.url };
+  expect((await sobranie(['watch', 'orders'], at)).stderr).toContain('run `sobranie migrate` first');
   expect((await sobranie(['migrate'], at)).stdout).toMatch(/is up to date\n$/);
   expect((await sobranie(['watches'], at)).stdout).not.toContain('pg_class');
   const wrong = await sobranie(['watch', 'nothing'], at);
