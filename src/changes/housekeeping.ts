@@ -51,6 +51,14 @@ export class Housekeeping {
   readonly #closed = new AbortController();
   #running: Promise<void> | undefined;
   readonly #trimmer: LogTrimmer;
+  #isBehind = false;
+  /** One that fails keeps none of the others from its turn: a log that nobody trims grows without an end. */
+  readonly #tasks = [
+    (session: DirectSession) => this.#look(session),
+    (session: DirectSession) => this.#renew(session),
+    (session: DirectSession) => this.#tellFaults(session),
+    (session: DirectSession) => this.#trim(session),
+  ];
   /** Of the oldest row that waits. */
   #lowest = '0/0';
   #countWholeAt = -Infinity;
@@ -73,17 +81,18 @@ export class Housekeeping {
   async #run(): Promise<void> {
     const { observer } = this.#options;
     while (!this.#closed.signal.aborted) {
-      let isBehind = false;
-      try {
-        const session = await this.#connected();
-        await this.#look(session);
-        const log = await this.#trimmer.turn(session, this.#closed.signal);
-        observer.log(log);
-        isBehind = !log.isDone;
-      } catch (error) {
-        if (!this.#closed.signal.aborted) observer.error(error);
+      this.#isBehind = false;
+      for (const task of this.#tasks) {
+        try {
+          await task(await this.#connected());
+        } catch (error) {
+          if (this.#closed.signal.aborted) break;
+          observer.error(error);
+          // The others would fail as well.
+          if (this.#session?.closed !== false) break;
+        }
       }
-      await pause(isBehind ? behindMs : intervalMs, this.#closed.signal);
+      await pause(this.#isBehind ? behindMs : intervalMs, this.#closed.signal);
     }
     await this.#session?.close();
   }
@@ -106,12 +115,24 @@ export class Housekeeping {
     const { pending, lagSeconds } = await this.#count(session);
     observer.waiting(pending, lagSeconds);
     if (pending > 0 && lagSeconds > overlookedSeconds) this.#options.overlooked();
-    // Tables that were altered; until then their writers pay for it.
+  }
+
+  /** The watches of tables that were altered; until then their writers pay for it. */
+  async #renew(session: DirectSession): Promise<void> {
     await session.query('select realtime.renew_captures(false)');
+  }
+
+  async #tellFaults(session: DirectSession): Promise<void> {
     const [faults = []] = await session.query(`
       select "table"::text as "table", fault_count as count, last_reason as "lastReason"
       from realtime.watches where fault_count > 0`);
-    observer.faults(faults as unknown as readonly CaptureFault[]);
+    this.#options.observer.faults(faults as unknown as readonly CaptureFault[]);
+  }
+
+  async #trim(session: DirectSession): Promise<void> {
+    const log = await this.#trimmer.turn(session, this.#closed.signal);
+    this.#options.observer.log(log);
+    this.#isBehind = !log.isDone;
   }
 
   async #count(session: DirectSession): Promise<{ pending: number; lagSeconds: number }> {

@@ -368,6 +368,30 @@ describe('faults', () => {
     await relay.close();
     expect(told.at(-1)).toBe(false);
   });
+
+  // Watches are renewed before the log is trimmed. Where they could not be, nobody trimmed it.
+  test('a task beside relaying that fails keeps none of the others from its turn', async () => {
+    await sql`alter function realtime.renew_captures(boolean) rename to renew_captures_elsewhere`;
+    try {
+      const told: string[] = [];
+      const { relay } = await relaying({
+        observer: {
+          leader: () => undefined,
+          batch: () => undefined,
+          parked: () => undefined,
+          waiting: () => told.push('what waits'),
+          log: () => told.push('the log'),
+          faults: () => told.push('faults'),
+          error: (error) => told.push(String(error).includes('renew_captures') ? 'not renewed' : String(error)),
+        },
+      });
+      await until(() => told.includes('the log'));
+      expect(told).toEqual(['what waits', 'not renewed', 'faults', 'the log']);
+      await relay.close();
+    } finally {
+      await sql`alter function realtime.renew_captures_elsewhere(boolean) rename to renew_captures`;
+    }
+  });
 });
 
 describe('to a log elsewhere', () => {

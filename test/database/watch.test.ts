@@ -149,7 +149,12 @@ describe('what is published', () => {
     await sql`insert into item values (1, 'x', 'p')`;
     await sql`update item set b = 'q'`;
     const olds = (await takenOver(sql)).map(({ data }) => data['old']).filter((old) => old !== null);
-    expect(olds).toEqual([{ id: 1, a: 'x' }, { id: 2, a: 'y' }, { id: 3, a: 'z' }, { id: 1, b: 'p' }]);
+    expect(olds).toEqual([
+      { id: 1, a: 'x' },
+      { id: 2, a: 'y' },
+      { id: 3, a: 'z' },
+      { id: 1, b: 'p' },
+    ]);
   });
 
   test('truncate reaches fixed channels and those that the templates have made', async () => {
@@ -558,9 +563,9 @@ describe('the table changes', () => {
     await sql`alter table item add column a text`;
     await sql`alter table beside add column a text`;
     const faults = async (): Promise<unknown[]> =>
-      (await sql`select fault from realtime.watches where "table"::text in ('item', 'beside') order by "table"::text`).map(
-        (row) => row['fault'] as unknown,
-      );
+      (
+        await sql`select fault from realtime.watches where "table"::text in ('item', 'beside') order by "table"::text`
+      ).map((row) => row['fault'] as unknown);
     await superuser.unsafe(`
       create function refuse() returns event_trigger language plpgsql as $$
       declare first int := (select number from realtime.watched where target = 'public.item'::regclass);

@@ -27,8 +27,10 @@ describe('a query', () => {
   test('is what the tag makes, or what a builder does', () => {
     expect(queryOf({ toSQL: () => ({ sql: 'select 1', params: [] }) })).toEqual({ sql: 'select 1', params: [] });
     // Of a query that becomes a part of another one the end would be in the middle.
-    expect(queryOf(sql`select ${1} ; 
-`)).toEqual({ sql: 'select $1', params: [1] });
+    expect(
+      queryOf(sql`select ${1} ; 
+`),
+    ).toEqual({ sql: 'select $1', params: [1] });
     for (const other of [undefined, null, 'select 1', [], {}, { sql: '', params: [] }, { sql: 'select 1' }]) {
       expect(() => queryOf(other as never)).toThrow('no query');
     }
