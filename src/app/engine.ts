@@ -4,6 +4,8 @@ import type { EngineSettings } from '../settings/engine-settings.ts';
 import type { SettingsByKey, ValuesOf } from '../settings/setting.ts';
 import type { Settings } from '../settings/settings.ts';
 import type { EngineLog, EngineParts, OpenEngine } from '../sync/engine.ts';
+import { plainCause } from './causes.ts';
+import type { Logger } from './logger.ts';
 
 /** What is known of an engine before it is opened, and how to open it. */
 export interface Engine extends EngineSettings {
@@ -48,7 +50,7 @@ export async function openEngine(
 }
 
 /** The same log, that also gives the errors which are warnings or worse to `failed`. */
-export function watched(log: EngineLog, failed: (error: unknown) => void): EngineLog {
+export function watched(log: Pick<Logger, 'error' | 'warn' | 'debug'>, failed: (error: unknown) => void): EngineLog {
   return {
     error(details, message) {
       failed(details.err);
@@ -56,7 +58,8 @@ export function watched(log: EngineLog, failed: (error: unknown) => void): Engin
     },
     warn(details, message) {
       failed(details.err);
-      log.warn(details, message);
+      // What is waited for: a stack would hide the sentence that helps.
+      log.warn({ cause: plainCause(details.err) ?? String(details.err) }, message);
     },
     debug: (details, message) => log.debug(details, message),
   };

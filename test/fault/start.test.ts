@@ -41,7 +41,8 @@ test('it waits for a database and a Redis that come up later', async () => {
   const server = spawnServer({ ...quiet, SYNC: 'redis', ...settings });
   await server.waitForOutput(/waiting for the database/, 20_000);
   databaseProxy.mode = 'forward';
-  await server.waitForOutput(/waiting for Redis/, 20_000);
+  // A stack said so of Redis, and of the database a sentence.
+  await server.waitForOutput(/"cause":"the connection [^"]+","msg":"waiting for Redis"/, 20_000);
   redisProxy.mode = 'forward';
   await server.waitForOutput(/listening on/, 20_000);
   expect(await server.stop()).toBe(0);
