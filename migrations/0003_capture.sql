@@ -35,9 +35,18 @@ $$;
 --> statement-breakpoint
 -- What a trigger function is written for, in 32 letters: the table's name, columns, their types, computed values, the key.
 -- Also what makes a watch faulty, so that it is looked at again when that comes: tables that inherit, foreign partitions.
+-- It is the same in every session: where one quotes all names, or writes the constants of virtual columns in another way,
+-- each of its statements would find the table altered.
 CREATE FUNCTION realtime.shape(target regclass) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
+SET bytea_output = hex
+SET datestyle = 'ISO, MDY'
+SET extra_float_digits = 1
+SET intervalstyle = postgres
+SET lc_monetary = 'C'
+SET quote_all_identifiers = off
+SET timezone = 'UTC'
 AS $$
   SELECT md5(concat_ws('|', string_agg(
     concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
@@ -162,7 +171,15 @@ $$;
 CREATE FUNCTION realtime.captured_columns(watch realtime.watched)
 RETURNS TABLE (place integer, name text, type oid, value text, is_key boolean, shown integer, is_long boolean)
 LANGUAGE sql STABLE
+-- A constant of a virtual column is read elsewhere than where it is written here.
 SET search_path = pg_catalog, pg_temp
+SET bytea_output = hex
+SET datestyle = 'ISO, MDY'
+SET extra_float_digits = 1
+SET intervalstyle = postgres
+SET lc_monetary = 'C'
+SET quote_all_identifiers = off
+SET timezone = 'UTC'
 AS $$
   SELECT a.attnum::integer, a.attname::text, a.atttypid,
     CASE WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid)) ELSE format('r.%I', a.attname) END,

@@ -589,6 +589,27 @@ describe('the table changes', () => {
     await sql`drop table beside`;
   });
 
+  // A session that quotes all names found the table altered at each of its statements, which cost milliseconds.
+  test('what a session has set alters no table', async () => {
+    const virtual = version < 18 ? '' : `, d date generated always as (case when id > 0 then date '2024-02-01' end)`;
+    await sql.unsafe(`create table item (id int primary key${virtual})`);
+    await sql.begin(async (tx) => {
+      await tx`set local datestyle = 'SQL, DMY'`;
+      await tx`select realtime.watch('item')`;
+      await tx`insert into item values (1)`;
+    });
+    const date = version < 18 ? {} : { d: '2024-02-01' };
+    expect(await takenOver(sql)).toEqual([
+      { channel: 'item', data: change('INSERT', { id: 1, ...date }, null) },
+    ] as never);
+    const settings = ['quote_all_identifiers = on', `datestyle = 'German'`, `timezone = 'Asia/Kolkata'`];
+    const shapes = await sql.begin(async (tx) => {
+      for (const setting of settings) await tx.unsafe(`set local ${setting}`);
+      return await tx`select fault from realtime.watches where "table" = 'item'::regclass`;
+    });
+    expect([...shapes]).toEqual([{ fault: null }]);
+  });
+
   test('a renamed table goes on under its new name, in the channels that were given', async () => {
     await sql`create table item (id int primary key)`;
     await sql`select realtime.watch('item')`;
