@@ -2,7 +2,7 @@
 // they are, so it knows no others.
 
 import type { Command } from 'commander';
-import { WrongCall } from './output.ts';
+import { print, WrongCall } from './output.ts';
 
 interface Word {
   readonly name: string;
@@ -22,7 +22,7 @@ export function addCompletion(program: Command): void {
     .action((shell: string) => {
       const make = Object.hasOwn(shells, shell) ? shells[shell] : undefined;
       if (make === undefined) throw new WrongCall(`"${shell}" is not known; there are ${names}`);
-      console.log(make(wordsOf(program)));
+      print(make(wordsOf(program)));
     });
 }
 

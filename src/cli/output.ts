@@ -1,11 +1,13 @@
 // What a command prints: sentences, tables and colours for people, or with `--json` one object per line for programs.
 // Results go to stdout, everything about the way to them to stderr.
 
+import { writeSync } from 'node:fs';
 import { styleText } from 'node:util';
 import { InvalidArgumentError } from 'commander';
 
 type Style = Parameters<typeof styleText>[0];
 
+const stdout = 1;
 const failedExitCode = 1;
 export const wrongCallExitCode = 2;
 
@@ -45,14 +47,14 @@ export class Output {
 
   /** As text for people, as it is for programs. */
   result(value: unknown, text: string): void {
-    console.log(this.json ? JSON.stringify(value) : text);
+    print(this.json ? JSON.stringify(value) : text);
   }
 
   /** Rows with the same members; `empty` is said to people when there are none. */
   table(rows: readonly Readonly<Record<string, unknown>>[], empty: string): void {
-    if (this.json) for (const row of rows) console.log(JSON.stringify(row));
-    else if (rows.length === 0) console.log(this.paint('dim', empty));
-    else console.log(tableText(rows, (text) => this.paint('dim', text)));
+    if (this.json) for (const row of rows) print(JSON.stringify(row));
+    else if (rows.length === 0) print(this.paint('dim', empty));
+    else print(tableText(rows, (text) => this.paint('dim', text)));
   }
 
   /** What happens on the way; programs do not get it. */
@@ -63,6 +65,22 @@ export class Output {
   /** No colours where the stream is no terminal, or where NO_COLOR is set. */
   paint(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
     return this.json ? text : styleText(style, text, { stream, validateStream: true });
+  }
+}
+
+/** `console.log` does not notice that nobody reads any more, as behind `| head`: a command that goes on would never end. */
+export function print(text: string): void {
+  const bytes = Buffer.from(`${text}\n`);
+  for (let at = 0; at < bytes.length;) {
+    try {
+      at += writeSync(stdout, bytes, at);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EPIPE') process.exit(0);
+      if (code !== 'EAGAIN') throw error;
+      // The reader is slow, and the pipe does not wait by itself.
+      Bun.sleepSync(1);
+    }
   }
 }
 

@@ -99,6 +99,18 @@ test('what is published is tailed, counted and shown at its user', async () => {
   expect((await sobranie(['users', 'ann'], at)).stdout).toBe('ann is not online\n');
 }, 90_000);
 
+// It went on for ever: that its reader was gone, no line told it.
+test('a tail ends with its reader', async () => {
+  const at = { ...keys, SOBRANIE_URL: servers[0]!.url };
+  const publish = (): Promise<Ended> => sobranie(['publish', 'piped', '1'], at);
+  await publish();
+  const piped = spawnShell('bun src/sobranie.ts tail piped --history 1 | head -1', at);
+  await piped.waitForOutput(/piped/, 20_000);
+  const ended = piped.waitForExit(20_000);
+  await publish();
+  expect(await ended).toBe(0);
+}, 60_000);
+
 test('a signed token opens what it grants', async () => {
   const [server] = servers;
   const signed = await sobranie(['token', '-U', 'ann', '-g', 'chat:*=subscribe,publish', '-e', '5m'], {
