@@ -1,7 +1,7 @@
 // Waiting for sockets: a fair reader is waited for, a slow one once and briefly, one that is gone not at all.
 
 import { expect, test } from 'bun:test';
-import { isLagging, paceLimits, waitForPace } from '../../../src/core/pace.ts';
+import { isLagging, paceLimits, paceWithin, waitForPace } from '../../../src/core/pace.ts';
 import { createHub, HandClock, idle, RecordingFanout, RecordingOutlet } from '../../support/hub.ts';
 
 function reader(buffered: number): { outlet: RecordingOutlet; closed: boolean; slow: boolean } {
@@ -52,6 +52,63 @@ test('a slow reader is waited for once, and again only after it has caught up', 
   slow.outlet.buffered = 0;
   expect(isLagging(slow, paceLimits)).toBe(false);
   expect(slow.slow).toBe(false);
+});
+
+// What it once took in counted for ever: one that stalled after it was waited for without end.
+test('a reader is as fair as what it took in last', async () => {
+  const clock = new HandClock();
+  const stalls = reader(2 << 20);
+  const waiting = watch(waitForPace([stalls], clock, paceLimits));
+  stalls.outlet.buffered -= paceLimits.fairBytes;
+  await turn(clock, 40);
+  await turn(clock, paceLimits.fairMs);
+  expect(waiting.done).toBe(false);
+  await turn(clock, 3);
+  expect([waiting.done, stalls.slow]).toEqual([true, true]);
+});
+
+test('a reader that takes in just enough, just in time, is fair, however often it is looked at', async () => {
+  const clock = new HandClock();
+  const fair = reader(2 << 20);
+  const waiting = watch(waitForPace([fair], clock, paceLimits));
+  for (let step = 1; step <= 20; step++) {
+    if (step % 2 === 0) fair.outlet.buffered -= paceLimits.fairBytes;
+    await turn(clock, 25);
+    expect([step, waiting.done, fair.slow]).toEqual([step, false, false]);
+  }
+  const late = reader(2 << 20);
+  const waitingForLate = watch(waitForPace([late], clock, paceLimits));
+  await turn(clock, paceLimits.fairMs);
+  expect(waitingForLate.done).toBe(false);
+  late.outlet.buffered -= paceLimits.fairBytes - 1;
+  await turn(clock, 3);
+  expect([waitingForLate.done, late.slow]).toEqual([true, true]);
+});
+
+test('a socket is looked at twenty times a second at least, however long it is waited for', async () => {
+  const clock = new HandClock();
+  const slow = reader(2 << 20);
+  const waiting = watch(waitForPace([slow], clock, paceWithin(4 << 20).recovery));
+  for (let step = 0; step < 100; step++) await turn(clock, 50);
+  expect(waiting.done).toBe(false);
+  slow.outlet.buffered = 0;
+  await turn(clock, 50);
+  expect(waiting.done).toBe(true);
+});
+
+// What may wait, and what is given before the next look, are together less than what a connection is cut off at.
+test.each([64, 256, 1_024, 4_096, 65_536])('with %i KiB for each reader, all bounds are parts of it', (kibibytes) => {
+  const max = kibibytes << 10;
+  const { live, recovery, lookEveryBytes, lookAllEveryBytes, heldBytesMax } = paceWithin(max);
+  expect([live.highWaterBytes, recovery.highWaterBytes, lookEveryBytes, lookAllEveryBytes, heldBytesMax]).toEqual([
+    Math.min(1 << 20, max / 4),
+    Math.min(256 << 10, max / 8),
+    Math.min(128 << 10, max / 8),
+    Math.min(1 << 20, max / 4),
+    max / 4,
+  ]);
+  expect(live.highWaterBytes + lookAllEveryBytes + lookEveryBytes).toBeLessThan(max);
+  expect(recovery.highWaterBytes + heldBytesMax + lookEveryBytes).toBeLessThan(max);
 });
 
 test('a reader that is gone is waited for no longer', async () => {

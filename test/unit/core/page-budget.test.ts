@@ -27,6 +27,19 @@ test('the more recover, the smaller is the share of each, down to the least', ()
   expect(pages.shareBytes).toBe(100_000);
 });
 
+test('so many bytes may wait as there may be, and not one more', () => {
+  const pages = new PageBudget(limits);
+  expect([pages.take(limits.bytesMax - 1), pages.take(2), pages.take(1), pages.take(1), pages.take(0)]).toEqual([
+    true,
+    false,
+    true,
+    false,
+    true,
+  ]);
+  pages.give(1);
+  expect([pages.bytes, pages.take(2), pages.take(1)]).toEqual([limits.bytesMax - 1, false, true]);
+});
+
 // Each read a page of half a mebibyte, of which most was dropped when a part was sent, and read again for the next part.
 test('pages are so small that those of all who recover may wait together', async () => {
   const pages = new PageBudget(limits);

@@ -1,6 +1,6 @@
 // Turns: never more at once than the limits say, users one after another, and nothing left when all have gone.
 
-import { describe, expect, test } from 'bun:test';
+import { describe, expect, jest, test } from 'bun:test';
 import { Turns } from '../../../src/core/turns.ts';
 
 /** Takes turns, and says in which order they came. */
@@ -150,4 +150,55 @@ test('those without a user have a share of their own, each and together, and lea
   expect([1, 2].map(() => begins('c', true))).toEqual([true, false]);
   expect([1, 2, 3, 4, 5].map(() => begins('ann', false))).toEqual([true, true, true, true, false]);
   expect([1, 2].map(() => begins('bob', false))).toEqual([true, false]);
+});
+
+// What strangers gave back did not come back to strangers: once five had been served, nobody without a user was any more.
+test('what those without a user give back is theirs again', () => {
+  const turns = new Turns({ total: 10, each: 4, strangers: { total: 3, each: 2 } });
+  for (let round = 0; round < 5; round++) {
+    for (const account of ['a', 'a', 'b']) expect(turns.take(account, true)).toBeUndefined();
+    const late = turns.take('c', true);
+    late?.catch(() => undefined);
+    expect(late).toBeInstanceOf(Promise);
+    // It begins with the first that is given back.
+    for (const account of ['a', 'a', 'b', 'c']) turns.give(account);
+    expect(turns.size).toBe(0);
+  }
+});
+
+test('who has had a turn is behind those who wait, however many it waits for', async () => {
+  const { served, take, give } = taker(new Turns({ total: 1, each: 1 }));
+  for (const user of ['a', 'a', 'a', 'a', 'b', 'b', 'c']) take(user);
+  for (let turn = 1; turn <= 6; turn++) await give(served.at(-1)!);
+  expect(served).toEqual(['a', 'a', 'b', 'c', 'a', 'b', 'a']);
+});
+
+test('where nothing is said of those without a user they are as others', () => {
+  const turns = new Turns({ total: 3, each: 2 });
+  expect([1, 2, 3].map(() => turns.take('a', true)?.catch(() => undefined))).toEqual([
+    undefined,
+    undefined,
+    expect.any(Promise),
+  ]);
+});
+
+// The end of its wait came all the same, and was counted: one more than may wait did, with each that had been served.
+test('who was served in time does not leave the queue a second time', async () => {
+  jest.useFakeTimers();
+  try {
+    const turns = new Turns({ total: 1, each: 1 }, 20);
+    for (let served = 0; served < 5; served++) {
+      expect(turns.take('a')).toBeUndefined();
+      const waiting = turns.take('a');
+      turns.give('a');
+      await waiting;
+      jest.advanceTimersByTime(30);
+      turns.give('a');
+    }
+    expect(turns.take('a')).toBeUndefined();
+    for (let count = 0; count < 10_000; count++) turns.take('b')?.catch(() => undefined);
+    expect(() => turns.take('c')).toThrow('too many');
+  } finally {
+    jest.useRealTimers();
+  }
 });
