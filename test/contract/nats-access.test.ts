@@ -4,12 +4,10 @@ import { credsAuthenticator, nkeys } from '@nats-io/transport-node';
 import { expect, test } from 'bun:test';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { natsUrlFault, parseNatsUrl, type NatsTarget } from '../../src/nats/target.ts';
-import { systemClock } from '../../src/time/clock.ts';
-import { silentObserver } from '../support/doubles.ts';
 import { temporaryFolder } from '../support/janitor.ts';
+import { deaf, natsAdapter } from '../support/nats-harness.ts';
 import { startNats } from '../support/nats.ts';
 import { freePort } from '../support/postgres.ts';
 import { makeCertificates } from '../support/redis-certificates.ts';
@@ -17,19 +15,9 @@ import { faultsOf, settingsOf } from '../support/settings.ts';
 
 /** Resolves when the adapter has started and a probe came back. */
 async function enter(target: NatsTarget): Promise<void> {
-  const adapter = new NatsAdapter({
-    target,
-    names: new NatsNames('access'),
-    nodeId: 'node',
-    clock: systemClock,
-    replicas: undefined,
-    keySeconds: 3_600,
-    observer: silentObserver,
-    waiting: () => undefined,
-    log: () => undefined,
-  });
+  const adapter = natsAdapter(target, new NatsNames('access'));
   try {
-    await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+    await adapter.start(deaf);
     await adapter.probe(5_000);
   } finally {
     await adapter.close();

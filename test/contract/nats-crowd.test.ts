@@ -4,12 +4,11 @@
 import { connect } from '@nats-io/transport-node';
 import { expect, test } from 'bun:test';
 import { Rules } from '../../src/rules/rules.ts';
-import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { parseNatsUrl } from '../../src/nats/target.ts';
 import { systemClock } from '../../src/time/clock.ts';
 import { answered } from '../support/answered.ts';
-import { silentObserver } from '../support/doubles.ts';
+import { deaf, natsAdapter } from '../support/nats-harness.ts';
 import { startNats } from '../support/nats.ts';
 import { patient } from '../support/patience.ts';
 
@@ -23,20 +22,10 @@ test('what a crowd on many channels lacks is read in one walk, and each gets its
   const names = new NatsNames('crowd');
   // A second is that of the crowd's clock.
   const clock = { ...systemClock, monotonic: () => 0, now: Date.now };
-  const adapter = new NatsAdapter({
-    target: parseNatsUrl(nats.url),
-    names,
-    nodeId: 'node',
-    clock,
-    replicas: undefined,
-    keySeconds: 3_600,
-    observer: silentObserver,
-    waiting: () => undefined,
-    log: () => undefined,
-  });
+  const adapter = natsAdapter(parseNatsUrl(nats.url), names, { clock });
   const spy = await connect({ servers: nats.url });
   try {
-    await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+    await adapter.start(deaf);
     const rule = new Rules({ rules: [{ channels: '*' }] }).all[0]!;
     const publish = async (channel: string, data: string): Promise<void> => {
       const outgoing = { channel, rule, data, at: Date.now(), key: crypto.randomUUID() };

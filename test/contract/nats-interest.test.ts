@@ -3,11 +3,9 @@
 
 import { expect, test } from 'bun:test';
 import { Rules } from '../../src/rules/rules.ts';
-import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { parseNatsUrl } from '../../src/nats/target.ts';
-import { systemClock } from '../../src/time/clock.ts';
-import { silentObserver } from '../support/doubles.ts';
+import { natsAdapter } from '../support/nats-harness.ts';
 import { startNatsCluster } from '../support/nats.ts';
 import { patient } from '../support/patience.ts';
 import { until } from '../support/tcp-client.ts';
@@ -19,19 +17,8 @@ const rule = new Rules({ rules: [{ channels: '*', recoverable: false }] }).all[0
 test('what any node publishes once a subscription is confirmed is heard, whichever server it is connected to', async () => {
   const cluster = await startNatsCluster();
   const heard = new Set<string>();
-  const adapters = cluster.servers.map(
-    ({ url }, index) =>
-      new NatsAdapter({
-        target: parseNatsUrl(url),
-        names: new NatsNames('interest'),
-        nodeId: `node${index}`,
-        clock: systemClock,
-        replicas: undefined,
-        keySeconds: 3_600,
-        observer: silentObserver,
-        waiting: () => undefined,
-        log: () => undefined,
-      }),
+  const adapters = cluster.servers.map(({ url }, index) =>
+    natsAdapter(parseNatsUrl(url), new NatsNames('interest'), { nodeId: `node${index}` }),
   );
   try {
     await Promise.all(

@@ -5,30 +5,18 @@ import { connect } from '@nats-io/transport-node';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { expect, test } from 'bun:test';
 import { Rules } from '../../src/rules/rules.ts';
-import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { parseNatsUrl } from '../../src/nats/target.ts';
-import { systemClock } from '../../src/time/clock.ts';
-import { silentObserver } from '../support/doubles.ts';
+import { deaf, natsAdapter } from '../support/nats-harness.ts';
 import { startNats } from '../support/nats.ts';
 
 test('a publisher waits for the leader of the stream', async () => {
   const nats = await startNats();
   const names = new NatsNames('leaderless');
-  const adapter = new NatsAdapter({
-    target: parseNatsUrl(nats.url),
-    names,
-    nodeId: 'node',
-    clock: systemClock,
-    replicas: undefined,
-    keySeconds: 3_600,
-    observer: silentObserver,
-    waiting: () => undefined,
-    log: () => undefined,
-  });
+  const adapter = natsAdapter(parseNatsUrl(nats.url), names);
   const connection = await connect({ servers: nats.url });
   try {
-    await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+    await adapter.start(deaf);
     const { streams } = await jetstreamManager(connection);
     await streams.delete(names.logStream);
     await streams.delete(names.dataStream);

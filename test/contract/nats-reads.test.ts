@@ -4,12 +4,10 @@
 import { connect } from '@nats-io/transport-node';
 import { expect, test } from 'bun:test';
 import { Rules } from '../../src/rules/rules.ts';
-import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { parseNatsUrl } from '../../src/nats/target.ts';
-import { systemClock } from '../../src/time/clock.ts';
 import { answered } from '../support/answered.ts';
-import { silentObserver } from '../support/doubles.ts';
+import { deaf, natsAdapter } from '../support/nats-harness.ts';
 import { startNats } from '../support/nats.ts';
 import { freePort } from '../support/postgres.ts';
 import { patient } from '../support/patience.ts';
@@ -25,20 +23,10 @@ test(`a read costs NATS few questions, and leaves nothing behind (SEED=${seed})`
   const monitor = await freePort();
   const nats = await startNats(['-m', String(monitor)]);
   const names = new NatsNames('reads');
-  const adapter = new NatsAdapter({
-    target: parseNatsUrl(nats.url),
-    names,
-    nodeId: 'node',
-    clock: systemClock,
-    replicas: undefined,
-    keySeconds: 3_600,
-    observer: silentObserver,
-    waiting: () => undefined,
-    log: () => undefined,
-  });
+  const adapter = natsAdapter(parseNatsUrl(nats.url), names);
   const spy = await connect({ servers: nats.url });
   try {
-    await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+    await adapter.start(deaf);
     const rule = new Rules({ rules: [{ channels: '*' }] }).all[0]!;
     const heads = new Map<string, number>();
     for (let left = published; left > 0; left -= 100) {

@@ -2,12 +2,11 @@
 // that NATS keeps now may be lost with its streams; then the log of the database decides between two names.
 
 import { afterAll, expect, test } from 'bun:test';
-import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
 import { NatsLayerName } from '../../src/sync/nats/layer-name.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { parseNatsUrl } from '../../src/nats/target.ts';
 import { systemClock } from '../../src/time/clock.ts';
-import { silentObserver } from '../support/doubles.ts';
+import { deaf, natsAdapter } from '../support/nats-harness.ts';
 import { startNats, type TestNats } from '../support/nats.ts';
 import { patient } from '../support/patience.ts';
 
@@ -21,18 +20,8 @@ afterAll(async () => {
 /** Answers a maker of names: each is that of another node. */
 async function nodesOf({ url }: TestNats): Promise<() => NatsLayerName> {
   const names = new NatsNames('named');
-  const adapter = new NatsAdapter({
-    target: parseNatsUrl(url),
-    names,
-    nodeId: 'node',
-    clock: systemClock,
-    replicas: undefined,
-    keySeconds: 3_600,
-    observer: silentObserver,
-    waiting: () => undefined,
-    log: () => undefined,
-  });
-  await adapter.start({ publication: () => undefined, head: () => undefined, settled: () => undefined });
+  const adapter = natsAdapter(parseNatsUrl(url), names);
+  await adapter.start(deaf);
   closers.push(() => adapter.close());
   return () => new NatsLayerName({ client: () => adapter.client, names, clock: systemClock });
 }

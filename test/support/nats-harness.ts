@@ -1,11 +1,32 @@
 // The NATS adapter as the contract's tests want it: a server or a cluster of three, and any number of nodes on it.
 
-import { NatsAdapter } from '../../src/sync/nats/adapter.ts';
+import { NatsAdapter, type NatsAdapterOptions } from '../../src/sync/nats/adapter.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
-import { parseNatsUrl } from '../../src/nats/target.ts';
+import { parseNatsUrl, type NatsTarget } from '../../src/nats/target.ts';
+import type { SyncEvents } from '../../src/core/sync-adapter.ts';
+import { systemClock } from '../../src/time/clock.ts';
 import type { SyncHarness } from '../contract/sync-contract.ts';
 import { silentObserver } from './doubles.ts';
 import { startNats, startNatsCluster } from './nats.ts';
+
+/** Hears nothing. */
+export const deaf: SyncEvents = { publication: () => undefined, head: () => undefined, settled: () => undefined };
+
+/** One that has not started. */
+export function natsAdapter(target: NatsTarget, names: NatsNames, more: Partial<NatsAdapterOptions> = {}): NatsAdapter {
+  return new NatsAdapter({
+    target,
+    names,
+    nodeId: 'node',
+    clock: systemClock,
+    replicas: undefined,
+    keySeconds: 3_600,
+    observer: silentObserver,
+    waiting: () => undefined,
+    log: () => undefined,
+    ...more,
+  });
+}
 
 export async function natsHarness(): Promise<SyncHarness> {
   const nats = await startNats();
@@ -39,17 +60,7 @@ function harnessOf(url: string, close: () => Promise<void>): SyncHarness {
   };
   return {
     createNode: async (events) => {
-      const adapter = new NatsAdapter({
-        target: parseNatsUrl(url),
-        names: new NatsNames('contract'),
-        nodeId: `node${++nodes}`,
-        clock,
-        replicas: undefined,
-        keySeconds: 3_600,
-        observer: silentObserver,
-        waiting: () => undefined,
-        log: () => undefined,
-      });
+      const adapter = natsAdapter(parseNatsUrl(url), new NatsNames('contract'), { nodeId: `node${++nodes}`, clock });
       adapters.push(adapter);
       await adapter.start(events);
       return adapter;
