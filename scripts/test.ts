@@ -3,6 +3,9 @@
 //
 // Without arguments the files run in two passes. Half of their time is waiting, so the first pass runs several files at
 // once. The second runs those that measure delays or memory, one at a time: a neighbour would be measured with them.
+//
+// The first pass begins with the files that take longest, as `test/timings.json` says, and those that it does not know; the
+// shortest come last, so that no long one is left alone in the end. `--time` writes down what each took this time.
 
 import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -29,7 +32,10 @@ const measuring: readonly string[] = [
 const roomInMemory = 8 * 2 ** 30;
 
 const long = process.argv.includes('--long');
-const given = process.argv.slice(2).filter((arg) => arg !== '--long');
+const timed = process.argv.includes('--time');
+const given = process.argv.slice(2).filter((arg) => arg !== '--long' && arg !== '--time');
+/** Milliseconds of each file. */
+const timings = 'test/timings.json';
 
 /** Resolves with the exit code. */
 function runTests(results: string, args: readonly string[]): Promise<number> {
@@ -77,7 +83,8 @@ const made = await runToEnd([process.execPath, 'test/support/postgres-image.ts',
 if (made !== 0) process.exit(made);
 environment['SOBRANIE_TEST_IMAGE'] = image;
 const ignored = measuring.map((path) => `--path-ignore-patterns=${path}`);
-const first = await runTests('test-results.xml', [`--parallel=${atOnce()}`, ...ignored]);
+const order = [`--timings=${timings}`, ...(timed ? ['--update-timings'] : [])];
+const first = await runTests('test-results.xml', [`--parallel=${atOnce()}`, ...order, ...ignored]);
 // A signal ends the command, not a pass.
 if (first > 128) process.exit(first);
 const second = await runTests('test-results-measuring.xml', [...measuring]);
