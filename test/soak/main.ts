@@ -83,15 +83,16 @@ async function soak(layer: Layer, minutes: number): Promise<Result> {
   const suffered: Suffered[] = [];
   const restless = setInterval(() => load.moveSome(), 4_000);
   const standstill = watchStandstill();
+  const note = (error: unknown): void => void faults.push(String(error));
   try {
     await load.start();
     await runMinutes(stage, load, minutes, suffered);
-    clearInterval(restless);
-    await load.finish({ timeoutMs: 180_000, gaps: 'allowed' });
   } catch (error) {
-    faults.push(String(error));
+    note(error);
   }
   clearInterval(restless);
+  // Also after a fault: what is on its way when the traffic stops is not lost.
+  await load.finish({ timeoutMs: 180_000, gaps: 'allowed' }).catch(note);
   const longest = standstill();
   const samples = stage.heap();
   const { account, moves } = load;

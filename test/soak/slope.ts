@@ -1,6 +1,6 @@
-// How fast a heap climbs that is full: what a node keeps for those who come back, and the compiler's work, have filled by
-// then. The line is the median of the slopes between all pairs of samples, so that a sample in the midst of a fault, when
-// much is under way, does not bend it.
+// How fast a heap climbs that is full: what a node keeps for those who come back has filled by then. The line is the median
+// of the slopes between all pairs of samples, so that a sample in the midst of a fault, when much is under way, does not
+// bend it.
 
 export interface Sample {
   readonly seconds: number;

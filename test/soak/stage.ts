@@ -54,7 +54,13 @@ export async function openStage(layer: Layer): Promise<Stage> {
     ...(redis && toRedis ? { SYNC: 'redis', REDIS_URL: toRedis.through(redis.url) } : { SYNC: 'postgres' }),
   };
   const heapFile = join(temporaryFolder('heap'), 'samples');
-  const watched: Environment = { BUN_OPTIONS: `--preload=${heapWatch}`, HEAP_FILE: heapFile };
+  // Its code is not compiled: what the compiler keeps comes and goes by megabytes with what is called how often, for as long
+  // as the machine leaves the node little time. It would be most of what the heap gains or loses.
+  const watched: Environment = {
+    BUN_OPTIONS: `--preload=${heapWatch}`,
+    BUN_JSC_useJIT: '0',
+    HEAP_FILE: heapFile,
+  };
   const start = async (index: number, port?: number): Promise<RunningServer> => {
     const own = {
       ...settings,
@@ -143,11 +149,11 @@ export async function openStage(layer: Layer): Promise<Stage> {
 async function findInDatabase(url: string, ids: readonly string[]): Promise<string[]> {
   const sql = postgres(url, { max: 1, onnotice: () => undefined });
   try {
-    const texts = sql.array(ids.map((id) => `%"id":"${id}"%`));
+    const texts = ids.map((id) => `%"id":"${id}"%`);
     const found = await sql<{ place: string }[]>`
-      select format('table: %s written by transaction %s', id, xmin) as place from load_rows where id = any (${sql.array([...ids])})
-      union all select format('outbox: %s %s %s %s', xid, lsn, at, left(data, 200)) from realtime.outbox where data like any (${texts})
-      union all select format('log: %s %s %s', channel, "offset", left(data, 200)) from realtime.publications where data like any (${texts})
+      select format('table: %s written by transaction %s', id, xmin) as place from load_rows where id = any (${[...ids]}::text[])
+      union all select format('outbox: %s %s %s %s', xid, lsn, at, left(data, 200)) from realtime.outbox where data like any (${texts}::text[])
+      union all select format('log: %s %s %s', channel, "offset", left(data, 200)) from realtime.publications where data like any (${texts}::text[])
       union all select format('parked: %s %s', channel, error) from realtime.parked`;
     const [waiting] = await sql<{ count: number }[]>`select count(*)::int as count from realtime.outbox`;
     return [...found.map(({ place }) => place), `rows in the outbox: ${waiting?.count}`];

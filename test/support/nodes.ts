@@ -42,8 +42,14 @@ async function statusOf(node: RunningServer, path: string): Promise<number> {
   return response.status;
 }
 
+/** One that has no time to answer, or was not there yet, is asked again. */
 export async function becomesReady(node: RunningServer, timeoutMs = 20_000): Promise<void> {
-  await until(async () => (await statusOf(node, '/health/ready')) === 200, `${node.url} is ready`, timeoutMs, 50);
+  let last: unknown;
+  const isReady = async (): Promise<boolean> => {
+    last = await statusOf(node, '/health/ready').catch(String);
+    return last === 200;
+  };
+  await until(isReady, () => `${node.url} is ready; it answered ${String(last)}`, timeoutMs, 50);
 }
 
 /** It lives, says that it is not ready, and stays so while the tests look. */
