@@ -1,5 +1,7 @@
 // Rows and messages are the table, every time: random writers change a table while subscribers come at random moments,
-// over both transports, are cut, and come back, also from a node that is killed. Each of them applies what it is sent strictly. LONG=1 runs ten thousand subscribers.
+// over both transports, are cut, and come back, also from a node that is killed. Each of them applies what it is sent
+// strictly, and in the end of its time, when writers rest, has the table. LONG=1 runs ten thousand subscribers, RUNS=… as
+// many as it says of each engine; `shards.ts` runs them in shards with a seed each.
 
 import { afterAll, describe, expect, test } from 'bun:test';
 import { finished } from 'node:stream/promises';
@@ -15,6 +17,7 @@ import { TestRules } from '../support/rules-file.ts';
 import { until } from '../support/tcp-client.ts';
 
 const isLong = process.env['LONG'] === '1';
+const runs = (short: number, long: number): number => Number(process.env['RUNS'] ?? (isLong ? long : short));
 const rooms = ['a', 'b', 'c'];
 const waitMs = isLong ? 120_000 : 30_000;
 /** A bulk of the long form must not be there for good: rows of one room are deleted at least as fast as they come. */
@@ -28,18 +31,18 @@ interface Engine {
 }
 
 const engines: readonly Engine[] = [
-  { name: 'postgres', nodes: 1, runs: isLong ? 10_000 : 100, settings: () => Promise.resolve({ SYNC: 'postgres' }) },
-  { name: 'memory', nodes: 1, runs: isLong ? 1_000 : 20, settings: () => Promise.resolve({ SYNC: 'memory' }) },
+  { name: 'postgres', nodes: 1, runs: runs(100, 10_000), settings: () => Promise.resolve({ SYNC: 'postgres' }) },
+  { name: 'memory', nodes: 1, runs: runs(20, 1_000), settings: () => Promise.resolve({ SYNC: 'memory' }) },
   {
     name: 'redis, two nodes',
     nodes: 2,
-    runs: isLong ? 200 : 20,
+    runs: runs(20, 200),
     settings: async () => ({ SYNC: 'redis', REDIS_URL: (await startRedis()).url }),
   },
   {
     name: 'postgres, two nodes',
     nodes: 2,
-    runs: isLong ? 200 : 20,
+    runs: runs(20, 200),
     settings: () => Promise.resolve({ SYNC: 'postgres' }),
   },
 ];
@@ -105,6 +108,50 @@ const waitingMax = 300;
 async function waiting(sql: postgres.Sql): Promise<number> {
   const [row] = await sql`select count(*)::int as count from (select from realtime.outbox limit ${waitingMax + 1}) o`;
   return Number(row?.['count']);
+}
+
+/** They write without end, and pause to let others look. */
+class Writers {
+  readonly #all: readonly Promise<void>[];
+  #pause: PromiseWithResolvers<void> | undefined;
+  #writing = 0;
+  #isOver = false;
+  failure: unknown;
+
+  constructor(sql: postgres.Sql, ids: { next: number }) {
+    this.#all = Array.from({ length: 3 }, (_, index) => this.#work(sql, randomFrom(seed + index + 1), ids));
+    for (const each of this.#all) each.catch((error: unknown) => (this.failure = error));
+  }
+
+  /** Resolves when no transaction is open. */
+  async rest(): Promise<void> {
+    this.#pause ??= Promise.withResolvers();
+    await until(() => this.#writing === 0 || this.failure !== undefined, 'the writers rest', waitMs);
+  }
+
+  resume(): void {
+    this.#pause?.resolve();
+    this.#pause = undefined;
+  }
+
+  /** Rejects with what a writer met. */
+  async end(): Promise<void> {
+    this.#isOver = true;
+    this.resume();
+    await Promise.all(this.#all);
+  }
+
+  async #work(sql: postgres.Sql, random: Random, ids: { next: number }): Promise<void> {
+    while (!this.#isOver) {
+      this.#writing++;
+      await write(sql, random, ids);
+      this.#writing--;
+      await Bun.sleep(random() * 40);
+      // A cluster that writers outrun for good has no rows that are true soon.
+      while (!this.#isOver && (await waiting(sql)) > waitingMax) await Bun.sleep(20);
+      await this.#pause?.promise;
+    }
+  }
 }
 
 interface Subscriber {
@@ -183,22 +230,10 @@ describe.each([...engines])(`rows and messages are the table (seed ${seed}), $na
       };
       for (let index = 0; index < engine.nodes; index++) nodes.push(await startNode(settings));
 
-      let isOver = false;
       const ids = { next: 1 };
-      const writers = Array.from({ length: 3 }, async (_, index) => {
-        const own = randomFrom(seed + index + 1);
-        while (!isOver) {
-          await write(sql, own, ids);
-          await Bun.sleep(own() * 40);
-          // A cluster that writers outrun for good has no rows that are true soon.
-          while (!isOver && (await waiting(sql)) > waitingMax) await Bun.sleep(20);
-        }
-      });
-      let failure: unknown;
-      for (const writer of writers) writer.catch((error: unknown) => (failure = error));
-
+      const writers = new Writers(sql, ids);
       const { together } = size;
-      for (let run = 0; run < engine.runs && failure === undefined; run += together) {
+      for (let run = 0; run < engine.runs && writers.failure === undefined; run += together) {
         const subscribers: Subscriber[] = [];
         for (let index = 0; index < together; index++) {
           subscribers.push(await subscribe(pick(nodes, random), pick(rooms, random), random));
@@ -215,35 +250,26 @@ describe.each([...engines])(`rows and messages are the table (seed ${seed}), $na
           await subscriber.comeBack(pick(nodes, random));
         }
         await until(() => subscribers.every(({ belief }) => belief.isWhole), 'all have their rows again', waitMs);
-        if (isLast) {
-          isOver = true;
-          await Promise.all(writers);
-        }
         // What is compared is the table at one moment: a marker in each room is its end.
-        const marker = ids.next++;
-        let table = new Map<string, Row[]>();
-        if (isOver) {
-          for (const room of rooms) await sql`insert into items values (${marker + rooms.indexOf(room)}, ${room}, -1)`;
-          ids.next += rooms.length;
-          const rows = await sql<Row[]>`select id, room, value from items order by id`;
-          table = Map.groupBy(rows, (row) => String(row['room']));
-          await until(
-            () => subscribers.every(({ belief, room }) => belief.rows.has(marker + rooms.indexOf(room))),
-            'all have heard the end',
-            waitMs,
-          );
-        }
+        await writers.rest();
+        const markers = new Map(rooms.map((room) => [room, ids.next++]));
+        for (const [room, marker] of markers) await sql`insert into items values (${marker}, ${room}, -1)`;
+        const table = Map.groupBy(await sql<Row[]>`select id, room, value from items order by id`, ({ room }) => room);
+        await until(
+          () => subscribers.every(({ belief, room }) => belief.rows.has(markers.get(room) ?? 0)),
+          'all have heard the end',
+          waitMs,
+        );
         for (const { belief, room } of subscribers) {
           expect(belief.faults).toEqual([]);
           const rows = [...belief.rows.values()].toSorted((one, other) => one.id - other.id);
-          if (isOver) expect(rows).toEqual([...(table.get(room) ?? [])].map((row) => ({ ...row })));
+          expect(rows).toEqual((table.get(room) ?? []).map((row) => ({ ...row })));
         }
+        writers.resume();
         await Promise.all(subscribers.map((subscriber) => subscriber.cut()));
         if (isLong) process.stderr.write(`${engine.name}: ${run + together} of ${engine.runs}\n`);
       }
-      isOver = true;
-      await Promise.all(writers);
-      expect(failure).toBeUndefined();
+      await writers.end();
       await sql.end({ timeout: 5 });
     },
     isLong ? 14_400_000 : 180_000,
