@@ -7,8 +7,6 @@ import type { Told } from './store.ts';
 const lingerMs = 10_000;
 /** Lists that are read at once. */
 const readAtOnce = 16;
-/** Lists that are compared with the store at each beat: what no signal told of is found all the same. */
-const checkedAtOnce = 20;
 /** What is told may be on its way. */
 const onItsWayMs = 1_000;
 
@@ -66,13 +64,16 @@ export class Rosters {
     }
   }
 
-  /** Compares the next few with the store, and reads those that lag behind it. */
+  /**
+   * Compares the next few with the store, as many as it answers for in one question, and reads those that lag behind it:
+   * what no signal told of is found all the same.
+   */
   async checkSome(): Promise<void> {
     const { store, clock } = this.#ports;
     const all = [...this.#kept.values()];
     if (this.#nextCheck >= all.length) this.#nextCheck = 0;
-    const some = all.slice(this.#nextCheck, this.#nextCheck + checkedAtOnce).filter(({ isLive }) => isLive);
-    this.#nextCheck += checkedAtOnce;
+    const some = all.slice(this.#nextCheck, this.#nextCheck + store.positionsMax).filter(({ isLive }) => isLive);
+    this.#nextCheck += store.positionsMax;
     if (some.length === 0) return;
     try {
       const positions = await store.positions(some.map(({ channel }) => channel));

@@ -103,6 +103,8 @@ export interface PresenceEvents {
  * adapter closes. Each call rejects with `unavailable` when the store cannot be reached, within a second or two.
  */
 export interface PresenceStore {
+  /** Channels that one call of `positions` may ask for. */
+  readonly positionsMax: number;
   start(events: PresenceEvents): void;
   /**
    * Applies wishes of the node, in order for each channel, and answers each. When it rejects, some may have been applied.
@@ -114,7 +116,10 @@ export interface PresenceStore {
   /** Nothing of this node is in the channel any more, and nobody here asks for it. Idempotent, answers at once. */
   unwatch(channel: string): void;
   read(channel: string): Promise<Snapshot>;
-  /** Where the lists stand, in the order asked. */
+  /**
+   * Where the lists stand, in the order asked. Nodes ask this time and again of all
+   * their lists, however little happens in them, so the store answers at one price, however many are asked for.
+   */
   positions(channels: readonly string[]): Promise<readonly ListVersion[]>;
   /** The node lives, and does so for at least `milliseconds`. */
   live(node: string, milliseconds: number): Promise<SignOfLife>;

@@ -354,6 +354,22 @@ export function presenceContract(name: string, open: () => Promise<PresenceHarne
       }
     });
 
+    test('it answers where as many lists stand as it says, in the order asked', async () => {
+      const channels = Array.from({ length: here.store.positionsMax }, () => fresh('room:'));
+      const entered = channels.filter((_, index) => index % 7 === 3).slice(0, 12);
+      const changes = [...entered, ...entered.slice(0, 5)].map((channel, at) => entering(channel, `c${at}`, null));
+      const answers = await here.apply(...changes);
+      const last = new Map(changes.map(({ channel }, at) => [channel, answers[at]]));
+      expect(await there.store.positions(channels)).toEqual(
+        channels.map((channel) => {
+          const { epoch = '', version = 0 } = last.get(channel) ?? {};
+          return { epoch, version };
+        }),
+      );
+      expect(entered.length).toBeGreaterThan(2);
+      expect(new Set(answers.map(({ epoch }) => epoch)).size).toBe(entered.length);
+    });
+
     test('nodes that change one channel at once number their changes without a hole', async () => {
       const channel = await watched();
       const each = Array.from({ length: 20 }, (_, index) => index);

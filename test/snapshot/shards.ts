@@ -28,7 +28,15 @@ interface Shard {
 
 async function run(seed: number): Promise<Shard> {
   const child = Bun.spawn(
-    [process.execPath, 'test', 'test/snapshot/property.test.ts', '--timeout=14400000', '-t', 'postgres whenever'],
+    [
+      process.execPath,
+      '--no-orphans',
+      'test',
+      'test/snapshot/property.test.ts',
+      '--timeout=14400000',
+      '-t',
+      'postgres whenever',
+    ],
     {
       cwd: join(import.meta.dir, '../..'),
       env: { ...process.env, LONG: '1', RUNS: String(shard), SEED: String(seed) },

@@ -4,6 +4,7 @@ import type { Applied, Change, PresenceEvents, PresenceStore, Snapshot, Told } f
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
 
 export class StagedStore implements PresenceStore {
+  readonly positionsMax: number;
   readonly #store: PresenceStore;
   #events: PresenceEvents | undefined;
   /** `away`: nothing is answered or told. `killed`: the node's process is no more. */
@@ -13,6 +14,7 @@ export class StagedStore implements PresenceStore {
 
   constructor(store: PresenceStore) {
     this.#store = store;
+    this.positionsMax = store.positionsMax;
   }
 
   start(events: PresenceEvents): void {

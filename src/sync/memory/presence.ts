@@ -32,6 +32,8 @@ type Telling = Omit<Told, 'version'>;
 
 /** Members that one call of `bury` removes. */
 const buriedAtOnce = 200;
+/** Between objects of one process nothing gets lost, so a few at a time are plenty. */
+const positionsMax = 20;
 
 export class MemoryMembers {
   readonly clock: Clock;
@@ -54,6 +56,7 @@ export class MemoryMembers {
 }
 
 export class MemoryPresence implements PresenceStore {
+  readonly positionsMax = positionsMax;
   readonly #shared: MemoryMembers;
   readonly #watched = new Set<string>();
   #events: PresenceEvents | undefined;

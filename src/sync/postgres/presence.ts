@@ -26,8 +26,11 @@ export interface PostgresPresenceOptions {
 /** A batch of members takes longer than a single query, and a database that is being started even longer. */
 const answerTimeoutMs = 2_000;
 const buriedAtOnce = 200;
+/** One statement finds so many by their key in a millisecond or two. */
+const positionsMax = 500;
 
 export class PostgresPresence implements PresenceStore {
+  readonly positionsMax = positionsMax;
   readonly #options: PostgresPresenceOptions;
   readonly #watched = new Set<string>();
   #events: PresenceEvents | undefined;

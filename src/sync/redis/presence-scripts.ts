@@ -1,6 +1,6 @@
 // The Lua scripts of the presence store. Each touches the keys of one channel alone, which share a hash tag with its topic.
 //
-//   pv:{channel}          hash: e = epoch, v = version
+//   ph:{channel}          string: epoch and version. A string, since one command reads those of many channels
 //   pm:{channel}          hash: connection → node, user, member, a line each
 //   pu:{channel}          hash: user → the user's connections, in the order in which they came; `-` marks one that parts
 //   pn:{channel}:<node>   set: the connections that a node entered. It may name some that are gone
@@ -12,9 +12,9 @@
 const emptyKeptMs = 60_000;
 
 const functions = `
-local versions, members, users, own = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local head = redis.call('HMGET', versions, 'e', 'v')
-local epoch, version = head[1], tonumber(head[2] or 0)
+local head, members, users, own = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local epoch, version = string.match(redis.call('GET', head) or '', '(%w+) (%d+)')
+version = tonumber(version or 0)
 local told = {}
 
 local function now()
@@ -25,7 +25,7 @@ end
 local function tell(kind, connection, left, member)
   if not epoch then
     local time = redis.call('TIME')
-    epoch = string.sub(redis.sha1hex(versions .. time[1] .. '.' .. time[2]), 1, 10)
+    epoch = string.sub(redis.sha1hex(head .. time[1] .. '.' .. time[2]), 1, 10)
   end
   version = version + 1
   local line = kind .. ' ' .. string.format('%.0f', version) .. ' ' .. connection .. ' ' .. left .. ' ' .. member
@@ -79,9 +79,9 @@ end
 
 local function finish(command, topic)
   if #told == 0 then return end
-  redis.call('HSET', versions, 'e', epoch, 'v', string.format('%.0f', version))
-  if redis.call('EXISTS', members) == 1 then redis.call('PERSIST', versions)
-  else redis.call('PEXPIRE', versions, ${emptyKeptMs}) end
+  local stands = epoch .. ' ' .. string.format('%.0f', version)
+  if redis.call('EXISTS', members) == 1 then redis.call('SET', head, stands)
+  else redis.call('SET', head, stands, 'PX', ${emptyKeptMs}) end
   redis.call(command, topic, epoch .. '\\n' .. table.concat(told, '\\n'))
 end
 `;
@@ -93,7 +93,7 @@ export const changeArguments = 6;
  * Applies changes of one node to one channel. Answers {epoch or nothing, version, and for each change the line that was
  * told, or nothing, or 'full'}.
  *
- * KEYS  pv, pm, pu, pn of the node
+ * KEYS  ph, pm, pu, pn of the node
  * ARGV  PUBLISH or SPUBLISH, topic, node, then the changes
  */
 export const applyScript = `
@@ -171,7 +171,7 @@ return {epoch or '', string.format('%.0f', version), answers}
 /**
  * Removes some members of a dead node from one channel. Answers {how many are left to look at, the lines that were told}.
  *
- * KEYS  pv, pm, pu, pn of the node
+ * KEYS  ph, pm, pu, pn of the node
  * ARGV  PUBLISH or SPUBLISH, topic, node, how many
  */
 export const buryScript = `
@@ -185,15 +185,14 @@ return {redis.call('SCARD', own), told}
 `;
 
 /**
- * A stretch of the members. Answers {epoch or nothing, version, cursor, [connection, value, …]}.
+ * A stretch of the members. Answers {the head or nothing, cursor, [connection, value, …]}.
  *
- * KEYS  pv, pm
+ * KEYS  ph, pm
  * ARGV  cursor, about how many
  */
 export const readScript = `
-local head = redis.call('HMGET', KEYS[1], 'e', 'v')
 local page = redis.call('HSCAN', KEYS[2], ARGV[1], 'COUNT', ARGV[2])
-return {head[1] or '', head[2] or '0', page[1], page[2]}
+return {redis.call('GET', KEYS[1]), page[1], page[2]}
 `;
 
 /**
