@@ -9,7 +9,7 @@ import { RealtimeError } from '../protocol/realtime-error.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import type { OwnMember } from './member.ts';
-import { MemberList } from './member-list.ts';
+import { memberOf, membersOf, sizeOf, withMember, withoutMember, type MemberList } from './member-list.ts';
 import type { Applied, Change } from './store.ts';
 
 interface Dirty {
@@ -33,7 +33,7 @@ const retry = { firstMs: 100, maxMs: 2_000 };
 
 export class Ledger {
   readonly #ports: LedgerPorts;
-  readonly #here = new Map<string, MemberList<OwnMember>>();
+  readonly #here = new Map<string, NonNullable<MemberList<OwnMember>>>();
   /** Their connections are gone; they leave when their time is over. */
   readonly #parting = new Set<OwnMember>();
   readonly #dirty = new Map<string, Dirty>();
@@ -65,7 +65,7 @@ export class Ledger {
 
   /** A member of this node, also one that parts. */
   own(channel: string, connection: string): OwnMember | undefined {
-    return this.#here.get(channel)?.get(connection);
+    return memberOf(this.#here.get(channel), connection);
   }
 
   /** Those in which anything of this node is, or on its way in or out. */
@@ -77,7 +77,7 @@ export class Ledger {
 
   /** Members of this node in the channel, those that part among them. */
   count(channel: string): number {
-    return this.#here.get(channel)?.size ?? 0;
+    return sizeOf(this.#here.get(channel));
   }
 
   /**
@@ -124,18 +124,18 @@ export class Ledger {
    * is applied, unless it is on its way already.
    */
   compare(channel: string, listed: ReadonlySet<string>): void {
-    for (const own of this.#here.get(channel)?.values() ?? []) {
+    for (const own of membersOf(this.#here.get(channel))) {
       if (!this.#parting.has(own) && !listed.has(own.connection)) this.#touch(channel, own.connection);
     }
     for (const connection of listed) {
-      if (this.#here.get(channel)?.has(connection) !== true) this.#touch(channel, connection);
+      if (this.own(channel, connection) === undefined) this.#touch(channel, connection);
     }
   }
 
   /** The store may know none of them. */
   touchAll(): void {
     for (const [channel, theirs] of this.#here)
-      for (const { connection } of theirs.values()) this.#touch(channel, connection);
+      for (const { connection } of membersOf(theirs)) this.#touch(channel, connection);
   }
 
   /** Resolves when the store has applied everything, or at the next failure. Never rejects. */
@@ -150,12 +150,7 @@ export class Ledger {
   }
 
   #add(channel: string, own: OwnMember): void {
-    let theirs = this.#here.get(channel);
-    if (theirs === undefined) {
-      theirs = new MemberList();
-      this.#here.set(channel, theirs);
-    }
-    theirs.set(own);
+    this.#set(channel, own);
     this.#members++;
   }
 
@@ -170,16 +165,20 @@ export class Ledger {
     if (own.data === data) return;
     const kept = { ...own, data };
     if (this.#parting.delete(own)) this.#parting.add(kept);
-    this.#here.get(channel)?.set(kept);
+    this.#set(channel, kept);
+  }
+
+  #set(channel: string, own: OwnMember): void {
+    this.#here.set(channel, withMember(this.#here.get(channel), own));
   }
 
   #remove(channel: string, connection: string): boolean {
-    const theirs = this.#here.get(channel);
-    const own = theirs?.get(connection);
-    if (theirs === undefined || own === undefined) return false;
+    const own = this.own(channel, connection);
+    if (own === undefined) return false;
     if (!this.#parting.delete(own)) this.#members--;
-    theirs.delete(connection);
-    if (theirs.size === 0) this.#here.delete(channel);
+    const others = withoutMember(this.#here.get(channel), connection);
+    if (others === undefined) this.#here.delete(channel);
+    else this.#here.set(channel, others);
     return true;
   }
 

@@ -1,55 +1,69 @@
-// The members of a channel, by connection. Most channels have a few, and a map of the language takes half a kilobyte for
-// the first of them. Up to sixteen members stand in one list; more become such a map. Keeps the order in which
-// connections came first.
+// The members of a channel, by connection, in the order in which these came first. Nearly all channels have a few, and
+// there may be very many channels. So a list is a value, and takes nothing of its own where it can: one member stands for
+// itself, up to sixteen are in an array, and more in a map of the language, which takes half a kilobyte for its first
+// entry. Whoever changes a list keeps what it has become, and uses the earlier one no more.
+
+interface OfConnection {
+  readonly connection: string;
+}
+
+/** Undefined without a member. */
+export type MemberList<Member extends OfConnection> = Member | Member[] | Map<string, Member> | undefined;
 
 export const fewMax = 16;
 
-export class MemberList<Member extends { readonly connection: string }> {
-  #few: Member[] | undefined = [];
-  #many: Map<string, Member> | undefined;
+export function sizeOf<Member extends OfConnection>(list: MemberList<Member>): number {
+  if (list === undefined) return 0;
+  if (list instanceof Map) return list.size;
+  return isArray(list) ? list.length : 1;
+}
 
-  get size(): number {
-    return this.#many?.size ?? this.#few?.length ?? 0;
-  }
+export function membersOf<Member extends OfConnection>(list: MemberList<Member>): Iterable<Member> {
+  if (list === undefined) return [];
+  if (list instanceof Map) return list.values();
+  return isArray(list) ? list : [list];
+}
 
-  get(connection: string): Member | undefined {
-    if (this.#many !== undefined) return this.#many.get(connection);
-    return this.#few?.find((member) => member.connection === connection);
-  }
+export function memberOf<Member extends OfConnection>(
+  list: MemberList<Member>,
+  connection: string,
+): Member | undefined {
+  if (list === undefined) return undefined;
+  if (list instanceof Map) return list.get(connection);
+  if (isArray(list)) return list.find((member) => member.connection === connection);
+  return list.connection === connection ? list : undefined;
+}
 
-  has(connection: string): boolean {
-    return this.get(connection) !== undefined;
-  }
+/** The member takes the place of another one of its connection. */
+export function withMember<Member extends OfConnection>(
+  list: MemberList<Member>,
+  member: Member,
+): NonNullable<MemberList<Member>> {
+  if (list === undefined) return member;
+  if (list instanceof Map) return list.set(member.connection, member);
+  if (!isArray(list)) return list.connection === member.connection ? member : Array.of(list, member);
+  const at = list.findIndex(({ connection }) => connection === member.connection);
+  if (at !== -1) list[at] = member;
+  else if (list.length < fewMax) list.push(member);
+  else return new Map([...list, member].map((each) => [each.connection, each]));
+  return list;
+}
 
-  /** Takes the place of another one of the connection. */
-  set(member: Member): void {
-    const few = this.#few;
-    if (few === undefined) {
-      this.#many?.set(member.connection, member);
-      return;
-    }
-    const at = this.#find(member.connection);
-    if (at !== -1) few[at] = member;
-    else if (few.length < fewMax) few.push(member);
-    else {
-      this.#many = new Map([...few, member].map((each) => [each.connection, each]));
-      this.#few = undefined;
-    }
+export function withoutMember<Member extends OfConnection>(
+  list: MemberList<Member>,
+  connection: string,
+): MemberList<Member> {
+  if (list instanceof Map) {
+    list.delete(connection);
+    return list.size === 0 ? undefined : list;
   }
+  if (list === undefined || !isArray(list)) return list?.connection === connection ? undefined : list;
+  const at = list.findIndex((member) => member.connection === connection);
+  if (at !== -1) list.splice(at, 1);
+  return list.length > 1 ? list : list[0];
+}
 
-  delete(connection: string): boolean {
-    if (this.#many !== undefined) return this.#many.delete(connection);
-    const at = this.#find(connection);
-    if (at === -1) return false;
-    this.#few?.splice(at, 1);
-    return true;
-  }
-
-  values(): Iterable<Member> {
-    return this.#many?.values() ?? this.#few ?? [];
-  }
-
-  #find(connection: string): number {
-    return this.#few?.findIndex((member) => member.connection === connection) ?? -1;
-  }
+/** A member is no array. */
+function isArray<Member extends OfConnection>(list: Member | Member[]): list is Member[] {
+  return Array.isArray(list);
 }

@@ -15,7 +15,7 @@ import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import { manyListeners } from './announcer.ts';
 import { sinceOf, textOf, type OwnMember } from './member.ts';
-import { MemberList } from './member-list.ts';
+import { membersOf, sizeOf, withMember, withoutMember, type MemberList } from './member-list.ts';
 import type { PresenceStore, Snapshot, Told } from './store.ts';
 
 export interface RosterPorts {
@@ -67,7 +67,7 @@ export class Roster {
   usedAt: number;
   readonly #ports: RosterPorts;
   /** In the order in which they came. */
-  #members = new MemberList<OtherMember | OwnMember>();
+  #members: MemberList<OtherMember | OwnMember>;
   #epoch = '';
   #version = 0;
   #state: 'reading' | 'live' | 'closed' = 'reading';
@@ -144,11 +144,11 @@ export class Roster {
     const known = this.#text;
     if (known?.limit === limit) return known.list;
     const members: string[] = [];
-    for (const member of this.#members.values()) {
+    for (const member of membersOf(this.#members)) {
       if (members.length === limit) break;
       members.push('text' in member ? member.text : textOf(member, member.since));
     }
-    const list = { count: this.#members.size, version: this.#version, members: `[${members.join(',')}]` };
+    const list = { count: sizeOf(this.#members), version: this.#version, members: `[${members.join(',')}]` };
     this.#text = { limit, list };
     return list;
   }
@@ -156,7 +156,7 @@ export class Roster {
   close(): void {
     this.#state = 'closed';
     this.#held = undefined;
-    this.#members = new MemberList();
+    this.#members = undefined;
     this.#text = undefined;
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
@@ -212,9 +212,9 @@ export class Roster {
     if (version !== this.#version + 1) return false;
     this.#epoch = epoch;
     this.#version = version;
-    if (kind === 'leave') this.#members.delete(connection);
+    if (kind === 'leave') this.#members = withoutMember(this.#members, connection);
     else this.#set(connection, member);
-    if (left !== undefined) this.#members.delete(left);
+    if (left !== undefined) this.#members = withoutMember(this.#members, left);
     applied.push(change);
     return true;
   }
@@ -224,11 +224,11 @@ export class Roster {
     const own = this.#ports.own(this.channel, connection);
     const since = sinceOf(member);
     if (own === undefined || textOf(own, since) !== member) {
-      this.#members.set({ connection: own?.connection ?? connection, text: member });
+      this.#members = withMember(this.#members, { connection: own?.connection ?? connection, text: member });
       return;
     }
     own.since = since;
-    this.#members.set(own);
+    this.#members = withMember(this.#members, own);
   }
 
   // Reading
@@ -286,7 +286,7 @@ export class Roster {
 
   #begin(snapshot: Snapshot): void {
     const inOrder = snapshot.members.toSorted((one, other) => sinceOf(one.member) - sinceOf(other.member));
-    this.#members = new MemberList();
+    this.#members = undefined;
     for (const { connection, member } of inOrder) this.#set(connection, member);
     this.#epoch = snapshot.epoch;
     this.#version = snapshot.version;

@@ -2,7 +2,15 @@
 // nodes on it that live in one process.
 
 import { textOf, type OwnMember } from '../../presence/member.ts';
-import { fewMax, MemberList } from '../../presence/member-list.ts';
+import {
+  fewMax,
+  memberOf,
+  membersOf,
+  sizeOf,
+  withMember,
+  withoutMember,
+  type MemberList,
+} from '../../presence/member-list.ts';
 import type {
   Applied,
   BuriedMember,
@@ -20,7 +28,7 @@ interface ChannelMembers {
   readonly epoch: string;
   version: number;
   /** The nodes' own objects. Their texts are made when somebody needs them. */
-  readonly members: MemberList<OwnMember>;
+  members: MemberList<OwnMember>;
   /** Of the members of which no other one is known. */
   readonly node: string;
   /** Each user's, in the order in which they came. Nearly all have one. Absent where few are looked through. */
@@ -91,7 +99,7 @@ export class MemoryPresence implements PresenceStore {
   read(channel: string): Promise<Snapshot> {
     const known = this.#shared.channels.get(channel);
     if (known === undefined) return Promise.resolve({ epoch: '', version: 0, members: [] });
-    const members = Array.from(known.members.values(), (member) => {
+    const members = Array.from(membersOf(known.members), (member) => {
       return { connection: member.connection, node: this.#nodeOf(known, member), member: textOf(member, member.since) };
     });
     return Promise.resolve({ epoch: known.epoch, version: known.version, members });
@@ -127,7 +135,7 @@ export class MemoryPresence implements PresenceStore {
   bury(node: string): Promise<{ isDone: boolean; told: readonly BuriedMember[] }> {
     const theirs: { channel: string; connection: string }[] = [];
     for (const [channel, known] of this.#shared.channels) {
-      for (const member of known.members.values()) {
+      for (const member of membersOf(known.members)) {
         if (this.#nodeOf(known, member) === node) theirs.push({ channel, connection: member.connection });
       }
     }
@@ -151,7 +159,7 @@ export class MemoryPresence implements PresenceStore {
     const { channel, connection } = change;
     if (change.kind === 'enter') return this.#enter(node, change);
     if (change.kind === 'leave') return this.#change(channel, node, (known) => this.#remove(known, connection));
-    const member = this.#shared.channels.get(channel)?.members.get(connection);
+    const member = memberOf(this.#shared.channels.get(channel)?.members, connection);
     if (member !== undefined) this.#shared.parting.add(member);
     return { ...this.#position(channel), isFull: false };
   }
@@ -159,12 +167,12 @@ export class MemoryPresence implements PresenceStore {
   #enter(node: string, { channel, connection, member, membersMax }: Extract<Change, { kind: 'enter' }>): Applied {
     const { channels, parting, clock } = this.#shared;
     const known = channels.get(channel);
-    const before = known?.members.get(connection);
+    const before = memberOf(known?.members, connection);
     if (before !== undefined)
       return this.#change(channel, node, (members) => this.#renew(members, node, before, member));
     const places = known === undefined ? [] : placesOf(known, member.user);
     const replaced = places.find((place) => parting.has(place));
-    const size = known?.members.size ?? 0;
+    const size = sizeOf(known?.members);
     if (membersMax > 0 && size >= membersMax && replaced === undefined) {
       return { ...this.#position(channel), isFull: true };
     }
@@ -200,7 +208,7 @@ export class MemoryPresence implements PresenceStore {
   }
 
   #remove(known: ChannelMembers, connection: string): Telling | undefined {
-    const member = known.members.get(connection);
+    const member = memberOf(known.members, connection);
     if (member === undefined) return undefined;
     forget(known, member);
     const [other] = placesOf(known, member.user);
@@ -216,14 +224,14 @@ export class MemoryPresence implements PresenceStore {
     if (telling === undefined) return { ...this.#position(channel), isFull: false };
     channels.set(channel, known);
     const told = { ...telling, version: ++known.version };
-    if (known.members.size === 0) channels.delete(channel);
+    if (known.members === undefined) channels.delete(channel);
     this.#shared.tell(channel, known.epoch, [told]);
     return { epoch: known.epoch, version: known.version, told, isFull: false };
   }
 
   #create(node: string): ChannelMembers {
     const epoch = randomId(this.#shared.clock, 10);
-    return { epoch, version: 0, members: new MemberList(), node, users: undefined };
+    return { epoch, version: 0, members: undefined, node, users: undefined };
   }
 
   #position(channel: string): ListVersion {
@@ -233,11 +241,11 @@ export class MemoryPresence implements PresenceStore {
 }
 
 function add(known: ChannelMembers, member: OwnMember): void {
-  known.members.set(member);
+  known.members = withMember(known.members, member);
   if (known.users !== undefined) addToUser(known.users, member);
-  else if (known.members.size > fewMax) {
+  else if (sizeOf(known.members) > fewMax) {
     known.users = new Map();
-    for (const each of known.members.values()) addToUser(known.users, each);
+    for (const each of membersOf(known.members)) addToUser(known.users, each);
   }
 }
 
@@ -251,12 +259,12 @@ function addToUser(users: Map<string, OwnMember | readonly OwnMember[]>, member:
 function placesOf({ members, users }: ChannelMembers, user: string | null): readonly OwnMember[] {
   if (user === null) return [];
   if (users !== undefined) return [users.get(user) ?? []].flat();
-  return Array.from(members.values()).filter((member) => member.user === user);
+  return Array.from(membersOf(members)).filter((member) => member.user === user);
 }
 
 /** At its place: it is of the same connection, and so of the same user. */
 function replace(known: ChannelMembers, before: OwnMember, member: OwnMember): void {
-  known.members.set(member);
+  known.members = withMember(known.members, member);
   setPlaces(
     known,
     before.user,
@@ -266,7 +274,7 @@ function replace(known: ChannelMembers, before: OwnMember, member: OwnMember): v
 
 function forget(known: ChannelMembers, member: OwnMember): void {
   const { connection, user } = member;
-  known.members.delete(connection);
+  known.members = withoutMember(known.members, connection);
   setPlaces(
     known,
     user,
