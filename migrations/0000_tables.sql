@@ -169,37 +169,23 @@ CREATE TYPE realtime.rule AS (
   seconds integer
 );
 --> statement-breakpoint
--- A publication on its way into the log, see realtime.append_entries.
-CREATE TYPE realtime.entry AS (
-  channel text,
-  -- Empty: a gap.
-  data text,
-  key text,
-  -- Of the channel's history, in publications and seconds. NULL: the channel is ephemeral.
-  size integer,
-  seconds integer,
-  "user" text,
-  connection text,
-  "except" text,
-  xid xid8,
-  watch integer
+-- What entries became, see realtime.append_entries: one element for each, in their order.
+CREATE TYPE realtime.numbered AS (
+  -- 0 where the channel is ephemeral, NULL where nothing was appended. For an entry of a client whose key was used: that of
+  -- the first.
+  seqs bigint[],
+  -- -1 where there is no such channel.
+  offsets bigint[],
+  -- NULL for an entry whose channel has the epoch of the log, or as a whole.
+  epochs text[],
+  -- True for an entry whose key was used; NULL as a whole when there is none.
+  repeats boolean[],
+  -- Of the log.
+  epoch text,
+  at bigint
 );
 --> statement-breakpoint
--- A publication that is numbered. No row of the table: where that is gone, what fails has to name it.
-CREATE TYPE realtime.publication AS (
-  seq bigint,
-  channel text,
-  "offset" bigint,
-  data text,
-  at bigint,
-  from_user text,
-  from_connection text,
-  except_connection text,
-  key text,
-  xid xid8
-);
---> statement-breakpoint
--- What an entry became, see realtime.append_entries.
+-- A publication of a client in the log.
 CREATE TYPE realtime.appended AS (
   seq bigint,
   channel text,
@@ -214,10 +200,9 @@ CREATE TYPE realtime.appended AS (
   xid xid8
 );
 --> statement-breakpoint
--- How a channel stands, with the offset of its last publication.
+-- How a channel stands.
 CREATE TYPE realtime.standing AS (
   epoch text,
-  "offset" bigint,
   history_size integer,
   history_seconds integer,
   watches integer[]

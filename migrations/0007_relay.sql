@@ -45,12 +45,14 @@ DECLARE
   -- Before the reads, which see no less.
   now pg_snapshot := pg_current_snapshot();
   seen pg_snapshot := nullif(split_part(state, '|', 1), '')::pg_snapshot;
-  place_lsn pg_lsn := nullif(split_part(state, '|', 2), '')::pg_lsn;
-  place_xid xid8 := nullif(split_part(state, '|', 3), '')::xid8;
+  place_lsn pg_lsn;
+  place_xid xid8;
   lowest pg_lsn;
   firsts xid8[];
   lasts xid8[];
   waiting bigint;
+  bytes bigint;
+  count integer;
   read record;
 BEGIN
   IF seen IS NULL THEN
@@ -63,9 +65,11 @@ BEGIN
     ELSE
       SELECT array_agg(r.first_xid), array_agg(r.last_xid) INTO firsts, lasts FROM realtime.newly_visible(seen, now) r;
     END IF;
-    IF place_lsn IS NULL THEN
-      SELECT array_agg(o.place) AS places, coalesce(sum(o.bytes), 0) AS bytes, max(o.bytes) AS largest, count(*) AS count
-      INTO read
+    IF strpos(state, '|') > 0 THEN
+      place_lsn := split_part(state, '|', 2)::pg_lsn;
+      place_xid := split_part(state, '|', 3)::xid8;
+    ELSE
+      SELECT array_agg(o.place), coalesce(sum(o.bytes), 0), max(o.bytes), count(*) INTO places, bytes, largest, count
       FROM (
         SELECT v.ctid AS place, octet_length(v.data) AS bytes
         FROM unnest(firsts, lasts) r (first_xid, last_xid)
@@ -75,9 +79,7 @@ BEGIN
         ) v
         LIMIT batch_max + 1
       ) o;
-      IF read.count <= batch_max AND read.bytes < 8388608 THEN
-        places := read.places;
-        largest := read.largest;
+      IF count <= batch_max AND bytes < 8388608 THEN
         next_state := now::text;
         RETURN;
       END IF;
@@ -314,17 +316,18 @@ AS $$
 $$;
 --> statement-breakpoint
 -- The first rule of a channel. Without a pattern: no rule matches, or it is the name of no channel.
-CREATE FUNCTION realtime.rule_of(channel text, ordered realtime.rule[]) RETURNS realtime.rule
+CREATE FUNCTION realtime.rule_of(channel text, rules jsonb) RETURNS realtime.rule
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  rule realtime.rule;
+  rule jsonb;
 BEGIN
   IF realtime.is_channel(channel) THEN
-    FOREACH rule IN ARRAY ordered LOOP
-      IF channel ~ rule.pattern THEN
-        RETURN rule;
+    FOR n IN 0..jsonb_array_length(rules) - 1 LOOP
+      rule := rules -> n;
+      IF channel ~ (rule ->> 'pattern') THEN
+        RETURN ROW(rule ->> 'pattern', rule -> 'recoverable', rule -> 'historySize', rule -> 'historySeconds')::realtime.rule;
       END IF;
     END LOOP;
   END IF;
@@ -348,23 +351,22 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
-SET enable_nestloop = off
-SET enable_mergejoin = off
 SET jit = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
   batch record;
-  taken realtime.outbox[];
-  item realtime.outbox;
-  ordered realtime.rule[];
-  rule realtime.rule;
-  -- The channels so far, the rule of each, and which the last row was of. Without a pattern there is none.
-  names text[] := '{}';
-  ruled realtime.rule[] := '{}';
-  place integer;
-  entries realtime.entry[] := '{}';
+  taken integer := 0;
+  -- A change of the batch stands at one place of these.
+  channels text[];
+  datas text[];
+  keys text[];
+  xids xid8[];
+  watches integer[];
+  faults text[];
+  has_more boolean;
+  made realtime.numbered;
   dropped bigint := 0;
   parked bigint;
 BEGIN
@@ -378,45 +380,41 @@ BEGIN
     WITH gone AS (
       DELETE FROM realtime.outbox o WHERE o.ctid = ANY (batch.places) RETURNING o.*
     )
-    SELECT array_agg(g::realtime.outbox ORDER BY g.lsn, g.xid) INTO taken FROM gone g;
+    SELECT count(*), array_agg(g.channel), array_agg(g.data), array_agg(g.key),
+      array_agg(g.xid), array_agg(g.watch), array_agg(g.fault),
+      bool_or(g.data IS NULL OR g.fault IS NOT NULL OR strpos(g.channel, '{') > 0 OR strpos(g.data, E'\n') > 0
+        OR strpos(g.data, E'\r') > 0)
+    INTO taken, channels, datas, keys, xids, watches, faults, has_more
+    FROM (SELECT g.* FROM gone g ORDER BY g.lsn, g.xid) g;
+    IF has_more THEN
+      SELECT array_agg(r.channel), array_agg(r.data), array_agg(r.key), array_agg(r.xid),
+        array_agg(r.watch), array_agg(r.fault)
+      INTO channels, datas, keys, xids, watches, faults
+      FROM (
+        SELECT r.* FROM unnest(realtime.resolve(ARRAY(
+          SELECT ROW(t.xid, NULL, t.channel, t.data, t.key, t.watch, NULL, t.fault, NULL)::realtime.outbox
+          FROM unnest(xids, channels, datas, keys, watches, faults) WITH ORDINALITY t (xid, channel, data, key, watch, fault, n)
+          ORDER BY t.n
+        ))) WITH ORDINALITY r (xid, lsn, channel, data, key, watch, subject, fault, at, n) ORDER BY r.n
+      ) r;
+    END IF;
   END IF;
-  IF taken IS NOT NULL THEN
-    ordered := ARRAY(
-      SELECT ROW(r.pattern, r.recoverable, r.size, r.seconds)::realtime.rule
-      FROM ROWS FROM (jsonb_to_recordset(rules) AS (
-        pattern text, recoverable boolean, "historySize" integer, "historySeconds" integer
-      )) WITH ORDINALITY AS r (pattern, recoverable, size, seconds, place)
-      ORDER BY r.place
-    );
-    FOREACH item IN ARRAY realtime.resolve(taken) LOOP
-      IF names[place] IS DISTINCT FROM item.channel THEN
-        place := array_position(names, item.channel);
-        IF place IS NOT NULL THEN
-          rule := ruled[place];
-        ELSE
-          rule := realtime.rule_of(item.channel, ordered);
-          names := names || item.channel;
-          ruled := ruled || rule;
-          place := cardinality(names);
-        END IF;
-      END IF;
-      IF rule.pattern IS NULL THEN
-        dropped := dropped + (item.fault IS NULL)::integer;
-      ELSIF rule.recoverable OR item.data <> '' THEN
-        entries := entries || ROW(
-          item.channel, item.data, item.key, CASE WHEN rule.recoverable THEN rule.size END, rule.seconds,
-          NULL, NULL, NULL, item.xid, item.watch
-        )::realtime.entry;
-      END IF;
-    END LOOP;
-
-    RETURN QUERY
-    SELECT a.seq, a.channel, a.epoch, a."offset", a.data, a.at, NULL::text, NULL::text, NULL::text, a.xid
-    FROM realtime.append_entries(entries) a WHERE a.fresh;
+  IF channels IS NOT NULL THEN
+    made := realtime.append_entries(channels, datas, keys, NULL, NULL, NULL, NULL, NULL, xids, watches, rules);
+    IF -1 = ANY (made.offsets) THEN
+      -- Faults were not to reach any channel.
+      dropped := (SELECT count(*) FROM unnest(made.offsets, faults) u ("offset", fault) WHERE u."offset" = -1 AND u.fault IS NULL);
+    END IF;
   END IF;
   RETURN QUERY
-  SELECT 0::bigint, NULL::text, ''::text, coalesce(cardinality(taken), 0)::bigint, batch.next_state,
-    dropped, parked::text, NULL::text, NULL::text, NULL::xid8;
+  SELECT e.seq, e.channel, CASE WHEN e.seq > 0 THEN coalesce(e.epoch, made.epoch) ELSE '' END, e."offset", e.data, made.at,
+    NULL::text, NULL::text, NULL::text, e.xid
+  FROM (
+    SELECT unnest(made.seqs) AS seq, unnest(channels) AS channel, unnest(made.epochs) AS epoch,
+      unnest(made.offsets) AS "offset", unnest(datas) AS data, unnest(xids) AS xid
+  ) e WHERE e.seq IS NOT NULL
+  UNION ALL
+  SELECT 0, NULL, '', taken, batch.next_state, dropped, parked::text, NULL, NULL, NULL;
 END;
 $$;
 --> statement-breakpoint

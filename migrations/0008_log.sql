@@ -17,7 +17,8 @@ BEGIN
   IF octet_length(told) + octet_length(carried) < 8000 THEN
     told := told || carried;
   END IF;
-  PERFORM pg_notify(topic || '_log', told);
+  -- An assignment is evaluated at once; PERFORM would start a statement.
+  told := pg_notify(topic || '_log', told)::text;
 END;
 $$;
 --> statement-breakpoint
@@ -138,35 +139,50 @@ $$;
 -- Appends publications behind the fence, the one way into the log: numbers them, ignores those whose key their channel's
 -- log has, and tells the other nodes. Up to eight are carried by the notification.
 --
--- Answers one row per entry, in their order. `fresh` is false for one whose key was used: it changed nothing, and the row
--- is the position of the first. An ephemeral one has seq and offset 0. Empty data is a gap.
-CREATE FUNCTION realtime.append_entries(entries realtime.entry[]) RETURNS SETOF realtime.appended
+-- An entry is what stands at one place of the arrays; an array that is NULL stands for NULLs. The rules say how long a
+-- channel's history is, or where there are none `sizes` and `seconds`. Empty data is a gap, which an ephemeral channel is
+-- not told.
+--
+-- Arrays of columns, as a row that is put together and taken apart again costs more than to store it. The callers have the
+-- settings that the plans need, as each setting costs a call.
+CREATE FUNCTION realtime.append_entries(
+  channels text[], data text[], keys text[], sizes integer[], seconds integer[], users text[], connections text[],
+  excepts text[], xids xid8[], watches integer[], rules jsonb
+)
+RETURNS realtime.numbered
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
-SET jit = off
-SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_variable
 DECLARE
   log record;
   now_ms bigint;
-  entry realtime.entry;
-  -- The channels so far, how each stands, with the offset of its last publication, and which the last entry was of.
-  names text[] := '{}';
-  channels realtime.standing[] := '{}';
+  count integer := cardinality(channels);
+  -- The entries in the order of their channels, and of each channel as they were given.
+  places integer[] := '{1}';
   place integer;
+  -- The last entry's channel, how it stands, and the offset of its last publication. Its watches are never an empty array,
+  -- from which even NULL would differ: there is -1.
+  channel text;
   stood realtime.standing;
+  rule realtime.rule;
+  head bigint;
+  epoch text;
+  -- It is no channel, an ephemeral one, or one with an epoch of its own.
+  is_special boolean;
+  -- Of each entry with a key: the last one before it that has the same, and the one whose publication has it. NULL: an
+  -- earlier call's.
+  befores integer[];
+  holders integer[];
   known record;
-  is_fresh boolean;
-  -- Numbered, and not in the table yet: one statement for many costs half of one for each.
-  made realtime.publication[] := '{}';
-  last_seq bigint := 0;
-  appended integer := 0;
+  seqs bigint[];
+  offsets bigint[] := array_fill(NULL::bigint, ARRAY[count]);
+  epochs text[];
+  repeats boolean[];
+  known_seqs bigint[];
+  appended integer;
   carried text := '';
 BEGIN
-  IF cardinality(entries) IS NULL THEN
-    RETURN;
-  END IF;
   -- What is told was flushed, whatever the session has as its default: a crash must not take it back.
   IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
     PERFORM set_config('synchronous_commit', 'on', true);
@@ -179,117 +195,171 @@ BEGIN
     SELECT l.epoch, l.topic INTO log FROM realtime.log l;
   END IF;
   now_ms := floor(extract(epoch FROM clock_timestamp()) * 1000);
+  IF count > 1 THEN
+    places := ARRAY(
+      SELECT e.place FROM (SELECT unnest(channels) AS channel, generate_series(1, count) AS place) e
+      ORDER BY e.channel COLLATE "C", e.place
+    );
+    IF num_nulls(VARIADIC keys) < count THEN
+      SELECT array_agg(e.before ORDER BY e.place) INTO befores
+      FROM (
+        SELECT u.place, lag(u.place) OVER (PARTITION BY u.channel, u.key ORDER BY u.place) AS before
+        FROM unnest(channels, keys) WITH ORDINALITY u (channel, key, place)
+      ) e;
+    END IF;
+  END IF;
 
-  -- One after the other, by statements whose plans are small: to start one statement that does all of it costs more than
-  -- ten entries, and with a thousand it saves nothing. NULL is the end.
-  FOREACH entry IN ARRAY entries || NULL::realtime.entry LOOP
-    IF (entry.key IS NOT NULL OR entry.channel IS NULL) AND cardinality(made) > 0 THEN
-      -- It may have the same key as one of these.
-      INSERT INTO realtime.publications
-        (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
-      SELECT m.seq, m.channel, m."offset", m.data, m.at, m.from_user, m.from_connection, m.except_connection, m.key, m.xid
-      FROM unnest(made) m;
-      made := '{}';
-    END IF;
-    EXIT WHEN entry.channel IS NULL;
-    IF entry.size IS NULL THEN
-      RETURN NEXT ROW(
-        0, entry.channel, '', 0, entry.data, now_ms, entry."user", entry.connection, entry."except", true, entry.xid
-      )::realtime.appended;
-      CONTINUE;
-    END IF;
-    IF names[place] IS DISTINCT FROM entry.channel THEN
-      IF place IS NOT NULL THEN
-        channels[place] := stood;
-      END IF;
-      place := array_position(names, entry.channel);
-      IF place IS NOT NULL THEN
-        stood := channels[place];
-      ELSE
-        names := names || entry.channel;
-        place := cardinality(names);
-        SELECT c.epoch, c.history_size, c.history_seconds, c.watches, coalesce(greatest(c."offset", (
+  -- Channel by channel: what concerns one as a whole is done once, whatever the order of entries, and an entry costs four
+  -- expressions. The statements are few and have small plans: to start one costs as much as several entries.
+  FOREACH place IN ARRAY places LOOP
+    IF channels[place] IS DISTINCT FROM channel OR watches[place] <> ALL (stood.watches) THEN
+      IF channels[place] IS DISTINCT FROM channel THEN
+        channel := channels[place];
+        SELECT c.epoch, c.history_size, c.history_seconds, coalesce(c.watches, '{-1}'), coalesce(greatest(c."offset", (
             SELECT p."offset" FROM realtime.publications p
-            WHERE p.channel = entry.channel ORDER BY p."offset" DESC LIMIT 1
+            WHERE p.channel = channel ORDER BY p."offset" DESC LIMIT 1
           )), 0)
-        INTO stood.epoch, stood.history_size, stood.history_seconds, stood.watches, stood."offset"
-        FROM (SELECT) one LEFT JOIN realtime.channels c ON c.channel = entry.channel;
-        IF stood.epoch IS NULL THEN
-          stood.epoch := realtime.first_epoch(entry.channel, log.epoch);
+        INTO stood.epoch, stood.history_size, stood.history_seconds, stood.watches, head
+        FROM (SELECT) one LEFT JOIN realtime.channels c ON c.channel = channel;
+        IF rules IS NULL THEN
+          rule := ROW('', true, sizes[place], seconds[place]);
+        ELSE
+          rule := realtime.rule_of(channel, rules);
         END IF;
+        epoch := coalesce(stood.epoch, realtime.first_epoch(channel, log.epoch));
+        is_special := epoch <> log.epoch OR rule.recoverable IS NOT true;
+      END IF;
+      IF rule.recoverable AND (stood.history_size IS DISTINCT FROM rule.size OR stood.history_seconds IS DISTINCT FROM rule.seconds
+        OR watches[place] <> ALL (stood.watches)) THEN
+        -- A channel's first publication, and the rare one that comes under another rule or by another watch.
+        INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
+        VALUES (channel, epoch, 0, rule.size, rule.seconds, now_ms,
+          CASE WHEN watches[place] IS NOT NULL THEN ARRAY[watches[place]] END)
+        ON CONFLICT ON CONSTRAINT channels_pkey DO UPDATE SET
+          history_size = excluded.history_size, history_seconds = excluded.history_seconds,
+          watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
+            ELSE coalesce(h.watches, '{}') || excluded.watches END
+        RETURNING h.history_size, h.history_seconds, coalesce(h.watches, '{-1}')
+        INTO stood.history_size, stood.history_seconds, stood.watches;
       END IF;
     END IF;
-    is_fresh := true;
-    IF entry.key IS NOT NULL THEN
-      SELECT p.seq, p."offset", p.data, p.at, p.from_user, p.from_connection, p.except_connection INTO known
-      FROM realtime.publications p WHERE p.channel = entry.channel AND p.key = entry.key;
-      is_fresh := NOT FOUND;
-      -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
-      IF FOUND AND (known."offset" <= stood."offset" - entry.size OR known.at <= now_ms - entry.seconds::bigint * 1000) THEN
-        UPDATE realtime.publications p SET key = NULL WHERE p.seq = known.seq;
-        is_fresh := true;
-      END IF;
-      IF NOT is_fresh THEN
-        RETURN NEXT ROW(
-          known.seq, entry.channel, stood.epoch, known."offset", known.data, known.at, known.from_user, known.from_connection,
-          known.except_connection, false, entry.xid
-        )::realtime.appended;
+    IF is_special OR keys[place] IS NOT NULL THEN
+      IF rule.recoverable IS NOT true THEN
+        offsets[place] := CASE WHEN rule.pattern IS NULL THEN -1 WHEN data[place] <> '' THEN 0 END;
         CONTINUE;
       END IF;
+      IF is_special THEN
+        epochs := coalesce(epochs, array_fill(NULL::text, ARRAY[count]));
+        epochs[place] := epoch;
+      END IF;
+      IF keys[place] IS NOT NULL THEN
+        holders[place] := holders[befores[place]];
+        IF holders[place] IS NOT NULL THEN
+          SELECT offsets[holders[place]] AS "offset", now_ms AS at, NULL::bigint AS seq INTO known;
+        ELSE
+          SELECT p."offset", p.at, p.seq INTO known
+          FROM realtime.publications p WHERE p.channel = channel AND p.key = keys[place];
+        END IF;
+        IF known."offset" > head - rule.size AND known.at > now_ms - rule.seconds::bigint * 1000 THEN
+          repeats := coalesce(repeats, array_fill(NULL::boolean, ARRAY[count]));
+          repeats[place] := true;
+          offsets[place] := known."offset";
+          known_seqs[place] := known.seq;
+          CONTINUE;
+        END IF;
+        -- A key counts as long as its publication is history; what is only stored a while longer gives it free.
+        IF holders[place] IS NOT NULL THEN
+          keys[holders[place]] := NULL;
+        ELSIF known.seq IS NOT NULL THEN
+          UPDATE realtime.publications p SET key = NULL WHERE p.seq = known.seq;
+        END IF;
+        holders[place] := place;
+      END IF;
     END IF;
-    IF stood.history_size IS DISTINCT FROM entry.size OR stood.history_seconds IS DISTINCT FROM entry.seconds
-      OR (entry.watch IS NOT NULL AND entry.watch = ANY (stood.watches) IS NOT TRUE) THEN
-      -- A channel's first publication, and the rare one that comes under another rule or by another watch.
-      INSERT INTO realtime.channels AS h (channel, epoch, "offset", history_size, history_seconds, used_at, watches)
-      VALUES (entry.channel, stood.epoch, 0, entry.size, entry.seconds, now_ms,
-        CASE WHEN entry.watch IS NOT NULL THEN ARRAY[entry.watch] END)
-      ON CONFLICT (channel) DO UPDATE SET
-        history_size = excluded.history_size, history_seconds = excluded.history_seconds,
-        watches = CASE WHEN excluded.watches <@ h.watches OR excluded.watches IS NULL THEN h.watches
-          ELSE coalesce(h.watches, '{}') || excluded.watches END
-      RETURNING h.history_size, h.history_seconds, h.watches
-      INTO stood.history_size, stood.history_seconds, stood.watches;
-    END IF;
-    stood."offset" := stood."offset" + 1;
-    last_seq := nextval('realtime.publications_seq_seq');
-    made := made || ROW(
-      last_seq, entry.channel, stood."offset", entry.data, now_ms, entry."user", entry.connection, entry."except", entry.key,
-      entry.xid
-    )::realtime.publication;
-    RETURN NEXT ROW(
-      last_seq, entry.channel, stood.epoch, stood."offset", entry.data, now_ms, entry."user", entry.connection,
-      entry."except", true, entry.xid
-    )::realtime.appended;
-    appended := appended + 1;
-    IF appended > 8 OR octet_length(entry.data) >= 8000 OR entry.data = '' OR strpos(entry.data, E'\n') > 0 THEN
+    head := head + 1;
+    offsets[place] := head;
+  END LOOP;
+
+  FOR place IN 1..count LOOP
+    seqs[place] := CASE WHEN offsets[place] > 0 AND repeats[place] IS NOT true THEN nextval('realtime.publications_seq_seq')
+      WHEN offsets[place] = 0 THEN 0 END;
+  END LOOP;
+  appended := cardinality(array_remove(array_remove(seqs, NULL), 0));
+  IF appended > 0 THEN
+    INSERT INTO realtime.publications
+      (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
+    SELECT e.seq, e.channel, e."offset", e.data, now_ms, e."user", e.connection, e."except", e.key, e.xid
+    FROM (
+      SELECT unnest(seqs) AS seq, unnest(channels) AS channel, unnest(offsets) AS "offset", unnest(append_entries.data) AS data,
+        unnest(users) AS "user", unnest(connections) AS connection, unnest(excepts) AS "except", unnest(keys) AS key,
+        unnest(xids) AS xid
+    ) e WHERE e.seq > 0;
+    IF appended > 8 THEN
       carried := NULL;
     ELSE
-      carried := carried || E'\n' || json_build_array(
-        entry.channel, stood.epoch, stood."offset", now_ms, entry."user", entry.connection, entry."except", entry.xid
-      )::text || E'\n' || entry.data;
+      FOR place IN 1..count LOOP
+        carried := carried || CASE WHEN coalesce(seqs[place], 0) = 0 THEN ''
+          WHEN octet_length(data[place]) < 8000 AND data[place] <> '' AND strpos(data[place], E'\n') = 0 THEN
+            E'\n' || json_build_array(channels[place], coalesce(epochs[place], log.epoch), offsets[place], now_ms,
+              users[place], connections[place], excepts[place], xids[place])::text || E'\n' || data[place] END;
+      END LOOP;
     END IF;
-  END LOOP;
-  IF last_seq > 0 THEN
-    PERFORM realtime.tell(log.topic, last_seq, carried);
+    carried := realtime.tell(log.topic, currval('realtime.publications_seq_seq'), carried)::text;
   END IF;
+  IF repeats IS NOT NULL AND rules IS NULL THEN
+    FOR place IN 1..count LOOP
+      IF repeats[place] THEN
+        seqs[place] := coalesce(known_seqs[place], seqs[holders[place]]);
+      END IF;
+    END LOOP;
+  END IF;
+  RETURN ROW(seqs, offsets, epochs, repeats, log.epoch, now_ms)::realtime.numbered;
 END;
 $$;
 --> statement-breakpoint
 -- Appends publications of clients. `entries`: array of {channel, data (JSON as text), user, connection, except, key, size,
--- seconds}.
+-- seconds}. Answers one row per entry, in their order. `fresh` is false for one whose key was used: it changed nothing,
+-- and the row is the first's.
 CREATE FUNCTION realtime.append(entries jsonb) RETURNS SETOF realtime.appended
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
-  SELECT * FROM realtime.append_entries(ARRAY(
-    SELECT ROW(
-      e.channel, e.data, e.key, e.size, e.seconds, e."user", e.connection, e."except", NULL, NULL
-    )::realtime.entry
-    FROM ROWS FROM (jsonb_to_recordset(entries) AS (
+DECLARE
+  channels text[];
+  datas text[];
+  keys text[];
+  sizes integer[];
+  seconds integer[];
+  users text[];
+  connections text[];
+  excepts text[];
+  made realtime.numbered;
+BEGIN
+  SELECT array_agg(e.channel), array_agg(e.data), array_agg(e.key), array_agg(e.size), array_agg(e.seconds),
+    array_agg(e."user"), array_agg(e.connection), array_agg(e."except")
+  INTO channels, datas, keys, sizes, seconds, users, connections, excepts
+  FROM (
+    SELECT r.* FROM ROWS FROM (jsonb_to_recordset(entries) AS (
       channel text, data text, "user" text, connection text, "except" text, key text, size integer, seconds integer
-    )) WITH ORDINALITY AS e (channel, data, "user", connection, "except", key, size, seconds, place)
-    ORDER BY e.place
-  ))
+    )) WITH ORDINALITY AS r (channel, data, "user", connection, "except", key, size, seconds, place)
+    ORDER BY r.place
+  ) e;
+  IF channels IS NULL THEN
+    RETURN;
+  END IF;
+  made := realtime.append_entries(channels, datas, keys, sizes, seconds, users, connections, excepts, NULL, NULL, NULL);
+  RETURN QUERY
+  SELECT made.seqs[e.n], channels[e.n], coalesce(made.epochs[e.n], made.epoch), made.offsets[e.n], coalesce(p.data, datas[e.n]),
+    coalesce(p.at, made.at), CASE WHEN p.seq IS NULL THEN users[e.n] ELSE p.from_user END,
+    CASE WHEN p.seq IS NULL THEN connections[e.n] ELSE p.from_connection END,
+    CASE WHEN p.seq IS NULL THEN excepts[e.n] ELSE p.except_connection END, p.seq IS NULL, p.xid
+  FROM generate_series(1, cardinality(channels)) e (n) LEFT JOIN LATERAL (
+    SELECT * FROM realtime.publications p WHERE made.repeats[e.n] AND p.seq = made.seqs[e.n] LIMIT 1
+  ) p ON true;
+END;
 $$;
 --> statement-breakpoint
 -- One publication of a client: as append, which it spares the way into and out of JSON.
@@ -299,15 +369,24 @@ CREATE FUNCTION realtime.append_one(
 RETURNS realtime.appended
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
+  made realtime.numbered;
   answer realtime.appended;
 BEGIN
-  SELECT * INTO answer FROM realtime.append_entries(ARRAY[
-    ROW(channel, data, key, size, seconds, "user", connection, "except", NULL, NULL)::realtime.entry
-  ]);
-  RETURN answer;
+  made := realtime.append_entries(ARRAY[channel], ARRAY[data], ARRAY[key], ARRAY[size],
+    ARRAY[seconds], ARRAY["user"], ARRAY[connection], ARRAY["except"], NULL, NULL, NULL);
+  IF made.repeats IS NOT NULL THEN
+    SELECT p.seq, p.channel, coalesce(made.epochs[1], made.epoch), p."offset", p.data, p.at, p.from_user, p.from_connection,
+      p.except_connection, false, p.xid
+    INTO answer FROM realtime.publications p WHERE p.seq = made.seqs[1];
+    RETURN answer;
+  END IF;
+  RETURN ROW(made.seqs[1], channel, coalesce(made.epochs[1], made.epoch), made.offsets[1], data, made.at, "user", connection,
+    "except", true, NULL)::realtime.appended;
 END;
 $$;
 --> statement-breakpoint
