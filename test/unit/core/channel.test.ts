@@ -2,6 +2,7 @@
 // node reaches the log when rows ask it to.
 
 import { describe, expect, test } from 'bun:test';
+import { Publication } from '../../../src/core/publication.ts';
 import type { HistoryPage } from '../../../src/core/sync-adapter.ts';
 import { silentObserver } from '../../support/doubles.ts';
 import { idle, type HubHarnessOptions } from '../../support/hub.ts';
@@ -189,5 +190,101 @@ describe('reaching the log', () => {
       }
       expect(ended).toMatchObject({ code: 'unavailable' });
     }
+  });
+});
+
+// What the log had forgotten was still waited for, and publications of the next log took its place: they stood at the same
+// offsets.
+test('a log that is lost while what it forgot is waited for is a gap', async () => {
+  const { link, log, clock, rules, session, outlet } = await listening();
+  session.receive('{"type":"subscribe","channel":"small:a"}');
+  await flow(link);
+  const rule = rules.for('small:a');
+  const append = (count: number): void => {
+    for (let sent = 0; sent < count; sent++) {
+      log.memory.publish({ channel: 'small:a', rule, data: '0', at: clock.now() });
+    }
+  };
+  append(1);
+  await flow(link);
+  append(9);
+  link.reconnect();
+  await flow(link);
+  expect([outlet.story('small:a'), clock.sleeping]).toEqual([[1], 1]);
+  log.reset();
+  link.events.length = 0;
+  append(3);
+  for (let turns = 0; turns < 300; turns++) {
+    await flow(link);
+    clock.advance(5);
+  }
+  expect(outlet.story('small:a')).toEqual([1, 'gap:trimmed@7', 8, 9, 10, 'gap:epoch_changed@3']);
+});
+
+test('a hole that is filled in part is not waited for as long as before', async () => {
+  const { hub, link, clock, channel } = await listening();
+  const { epoch } = channel;
+  let pausesMs = 0;
+  let answer: () => Promise<HistoryPage> = () => Promise.reject(new Error('away'));
+  link.history = () => answer();
+  const untilAsked = async (next: () => Promise<HistoryPage>): Promise<void> => {
+    let asked = false;
+    answer = () => {
+      asked = true;
+      return next();
+    };
+    for (pausesMs = 0; !asked; pausesMs += 10) {
+      clock.advance(10);
+      await idle();
+    }
+  };
+  hub.head('a', { epoch, offset: 2 });
+  await idle();
+  for (let failures = 0; failures < 8; failures++) await untilAsked(() => Promise.reject(new Error('away')));
+  const page = (offset: number): HistoryPage => ({
+    head: { epoch, offset: 9 },
+    publications: [new Publication({ channel: 'a', epoch, offset, data: '0', at: 0 })],
+    complete: false,
+  });
+  let offset = 0;
+  await untilAsked(() => (++offset === 1 ? Promise.resolve(page(1)) : Promise.reject(new Error('away'))));
+  await idle();
+  expect(channel.offset).toBe(1);
+  await untilAsked(() => Promise.resolve(page(2)));
+  // The first pause of a new row, and not the ninth of the old one.
+  expect(pausesMs).toBeLessThanOrEqual(100);
+});
+
+describe('what is fanned out', () => {
+  test('counts for those whom it reaches, and not for a sender who asked not to hear it', async () => {
+    const delivered: number[] = [];
+    const observer = { ...silentObserver, delivered: (_channel: string, count: number) => void delivered.push(count) };
+    const { link, session, connect } = await listening({ observer });
+    const publish = async (): Promise<void> => {
+      session.receive('{"type":"publish","channel":"a","data":1,"echo":false}');
+      await flow(link);
+    };
+    await publish();
+    expect(delivered).toEqual([]);
+    connect('sse').session.receive('{"type":"subscribe","channel":"a"}');
+    await flow(link);
+    await publish();
+    expect(delivered).toEqual([1]);
+  });
+
+  test('over one transport in vain is counted and logged, and goes out over the other', async () => {
+    let failures = 0;
+    const observer = { ...silentObserver, broadcastFailed: () => void failures++ };
+    const { link, append, connect, fanouts, logged, outlet } = await listening({ observer });
+    const other = connect('sse');
+    other.session.receive('{"type":"subscribe","channel":"a"}');
+    await flow(link);
+    fanouts[0]!.publication = () => {
+      throw new Error('broken');
+    };
+    append();
+    await flow(link);
+    expect([failures, logged]).toEqual([1, ['a publication could not be fanned out']]);
+    expect([outlet.story('a'), other.outlet.story('a')]).toEqual([[], [1]]);
   });
 });
