@@ -9,6 +9,7 @@ import { encodeFrame } from '../protocol/frames.ts';
 import { sseComment, sseEvent } from '../protocol/sse.ts';
 import { gapFrame } from './gap-frame.ts';
 import { PresenceStreams } from './presence-streams.ts';
+import { RecoveredEvents } from './recovered-events.ts';
 import { SharedChunk } from './shared-chunk.ts';
 
 /** The transport's name. */
@@ -53,6 +54,8 @@ export const keepAliveSeconds = 15;
 export class EventFanout implements Fanout {
   readonly transport = sse;
   readonly bufferedBytesMax: number;
+  /** What streams are sent before they are in a group. */
+  readonly recovered = new RecoveredEvents();
   readonly #groups = new Map<string, Group>();
   readonly #groupsOf = new Map<string, Set<Group>>();
   readonly #aloneOn = new Map<string, Set<FannedOut>>();
@@ -73,7 +76,10 @@ export class EventFanout implements Fanout {
   }
 
   start(): void {
-    this.#keepAlives ??= setInterval(() => this.keepAlive(), 1_000);
+    this.#keepAlives ??= setInterval(() => {
+      this.recovered.sweep();
+      this.keepAlive();
+    }, 1_000);
   }
 
   /** Ends the keep-alives; streams end one by one. */

@@ -33,6 +33,13 @@ const lookEveryBytes = 16 << 10;
  */
 const sharedDataMin = 8 << 10;
 
+/** Fewer are made as fast as they are found. */
+const sharedCountMin = 4;
+
+function isSmall({ data }: Publication): boolean {
+  return data.length < sharedDataMin;
+}
+
 export interface EventStreamOptions {
   readonly channels: readonly string[];
   readonly fanout: EventFanout;
@@ -173,11 +180,30 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
 
   deliver(publications: readonly Publication[]): void {
     this.#look();
+    const cursor = this.#cursor;
+    const last = publications.at(-1);
+    const isShared = publications.length >= sharedCountMin && publications.every(isSmall);
+    if (!isShared || last === undefined || cursor === undefined) {
+      this.#deliverEach(publications);
+      return;
+    }
+    this.position(last.channel, last);
+    this.#push(this.#fanout.recovered.chunk(cursor.text(), publications, () => this.#textOf(publications)));
+  }
+
+  #textOf(publications: readonly Publication[]): string {
     let text = '';
     for (const publication of publications) {
-      this.position(publication.channel, publication);
-      const id = this.#cursor?.text();
-      if (publication.data.length < sharedDataMin) {
+      text += sseEvent({ event: 'message', data: publication.frame, id: this.#moved(publication) });
+    }
+    return text;
+  }
+
+  #deliverEach(publications: readonly Publication[]): void {
+    let text = '';
+    for (const publication of publications) {
+      const id = this.#moved(publication);
+      if (isSmall(publication)) {
         text += sseEvent({ event: 'message', data: publication.frame, id });
       } else {
         this.#push(new SharedChunk(text + sseHead({ event: 'message', id })));
@@ -186,6 +212,12 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
       }
     }
     this.#push(new SharedChunk(text));
+  }
+
+  /** The cursor after the publication. */
+  #moved(publication: Publication): string | undefined {
+    this.position(publication.channel, publication);
+    return this.#cursor?.text();
   }
 
   awaitSnapshot(channel: string): void {

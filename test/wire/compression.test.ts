@@ -162,6 +162,24 @@ test('streams that catch up on large messages read the same compressed as plain'
   for (const stream of streams) stream.close();
 });
 
+test('streams that catch up on many small messages, from the same place or another, read the same as plain', async () => {
+  const early = await EventClient.open(node.url, { query: 'channels=small' });
+  const { lastEventId } = await early.next('welcome');
+  for (let id = 0; id < 120; id++) await publish('small', { id, text: 'and so on' });
+  for (let id = 0; id < 40; id++) await early.next('message');
+  const places = [lastEventId, lastEventId, early.lastEventId];
+  await early.cut();
+  const streams = await Promise.all(
+    places.flatMap((since) => [open(`small&since=${since}`), open(`small&since=${since}`, 'identity')]),
+  );
+  const counts = [120, 120, 120, 120, 80, 80];
+  await until(() => streams.every(({ messages }, index) => messages.length === counts[index]), 'all caught up');
+  const ids = streams.map(({ messages }) => messages.map((event) => Number(/"id":(\d+)/.exec(event)?.[1])));
+  expect(ids).toEqual(counts.map((count) => Array.from({ length: count }, (_, index) => 120 - count + index)));
+  for (const { messages } of streams) expect(messages).toEqual(streams[1]!.messages.slice(-messages.length));
+  for (const stream of streams) stream.close();
+});
+
 test('WebSockets that ask for it read large messages compressed, others and the rest as text', async () => {
   const row = (id: number) => ({
     ...{ id, customer: `Customer ${id * 7919}` },
