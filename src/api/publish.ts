@@ -4,7 +4,7 @@
 import { Elysia, t } from 'elysia';
 import { anonymous, keyOf } from '../core/access.ts';
 import type { Cluster } from '../core/cluster.ts';
-import { backendReader } from '../core/history-reads.ts';
+import { backendAccount } from '../core/history-reads.ts';
 import type { Hub } from '../core/hub.ts';
 import type { Snapshots } from '../core/snapshot.ts';
 import {
@@ -150,7 +150,7 @@ export function apiRoutes(options: ApiOptions): Elysia {
         const query = queryOf(request);
         const range = { since: sinceOf(query), limit: limitOf(query, historyLimits) };
         const before = beforeOf(query);
-        const account = user?.user ?? backendReader;
+        const account = user?.user ?? backendAccount;
         const page = await hub.history(channel, before === undefined ? range : { limit: 1 }, account);
         let frame: string;
         if (before === undefined) {

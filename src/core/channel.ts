@@ -146,7 +146,7 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
   async reachLog(): Promise<Position> {
     const { reads, clock } = this.#ports;
     const until = clock.monotonic() + reachMsMax;
-    const { head } = await reads.read(this.name, this.rule, { limit: 1 }, nodeReader, true);
+    const { head } = await reads.read(this.name, this.rule, { limit: 1 }, nodeReader);
     while (this.epoch !== head.epoch || this.offset < head.offset) {
       if (this.#closed || clock.monotonic() > until) throw new RealtimeError('unavailable');
       this.reachHead(head);
@@ -156,7 +156,7 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
   }
 
   readStored(since: Position): MaybePromise<HistoryPage> {
-    return this.#ports.reads.read(this.name, this.rule, { since, limit: fillPageSize }, nodeReader, true);
+    return this.#ports.reads.read(this.name, this.rule, { since, limit: fillPageSize }, nodeReader);
   }
 
   /** Reads what this node lacks; if it is being read already, once more after that. */
@@ -212,7 +212,7 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
       const since = this.#position;
       let page: HistoryPage;
       try {
-        page = await this.#ports.reads.read(this.name, this.rule, { since, limit: fillPageSize }, nodeReader, true);
+        page = await this.#ports.reads.read(this.name, this.rule, { since, limit: fillPageSize }, nodeReader);
       } catch (error) {
         // The sync layer is away. It tells heads when it is back, but the hole must be filled even if it does not.
         this.#ports.log('a hole in a channel could not be filled yet', error);

@@ -1,6 +1,7 @@
 // How this node reads the log. `HistoryReads` is the one way to it: how many reads are under way at once, and for each
 // user, so that a user who asks for much delays nobody else. A log in this process's memory answers at once, and needs
-// none of it.
+// none of it. An event stream is opened once: a browser gives up for good when it is refused. So it waits longer for its
+// turn than a command does, which can be sent again.
 //
 // `MissedHistory` is what subscribers of one channel have missed: from this node's memory where it has seen and kept it,
 // else from the log.
@@ -23,14 +24,26 @@ import type { RecoveryLimits } from './recovery.ts';
 import type { HistoryPage, HistoryQuery, SyncAdapter } from './sync-adapter.ts';
 import { Turns } from './turns.ts';
 
-/** On whose account this node itself reads, to fill holes. */
-export const nodeReader = '\u0000node';
+/** Who reads the log. */
+export interface Reader {
+  /** Whom it counts for where turns are taken, see `turns.ts`. */
+  readonly account: string;
+  /** This node itself, which reads past what the rule keeps. */
+  readonly internal?: boolean;
+  /** Nobody would ask again, so its turn is waited for longer. */
+  readonly asksOnce?: boolean;
+}
+
+/** This node itself, to fill holes. */
+export const nodeReader: Reader = { account: '\u0000node', internal: true };
 /** On whose account the application's backend reads. */
-export const backendReader = '\u0000backend';
+export const backendAccount = '\u0000backend';
 
 /** Each brings a page, so this bounds the memory of what is under way. */
 const turnLimits = { total: 32, each: 8 };
 const turnMsMax = 3_000;
+/** Clients and gateways give an opening ten seconds. */
+const turnMsMaxOnce = 9_000;
 
 export interface HistoryReadsPorts {
   readonly adapter: SyncAdapter;
@@ -39,7 +52,7 @@ export interface HistoryReadsPorts {
 
 export class HistoryReads {
   readonly #ports: HistoryReadsPorts;
-  readonly #turns = new Turns(turnLimits, turnMsMax);
+  readonly #turns = new Turns(turnLimits);
   /** Reads that wait for their turn: whoever asks for the same meanwhile shares the answer. */
   readonly #waiting = new Map<string, Promise<HistoryPage>>();
 
@@ -47,18 +60,10 @@ export class HistoryReads {
     this.#ports = ports;
   }
 
-  /**
-   * Reads a stretch of the log on an account, see `turns.ts`. Rejects with `unavailable` when the log
-   * cannot be reached, or its turn does not come in time. `internal`: see the adapter.
-   */
-  read(
-    channel: string,
-    rule: ChannelRule,
-    query: HistoryQuery,
-    account: string,
-    internal = false,
-  ): MaybePromise<HistoryPage> {
+  /** Reads a stretch of the log. Rejects with `unavailable` when it cannot be reached, or the turn does not come in time. */
+  read(channel: string, rule: ChannelRule, query: HistoryQuery, reader: Reader): MaybePromise<HistoryPage> {
     const { adapter, observer } = this.#ports;
+    const { account, internal = false } = reader;
     const begin = (): MaybePromise<HistoryPage> => {
       observer.historyRead('log');
       return adapter.history(channel, rule, query, internal);
@@ -68,19 +73,19 @@ export class HistoryReads {
     const key = [channel, internal, since?.epoch, since?.offset, limit, bytesMax].join(' ');
     const waiting = this.#waiting.get(key);
     if (waiting !== undefined) return waiting;
-    const turn = this.#takeTurn(account);
+    const turn = this.#takeTurn(reader);
     if (turn === undefined) return this.#inTurn(account, begin);
     const read = turn.finally(() => this.#waiting.delete(key)).then(() => this.#inTurn(account, begin));
     this.#waiting.set(key, read);
     return read;
   }
 
-  #takeTurn(account: string): Promise<void> | undefined {
+  #takeTurn({ account, asksOnce = false }: Reader): Promise<void> | undefined {
     const late = (cause: unknown): never => {
       throw new RealtimeError('unavailable', 'Too much of the history is being read; retry.', { cause });
     };
     try {
-      return this.#turns.take(account)?.catch(late);
+      return this.#turns.take(account, false, asksOnce ? turnMsMaxOnce : turnMsMax)?.catch(late);
     } catch (error) {
       return late(error);
     }
@@ -128,14 +133,14 @@ export class MissedHistory {
     this.#ports = ports;
   }
 
-  /** What follows the position, read on an account. The page may tell that this node lags behind the log. */
-  page(since: Position, account: string): MaybePromise<HistoryPage> {
+  /** What follows the position. The page may tell that this node lags behind the log. */
+  page(since: Position, reader: Reader): MaybePromise<HistoryPage> {
     const { kept, observer, clock } = this.#ports;
     const { name, rule, position: head } = this.#channel;
     const { limit, bytesMax } = this.#pageLimits();
     const follow = (page: HistoryPage): HistoryPage => this.#followReader(since, page);
     if (kept === undefined) {
-      const page = this.#readLog(since, account);
+      const page = this.#readLog(since, reader);
       return page instanceof Promise ? page.then(follow) : follow(page);
     }
     const page = kept.of(name)?.page({ since, limit, bytesMax, head, rule, now: clock.now() });
@@ -144,7 +149,7 @@ export class MissedHistory {
       return page;
     }
     this.#shared ??= new SharedRead(async (from, by) => this.#readLog(from, by), limit);
-    const shared = this.#shared.page(since, account);
+    const shared = this.#shared.page(since, reader);
     // Such a position is known to the log alone.
     return since.offset <= head.offset ? shared : shared.then(follow);
   }
@@ -154,7 +159,7 @@ export class MissedHistory {
     return { limit: recovery.pageSize, bytesMax: Math.min(recovery.pageBytesMax, pages.pageBytes) };
   }
 
-  #readLog(since: Position, account: string): MaybePromise<HistoryPage> {
+  #readLog(since: Position, reader: Reader): MaybePromise<HistoryPage> {
     const { reads } = this.#ports;
     const channel = this.#channel;
     const { epoch } = channel;
@@ -164,7 +169,7 @@ export class MissedHistory {
       if (page.head.epoch !== epoch && channel.epoch === epoch) channel.reachHead(page.head);
       return page;
     };
-    const page = reads.read(channel.name, channel.rule, { since, ...this.#pageLimits() }, account);
+    const page = reads.read(channel.name, channel.rule, { since, ...this.#pageLimits() }, reader);
     return page instanceof Promise ? page.then(took) : took(page);
   }
 
@@ -185,12 +190,12 @@ export class MissedHistory {
   }
 }
 
-/** Reads after the position, on an account. */
-export type ReadLog = (since: Position, account: string) => Promise<HistoryPage>;
+/** Reads after the position. */
+export type ReadLog = (since: Position, reader: Reader) => Promise<HistoryPage>;
 
 interface Waiting {
   readonly since: Position;
-  readonly account: string;
+  readonly reader: Reader;
   readonly resolve: (page: HistoryPage) => void;
   readonly reject: (error: unknown) => void;
   /** A read was under way for it, and brought nothing of what it lacks. */
@@ -212,9 +217,9 @@ export class SharedRead {
   }
 
   /** A page as the log answers it, for this position. */
-  page(since: Position, account: string): Promise<HistoryPage> {
+  page(since: Position, reader: Reader): Promise<HistoryPage> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ since, account, resolve, reject, passedOver: false });
+      this.#waiting.push({ since, reader, resolve, reject, passedOver: false });
       if (this.#running) return;
       this.#running = true;
       void this.#run();
@@ -228,7 +233,7 @@ export class SharedRead {
       const since = longest.passedOver ? longest.since : this.#lowestNear(longest.since);
       const readers = new Set(this.#waiting);
       try {
-        const page = await this.#read(since, longest.account);
+        const page = await this.#read(since, this.#readerFor(longest));
         this.#failed = false;
         this.#handOut(page, since, readers);
       } catch (error) {
@@ -239,6 +244,11 @@ export class SharedRead {
       }
     }
     this.#running = false;
+  }
+
+  /** If one of those that wait asks only once, so does their read. */
+  #readerFor({ reader: { account } }: Waiting): Reader {
+    return { account, asksOnce: this.#waiting.some(({ reader }) => reader.asksOnce === true) };
   }
 
   /** So low that a page from there still holds what follows the position. */

@@ -272,7 +272,7 @@ export class Hub implements SyncEvents {
     const rule = this.#ruleOf(channel);
     // An ephemeral channel keeps nothing, and that is all of it.
     if (!rule.recoverable) return { head: { epoch: '', offset: 0 }, publications: [], complete: true };
-    const page = this.#reads.read(channel, rule, query, account);
+    const page = this.#reads.read(channel, rule, query, { account });
     return page instanceof Promise ? page.then(withoutGaps) : withoutGaps(page);
   }
 

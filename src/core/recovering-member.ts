@@ -62,7 +62,9 @@ export class RecoveringMember implements RecoveryPorts {
   }
 
   read(since: Position): MaybePromise<HistoryPage> {
-    return this.#home.missed.page(since, this.#subscription.subscriber.account);
+    const { account, outlet } = this.#subscription.subscriber;
+    // A browser's EventSource gives up for good at an answer that is no stream.
+    return this.#home.missed.page(since, { account, asksOnce: !outlet.takesCommands });
   }
 
   slice(publications: number): Promise<void> | undefined {

@@ -33,7 +33,7 @@ export class Turns {
   #runningStrangers = 0;
   #waiting = 0;
 
-  /** `waitMs`: how long a turn is waited for; tests wait less. */
+  /** `waitMs`: how long a turn is waited for, unless `take` says otherwise; tests wait less. */
   constructor(limits: TurnLimits, waitMs: number = waitMsMax) {
     this.#limits = limits;
     this.#waitMsMax = waitMs;
@@ -44,8 +44,10 @@ export class Turns {
     return this.#queues.size;
   }
 
-  /** Undefined when the turn begins at once. Rejects when it does not begin in time; throws if too many wait. */
-  take(account: string, isStranger = false): Promise<void> | undefined {
+  /**
+   * Undefined when the turn begins at once. Rejects when it does not begin within `waitMs`; throws if too many wait.
+   */
+  take(account: string, isStranger = false, waitMs = this.#waitMsMax): Promise<void> | undefined {
     const queue = this.#queues.get(account) ?? { isStranger, running: 0, waiting: new Set() };
     if (this.#isFree(queue)) {
       this.#queues.set(account, queue);
@@ -55,7 +57,7 @@ export class Turns {
     // Before anything is kept: otherwise made-up accounts would fill the memory.
     if (this.#waiting >= waitingMax) throw new Error('too many wait for their turn');
     this.#queues.set(account, queue);
-    return this.#wait(account, queue);
+    return this.#wait(account, queue, waitMs);
   }
 
   /** Ends a turn that was taken; the next one begins. */
@@ -69,7 +71,7 @@ export class Turns {
     this.#forget(account, queue);
   }
 
-  #wait(account: string, queue: Queue): Promise<void> {
+  #wait(account: string, queue: Queue, waitMs: number): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const leave = (): void => {
       clearTimeout(timer);
@@ -84,8 +86,8 @@ export class Turns {
     const timer = setTimeout(() => {
       leave();
       this.#forget(account, queue);
-      reject(new Error(`no turn within ${this.#waitMsMax} ms`));
-    }, this.#waitMsMax);
+      reject(new Error(`no turn within ${waitMs} ms`));
+    }, waitMs);
     this.#waiting++;
     queue.waiting.add(begin);
     return promise;

@@ -4,7 +4,7 @@
 import { expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { Publication } from '../../../src/core/publication.ts';
-import { SharedRead } from '../../../src/core/history-reads.ts';
+import { SharedRead, type Reader } from '../../../src/core/history-reads.ts';
 import type { HistoryPage } from '../../../src/core/sync-adapter.ts';
 import type { Position } from '../../../src/protocol/position.ts';
 import { idle } from '../../support/hub.ts';
@@ -124,7 +124,7 @@ class Story {
   #ask(offset: number): void {
     const asked: Asked = { since: { epoch: String(this.log.epoch), offset }, states: [], answer: undefined };
     this.asked.push(asked);
-    void this.#shared.page(asked.since, 'test').then((page) => {
+    void this.#shared.page(asked.since, { account: 'test' }).then((page) => {
       asked.answer = page;
     });
     this.#note();
@@ -198,7 +198,7 @@ test('a read that fails once is tried again where many wait, and not for one alo
     [1, 1, 'rejected'],
   ] as const) {
     failures = failing;
-    const pages = Array.from({ length: waiting }, () => shared.page(since, 'a'));
+    const pages = Array.from({ length: waiting }, () => shared.page(since, { account: 'a' }));
     const statuses = (await Promise.allSettled(pages)).map(({ status }) => status);
     expect(statuses).toEqual(pages.map(() => outcome));
   }
@@ -213,10 +213,10 @@ test('a read that fails rejects those it was for, and the next ones are read for
     return log.page(since, pageSize);
   }, pageSize);
   const since = { epoch: '1', offset: 18 };
-  const failed = [shared.page(since, 'a'), shared.page(since, 'b')];
+  const failed = [shared.page(since, { account: 'a' }), shared.page(since, { account: 'b' })];
   expect((await Promise.allSettled(failed)).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
   fails = false;
-  expect((await shared.page(since, 'a')).publications.map(({ offset }) => offset)).toEqual([19, 20]);
+  expect((await shared.page(since, { account: 'a' })).publications.map(({ offset }) => offset)).toEqual([19, 20]);
 });
 
 /** A shared read whose pages a test answers, of a log from 1 to its head. */
@@ -232,7 +232,7 @@ class Staged {
   }, pageSize);
 
   async ask(name: string, offset: number, epoch = '1'): Promise<void> {
-    void this.#shared.page({ epoch, offset }, name).then((page) => this.answers.set(name, page));
+    void this.#shared.page({ epoch, offset }, { account: name }).then((page) => this.answers.set(name, page));
     await idle();
   }
 
@@ -322,5 +322,22 @@ test('a page says to each who waited what it says of his position', async () => 
     ['trimmed', 'trimmed', undefined],
     true,
     [16],
+  ]);
+});
+
+test('if one of those that share a read asks only once, so does the read', async () => {
+  const log = Object.assign(new Log(), { head: 20 });
+  const readers: Reader[] = [];
+  const shared = new SharedRead(async (since, reader) => {
+    readers.push(reader);
+    await idle();
+    return log.page(since, pageSize);
+  }, pageSize);
+  const since = { epoch: '1', offset: 18 };
+  await Promise.all(['a', 'b'].map((account) => shared.page(since, { account })));
+  await Promise.all([shared.page(since, { account: 'a' }), shared.page(since, { account: 'b', asksOnce: true })]);
+  expect(readers).toEqual([
+    { account: 'a', asksOnce: false },
+    { account: 'a', asksOnce: true },
   ]);
 });

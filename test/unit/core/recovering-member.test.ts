@@ -1,6 +1,7 @@
 // How long a socket is waited for that is sent what its subscriber missed, and what of that is counted.
 
 import { expect, test } from 'bun:test';
+import type { Reader } from '../../../src/core/history-reads.ts';
 import type { Outlet } from '../../../src/core/outlet.ts';
 import { paceWithin } from '../../../src/core/pace.ts';
 import { PageBudget } from '../../../src/core/page-budget.ts';
@@ -16,25 +17,29 @@ const position = { epoch: 'e', offset: 7 };
 const shareBytesMin = 1_000;
 const shareBytesMax = 4_000;
 
-class Reader implements Subscriber {
+class Peer implements Subscriber {
   readonly id = 'c';
   readonly account = 'ann';
-  readonly outlet: Outlet & RecordingOutlet = new RecordingOutlet(new RecordingFanout('websocket'));
+  readonly outlet: Outlet & RecordingOutlet;
   closed = false;
   slow = false;
+
+  constructor(transport: string) {
+    this.outlet = new RecordingOutlet(new RecordingFanout(transport));
+  }
 }
 
-function stage() {
+function stage(transport = 'websocket') {
   const clock = new HandClock();
-  const reader = new Reader();
+  const reader = new Peer(transport);
   const counted: [string, string, number][] = [];
   const lost: [GapReason, number][] = [];
-  const asked: [Position, string][] = [];
+  const asked: [Position, Reader][] = [];
   const live: Subscription[] = [];
   const page = { head: position, publications: [], complete: true };
   const missed = {
-    page: (since: Position, account: string) => {
-      asked.push([since, account]);
+    page: (since: Position, by: Reader) => {
+      asked.push([since, by]);
       return page;
     },
   };
@@ -121,7 +126,7 @@ test('one that is gone has no room, and is waited for no longer', async () => {
 test('reads on the account of its subscriber, and counts what is sent and what is lost', async () => {
   const { clock, reader, member, page, subscription, counted, lost, asked, live } = stage();
   expect(member.read(position)).toBe(page);
-  expect(asked).toEqual([[position, 'ann']]);
+  expect(asked).toEqual([[position, { account: 'ann', asksOnce: false }]]);
   member.sent(3);
   member.sentRows();
   expect(counted).toEqual([
@@ -138,4 +143,10 @@ test('reads on the account of its subscriber, and counts what is sent and what i
   clock.advance(5);
   await idle();
   expect(paused).toBe(false);
+});
+
+test('a stream asks once: a browser that is refused does not come back', () => {
+  const { member, asked } = stage('sse');
+  void member.read(position);
+  expect(asked).toEqual([[position, { account: 'ann', asksOnce: true }]]);
 });
