@@ -29,6 +29,7 @@ import { Heads } from '../heads.ts';
 import { NatsClient, type NatsConnectionEvents, type NatsConnectionOptions } from './connection.ts';
 import { available, isPassing } from './failure.ts';
 import { NatsInterest } from './interest.ts';
+import { headersOf } from './header-text.ts';
 import { headerBytesMax } from './large-data.ts';
 import { NatsLog } from './log.ts';
 import { readEntry, type SenderFields } from './message.ts';
@@ -215,7 +216,8 @@ export class NatsAdapter implements SyncAdapter {
     const parts = this.#parts;
     if (parts === undefined) return;
     const body = message.string();
-    const entry = readEntry({ seq: Number(message.headers?.get('Nats-Sequence')), headers: message.headers, body });
+    const headers = headersOf(message);
+    const entry = readEntry({ seq: Number(headers.get('Nats-Sequence')), headers, body });
     const { offset, at, sender, data } = entry;
     if (typeof data === 'string' && subscribed.waiting === undefined) {
       this.#tell(new Publication({ channel, offset, epoch: parts.client.epoch, data, at, ...sender }));

@@ -3,6 +3,7 @@
 
 import { headers, type MsgHdrs } from '@nats-io/transport-node';
 import type { Sender } from '../../core/publication.ts';
+import type { HeaderFields } from './header-text.ts';
 
 const metaHeader = 'Sobranie-Meta';
 const dataHeader = 'Sobranie-Data';
@@ -32,7 +33,7 @@ export interface Entry {
 
 export interface StoredMessage {
   readonly seq: number;
-  readonly headers: MsgHdrs | undefined;
+  readonly headers: HeaderFields;
   /** The count, as the server writes it. */
   readonly body: string;
 }
@@ -49,8 +50,8 @@ export function entryHeaders(at: number, sender: SenderFields, data: string | El
 
 /** Throws when the message is none of this server. */
 export function readEntry({ seq, headers: fields, body }: StoredMessage): Entry {
-  const meta = fields?.get(metaHeader) ?? '';
-  const value = fields?.get(dataHeader) ?? '';
+  const meta = fields.get(metaHeader);
+  const value = fields.get(dataHeader);
   const offset = countIn(body);
   const blank = meta.indexOf(' ');
   if (offset === undefined || blank === -1 || value === '') throw new Error(`message ${seq} is no publication`);

@@ -8,6 +8,7 @@ import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { Clock } from '../../time/clock.ts';
 import { Gate } from '../gate.ts';
 import type { NatsClient } from './connection.ts';
+import { headersOf, type HeaderFields } from './header-text.ts';
 import { readEntry, type Entry } from './message.ts';
 import type { NatsNames } from './names.ts';
 import { Sweep, type Swept } from './sweep.ts';
@@ -132,10 +133,14 @@ function isEnd({ headers }: Msg): boolean {
 }
 
 function sweptOf(message: Msg): Swept {
-  return { subject: message.headers?.get(DirectMsgHeaders.Subject) ?? '', entry: entryOf(message) };
+  const fields = headersOf(message);
+  return { subject: fields.get(DirectMsgHeaders.Subject), entry: entryIn(fields, message) };
 }
 
 function entryOf(message: Msg): Entry {
-  const seq = Number(message.headers?.get(DirectMsgHeaders.Sequence));
-  return readEntry({ seq, headers: message.headers, body: message.string() });
+  return entryIn(headersOf(message), message);
+}
+
+function entryIn(fields: HeaderFields, message: Msg): Entry {
+  return readEntry({ seq: Number(fields.get(DirectMsgHeaders.Sequence)), headers: fields, body: message.string() });
 }
