@@ -173,3 +173,21 @@ test('a head that is told while a channel is being opened is read up to', async 
   expect([outlet.states()[0]?.offset, (await hub.open('a')).offset]).toEqual([1, 3]);
   expect(outlet.story('a')).toEqual([2, 3]);
 });
+
+// Where it began stood in the log that is no more, further on: the position was taken for an older one.
+test('one who is live through a lost log, and names a position of the next, lacks nothing', async () => {
+  const { connect, link, log, rules, append } = onLink();
+  append(5);
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  log.reset();
+  link.events.length = 0;
+  append(2);
+  await flow(link);
+  const { epoch } = log.memory.history('a', rules.for('a'), { limit: 1 }).head;
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 1 } }));
+  await flow(link);
+  expect(outlet.states().at(-1)).toMatchObject({ recovered: true, epoch, offset: 2 });
+  expect(outlet.story('a')).toEqual(['gap:epoch_changed@0', 1, 2]);
+});
