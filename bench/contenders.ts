@@ -33,9 +33,9 @@ function bunServer(name: string, file: string, ...rest: string[]): ServerSource 
 }
 
 // The limits that protect a public server are out of the way; everything else is as shipped.
-export async function startOurs(env: Record<string, string>): Promise<ServerProcess> {
+export async function startOurs(env: Record<string, string>, flags: readonly string[] = []): Promise<ServerProcess> {
   const directory = await mkdtemp(join(tmpdir(), 'sobranie-bench-'));
-  const server = await startServer([process.execPath, 'src/main.ts'], {
+  const server = await startServer([process.execPath, ...flags, 'src/main.ts'], {
     HOST: '127.0.0.1',
     PORT: String(await freePort()),
     NODE_ENV: 'production',
@@ -108,14 +108,6 @@ export const bareWebSocket = overWebSocket(
 export const wsLoop = overWebSocket('ws package on Node, loop of send', wsPackage, 'ephemeral:bench');
 export const oursEphemeral = overWebSocket('sobranie, ephemeral', oursInMemory, 'ephemeral:bench');
 export const oursRecoverable = overWebSocket('sobranie, recoverable', oursInMemory, 'bench');
-
-// In rooms of their own, of which `spread` tells the size: with presence, and beside it the same without.
-const inRoom = (name: string, more: object): Contender => ({
-  ...overWebSocket(name, oursInMemory, 'room'),
-  hello: JSON.stringify({ type: 'subscribe', channel: 'room:@@00000000', id: 1, ...more }),
-});
-export const oursInRooms = inRoom('sobranie, in a room of 10', {});
-export const oursPresent = inRoom('sobranie, in a room of 10, with presence', { presence: true });
 
 export const eventsJoined = overEvents(
   'Bun, one enqueue per tick and stream',

@@ -18,8 +18,6 @@ export interface LoadOptions {
   readonly settleSeconds?: number;
   // Connections opened before memory is first looked at, so that what a server pays once is not counted per connection.
   readonly warmConnections?: number;
-  // So many subscribers share a number, which takes the place of the hello's `@@00000000`.
-  readonly spread?: number;
   // A second server: every other subscriber connects to it, and its CPU is counted.
   readonly peer?: ServerProcess;
   // Publish there instead; no subscriber is on it, and its CPU is counted in the peer's place.
@@ -58,7 +56,6 @@ export async function runLoad(contender: Contender, server: ServerProcess, optio
     ...['--window', options.window ?? 1, '--rate', options.rate ?? 0],
     ...(contender.transport === 'events' ? ['--events'] : []),
     ...['--hello', contender.hello ?? JSON.stringify({ type: 'subscribe', channel: contender.channel, id: 1 })],
-    ...(options.spread ? ['--spread', options.spread] : []),
     ...(options.peer ? ['--peer-port', options.peer.port] : []),
     ...(options.publishTo ? ['--publish-port', options.publishTo.port] : []),
     ...['--peer-pid', (options.peer ?? options.publishTo)?.pid ?? 0],

@@ -1,17 +1,10 @@
 // What an idle connection with one subscription costs in resident memory. Every figure comes from a fresh process, and
 // is the growth from the first 4,000 connections to the last, so that compiled code and arenas, which are paid for once,
-// are left out.
-import {
-  bareWebSocket,
-  eventsJoined,
-  oursEventsRecoverable,
-  oursInRooms,
-  oursPresent,
-  oursRecoverable,
-  wsLoop,
-} from './contenders.ts';
-import type { BenchOptions } from './options.ts';
+// are left out. Then what membership in presence adds to it.
+import { bareWebSocket, eventsJoined, oursEventsRecoverable, oursRecoverable, wsLoop } from './contenders.ts';
 import { runLoad } from './load-client.ts';
+import { memberMemory } from './member-memory.ts';
+import type { BenchOptions } from './options.ts';
 import { median, printTable, ratio, ratios } from './table.ts';
 
 const warmConnections = 4_000;
@@ -23,11 +16,9 @@ export async function memory(options: BenchOptions): Promise<void> {
   const pairs = [
     { reference: bareWebSocket, others: [wsLoop, oursRecoverable] },
     { reference: eventsJoined, others: [oursEventsRecoverable] },
-    // What membership in a room's presence adds.
-    { reference: oursInRooms, others: [oursPresent], spread: 10 },
   ];
   const rows: string[][] = [];
-  for (const { reference, others, spread } of pairs) {
+  for (const { reference, others } of pairs) {
     const contenders = [reference, ...others].filter((contender) => options.takes(contender));
     const figures = new Map(contenders.map((contender) => [contender, [] as number[]]));
     for (let round = 0; round < rounds; round++) {
@@ -39,7 +30,6 @@ export async function memory(options: BenchOptions): Promise<void> {
             seconds: 0,
             settleSeconds,
             warmConnections,
-            ...(spread === undefined ? {} : { spread }),
           });
           figures.get(contender)?.push(result.kbPerConnection);
         } finally {
@@ -63,4 +53,5 @@ export async function memory(options: BenchOptions): Promise<void> {
     ['', 'kB per connection', 'each round', 'ratio'],
     rows,
   );
+  if (!options.baselinesOnly) await memberMemory(options);
 }

@@ -1,5 +1,5 @@
 // Presence: how long until all members of a channel have seen who joined, how long a list of them takes beside Socket.IO's
-// `fetchSockets`, what idle members cost what the nodes share, and what a member costs in memory.
+// `fetchSockets`, and what idle members cost what the nodes share. What they cost in memory is `bench memory`.
 import { Redis } from 'ioredis';
 import { join } from 'node:path';
 import { oursInMemory, startOurs } from './contenders.ts';
@@ -189,7 +189,7 @@ async function idle({ quick }: BenchOptions): Promise<void> {
   const commands = async (): Promise<number> => {
     const info = await admin.info('commandstats');
     // What scripts call counts too. The channels keep no history, of which each node looks at some heads.
-    const calls = Array.from(info.matchAll(/cmdstat_(evalsha|hmget|hget|sadd|srem)[^:]*:calls=(\d+)/g));
+    const calls = Array.from(info.matchAll(/cmdstat_(evalsha|get|mget|set|hmget|hget|sadd|srem)[^:]*:calls=(\d+)/g));
     return calls.reduce((sum, [, , count]) => sum + Number(count), 0);
   };
   const updates = async (): Promise<number> => {
@@ -208,7 +208,7 @@ async function idle({ quick }: BenchOptions): Promise<void> {
         ...(sync === 'redis' ? { REDIS_URL: redis.url } : {}),
       });
       try {
-        for (const channels of [0, 1, members / 4]) {
+        for (const channels of [0, 1, members / 4, members]) {
           const sockets = await openMembers(server.port, channels === 0 ? 0 : members, channels);
           await Bun.sleep(8_000);
           const before = await count();

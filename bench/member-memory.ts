@@ -1,0 +1,137 @@
+// What membership in a channel's presence adds to an idle WebSocket. The same connections subscribe with presence and
+// without, each time to a fresh server; which of the two goes first alternates. All figures are of a server that has
+// collected its garbage, and are the growth from the first 4,000 connections on: compiled code and arenas are paid once.
+// What is resident and neither alive nor outside the heap is room that garbage left in the heap, which the next ones fill.
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startOurs } from './contenders.ts';
+import { buildLoadClient } from './load-client.ts';
+import type { BenchOptions } from './options.ts';
+import { until } from './postgres.ts';
+import { BenchError, endWithBench, repositoryRoot, type ServerProcess } from './server-process.ts';
+import { median, printTable, ratio, ratios } from './table.ts';
+
+/** In bytes. */
+export interface HeldMemory {
+  readonly rss: number;
+  /** Living objects. */
+  readonly heap: number;
+  /** What the heap has taken for them from the system. */
+  readonly heapCapacity: number;
+  /** Buffers and long texts that living objects hold. */
+  readonly extra: number;
+}
+
+/** kB per connection. */
+interface PerConnection {
+  readonly resident: number;
+  readonly heap: number;
+  /** Resident, and not of the heap: sockets, topics, buffers. */
+  readonly outside: number;
+}
+
+const warmConnections = 4_000;
+const roomSizes = [10, 2, 1];
+
+export async function memberMemory({ quick }: BenchOptions): Promise<void> {
+  const connections = quick ? 4_000 : 15_000;
+  const rounds = quick ? 1 : 5;
+  const rows: string[][] = [];
+  for (const roomSize of quick ? roomSizes.slice(0, 1) : roomSizes) {
+    const added: PerConnection[] = [];
+    for (let round = 0; round < rounds; round++) {
+      const order = round % 2 === 0 ? [false, true] : [true, false];
+      const figures = new Map<boolean, PerConnection>();
+      for (const isPresent of order) figures.set(isPresent, await measure({ connections, roomSize, isPresent }));
+      const [without, present] = [figures.get(false), figures.get(true)];
+      if (without === undefined || present === undefined) throw new BenchError('one of a pair was not measured');
+      added.push({
+        resident: present.resident - without.resident,
+        heap: present.heap - without.heap,
+        outside: present.outside - without.outside,
+      });
+    }
+    const columns = (['resident', 'heap', 'outside'] as const).map((name) => added.map((each) => each[name]));
+    rows.push([
+      roomSize === 1 ? 'each in a room of its own' : `in rooms of ${roomSize}`,
+      ...columns.map((values) => ratio(median(values))),
+      ratios(columns[0] ?? []),
+    ]);
+  }
+  printTable(
+    `What presence adds to each of ${connections.toLocaleString('en')} idle WebSockets, kB, medians of ${rounds} pairs`,
+    ['', 'resident', 'of it living objects', 'outside the heap', 'resident, each pair'],
+    rows,
+  );
+}
+
+interface Case {
+  readonly connections: number;
+  readonly roomSize: number;
+  readonly isPresent: boolean;
+}
+
+async function measure({ connections, roomSize, isPresent }: Case): Promise<PerConnection> {
+  const directory = await mkdtemp(join(tmpdir(), 'sobranie-bench-probe-'));
+  const unix = join(directory, 'probe');
+  const server = await startOurs({ SYNC: 'memory', ROLE: 'ws,sse,api', MEMORY_PROBE: unix }, [
+    '--preload',
+    join(repositoryRoot, 'bench/memory-probe.ts'),
+  ]);
+  const clients: Bun.Subprocess[] = [];
+  const open = async (kind: string, count: number): Promise<HeldMemory> => {
+    clients.push(await startSubscribers(server, { kind, count, roomSize, isPresent }));
+    const all = kind === 'warm' ? count : warmConnections + count;
+    await until(`${all} are subscribed`, 120, async () => (await subscriptions(server)) === all);
+    let held: HeldMemory | undefined;
+    await until('the server has collected its garbage', 60, async () => {
+      const response = await fetch('http://probe/', { unix });
+      if (response.status === 200) held = (await response.json()) as HeldMemory;
+      else await Bun.sleep(200);
+      return held !== undefined;
+    });
+    if (held === undefined) throw new BenchError('the server did not say what it holds');
+    return held;
+  };
+  try {
+    const before = await open('warm', warmConnections);
+    const after = await open('room', connections);
+    const perConnection = (bytes: (held: HeldMemory) => number): number =>
+      (bytes(after) - bytes(before)) / connections / 1_024;
+    return {
+      resident: perConnection(({ rss }) => rss),
+      heap: perConnection(({ heap, extra }) => heap + extra),
+      outside: perConnection(({ rss, heapCapacity }) => rss - heapCapacity),
+    };
+  } finally {
+    for (const client of clients) client.kill('SIGKILL');
+    await Promise.all(clients.map(({ exited }) => exited));
+    await server.stop();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function startSubscribers(
+  { port }: ServerProcess,
+  { kind, count, roomSize, isPresent }: { kind: string; count: number; roomSize: number; isPresent: boolean },
+): Promise<Bun.Subprocess> {
+  const channel = `${kind}:@@00000000`;
+  const hello = JSON.stringify({ type: 'subscribe', channel, id: 1, ...(isPresent ? { presence: true } : {}) });
+  const child = Bun.spawn(
+    [
+      await buildLoadClient(),
+      ...['--port', port, '--path', '/realtime/ws', '--connections', count, '--spread', roomSize].map(String),
+      ...['--hello', hello, '--ready', '"type":"subscribed"', '--seconds', '0', '--settle', '600'],
+    ],
+    { stdin: 'ignore', stdout: 'ignore', stderr: 'inherit' },
+  );
+  endWithBench(child);
+  return child;
+}
+
+async function subscriptions({ port }: ServerProcess): Promise<number> {
+  const response = await fetch(`http://127.0.0.1:${port}/metrics`);
+  return Number(/^sobranie_subscriptions_active(?:\{[^}]*\})? (\d+)$/m.exec(await response.text())?.[1]);
+}
