@@ -24,8 +24,6 @@ export interface KeptQuery {
 const ringStart = 8;
 /** A wider window would cost more than what it spares: who is further behind reads the log. */
 const windowMax = 1 << 16;
-/** What a publication costs beside its data and its frame, which repeats the data. */
-const overheadBytes = 300;
 const slotBytes = 8;
 
 export class KeptChannel {
@@ -65,7 +63,7 @@ export class KeptChannel {
     this.#low = low;
     this.#high = high;
     this.#ring[offset & (this.#ring.length - 1)] = publication;
-    this.#bytes += bytesOf(publication);
+    this.#bytes += publication.bytes;
   }
 
   /** A page of the log said that nothing up to there is left. */
@@ -136,7 +134,7 @@ export class KeptChannel {
       const slot = this.#low & (this.#ring.length - 1);
       const publication = this.#ring[slot];
       if (publication === undefined) continue;
-      this.#bytes -= bytesOf(publication);
+      this.#bytes -= publication.bytes;
       this.#ring[slot] = undefined;
     }
   }
@@ -149,9 +147,4 @@ export class KeptChannel {
     this.#bytes += (length - this.#ring.length) * slotBytes;
     this.#ring = ring;
   }
-}
-
-/** The frame that was built of it repeats the data. */
-export function bytesOf(publication: Publication): number {
-  return publication.data.length * 2 + overheadBytes;
 }

@@ -4,7 +4,7 @@
 
 import type { Position } from '../protocol/position.ts';
 import type { Clock } from '../time/clock.ts';
-import { KeptChannel, bytesOf } from './kept-channel.ts';
+import { KeptChannel } from './kept-channel.ts';
 import type { Publication } from './publication.ts';
 
 export interface KeptLimits {
@@ -50,7 +50,7 @@ export class Kept {
   }
 
   add(name: string, publication: Publication, sizeMax: number): void {
-    if (bytesOf(publication) > this.#limits.bytesMax * publicationShareMax) return;
+    if (publication.bytes > this.#limits.bytesMax * publicationShareMax) return;
     const channel = this.of(name) ?? this.#create(name, publication);
     const before = channel.bytes;
     channel.add(publication, sizeMax);

@@ -108,7 +108,7 @@ export class DatabaseRows {
     let bytes = 0;
     for await (const portionOfRows of transaction.unsafe<{ row: string }[]>(text, params).cursor(portion)) {
       for (const { row } of portionOfRows) {
-        bytes += row.length;
+        bytes += Buffer.byteLength(row);
         if (bytes > bytesMax) throw new Error(`the rows have more than ${bytesMax} bytes: give the query a limit`);
         rows.push(singleLine(row));
       }

@@ -55,7 +55,7 @@ export class SharedSnapshots {
         this.#keep(
           key,
           entry,
-          frames.reduce((sum, { length }) => sum + length, 0),
+          frames.reduce((sum, frame) => sum + Buffer.byteLength(frame), 0),
         ),
       () => this.#forget(key, entry),
     );

@@ -11,8 +11,6 @@ interface KeyUse {
 }
 
 const ringStart = 8;
-/** What a publication costs beside its data and its frame, which repeats the data. */
-const overheadBytes = 300;
 
 export class MemoryLog {
   readonly epoch: string;
@@ -41,7 +39,7 @@ export class MemoryLog {
 
   /** Appends the next publication; answers by how many bytes the log grew. */
   append(publication: Publication, key: string | undefined, now: number): number {
-    let bytes = bytesOf(publication);
+    let bytes = publication.bytes;
     if (this.#size === this.rule.historySize) bytes -= this.#dropOldest();
     if (this.#size === this.#ring.length) this.#grow();
     this.#head = publication.offset;
@@ -120,7 +118,7 @@ export class MemoryLog {
     const publication = this.#at(offset);
     this.#ring[offset % this.#ring.length] = undefined;
     this.#size--;
-    return publication === undefined ? 0 : bytesOf(publication);
+    return publication === undefined ? 0 : publication.bytes;
   }
 
   #grow(): void {
@@ -141,8 +139,4 @@ export class MemoryLog {
       keys.delete(oldKey);
     }
   }
-}
-
-function bytesOf(publication: Publication): number {
-  return publication.data.length * 2 + overheadBytes;
 }

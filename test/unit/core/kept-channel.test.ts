@@ -3,7 +3,7 @@
 
 import { expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { bytesOf, KeptChannel, type KeptQuery } from '../../../src/core/kept-channel.ts';
+import { KeptChannel, type KeptQuery } from '../../../src/core/kept-channel.ts';
 import { Publication } from '../../../src/core/publication.ts';
 import type { HistoryPage } from '../../../src/core/sync-adapter.ts';
 import { Rules } from '../../../src/rules/rules.ts';
@@ -120,7 +120,7 @@ class Model {
     let given = 0;
     for (const [offset, publication] of [...this.#seen].toSorted(([one], [other]) => one - other)) {
       if (given >= wanted) return;
-      given += bytesOf(publication);
+      given += publication.bytes;
       this.#seen.delete(offset);
     }
   }
@@ -154,7 +154,7 @@ class Model {
 
   #count(): void {
     const seen = [...this.#seen.values()];
-    const slots = (this.kept.bytes - seen.reduce((sum, each) => sum + bytesOf(each), 0)) / slotBytes;
+    const slots = (this.kept.bytes - seen.reduce((sum, each) => sum + each.bytes, 0)) / slotBytes;
     const offsets = seen.map((publication) => publication.offset);
     const span = seen.length === 0 ? 0 : Math.max(...offsets) - Math.min(...offsets) + 1;
     expect(slots).toBeGreaterThanOrEqual(span);
