@@ -33,7 +33,8 @@ export function openSnapshots({ settings, database, rowsOf, metrics, clock, log,
   const timeoutMs = snapshotTimeout * 1_000;
   const sql = connect(database.applicationUrl, {
     applicationName: database.applicationName,
-    max: queriesMax,
+    // Queries may hold theirs for long. Whoever has its rows already looks for what waits by one more.
+    max: queriesMax + 1,
     answerSeconds: Math.ceil(snapshotTimeout) + answerSeconds,
   });
   closing.add('snapshots', () => sql.end({ timeout: 1 }));
