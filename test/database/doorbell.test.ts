@@ -56,8 +56,9 @@ test('writers that come and go at random, alone and together, quick and slow', a
   await until(() => arrivedAt.size === committedAt.size, 2_000);
   const delays = [...committedAt].map(([id, at]) => (arrivedAt.get(id) ?? Infinity) - at).sort((a, b) => a - b);
   expect(delays.length).toBeGreaterThan(300);
-  // The machine may stall for longer than that now and then; a missed ring would stall it for an hour.
-  expect(delays[Math.floor(delays.length * 0.99)]!).toBeLessThan(100);
+  // A busy machine stalls for longer than that now and then; a ring that is missed would stall the relay for an hour.
+  expect(delays[Math.floor(delays.length / 2)]!).toBeLessThan(100);
+  expect(delays[Math.floor(delays.length * 0.99)]!).toBeLessThan(1_000);
   expect(errors).toEqual([]);
 }, 30_000);
 
