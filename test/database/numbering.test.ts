@@ -102,7 +102,7 @@ test('numbers are as the law has them, whatever a batch holds', async () => {
     }),
     { numRuns: process.env['LONG'] === undefined ? 40 : 1_000 },
   );
-}, 120_000);
+}, 600_000);
 
 /** A node takes the publications of one batch for each other's neighbours. */
 function expectRising(seqs: readonly number[]): void {
