@@ -34,14 +34,14 @@ import type { LogRow } from '../../database/log-row.ts';
 import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { BusEvents, LogBus, OwnBus } from '../log-bus.ts';
-import { Gate } from '../gate.ts';
 import { PostgresAppender } from './appender.ts';
 import { BridgedBus } from './bridged-bus.ts';
 import { besideMark, unnumbered } from './envelope.ts';
 import { headsAtOnceMax, PostgresHeads } from './heads.ts';
+import { PostgresHistories } from './histories.ts';
 import { PostgresListener } from './listener.ts';
 import { carriedRows, noticesOf, parseNotice, plainNotice } from './notice.ts';
-import { readHeads, readHistory, readLogState, type LogState } from './queries.ts';
+import { readHeads, readLogState, type LogState } from './queries.ts';
 import { PostgresReader } from './reader.ts';
 
 export interface PostgresAdapterOptions {
@@ -77,8 +77,6 @@ export interface Beside {
 }
 
 const answerTimeoutMs = 1_000;
-/** A history that has not got its turn by then is not read any more. */
-const historyWaitMs = 4_000;
 /** Nothing else notices that the appender's connection alone is half open. Until then no publication is accepted. */
 const appenderAnswerSeconds = 4;
 /** A notification comes with the commit or not at all. Of a bus beside it, more can be lost. */
@@ -92,8 +90,7 @@ export class PostgresAdapter implements SyncAdapter {
   readonly #bus: LogBus;
   readonly #appender: PostgresAppender;
   readonly #heads: PostgresHeads;
-  /** Two at a time: a crowd's would take the database's processors from those who publish. */
-  readonly #histories = new Gate(2);
+  readonly #histories: PostgresHistories;
   #events: SyncEvents | undefined;
   #reader: PostgresReader | undefined;
   #logEpoch = '';
@@ -122,6 +119,7 @@ export class PostgresAdapter implements SyncAdapter {
     );
     const { connectDirect: connect, sql, reads, nodeId, clock, bus } = options;
     this.#heads = new PostgresHeads(reads, (error) => this.#failed('heads could not be read', error));
+    this.#histories = new PostgresHistories(reads, clock);
     const events: BusEvents = {
       connected: () => this.#connected(),
       lost: (error) => this.#lost(error),
@@ -200,13 +198,7 @@ export class PostgresAdapter implements SyncAdapter {
   }
 
   history(channel: string, rule: ChannelRule, query: HistoryQuery, internal = false): Promise<HistoryPage> {
-    const { reads, clock } = this.#options;
-    const latest = clock.monotonic() + historyWaitMs;
-    return this.#histories.pass(() => {
-      // While the database does not answer, each turn takes its whole time: nobody waits for hundreds of them.
-      if (clock.monotonic() > latest) throw new RealtimeError('unavailable');
-      return inTime(readHistory(reads, channel, rule, query, internal));
-    });
+    return this.#histories.read({ channel, rule, query, internal });
   }
 
   /** What else travels by the notifications of this log. */

@@ -63,13 +63,21 @@ export async function readLogState(sql: Database): Promise<LogState> {
   return row;
 }
 
+/**
+ * The log's row. Such a small table is never analyzed, and is taken for hundreds of rows: what is joined to it would seem so
+ * dear that PostgreSQL compiles the statement, which takes longer than to run it.
+ */
+function logRow(sql: Database): ReturnType<Database> {
+  return sql`(SELECT * FROM realtime.log LIMIT 1) AS log`;
+}
+
 /** The heads of channels; one that never had a publication stands at 0 of the epoch in which it will begin. */
 export async function readHeads(sql: Database, channels: readonly string[]): Promise<Map<string, Position>> {
   const rows = await sql<{ channel: string; epoch: string; offset: number }[]>`
     SELECT asked.channel, coalesce(c.epoch, realtime.first_epoch(asked.channel, log.epoch)) AS epoch,
       ${headOffset(sql, sql`asked.channel`)} AS "offset"
     FROM unnest(${textArray(channels)}::text[]) AS asked (channel)
-    CROSS JOIN realtime.log
+    CROSS JOIN ${logRow(sql)}
     LEFT JOIN realtime.channels c ON c.channel = asked.channel`;
   return new Map(rows.map(({ channel, epoch, offset }) => [channel, { epoch, offset }]));
 }
@@ -112,48 +120,92 @@ export async function readLog(
 }
 
 /** A stretch of one channel. `internal` readers are not bound by the rule, only by what is still stored. */
-export async function readHistory(
+export interface Stretch {
+  readonly channel: string;
+  readonly rule: ChannelRule;
+  readonly query: HistoryQuery;
+  readonly internal: boolean;
+}
+
+interface StretchRow extends Omit<RawRow, 'seq' | 'channel' | 'data' | 'offset'> {
+  /** Place of the stretch among those that were asked for, from 1. */
+  readonly n: number;
+  readonly head: number;
+  /** Null in the one row of a stretch that has none. */
+  readonly offset: number | null;
+  /** Null where the stretch is too large to share a statement. */
+  readonly data: string | null;
+  /** Rows that were found, one more than asked at most. */
+  readonly total: number;
+}
+
+/**
+ * Stretches of channels, all from a position on or all the newest ones. One statement sees one state of heads and log.
+ * Where `shareBytes` is given, a stretch with more bytes of data than that is not read: undefined stands for it.
+ */
+export async function readHistories(
   sql: Database,
-  channel: string,
-  rule: ChannelRule,
-  { since, limit, bytesMax = pageBytesMax }: HistoryQuery,
-  internal: boolean,
-): Promise<HistoryPage> {
-  const from = since?.offset ?? 0;
-  const size = internal ? unbounded : rule.historySize;
-  const ageMs = internal ? unbounded : rule.historySeconds * 1_000;
-  const order = since === undefined ? sql`DESC` : sql`ASC`;
-  // One row more than asked tells whether there is more; one statement sees one state of head and log.
-  const rows = await sql<(RawRow & { head: number; head_epoch: string; total: number })[]>`
-    WITH head AS (
-      SELECT coalesce(c.epoch, realtime.first_epoch(${channel}::text, log.epoch)) AS epoch,
-        ${headOffset(sql, sql`${channel}::text`)} AS "offset"
-      FROM realtime.log LEFT JOIN realtime.channels c ON c.channel = ${channel}
-    ),
-    page AS (
-      SELECT p.*, count(*) OVER () AS total,
+  stretches: readonly Stretch[],
+  shareBytes = unbounded,
+): Promise<readonly (HistoryPage | undefined)[]> {
+  const order = stretches[0]?.query.since === undefined ? sql`DESC` : sql`ASC`;
+  const numbers = (of: (stretch: Stretch) => number): string => `{${stretches.map(of).join(',')}}`;
+  const channels = textArray(stretches.map(({ channel }) => channel));
+  const after = numbers(({ query }) => query.since?.offset ?? 0);
+  const sizes = numbers(({ rule, internal }) => (internal ? unbounded : rule.historySize));
+  const ages = numbers(({ rule, internal }) => (internal ? unbounded : rule.historySeconds * 1_000));
+  const limits = numbers(({ query }) => query.limit);
+  const bytes = numbers(({ query }) => Math.ceil(query.bytesMax ?? pageBytesMax));
+  // One row more than asked tells whether there is more.
+  const rows = await sql<StretchRow[]>`
+    WITH asked AS MATERIALIZED (
+      SELECT asked.*, coalesce(c.epoch, realtime.first_epoch(asked.channel, log.epoch)) AS epoch,
+        ${headOffset(sql, sql`asked.channel`)} AS head, (extract(epoch FROM clock_timestamp()) * 1000)::bigint - asked.age AS since
+      FROM unnest(${channels}::text[], ${after}::bigint[], ${sizes}::bigint[], ${ages}::bigint[], ${limits}::bigint[], ${bytes}::bigint[])
+        WITH ORDINALITY AS asked (channel, after, size, age, rows, bytes, n)
+      CROSS JOIN ${logRow(sql)}
+      LEFT JOIN realtime.channels c ON c.channel = asked.channel
+    )
+    SELECT asked.n, asked.head, asked.epoch, page."offset", CASE WHEN page.whole <= ${shareBytes}::bigint THEN page.data END AS data,
+      page.at, page.from_user, page.from_connection, page.except_connection, page.xid, coalesce(page.total, 0) AS total
+    FROM asked LEFT JOIN LATERAL (
+      SELECT p.*, count(*) OVER () AS total, sum(octet_length(p.data)) OVER () AS whole,
         sum(octet_length(p.data)) OVER (ORDER BY p."offset" ${order}) - octet_length(p.data) AS before
       FROM (
-        SELECT p.* FROM realtime.publications p, head
-        WHERE p.channel = ${channel} AND p."offset" > ${from} AND p."offset" > head."offset" - ${size}::bigint
-          AND p.at > (extract(epoch FROM clock_timestamp()) * 1000)::bigint - ${ageMs}::bigint
-        ORDER BY p."offset" ${order} LIMIT ${limit + 1}
+        SELECT p.* FROM realtime.publications p
+        WHERE p.channel = asked.channel AND p."offset" > asked.after AND p."offset" > asked.head - asked.size
+          AND p.at > asked.since
+        ORDER BY p."offset" ${order} LIMIT asked.rows + 1
       ) p
-    )
-    SELECT head."offset" AS head, head.epoch AS head_epoch, page.seq, page.channel, head.epoch, page."offset",
-      page.data, page.at, page.from_user, page.from_connection, page.except_connection, page.xid, coalesce(page.total, 0) AS total
-    FROM head LEFT JOIN page ON page.before < ${bytesMax}
-    ORDER BY page."offset" ${order}`;
-  const first = rows[0];
+    ) page ON page.before < CASE WHEN page.whole <= ${shareBytes}::bigint THEN asked.bytes ELSE 1 END
+    ORDER BY asked.n, page."offset" ${order}`;
+  const ofEach = stretches.map((): StretchRow[] => []);
+  for (const row of rows) ofEach[row.n - 1]?.push(row);
+  return stretches.map((stretch, index) => pageOf(stretch, ofEach[index] ?? []));
+}
+
+/** Undefined when the stretch is too large to share a statement. */
+function pageOf({ channel, query: { since, limit } }: Stretch, rows: readonly StretchRow[]): HistoryPage | undefined {
+  const [first] = rows;
   if (first === undefined) throw new Error('the table realtime.log is empty');
-  const head = { epoch: first.head_epoch, offset: first.head };
-  const found = rows.filter((row) => row.seq !== null);
-  const read = found.slice(0, limit).map((row) => Publication.ofRow(toLogRow(row)));
+  const { head: offset, epoch, total } = first;
+  const head = { epoch, offset };
+  const read: Publication[] = [];
+  for (const row of rows.slice(0, limit)) {
+    if (row.offset === null) break;
+    if (row.data === null) return undefined;
+    read.push(publicationOf(channel, row, row.offset, row.data));
+  }
   if (since === undefined) {
     const publications = afterLastHole(read.reverse());
-    return { head, publications, complete: read.length === first.total };
+    return { head, publications, complete: read.length === total };
   }
   return pageSince(since, head, read);
+}
+
+function publicationOf(channel: string, row: StretchRow, offset: number, data: string): Publication {
+  const { epoch, at, from_user: user, from_connection: connection, except_connection: except, xid } = row;
+  return Publication.ofRow({ channel, offset, epoch, data, at, user, connection, except, xid });
 }
 
 /** After a clock went back and forward again, rows in the middle look too old and are trimmed. */
