@@ -108,7 +108,7 @@ function handleOf(child: Bun.Subprocess, output: { readonly stdout: string; read
   const stderr = (): string => readFileSync(output.stderr, 'utf8');
   const printed = (): string => `--- stdout\n${stdout()}--- stderr\n${stderr()}`;
 
-  const waitForOutput = async (pattern: RegExp, timeoutMs = 10_000): Promise<RegExpExecArray> => {
+  const waitForOutput = async (pattern: RegExp, timeoutMs = 30_000): Promise<RegExpExecArray> => {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
       const hasEnded = child.exitCode !== null || child.signalCode !== null;
