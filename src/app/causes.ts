@@ -36,6 +36,8 @@ const causes: Readonly<Record<string, string>> = {
   // Ours, by database/pooler.ts.
   POOLER_KEEPS_NO_SESSION: 'a pooler answers there that keeps no session for a client: LISTEN and locks would be lost',
   POOLER_KEEPS_NO_TRANSACTION: 'a pooler in statement mode answers there, which takes no transactions',
+  // Ours, by database/same-database.ts.
+  ANOTHER_DATABASE: 'this is another database than the one that DATABASE_URL_DIRECT leads to',
   // TLS.
   TLS_REFUSED: 'it offers no TLS',
   [noTls]: withoutTls,

@@ -9,6 +9,7 @@ import { startEmbeddedPostgres } from '../embedded/embedded-postgres.ts';
 import { systemClock } from '../time/clock.ts';
 import { within } from '../time/within.ts';
 import { PoolerInTheWay, poolingOf } from '../database/pooler.ts';
+import { refuseAnotherDatabase } from '../database/same-database.ts';
 import { ownUrl, settledUrl, shownDatabaseUrl, unpreparedUrl } from '../database/url.ts';
 import type { Logger } from './logger.ts';
 import { patientStep } from './patient-step.ts';
@@ -55,7 +56,10 @@ export async function openDatabase(settings: Settings, log: Logger, closing: Clo
   );
   const direct = await patientStep('the database', () => directlyTo(givenDirectUrl, settings), steps);
   const directUrl = direct.own;
-  const pooled = givenUrl === givenDirectUrl ? undefined : await pooledUrl(givenUrl, settings, log);
+  const pooled =
+    givenUrl === givenDirectUrl
+      ? undefined
+      : await pooledUrl({ url: givenUrl, directUrl: givenDirectUrl }, settings, log);
   const { own: url, ofApplication: applicationUrl } = pooled ?? direct;
   for (const remark of remarks) log.warn({ database: shownDatabaseUrl(url) }, remark);
   const isOurs = settings.databaseUrl === undefined && settings.nodeEnv !== 'production';
@@ -93,11 +97,17 @@ async function directlyTo(url: string, settings: Settings): Promise<Urls> {
 }
 
 /** The URL for the pool, which may lead to a pooler. Which statements it takes is found out here. */
-async function pooledUrl(url: string, settings: Settings, log: Logger): Promise<Urls> {
+async function pooledUrl(
+  { url, directUrl }: { readonly url: string; readonly directUrl: string },
+  settings: Settings,
+  log: Logger,
+): Promise<Urls> {
+  const steps = { log, clock: systemClock };
   try {
-    const pooling = await patientStep('the pooler', () => poolingOf(url), { log, clock: systemClock });
+    const pooling = await patientStep('the pooler', () => poolingOf(url), steps);
     // Publishing takes a transaction.
     if (pooling === 'statement') throw new PoolerInTheWay(pooling, 'transaction');
+    await patientStep('the database', () => refuseAnotherDatabase(url, directUrl), steps);
     log.info({ pooling, database: shownDatabaseUrl(url) }, 'DATABASE_URL was looked at for a pooler');
     if (pooling === 'none') return withoutPooler(url);
     return bothAs(pooling === 'transaction' ? unpreparedUrl(url) : url);

@@ -81,6 +81,7 @@ const mends: Readonly<Record<string, (target: Target) => string | undefined>> = 
       ? 'set DATABASE_URL_DIRECT to the address of the database itself. DATABASE_URL may go on leading to a pooler in ' +
         'transaction or session mode'
       : `let ${setting} lead to the database itself, or set pool_mode = session in the pooler`,
+  ANOTHER_DATABASE: () => 'correct host, port and name of the database in DATABASE_URL or in DATABASE_URL_DIRECT',
   '53300': () => 'raise max_connections, or lower the number of nodes: each opens about ten sessions',
   NOAUTH: ({ setting }) => `write the password into ${setting}: redis://:password@host:6379`,
   WRONGPASS: ({ setting }) => `correct user and password in ${setting}`,

@@ -10,9 +10,11 @@ import { shippedPath } from '../shipped/files.ts';
 import { connect, unavailable, type Database } from './connect.ts';
 import { findSchema, setAsideEarlier, takeOverEarlier } from './earlier-schema.ts';
 import { PoolerInTheWay, refusePooler } from './pooler.ts';
+import { refuseForeignOwner } from './same-database.ts';
 import { isOutdated, replacing, setAsideOutdated, takeOverOutdated } from './outdated-schema.ts';
 
 const migrationsFolder = shippedPath('migrations');
+const rightIsMissing = '42501';
 /** Beside the doorbell's locks: the same first key. */
 const lock = '1937006946, 4';
 
@@ -36,7 +38,7 @@ export interface Migrated {
  * - `unavailable` when the database cannot be reached, or another node holds the migration for more than a minute
  * - `PoolerInTheWay` when the URL leads to a pooler that keeps no sessions
  * - a plain error, which no retry helps, when a migration fails, when a newer version has migrated the database, or when
- *   the schema `realtime` is somebody else's
+ *   the schema `realtime` is somebody else's or another role's
  */
 export async function migrate(url: string): Promise<Migrated> {
   // The lock below would be left behind on a session of the pooler's, and no other node could ever migrate.
@@ -50,6 +52,10 @@ export async function migrate(url: string): Promise<Migrated> {
     const remarks = await migrateWith(sql);
     await sql`select realtime.renew_captures(true)`;
     return { remarks };
+  } catch (error) {
+    // A right that is missing may be one that the owner of the schema has.
+    if ((error as { code?: unknown }).code === rightIsMissing) await refuseForeignOwner(sql);
+    throw error;
   } finally {
     await sql.end({ timeout: 5 });
   }

@@ -6,7 +6,7 @@
 // The owner's pid stands in a file beside the lock. It is only for the message.
 
 import { Database } from 'bun:sqlite';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { EmbeddedPostgresError, reasonOf, systemErrorCode } from './embedded-error.ts';
 
@@ -45,9 +45,8 @@ export async function lockDataFolder(directory: string): Promise<DataLock> {
   } catch (error) {
     database.close();
     if (systemErrorCode(error) === 'SQLITE_BUSY') throw new DataFolderInUse(directory, await readOwner(note));
-    throw new EmbeddedPostgresError(`cannot lock the data folder ${directory}: ${reasonOf(error)}`, {
-      cause: error,
-    });
+    const reason = foreignOwner(join(directory, 'owner.lock')) ?? reasonOf(error);
+    throw new EmbeddedPostgresError(`cannot lock the data folder ${directory}: ${reason}`, { cause: error });
   }
   let held = true;
   const release = (): void => {
@@ -60,7 +59,7 @@ export async function lockDataFolder(directory: string): Promise<DataLock> {
     writeFileSync(note, `${process.pid}\n`);
   } catch (error) {
     release();
-    throw error;
+    throw unusable(note, error);
   }
   return { release };
 }
@@ -69,21 +68,34 @@ function openLockFile(path: string): Database {
   try {
     return new Database(path, { create: true });
   } catch (error) {
-    const reason = foreignOwner(dirname(path)) ?? reasonOf(error);
-    throw new EmbeddedPostgresError(`cannot open the lock file ${path}: ${reason}`, { cause: error });
+    throw unusable(path, error);
   }
 }
 
-/** In words, with what mends it; undefined where the folder is this account's. */
-function foreignOwner(directory: string): string | undefined {
+function unusable(path: string, error: unknown): EmbeddedPostgresError {
+  const reason = foreignOwner(path) ?? foreignOwner(dirname(path)) ?? reasonOf(error);
+  return new EmbeddedPostgresError(`cannot open the file ${path}: ${reason}`, { cause: error });
+}
+
+/** In words, with what mends it; undefined where it is this account's, or cannot be seen. */
+export function foreignOwner(path: string): string | undefined {
   const own = process.getuid?.();
-  const { uid } = statSync(directory);
-  if (own === undefined || own === uid) return undefined;
-  const owner = uid === 0 ? 'root' : `user ${uid}`;
+  const found = statusOf(path);
+  if (own === undefined || found === undefined || own === found.uid) return undefined;
+  const owner = found.uid === 0 ? 'root' : `user ${found.uid}`;
+  const directory = found.isDirectory() ? path : dirname(path);
   return (
-    `the data folder belongs to ${owner}, and this server runs as user ${own}, perhaps since it was started once as` +
+    `it belongs to ${owner}, and this server runs as user ${own}, perhaps since it was started once as` +
     ` another one. Give it back: chown -R ${own} ${directory}; or set DATA_DIR or DATABASE_URL`
   );
+}
+
+function statusOf(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Polls: a new owner may not have written its pid yet, and that of the last owner would mislead. */

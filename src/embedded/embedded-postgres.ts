@@ -14,7 +14,7 @@ import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { backoffCeilingMs } from '../time/backoff.ts';
 import { isDoneWithin } from '../time/within.ts';
-import { lockDataFolder, type DataLock } from './data-lock.ts';
+import { foreignOwner, lockDataFolder, type DataLock } from './data-lock.ts';
 import { chooseAccount } from './account.ts';
 import { findPostgresBinaries } from './binaries.ts';
 import {
@@ -91,9 +91,10 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
     }
   } catch (error) {
     if (error instanceof EmbeddedPostgresError || systemErrorCode(error) === undefined) throw error;
-    throw new EmbeddedPostgresError(`cannot use the data folder ${directory}: ${reasonOf(error)}`, {
-      cause: error,
-    });
+    const { path } = error as { readonly path?: unknown };
+    const owner = typeof path === 'string' ? foreignOwner(path) : undefined;
+    const reason = owner === undefined ? reasonOf(error) : `${reasonOf(error)}: ${owner}`;
+    throw new EmbeddedPostgresError(`cannot use the data folder ${directory}: ${reason}`, { cause: error });
   }
 }
 

@@ -93,6 +93,39 @@ test('what does not pass by itself: wrong password, no such database, a missing 
   expect(await server.stop()).toBe(0);
 });
 
+// Nothing was said: rows stayed in the outbox of one database while another was relayed. A role that does not own the
+// schema got a stack, or the advice to grant what it does not lack.
+test('two URLs that lead to different databases, and a role that is not the owner of the schema', async () => {
+  const [own, other] = await Promise.all([
+    cluster.createDatabase({ migrated: true }),
+    cluster.createDatabase({ migrated: true }),
+  ]);
+  const bare = await cluster.createDatabase();
+  await asSuperuser(`create role stranger login password 'pass-word'`);
+  const asStranger = new URL(own.url);
+  asStranger.username = 'stranger';
+  const direct = { DATABASE_URL_DIRECT: own.url };
+  const [another, none, pool, alone] = await Promise.all([
+    failure({ DATABASE_URL: other.url, ...direct }),
+    failure({ DATABASE_URL: bare.url, ...direct }),
+    failure({ DATABASE_URL: asStranger.href, ...direct }),
+    failure({ DATABASE_URL: asStranger.href }),
+  ]);
+  for (const said of [another, none]) {
+    expect(said).toContain(`(DATABASE_URL): this is another database than the one that DATABASE_URL_DIRECT leads to`);
+    expect(said).toContain('What to do: correct host, port and name of the database in DATABASE_URL or in');
+  }
+  const owner = new URL(own.url).username;
+  for (const said of [pool, alone]) {
+    expect(said).toContain(`The schema "realtime" belongs to the role "${owner}", and this server runs as "stranger"`);
+    expect(said).not.toContain('GRANT CREATE');
+  }
+  await asSuperuser(`grant "${owner}" to stranger`);
+  const server = spawnServer({ LOG_FORMAT: 'json', DATABASE_URL: asStranger.href, ...direct });
+  await server.waitForOutput(/listening on/, 20_000);
+  expect(await server.stop()).toBe(0);
+});
+
 test('a Unix socket is reached, and parameters of other clients are no fault; what the database does not know is', async () => {
   const folder = temporaryFolder('socket');
   chmodSync(folder, 0o777);
@@ -211,5 +244,12 @@ if (process.getuid?.() === 0) {
     expect(await server.waitForExit(30_000)).toBe(1);
     expect(server.stderr()).toContain(data);
     expect(server.stderr()).toMatch(/belongs to root.*chown -R/);
+    // The folder was given back, and not what is in it: only the path that was refused was said.
+    writeFileSync(join(data, 'owner.pid'), '');
+    chownSync(data, 65_534, 65_534);
+    const again = spawnProgram(command, { LOG_FORMAT: 'pretty', DATA_DIR: data, HOME: folder }, '/');
+    expect(await again.waitForExit(30_000)).toBe(1);
+    expect(again.stderr()).toContain(`${join(data, 'owner.pid')}: it belongs to root`);
+    expect(again.stderr()).toContain(`Give it back: chown -R 65534 ${data};`);
   });
 }
