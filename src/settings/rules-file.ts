@@ -89,7 +89,7 @@ export class RulesFile implements RulesSource {
       return module.default as RealtimeConfig;
     } catch (error) {
       if (error instanceof RulesError) throw error;
-      throw new RulesError([`${this.path}: it cannot be read: ${reasonOf(error)}`]);
+      throw new RulesError([`${this.path}: it cannot be read: ${reasonOf(error, this.path)}`]);
     }
   }
 }
@@ -107,10 +107,20 @@ export async function openRulesFile(
   }
 }
 
-/** With the line and the column of a syntax error. */
-function reasonOf(error: unknown): string {
+/** Of a file with many errors the first ones tell what is wrong; those behind them often follow from these. */
+const errorsShown = 3;
+
+/** With the place of each syntax error; the file is named where it is one that the rules file imports. */
+function reasonOf(error: unknown, rulesFile: string): string {
+  if (error instanceof AggregateError && error.errors.length > 0) {
+    return error.errors
+      .slice(0, errorsShown)
+      .map((each) => reasonOf(each, rulesFile))
+      .join('; ');
+  }
   const text = error instanceof Error ? error.message : String(error);
-  const position = (error as { position?: { line?: unknown; column?: unknown } | null }).position;
+  const { position } = error as { position?: { file?: unknown; line?: unknown; column?: unknown } | null };
   if (position === undefined || position === null) return text;
-  return `${text} (line ${String(position.line)}, column ${String(position.column)})`;
+  const place = `line ${String(position.line)}, column ${String(position.column)}`;
+  return position.file === rulesFile ? `${text} (${place})` : `${text} (${String(position.file)}, ${place})`;
 }

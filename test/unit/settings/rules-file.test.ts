@@ -63,9 +63,14 @@ test('a file that was broken in between, or an import of it, counts once it is m
   write(configOf('one:*'));
   expect(await patterns()).toBe('one:* *');
   write(`export default {`);
-  expect(await faults()).toContain('cannot be read');
+  expect(await faults()).toMatch(/cannot be read: .+ \(line 1, column \d+\)$/);
+  // Of several errors only their number was said.
+  write(`export default {\n  rules: [{ channels: 'one:*', ) });`);
+  expect(await faults()).toMatch(/cannot be read: Expected .+ \(line 2, column \d+\); .+ \(line 2, column \d+\)/);
   write(`import './part.ts'; ${configOf('two:*')}`);
   expect(await faults()).toContain('part.ts');
+  write('const = 1;', 'part.ts');
+  expect(await faults()).toMatch(/ \(.+part\.ts, line 1, column \d+\)/);
   write(`throw new Error('not yet');`, 'part.ts');
   expect(await faults()).toContain('not yet');
   write('export {};', 'part.ts');
