@@ -1,6 +1,6 @@
 // The process: reads the settings, starts everything, prints where it is, and shuts down in order on a signal. What it
 // starts is a node, the keeper of several worker processes, or one of these workers.
-// Exit codes: 0 after an orderly shutdown, 78 for faulty settings, 1 for anything else.
+// Exit codes: 0 after an orderly shutdown, 2 for arguments, 78 for faulty settings, 1 for anything else.
 
 import './app/bun-version.ts';
 import { announce } from './app/banner.ts';
@@ -19,6 +19,7 @@ import { WorkerEndedEarly } from './workers/process.ts';
 import { startWorkers } from './workers/keeper.ts';
 
 const badSettingsExitCode = 78;
+const wrongCallExitCode = 2;
 
 async function settingsOrExit(): Promise<Settings> {
   try {
@@ -45,6 +46,14 @@ async function startAlone(settings: Settings, log: Logger): Promise<Running> {
   };
 }
 
+// `bun run start --port 3001` would otherwise listen somewhere else than its caller thinks.
+const [argument] = process.argv.slice(2).filter((each) => each !== 'start');
+if (argument !== undefined) {
+  console.error(
+    `"${argument}": the server takes no arguments. Its settings come from the environment: PORT=3001 bun run start`,
+  );
+  process.exit(wrongCallExitCode);
+}
 const worker = workerNumber();
 const given = await settingsOrExit();
 const settings = worker === undefined ? given : { ...given, nodeId: `${given.nodeId}-${worker}` };

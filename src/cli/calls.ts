@@ -1,7 +1,7 @@
 // The commands that are one call of the HTTP API: publish, channels, users, nodes and drain.
 
 import type { Command } from 'commander';
-import { CommandError, Output, WrongCall, wholeNumber } from './output.ts';
+import { CommandError, givenText, Output, WrongCall, wholeNumber } from './output.ts';
 import { onServer, Server, type ServerOptions } from './server.ts';
 
 /** A day. */
@@ -10,7 +10,7 @@ const secondsMax = 86_400;
 export function addCalls(program: Command): void {
   onServer(program.command('publish'))
     .description('publish to a channel; without data, what comes on stdin')
-    .argument('<channel>')
+    .argument('<channel>', 'its name', givenText)
     .argument('[data]', 'JSON')
     .option('--text', 'the data is text, not JSON')
     .option('--idempotency-key <key>', 'publishes once, however often the command is repeated')
@@ -18,12 +18,12 @@ export function addCalls(program: Command): void {
   onServer(program.command('channels')).description('channels with subscribers, over all nodes').action(channels);
   onServer(program.command('users'))
     .description('whether a user is online, and each connection, over all nodes')
-    .argument('<user>')
+    .argument('<user>', 'as tokens name it', givenText)
     .action(users);
   onServer(program.command('nodes')).description('the nodes that are alive').action(nodes);
   onServer(program.command('drain'))
     .description('have a node drain and end, as after SIGTERM; waits until it is gone')
-    .argument('<node>', 'its name, as `sobranie nodes` tells it')
+    .argument('<node>', 'its name, as `sobranie nodes` tells it', givenText)
     .option('--no-wait', 'only ask for it')
     .option('--timeout <seconds>', 'how long to wait', wholeNumber(0, secondsMax), 1_860)
     .action(drain);

@@ -2,13 +2,13 @@
 // DATABASE_URL as the server does, and DATABASE_URL_DIRECT before it.
 
 import { createInterface } from 'node:readline/promises';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { engines } from '../app/engines.ts';
 import { connect, textArray, type Database } from '../database/connect.ts';
 import { migrate } from '../database/migrate.ts';
 import { shownDatabaseUrl } from '../database/url.ts';
 import { readSettings, SettingsError } from '../settings/settings.ts';
-import { CommandError, Output } from './output.ts';
+import { CommandError, givenText, Output } from './output.ts';
 import { reasonOf } from './server.ts';
 
 interface DatabaseOptions {
@@ -27,11 +27,17 @@ function onDatabase(command: Command): Command {
 export function addDatabase(program: Command): void {
   onDatabase(program.command('watch'))
     .description('publish every change of a table from now on')
-    .argument('<table>', 'such as orders or shop.orders')
+    .argument('<table>', 'such as orders or shop.orders', givenText)
     .option('-c, --channel <template...>', "such as 'orders' or 'orders:{id}'; the table's name unless given")
     .option('--columns <names>', 'what leaves the database, comma-separated; all unless given')
+    .addOption(
+      new Option('--numbers <form>', 'how bigint and numeric are sent').choices(['json', 'text']).default('json'),
+    )
     .action(watch);
-  onDatabase(program.command('unwatch')).description('end a watch').argument('<table>').action(unwatch);
+  onDatabase(program.command('unwatch'))
+    .description('end a watch')
+    .argument('<table>', 'its name', givenText)
+    .action(unwatch);
   onDatabase(program.command('watches')).description('the tables that are watched').action(watches);
   onDatabase(program.command('migrate'))
     .description('bring the database to the schema of this version; servers do the same when they start')
@@ -88,13 +94,18 @@ function rootOf(error: unknown): string {
 
 function watch(
   table: string,
-  options: DatabaseOptions & { readonly channel?: readonly string[]; readonly columns?: string },
+  options: DatabaseOptions & {
+    readonly channel?: readonly string[];
+    readonly columns?: string;
+    readonly numbers: string;
+  },
 ): Promise<void> {
   return withDatabase(options, async (sql, output) => {
     const channels = options.channel === undefined ? null : textArray(options.channel);
     const columns =
       options.columns === undefined ? null : textArray(options.columns.split(',').map((name) => name.trim()));
-    await sql`SELECT realtime.watch(${table}::text::regclass, ${channels}::text[], ${columns}::text[])`;
+    await sql`
+      SELECT realtime.watch(${table}::text::regclass, ${channels}::text[], ${columns}::text[], ${options.numbers})`;
     output.result({ table, watched: true }, `${output.paint('green', table)} is watched`);
   });
 }
@@ -126,13 +137,12 @@ async function watchedTables(sql: Database): Promise<Record<string, unknown>[]> 
 
 async function runMigrate(options: DatabaseOptions): Promise<void> {
   const url = databaseUrl(options);
-  try {
-    await migrate(url);
-  } catch (error) {
+  const { remarks } = await migrate(url).catch((error: unknown) => {
     throw new CommandError(`${shownDatabaseUrl(url)} could not be migrated: ${rootOf(error)}`);
-  }
+  });
   const output = new Output(options.json === true);
-  output.result({ migrated: true }, `${shownDatabaseUrl(url)} is up to date`);
+  for (const remark of remarks) output.progress(remark);
+  output.result({ migrated: true, remarks }, `${shownDatabaseUrl(url)} is up to date`);
 }
 
 function uninstall(options: DatabaseOptions & { readonly yes?: true }): Promise<void> {

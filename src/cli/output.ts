@@ -4,6 +4,7 @@
 import { writeSync } from 'node:fs';
 import { styleText } from 'node:util';
 import { InvalidArgumentError } from 'commander';
+import { printExact } from '../../packages/client/src/exact-json.ts';
 
 type Style = Parameters<typeof styleText>[0];
 
@@ -38,6 +39,12 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
+/** For an argument: a name that is empty, as of a variable that is not set, is none. */
+export function givenText(text: string): string {
+  if (text !== '') return text;
+  throw new InvalidArgumentError('It is empty.');
+}
+
 export class Output {
   readonly json: boolean;
 
@@ -47,7 +54,7 @@ export class Output {
 
   /** As text for people, as it is for programs. */
   result(value: unknown, text: string): void {
-    print(this.json ? JSON.stringify(value) : text);
+    print(this.json ? printExact(value) : text);
   }
 
   /** Rows with the same members; `empty` is said to people when there are none. */

@@ -24,7 +24,8 @@ export class Server {
   readonly #key: string | undefined;
 
   constructor({ url = '', key }: ServerOptions) {
-    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
+    // A query or a fragment would swallow the paths that are added.
+    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol) || /[?#]/.test(url)) {
       throw new WrongCall(`"${url}" is no address; write it like https://live.example.com`);
     }
     this.url = url.replace(/\/+$/, '');

@@ -2,8 +2,9 @@
 // says where something may be missing.
 
 import type { Command } from 'commander';
+import { printExact } from '../../packages/client/src/exact-json.ts';
 import { Sobranie } from '../../packages/client/src/index.ts';
-import { CommandError, Output, wholeNumber } from './output.ts';
+import { CommandError, givenText, Output, wholeNumber } from './output.ts';
 import { onServer, Server, type ServerOptions } from './server.ts';
 
 interface TailOptions extends ServerOptions {
@@ -18,7 +19,7 @@ interface TailOptions extends ServerOptions {
 export function addTail(program: Command): void {
   onServer(program.command('tail'))
     .description('print what comes on channels')
-    .argument('<channels...>')
+    .argument('<channels...>', 'their names', eachGiven)
     .option('-t, --token <token>', 'a user’s token (SOBRANIE_TOKEN); without one, a ticket by the API key')
     .option('--user <user>', 'the user of that ticket', 'sobranie-tail')
     .option('--history <number>', 'first so many of those that are kept', wholeNumber(1, 1_000))
@@ -28,6 +29,10 @@ export function addTail(program: Command): void {
     .action(tail);
 }
 
+function eachGiven(name: string, before: readonly string[] = []): string[] {
+  return [...before, givenText(name)];
+}
+
 async function tail(channels: readonly string[], options: TailOptions): Promise<void> {
   const output = new Output(options.json === true);
   const server = new Server(options);
@@ -35,7 +40,11 @@ async function tail(channels: readonly string[], options: TailOptions): Promise<
   // What cannot be had, the server or a token, is said at once. What was had is tried for ever.
   await server.reach();
   await token();
-  const client = new Sobranie(server.url, { token, transport: options.sse === true ? 'sse' : 'auto' });
+  const client = new Sobranie(server.url, {
+    token,
+    transport: options.sse === true ? 'sse' : 'auto',
+    numbers: 'bigint',
+  });
   const ended = Promise.withResolvers<void>();
   let left = options.count ?? Number.POSITIVE_INFINITY;
   const show = (channel: string, message: { offset?: number | undefined; at: number; data: unknown }): void => {
@@ -84,7 +93,7 @@ function lineOf(
 ): string {
   const time = output.paint('dim', new Date(at).toISOString().slice(11, 23));
   const number = offset === undefined ? '' : ` ${output.paint('cyan', `#${offset}`)}`;
-  return `${time} ${channel}${number} ${JSON.stringify(data)}`;
+  return `${time} ${channel}${number} ${printExact(data)}`;
 }
 
 async function tokenOf(server: Server, channels: readonly string[], options: TailOptions): Promise<string | null> {

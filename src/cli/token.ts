@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { SignJWT } from 'jose';
 import { isUser, userShape } from '../protocol/user.ts';
 import { actions } from '../rules/config.ts';
+import { patternFault } from '../rules/pattern.ts';
 import { CommandError, Output, WrongCall } from './output.ts';
 
 interface TokenOptions {
@@ -56,11 +57,21 @@ function furtherClaims(text: string | undefined): Record<string, unknown> {
   if (text === undefined) return {};
   try {
     const claims: unknown = JSON.parse(text);
-    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return { ...claims };
-  } catch {
+    if (typeof claims === 'object' && claims !== null && !Array.isArray(claims)) return withoutOwn({ ...claims });
+  } catch (error) {
+    if (error instanceof WrongCall) throw error;
     // Said below.
   }
   throw new WrongCall('--claims is no JSON object');
+}
+
+/** The options say these, and would silently take the place of what is written here. */
+const ownClaims: Readonly<Record<string, string>> = { sub: '--user', exp: '--expires', channels: '--grant' };
+
+function withoutOwn(claims: Record<string, unknown>): Record<string, unknown> {
+  const own = Object.keys(ownClaims).find((name) => Object.hasOwn(claims, name));
+  if (own === undefined) return claims;
+  throw new WrongCall(`--claims holds "${own}": say ${ownClaims[own]} instead`);
 }
 
 function readGrant(text: string): [channel: string, actions: readonly string[]] {
@@ -69,7 +80,10 @@ function readGrant(text: string): [channel: string, actions: readonly string[]] 
   const unknown = wanted.find((action) => !actions.some((known) => known === action));
   if (at < 1) throw new WrongCall(`"${text}" is no grant: write it like 'chat:*=subscribe,publish'`);
   if (unknown !== undefined) throw new WrongCall(`"${unknown}" is no action; there are ${actions.join(', ')}`);
-  return [text.slice(0, at), wanted];
+  const channels = text.slice(0, at);
+  const fault = channels.includes('{') ? `"${channels}": a grant has no captures` : patternFault(channels);
+  if (fault !== undefined) throw new WrongCall(fault);
+  return [channels, wanted];
 }
 
 /** Ten years. */

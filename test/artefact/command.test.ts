@@ -95,6 +95,8 @@ test('what is published is tailed, counted and shown at its user', async () => {
     { channel: 'news', offset: 2, data: 'a "text"' },
     { channel: 'alerts', offset: 1, data: { level: 3 } },
   ]);
+  // Its digits came in quotes, as the text that they were not.
+  expect(tail.stdout()).toContain('"data":{"big":12345678901234567890}');
   expect((await sobranie(['channels'], at)).stdout).toBe('no channel has a subscriber\n');
   expect((await sobranie(['users', 'ann'], at)).stdout).toBe('ann is not online\n');
 }, 90_000);
@@ -150,6 +152,8 @@ test('tables are watched, listed and let go', async () => {
     const outbox = JSON.stringify(await sql`SELECT * FROM realtime.outbox`);
     expect(outbox).toContain('orders:7');
     expect(outbox).not.toContain('hidden');
+    expect((await sobranie(['watch', 'orders', '--numbers', 'text'], at)).code).toBe(0);
+    expect((await sobranie(['watches', '--json'], at)).lines()).toMatchObject([{ columns: null, numbers: 'text' }]);
     expect((await sobranie(['unwatch', 'orders'], at)).code).toBe(0);
     expect((await sobranie(['watches', '--json'], at)).stdout).not.toContain('orders');
   } finally {
@@ -224,6 +228,18 @@ test('wrong calls and faulty settings end with codes of their own', async () => 
     [['token', '-U', 'ann', '--secret', secret, '-g', 'a=read'], {}, 2, '"read" is no action'],
     [['token', '-U', 'ann', '--secret', secret, '-e', '99999999999999d'], {}, 2, 'is no time'],
     [['token', '-U', '', '--secret', secret], {}, 2, 'the user is not'],
+    // The server refuses such a token; a claim that an option says was left out without a word.
+    [['token', '-U', 'ann', '--secret', secret, '-g', 'a b=subscribe'], {}, 2, '"a b" is not a channel name'],
+    [['token', '-U', 'ann', '--secret', secret, '-g', '{id}:a=subscribe'], {}, 2, 'has no captures'],
+    [['token', '-U', 'ann', '--secret', secret, '--claims', '{"sub": "bob"}'], {}, 2, 'say --user instead'],
+    // A variable that is not set: the tail was silent for ever, the others named an address that is not there.
+    [['tail', ''], {}, 2, 'It is empty'],
+    [['tail', 'news', ''], {}, 2, 'It is empty'],
+    [['users', ''], {}, 2, 'It is empty'],
+    [['drain', ''], {}, 2, 'It is empty'],
+    [['watch', ''], {}, 2, 'It is empty'],
+    [['watch', 'orders', '--numbers', 'exact'], {}, 2, 'Allowed choices are json, text'],
+    [['channels', '--url', 'http://127.0.0.1:1?a=b'], {}, 2, 'is no address'],
     // What was no number was waited for without an end.
     [['tail', 'news', '--count', 'some'], {}, 2, 'is not a whole number'],
     [['tail', 'news', '--history', '0'], {}, 2, 'is not a whole number'],
@@ -243,6 +259,12 @@ test('wrong calls and faulty settings end with codes of their own', async () => 
     expect(ended.stderr).not.toContain('    at ');
     expect(ended.stderr).not.toContain('hidden');
   }
+  // It listened where its caller did not expect it.
+  const started = spawnScript('src/main.ts', {}, ['--port', '3001']);
+  expect(await started.waitForExit(30_000)).toBe(2);
+  expect(started.stderr()).toBe(
+    '"--port": the server takes no arguments. Its settings come from the environment: PORT=3001 bun run start\n',
+  );
   const forPrograms = await sobranie(['channels', '--json', '--url', 'http://127.0.0.1:1']);
   expect(JSON.parse(forPrograms.stderr)).toMatchObject({
     error: { message: expect.stringContaining('does not answer') },
