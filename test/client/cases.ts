@@ -178,6 +178,18 @@ export const cases: Readonly<Record<string, Case>> = {
     equal(channel.state, 'failed');
   },
 
+  // The refusal of an empty name was taken for one of no channel. In the list of a stream's channels neither was one name.
+  // Such a channel stayed between the states for ever.
+  async 'a channel whose name is empty, or looks like a list, fails alone'(stage) {
+    const client = stage.client(await stage.proxy());
+    const open = client.channel(`room:${stage.name}`);
+    const wrong = ['', `room:${stage.name},b`, 'a b'].map((name) => client.channel(name));
+    for (const channel of [open, ...wrong]) channel.subscribe(() => undefined);
+    const ended = (): boolean => wrong.every(({ state }) => state === 'failed');
+    await until(() => ended() && open.state === 'live', 'they failed, one is live');
+    equal(client.status.state, 'connected');
+  },
+
   async 'a channel that is forbidden fails alone'(stage) {
     const channels = { 'room:*': ['subscribe', 'publish'] };
     const client = stage.client(await stage.proxy(), { token: () => stage.token({ sub: stage.name, channels }) });

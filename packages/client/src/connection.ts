@@ -326,7 +326,7 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   #receive(frame: ServerFrame): void {
     if (this.#requests.answer(frame)) return;
-    const channel = 'channel' in frame && frame.channel ? this.channels.get(frame.channel) : undefined;
+    const channel = 'channel' in frame && frame.channel !== undefined ? this.channels.get(frame.channel) : undefined;
     if (frame.type === 'error') this.#refused(frame, channel);
     else if (frame.type === 'welcome') this.#welcome(frame);
     else if (frame.type === 'drain') {

@@ -20,6 +20,8 @@ interface Stream {
 /** What a stream with a channel that is no name, or may not be heard, is answered. */
 const refusals = [400, 403];
 const channelsMax = 50;
+/** Any other name would be none, or several, in the list of a stream's channels. */
+const listable = /^[^,]+$/;
 /** Channels that are wanted in one moment share a stream. */
 const gatherMs = 10;
 
@@ -53,7 +55,10 @@ export class StreamLink implements Link {
   send(command: Command): void {
     switch (command.type) {
       case 'subscribe':
-        for (const entry of command.channels) this.#wanted.set(entry.channel, entry);
+        for (const entry of command.channels) {
+          if (listable.test(entry.channel)) this.#wanted.set(entry.channel, entry);
+          else this.#refuse(entry.channel, { code: 'bad_channel', message: 'bad_channel', retryable: false });
+        }
         return this.#plan();
       case 'unsubscribe':
         this.#wanted.delete(command.channel);
@@ -196,11 +201,15 @@ export class StreamLink implements Link {
       if (!refusals.includes(status)) continue;
       found++;
       this.#wanted.delete(channel);
-      this.#options.onFrame({ ...error, type: 'error', id: subscribeId, channel });
+      this.#refuse(channel, error);
     }
     this.#streams.delete(query);
     if (found > 0) this.#plan();
     else this.#end({ code: 1006, reason: error.code });
+  }
+
+  #refuse(channel: string, error: Omit<ErrorFrame, 'type'>): void {
+    this.#options.onFrame({ ...error, type: 'error', id: subscribeId, channel });
   }
 
   async #request(command: Command, type: string, path: string, body?: unknown): Promise<void> {
