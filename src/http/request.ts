@@ -122,7 +122,7 @@ export function requireChannel(name: unknown): string {
 export async function readJsonBody(request: Request, limit: BodyLimit): Promise<JsonBody> {
   refuseLength(request, limit);
   requireType(request);
-  return parseBody(textOf(await bytesOf(request, limit)));
+  return parseBody(textOf(request, await bytesOf(request, limit)));
 }
 
 /** As `readJsonBody`; a request without a body has an empty object. */
@@ -131,7 +131,7 @@ export async function readOptionalJsonBody(request: Request, limit: BodyLimit): 
   const bytes = await bytesOf(request, limit);
   if (bytes.length === 0) return { text: '', members: {} };
   requireType(request);
-  return parseBody(textOf(bytes));
+  return parseBody(textOf(request, bytes));
 }
 
 /** Before anything is read, if the header tells the length. */
@@ -144,10 +144,7 @@ export function isJson(request: Request): boolean {
   return /^application\/json\s*(?:;|$)/i.test(request.headers.get('content-type') ?? '');
 }
 
-/**
- * Throws `bad_request` for a body of another type, and for one that is compressed. Other charsets than those named here
- * hold ASCII as UTF-8 does: the bytes themselves tell whether they are UTF-8.
- */
+/** Throws `bad_request` for a body of another type, and for one that is compressed. */
 function requireType(request: Request): void {
   if (!isJson(request)) {
     throw new RealtimeError('bad_request', 'The body must be JSON, with content-type: application/json.');
@@ -159,11 +156,10 @@ function requireType(request: Request): void {
       'The body is compressed (content-encoding), which this server does not read.',
     );
   }
-  const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(request.headers.get('content-type') ?? '')?.[1];
-  if (charset !== undefined && /^(?:utf-?(?:16|32)|ucs-?[24]$)/i.test(charset)) {
-    throw new RealtimeError('bad_request', 'The body must be UTF-8; its content-type names another charset.');
-  }
 }
+
+/** In these ASCII's own bytes mean something else. All others hold ASCII as UTF-8 does. */
+const unlikeAscii = /^(?:utf-?(?:16|32|7)|ucs-?[24]|iso-2022|hz)/i;
 
 /** Bytes of a refused body that may still come over a connection that goes on. */
 const passedOverMax = 1 << 20;
@@ -196,7 +192,13 @@ async function bytesOf(request: Request, { bytesMax, tooLarge }: BodyLimit): Pro
 }
 
 /** By itself the runtime puts another character in place of each that is no UTF-8: nobody would learn of the loss. */
-function textOf(bytes: Uint8Array): string {
+/** Bytes beyond ASCII may be valid UTF-8 by chance: where the sender names another charset, they mean other characters. */
+function textOf(request: Request, bytes: Uint8Array): string {
+  const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(request.headers.get('content-type') ?? '')?.[1] ?? 'utf-8';
+  const isMisnamed = !/^utf-?8$/i.test(charset) && (unlikeAscii.test(charset) || bytes.some((byte) => byte > 127));
+  if (isMisnamed) {
+    throw new RealtimeError('bad_request', 'The body must be UTF-8; its content-type names another charset.');
+  }
   try {
     return decoder.decode(bytes);
   } catch {
