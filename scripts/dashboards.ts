@@ -129,10 +129,11 @@ export const rows: Readonly<Record<string, readonly Panel[]>> = {
   'Sync layer and database': [
     panel(
       'Reachable',
-      '1 while the node reaches them.',
+      '1 while the node reaches them, and while all of its checks pass.',
       'short',
       [`sobranie_sync_up{${at}}`, '{{adapter}} {{instance}}'],
       [`sobranie_database_up{${at}}`, 'database {{instance}}'],
+      [`sobranie_ready{${at}}`, 'ready {{instance}}'],
     ),
     panel('Through the sync layer', 'Publications in and out.', 'ops', [
       `sum by (direction) (${rate('sobranie_sync_messages_total')})`,

@@ -277,6 +277,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     keptBytes: () => hub.keptBytes,
     shutdownSeconds: () => shutdown.seconds,
     databaseUp: () => health.isOk('database'),
+    ready: () => health.isReady,
     ...relaySources,
     sourceStates,
     ...hooks.sources,

@@ -86,6 +86,12 @@ export class Health {
     return this.#checks.get(name)?.ok;
   }
 
+  /** Whether all that readiness rests on works, as last seen; undefined before. */
+  get isReady(): boolean | undefined {
+    const isNew = [...this.#checks.values()].some(({ ok, decides }) => ok === undefined && decides);
+    return isNew ? undefined : this.#allOk;
+  }
+
   /** Whether it should get traffic. */
   async ready(): Promise<HealthReport> {
     await this.#run();

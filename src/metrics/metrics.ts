@@ -41,6 +41,8 @@ export interface MetricSources {
   /** Hook events that wait; on the node that sends them. */
   readonly hooksPending?: () => number | undefined;
   readonly databaseUp?: () => boolean | undefined;
+  /** Whether all that readiness rests on works. */
+  readonly ready?: () => boolean | undefined;
   /** Of each watched table that had any; on the node that relays. */
   readonly captureFaults?: () => readonly CaptureFaults[];
   /** Of each source of messages; where there are any. */
@@ -164,6 +166,11 @@ const gauges: { readonly [Source in keyof Omit<MetricSources, 'captureFaults' | 
   databaseUp: {
     name: 'sobranie_database_up',
     help: '1 while the database answers, as seen every few seconds',
+    aggregator: 'min',
+  },
+  ready: {
+    name: 'sobranie_ready',
+    help: '1 while all checks of `/health/ready` pass, as seen every few seconds; a node that drains may pass them',
     aggregator: 'min',
   },
   shutdownSeconds: {

@@ -188,6 +188,12 @@ test('with prometheus-alertmanager: every panel shows something, and faults that
   await redis.start();
   await told('SobranieSyncDown resolved');
 
+  // It is reached, and takes nothing: no alert told it.
+  await redis.admin.config('SET', 'maxmemory', '1mb');
+  await Promise.all([told('SobranieNotReady firing'), told('SobranieErrors firing')]);
+  await redis.admin.config('SET', 'maxmemory', '0');
+  await Promise.all([told('SobranieNotReady resolved'), told('SobranieErrors resolved')]);
+
   if (isLong) {
     proxy.mode = 'blackhole';
     proxy.cut();
