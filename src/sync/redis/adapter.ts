@@ -27,7 +27,7 @@ import { withoutArguments } from '../../redis/error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
 import { RedisConnection, type RedisConnectionOptions } from './connection.ts';
-import { readPage, type ReadReply } from './history.ts';
+import { headOf, readPage, type ReadReply } from './history.ts';
 import { pack, unpack } from './packing.ts';
 import { decodeSender, encodeCarried, encodeSender, termEnded } from './scripts.ts';
 
@@ -207,8 +207,7 @@ export class RedisAdapter implements SyncAdapter {
   }
 
   async #readHead(channel: string): Promise<Position> {
-    const [epoch, offset] = await this.#read(channel, '', 0, 0, 0, 0);
-    return { epoch, offset: Number(offset) };
+    return headOf(await this.#read(channel, '', 0, 0, 0, 0));
   }
 
   async #history(channel: string, rule: ChannelRule, query: HistoryQuery, internal: boolean): Promise<HistoryPage> {

@@ -6,6 +6,7 @@
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { Clock } from '../../time/clock.ts';
 import type { RedisCommands, RedisTopology } from './commands.ts';
+import { headOf } from './history.ts';
 import { within } from '../../time/within.ts';
 
 export interface RedisCanaryOptions {
@@ -158,8 +159,7 @@ export class RedisCanary {
     const mark = `${prefix}:l:{${lane.tag}}`;
     // Its log is always empty: only the epoch counts.
     const marks = this.#marks;
-    const [epoch] = await commands.readAsking(mark, `${mark}:s`, '', 0, 0, 0, 0);
-    lane.epoch = epoch;
+    lane.epoch = headOf(await commands.readAsking(mark, `${mark}:s`, '', 0, 0, 0, 0)).epoch;
     lane.marks = marks;
   }
 

@@ -18,7 +18,8 @@ import { appendScript, readScript } from './scripts.ts';
 /** The scripts as the driver adds them to its client. */
 interface Scripted {
   sobranieAppend(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]>;
-  sobranieRead(...args: (string | number)[]): Promise<ReadReply>;
+  /** Answers bytes. */
+  sobranieReadBuffer(...args: (string | number)[]): Promise<ReadReply>;
 }
 
 /** Who has to be listened to for what. */
@@ -101,12 +102,12 @@ export class RedisCommands {
   }
 
   read(...args: (string | number)[]): Promise<ReadReply> {
-    return this.#run((facts) => this.#client.sobranieRead(...args, facts));
+    return this.#run((facts) => this.#client.sobranieReadBuffer(...args, facts));
   }
 
   /** As `read`, but the script asks the server for its history: it may have taken on another without a sign. */
   readAsking(...args: (string | number)[]): Promise<ReadReply> {
-    return this.#run((facts) => this.#client.sobranieRead(...args, facts.replace(/^(\+?)\w*/, '$1')));
+    return this.#run((facts) => this.#client.sobranieReadBuffer(...args, facts.replace(/^(\+?)\w*/, '$1')));
   }
 
   async publish(topic: string, message: string): Promise<void> {

@@ -2,11 +2,18 @@
 
 import { Publication } from '../../core/publication.ts';
 import type { HistoryPage, HistoryQuery } from '../../core/sync-adapter.ts';
+import type { Position } from '../../protocol/position.ts';
 import { unpack } from './packing.ts';
 import { decodeSender } from './scripts.ts';
 
-type StreamEntry = [id: string, fields: string[]];
-export type ReadReply = [epoch: string, offset: string, entries: StreamEntry[], cut: number];
+/** As bytes: text would be decoded as a whole, and each part of it would keep all of it in memory. */
+export type ReadReply = [epoch: Buffer, offset: Buffer | number, entries: Buffer, cut: number];
+
+const lineBreak = 10;
+
+export function headOf([epoch, offset]: ReadReply): Position {
+  return { epoch: epoch.toString(), offset: Number(offset.toString()) };
+}
 
 /**
  * The script has read within the rule. Without a position, one entry more than `limit` tells that there is more. It has
@@ -14,21 +21,28 @@ export type ReadReply = [epoch: string, offset: string, entries: StreamEntry[], 
  */
 export function readPage(
   channel: string,
-  [epoch, headOffset, entries, cut]: ReadReply,
+  reply: ReadReply,
   { since, limit, bytesMax }: HistoryQuery & { readonly bytesMax: number },
 ): HistoryPage {
-  const head = { epoch, offset: Number(headOffset) };
+  const head = headOf(reply);
+  const { epoch } = head;
+  const [, , entries, cut] = reply;
   const found: Publication[] = [];
   let bytes = 0;
   let isCut = cut !== 0;
-  for (const entry of entries) {
-    const publication = toPublication(channel, epoch, entry);
-    bytes += publication.data.length;
+  for (let at = 0; at < entries.length;) {
+    const headEnd = entries.indexOf(lineBreak, at);
+    const end = entries.indexOf(lineBreak, headEnd + 1);
+    const dataEnd = end === -1 ? entries.length : end;
+    const data = unpack(entries.toString('utf8', headEnd + 1, dataEnd));
+    bytes += data.length;
     if (found.length > 0 && bytes > bytesMax) {
       isCut = true;
       break;
     }
+    const publication = toPublication(channel, epoch, entries.toString('utf8', at, headEnd), data);
     if (publication.offset <= head.offset) found.push(publication);
+    at = dataEnd + 1;
   }
   if (since === undefined) {
     const publications = found.slice(0, limit).reverse();
@@ -43,15 +57,15 @@ export function readPage(
   return { head, publications, complete: (publications.at(-1)?.offset ?? since.offset) === head.offset };
 }
 
-function toPublication(channel: string, epoch: string, [id, fields]: StreamEntry): Publication {
-  const values = new Map<string, string>();
-  for (let index = 0; index + 1 < fields.length; index += 2) values.set(fields[index] ?? '', fields[index + 1] ?? '');
+function toPublication(channel: string, epoch: string, head: string, data: string): Publication {
+  const idEnd = head.indexOf(' ');
+  const timeEnd = head.indexOf(' ', idEnd + 1);
   return new Publication({
     channel,
     epoch,
-    offset: Number(id.slice(0, id.indexOf('-'))),
-    data: unpack(values.get('d') ?? 'null'),
-    at: Number(values.get('a') ?? 0),
-    ...decodeSender(values.get('m') ?? ''),
+    offset: Number(head.slice(0, head.indexOf('-'))),
+    data,
+    at: Number(head.slice(idEnd + 1, timeEnd)),
+    ...decodeSender(head.slice(timeEnd + 1)),
   });
 }

@@ -3,7 +3,7 @@
 
 import { expect, test } from 'bun:test';
 import { pack, unpack } from '../../../src/sync/redis/packing.ts';
-import { readPage } from '../../../src/sync/redis/history.ts';
+import { readPage, type ReadReply } from '../../../src/sync/redis/history.ts';
 
 const text = (bytes: number): string => JSON.stringify({ text: 'é"\\ 😀 row '.repeat(bytes / 10) });
 
@@ -26,12 +26,14 @@ test('what is short, or would not shrink, stays as it is, and so does all with 0
 // Redis counts what it keeps: a page of rows that shrink to a hundredth would be a hundred times the limit.
 test('a page holds so many bytes unpacked, goes on where it ended, and is never empty', () => {
   const packed = pack(text(50_000), 1);
-  const entries = [1, 2, 3, 4].map((offset): [string, string[]] => [`${offset}-0`, ['d', packed, 'm', '', 'a', '5']]);
+  const entries = (...offsets: number[]): Buffer =>
+    Buffer.from(offsets.map((offset) => `${offset}-0 5 \n${packed}`).join('\n'));
+  const replyOf = (...offsets: number[]): ReadReply => [Buffer.from('e'), Buffer.from('4'), entries(...offsets), 0];
   const since = { epoch: 'e', offset: 0 };
-  const page = readPage('c', ['e', '4', entries, 0], { since, limit: 10, bytesMax: text(50_000).length * 2 });
+  const page = readPage('c', replyOf(1, 2, 3, 4), { since, limit: 10, bytesMax: text(50_000).length * 2 });
   expect([page.publications.map(({ offset }) => offset), page.complete]).toEqual([[1, 2], false]);
-  const small = readPage('c', ['e', '4', entries, 0], { since, limit: 10, bytesMax: 10 });
+  const small = readPage('c', replyOf(1, 2, 3, 4), { since, limit: 10, bytesMax: 10 });
   expect(small.publications.map(({ offset }) => offset)).toEqual([1]);
-  const newest = readPage('c', ['e', '4', entries.toReversed(), 0], { limit: 10, bytesMax: text(50_000).length * 2 });
+  const newest = readPage('c', replyOf(4, 3, 2, 1), { limit: 10, bytesMax: text(50_000).length * 2 });
   expect([newest.publications.map(({ offset }) => offset), newest.complete]).toEqual([[3, 4], false]);
 });
