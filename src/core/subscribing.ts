@@ -24,7 +24,7 @@ import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
 import type { Recoveries } from './recoveries.ts';
 import { Rows } from './rows.ts';
-import type { Slices } from './slices.ts';
+import { Slices } from './slices.ts';
 import type { Snapshots } from './snapshot.ts';
 import type { SubscribeRequest, Subscription } from './subscription.ts';
 
@@ -51,12 +51,16 @@ interface RefusedRows {
 
 /** What a subscription costs as it begins, in publications sent. */
 const beginningCost = 25;
+/** Subscriptions that a turn of the event loop answers: a page of the log is one that hundreds may have waited for. */
+const answersAtOnce = 50;
 
 export class Subscribing {
   readonly #options: SubscribingOptions;
   readonly #capacity: Capacity;
   readonly #byBackend = new WeakSet<Subscription>();
   readonly #rows: Rows;
+  /** Apart from those that begin: their pages wait in memory. */
+  readonly #answers = new Slices(answersAtOnce);
 
   constructor(options: SubscribingOptions) {
     this.#options = options;
@@ -74,7 +78,11 @@ export class Subscribing {
     let beginnings = await this.#enter(connection, requests);
     let refused: readonly RefusedRows[] = [];
     try {
-      if (beginnings.some(({ recovery }) => recovery !== undefined)) await this.#prepare(beginnings);
+      if (beginnings.some(({ recovery }) => recovery !== undefined)) {
+        await this.#prepare(beginnings);
+        const answer = this.#answers.take(requests.length);
+        if (answer !== undefined) await answer;
+      }
       if (requests.some(({ snapshot }) => snapshot !== undefined)) {
         refused = await this.#takeRows(connection, beginnings, requests);
       }

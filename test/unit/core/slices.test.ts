@@ -9,7 +9,8 @@ import { Origins } from '../../../src/http/origins.ts';
 import { Admission } from '../../../src/transports/admission.ts';
 import { RefusalLog } from '../../../src/transports/refusal-log.ts';
 import { silentObserver, unlimited } from '../../support/doubles.ts';
-import { createHub } from '../../support/hub.ts';
+import { createHub, HandClock } from '../../support/hub.ts';
+import { RoughLog } from '../../support/rough-link.ts';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -73,6 +74,40 @@ test('of connections that arrive at once only some are let in at once, and all i
   }
   await Promise.all(admitted);
   expect(opened).toBe(crowd);
+  expect(Math.max(...perTurn)).toBeLessThanOrEqual(atOnceMax);
+});
+
+// A thousand channels that were read at once ended the wait of ten thousand subscribers in one turn of the loop.
+test('of those who waited for the same page of the log some are answered at once, and all in a few turns', async () => {
+  const clock = new HandClock();
+  const log = new RoughLog(clock);
+  const link = log.link();
+  const { connect, rules } = createHub({ clock, adapter: link });
+  log.memory.publish({ channel: 'a', rule: rules.for('a'), data: '0', at: clock.now() });
+  log.memory.publish({ channel: 'a', rule: rules.for('a'), data: '0', at: clock.now() });
+  const [crowd, atOnceMax, turnsMax] = [400, 60, 100];
+  const { epoch } = log.memory.subscribe('a', rules.for('a')) ?? { epoch: '' };
+  let answered = 0;
+  for (let count = 0; count < crowd; count++) {
+    const { session, outlet } = connect();
+    outlet.onTold = ({ kind }) => void (answered += kind === 'subscribed' ? 1 : 0);
+    session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 1 } }));
+  }
+  // The head, and later the page, are on their way until all wait for it.
+  for (let turns = 0; turns < turnsMax && link.requests.length === 0; turns++) await turn();
+  link.advance(0);
+  link.advance(0);
+  for (let turns = 0; turns < turnsMax; turns++) await turn();
+  expect(answered).toBe(0);
+  const perTurn: number[] = [];
+  link.advance(0);
+  link.advance(0);
+  for (let turns = 0; turns < turnsMax && answered < crowd; turns++) {
+    const before = answered;
+    await turn();
+    perTurn.push(answered - before);
+  }
+  expect(answered).toBe(crowd);
   expect(Math.max(...perTurn)).toBeLessThanOrEqual(atOnceMax);
 });
 
