@@ -29,10 +29,12 @@ interface Target {
   readonly authority: string;
   /** How the URL would begin with TLS; undefined where it does, or where that is no matter of its beginning. */
   readonly tlsScheme?: string | undefined;
+  readonly usesTls?: boolean | undefined;
 }
 
-const untrusted = (target: Target): string =>
-  `name the authority that signed it: ${target.authority}=/path/to/ca.pem (a file in the PEM format)`;
+const untrusted = ({ authority, what, setting }: Target): string =>
+  `name the authority that signed it: ${authority}=/path/to/ca.pem (a file in the PEM format)` +
+  (what === 'PostgreSQL' ? `, or ?sslrootcert=/path/to/ca.pem in ${setting}` : '');
 
 const withoutTls = ({ setting, what }: Target): string =>
   `begin ${setting} without TLS, or let it lead to the port at which ${what} speaks TLS`;
@@ -131,8 +133,9 @@ export function engineFault(error: unknown, { sync, engine }: Settings, engines:
   const user = account.includes(':') ? decodeURIComponent(account.split(':', 1)[0] ?? '') || 'default' : 'default';
   const what = row.title ?? row.name;
   const authority = row.settings['tlsCa']?.name ?? 'NODE_EXTRA_CA_CERTS';
-  const tlsScheme = usesTls(row, url) ? undefined : row.tlsScheme;
-  return faultOf(error, { setting, what, host, user, database: '', authority, tlsScheme });
+  const isTls = usesTls(row, url);
+  const tlsScheme = isTls ? undefined : row.tlsScheme;
+  return faultOf(error, { setting, what, host, user, database: '', authority, tlsScheme, usesTls: isTls });
 }
 
 function faultOf(error: unknown, target: Target): unknown {
@@ -141,7 +144,10 @@ function faultOf(error: unknown, target: Target): unknown {
   if (cause === undefined) return error;
   // One code stands for what lasts and for what passes: a pooler names its own.
   const isSettled = code === '08P01' && isPassingFailure(error);
-  const mend = code === undefined || isSettled ? undefined : mends[code]?.(target);
+  const known = code === undefined || isSettled ? undefined : mends[code]?.(target);
+  // A server that speaks no TLS waits for the rest of what it takes for a command.
+  const isSilent = code === undefined && target.usesTls === true;
+  const mend = known ?? (isSilent ? `if it speaks no TLS at that port, ${withoutTls(target)}` : undefined);
   const advice = mend === undefined ? '' : `\n  What to do: ${mend}`;
   return new StartFault(
     `${target.what} at ${target.host} (${target.setting}): ${cause}.${detailOf(error)}${advice}`,

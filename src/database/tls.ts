@@ -24,7 +24,7 @@ interface Files {
 export function tlsOf(mode: string | undefined, ssl: string | undefined, files: Files): DatabaseTls {
   const named = Object.fromEntries(
     Object.entries(files).flatMap(([name, path]) =>
-      path === undefined || (name === 'ca' && path === 'system') ? [] : [[name, fileOf(path, name)]],
+      path === undefined || (name === 'ca' && path === 'system') ? [] : [[name, fileOf(path, name as keyof Files)]],
     ),
   );
   const some = Object.keys(named).length > 0;
@@ -54,12 +54,28 @@ export function tlsOf(mode: string | undefined, ssl: string | undefined, files: 
 
 const anyHost = { rejectUnauthorized: true, checkServerIdentity: (): undefined => undefined };
 
-const fileNames: Readonly<Record<string, string>> = { ca: 'sslrootcert', cert: 'sslcert', key: 'sslkey' };
+interface TlsFile {
+  readonly parameter: string;
+  readonly mark: RegExp;
+  readonly content: string;
+}
 
-function fileOf(path: string, name: string): string {
+const certificate = { mark: /-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----/, content: 'a certificate' };
+const tlsFiles: Readonly<Record<keyof Files, TlsFile>> = {
+  ca: { parameter: 'sslrootcert', ...certificate },
+  cert: { parameter: 'sslcert', ...certificate },
+  key: { parameter: 'sslkey', mark: /-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----/, content: 'a private key' },
+};
+
+function fileOf(path: string, name: keyof Files): string {
+  const { parameter, mark, content } = tlsFiles[name];
+  let text: string;
   try {
-    return readFileSync(path, 'utf8');
+    text = readFileSync(path, 'utf8');
   } catch {
-    throw new Error(`the file that ${fileNames[name]} names cannot be read`);
+    throw new Error(`the file that ${parameter} names cannot be read`);
   }
+  // Of a file of another kind the TLS library would say that the server's certificate is not trusted.
+  if (!mark.test(text)) throw new Error(`the file that ${parameter} names does not hold ${content} in the PEM format`);
+  return text;
 }

@@ -178,6 +178,7 @@ test('what TLS and passwords need', async () => {
   const untrusted = await failure({ DATABASE_URL: secure });
   expect(untrusted).toContain('its certificate is not trusted');
   expect(untrusted).toContain('What to do: name the authority that signed it: NODE_EXTRA_CA_CERTS=/path/to/ca.pem');
+  expect(untrusted).toContain('or ?sslrootcert=/path/to/ca.pem in DATABASE_URL');
   const server = spawnServer({ LOG_FORMAT: 'json', DATABASE_URL: secure, NODE_EXTRA_CA_CERTS: certificates.authority });
   await server.waitForOutput(/listening on/, 20_000);
   expect(await server.stop()).toBe(0);
@@ -195,11 +196,12 @@ test('what may pass, but does not: nobody listens, no such host', async () => {
   await redis.admin.config('SET', 'requirepass', 'pass-word');
   const { url } = await cluster.createDatabase();
   const over = { DATABASE_URL: url, SYNC: 'redis' };
-  const [refused, unknown, noPassword, wrongPassword, noKafka] = await Promise.all([
+  const [refused, unknown, noPassword, wrongPassword, noTls, noKafka] = await Promise.all([
     failure({ DATABASE_URL: `postgres://app:pass-word@127.0.0.1:${port}/db` }),
     failure({ DATABASE_URL: 'postgres://app@no-such-host.invalid/db' }),
     failure({ ...over, REDIS_URL: redis.url }),
     failure({ ...over, REDIS_URL: redis.url.replace('//', '//:pass-word-not@') }),
+    failure({ ...over, REDIS_URL: redis.url.replace('redis:', 'rediss:') }),
     // The driver's errors are lists inside of lists; the reason stands at the bottom.
     failure({ ...over, SYNC: 'kafka', KAFKA_URL: `kafka://app:pass-word@127.0.0.1:${port}`, LOG_LEVEL: 'error' }),
   ]);
@@ -213,6 +215,8 @@ test('what may pass, but does not: nobody listens, no such host', async () => {
   expect(noPassword).toContain(`Redis at 127.0.0.1:${redis.port} (REDIS_URL): it wants a password`);
   expect(noPassword).toContain('What to do: write the password into REDIS_URL');
   expect(wrongPassword).toContain('the password or user name is wrong');
+  expect(noTls).toContain(`Redis at 127.0.0.1:${redis.port} (REDIS_URL): no answer in time`);
+  expect(noTls).toContain('What to do: if it speaks no TLS at that port, begin REDIS_URL without TLS');
   expect(noKafka).toContain(`Kafka at 127.0.0.1:${port} (KAFKA_URL): the connection is refused`);
   expect(noKafka).toContain('What to do: start Kafka, or correct host and port in KAFKA_URL');
 }, 200_000);

@@ -136,26 +136,36 @@ describe('parameters', () => {
   });
 
   test('TLS as libpq means it', () => {
-    const file = join(temporaryFolder('tls'), 'ca.pem');
-    writeFileSync(file, 'certificate');
+    const folder = temporaryFolder('tls');
+    const [file, key] = [join(folder, 'ca.pem'), join(folder, 'key.pem')];
+    const ca = 'of ours\n-----BEGIN CERTIFICATE-----\nMII';
+    writeFileSync(file, ca);
+    writeFileSync(key, '-----BEGIN RSA PRIVATE KEY-----\nMII');
     const tls = (query: string) => parseDatabaseUrl(url(query)).tls;
     expect(['', 'sslmode=disable', 'ssl=false'].map(tls)).toEqual([false, false, false]);
     expect(['sslmode=prefer', 'sslmode=allow'].map(tls)).toEqual(['prefer', 'prefer']);
     expect(['sslmode=require', 'ssl=true', 'sslmode=no-verify'].map(tls)).toEqual(['require', 'require', 'require']);
     expect(tls('sslmode=verify-full')).toEqual({ rejectUnauthorized: true });
-    expect(tls(`sslmode=verify-full&sslrootcert=${file}`)).toEqual({ ca: 'certificate', rejectUnauthorized: true });
+    expect(tls(`sslmode=verify-full&sslrootcert=${file}`)).toEqual({ ca, rejectUnauthorized: true });
     for (const mode of ['verify-ca', 'require']) {
       const options = tls(`sslmode=${mode}&sslrootcert=${file}`);
-      expect(options).toMatchObject({ ca: 'certificate', rejectUnauthorized: true });
+      expect(options).toMatchObject({ ca, rejectUnauthorized: true });
       expect(options).toHaveProperty('checkServerIdentity');
     }
-    expect(tls(`sslmode=require&sslcert=${file}&sslkey=${file}`)).toEqual({
-      cert: 'certificate',
-      key: 'certificate',
+    expect(tls(`sslmode=require&sslcert=${file}&sslkey=${key}`)).toEqual({
+      cert: ca,
+      key: '-----BEGIN RSA PRIVATE KEY-----\nMII',
       rejectUnauthorized: false,
     });
     expect(fault(url(`sslrootcert=${file}`))).toContain('add sslmode=verify-full');
     expect(fault(url('sslmode=verify-full&sslrootcert=/nowhere'))).toContain('sslrootcert names cannot be read');
+    // The server's certificate was said to be the wrong one.
+    expect(fault(url(`sslmode=verify-full&sslrootcert=${key}`))).toContain(
+      'sslrootcert names does not hold a certificate',
+    );
+    expect(fault(url(`sslmode=require&sslcert=${file}&sslkey=${file}`))).toContain(
+      'sslkey names does not hold a private',
+    );
     expect(fault(url('sslmode=maybe'))).toContain('sslmode must be');
     expect(parseDatabaseUrl('postgres://u@%2Frun/d?sslmode=require').tls).toBe(false);
   });
