@@ -284,7 +284,7 @@ BEGIN
     seqs[place] := CASE WHEN offsets[place] > 0 AND repeats[place] IS NOT true THEN nextval('realtime.publications_seq_seq')
       WHEN offsets[place] = 0 THEN 0 END;
   END LOOP;
-  appended := cardinality(array_remove(array_remove(seqs, NULL), 0));
+  appended := cardinality(array_remove(array_remove(seqs, NULL), 0::bigint));
   IF appended > 0 THEN
     INSERT INTO realtime.publications
       (seq, channel, "offset", data, at, from_user, from_connection, except_connection, key, xid)
