@@ -635,7 +635,7 @@ AS $body$
     marks := current_setting('sobranie.marks', true);
     -- Where a MERGE has inserted a row, the server tells that one in place of those that it updates afterwards.
     IF TG_LEVEL = 'STATEMENT' AND TG_OP = 'UPDATE' AND current_setting('server_version_num')::integer >= 150000
-      AND marks ~ ' %2$s@[0-9A-F/]+[.]INSERT( !)? %2$s@[0-9A-F/]+[.]UPDATE( !)?$' THEN
+      AND marks ~ '(^| )(%2$s@[0-9A-F/]+[.])?INSERT( !)? %2$s@[0-9A-F/]+[.]UPDATE( !)?$' THEN
       GET DIAGNOSTICS context = PG_CONTEXT;
       SELECT * INTO told FROM realtime.capture_move(%1$s, TG_OP, context);
       IF told.fault IS NOT NULL AND EXISTS (SELECT FROM new_rows) THEN
@@ -712,8 +712,8 @@ DECLARE
   captured bigint;
 BEGIN
 %3$s%4$s  IF %2$s
-    AND current_setting('sobranie.marks', true) LIKE ' %5$s@%%' AND current_setting('sobranie.marks', true) NOT LIKE ' %% %%'
-    AND current_setting('transaction_isolation') = 'read committed' AND set_config('sobranie.marks', '', true) IS NOT NULL THEN
+    AND current_setting('sobranie.marks', true) NOT LIKE '%% %%' AND current_setting('transaction_isolation') = 'read committed'
+    AND set_config('sobranie.marks', ' ', true) IS NOT NULL THEN
     IF TG_OP = 'INSERT' THEN
       %6$s;
     ELSIF TG_OP = 'UPDATE' THEN
@@ -726,7 +726,8 @@ BEGIN
     IF FOUND AND NOT pg_try_advisory_xact_lock_shared(1937006946, 1) THEN
       PERFORM realtime.wake();
     END IF;
-    RETURN NULL;
+    -- NULL here, and no expression.
+    RETURN NEW;
   END IF;
 
   -- Named, so that a column of the table that has a variable's name does no harm.
@@ -742,10 +743,8 @@ BEGIN
   BEGIN
     captured := 0;
     is_current := %2$s;
-    IF current_setting('sobranie.marks', true) <> '' THEN
-      began := pg_current_wal_insert_lsn();
-      mark := realtime.unmark('%5$s');
-    END IF;
+    began := pg_current_wal_insert_lsn();
+    mark := realtime.unmark('%5$s');
     IF TG_OP = 'TRUNCATE' THEN
       captured := realtime.capture_truncate(TG_RELID, place);
     ELSE

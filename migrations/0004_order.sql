@@ -5,43 +5,61 @@
 -- table marks its beginning, and puts what was captured since then behind its own rows where both are about the same
 -- row. Order between different rows stays as it was captured.
 
--- BEFORE each statement of a watched table: notes the number of the watch, the end of the write-ahead log and the operation,
--- in a setting that ends with the transaction: ` 7@0/16B3748.INSERT 9@0/16B3790.UPDATE`, the innermost statement last. A
--- transaction pays for each function of the expression, so there are few. A caller who writes nonsense there puts nothing
--- but its own transaction's changes at stake. Where a trigger that takes marks away is disabled, they pile up: the setting
--- has an end, which is far beyond what statements nest.
+-- BEFORE each statement of a watched table: notes that it began, in a setting that ends with the transaction, the innermost
+-- statement last: `INSERT 9@0/16B3790.UPDATE`. The number of the watch and the end of the write-ahead log tell which it is
+-- and what came after. The first statement of a transaction needs neither: there is no other, and nothing came before. So
+-- it notes its operation alone, as a transaction pays for each function of an expression that it meets.
+--
+-- What is captured leaves the setting a single space, or more where marks are left: nothing that is captured later in the
+-- transaction is the first. So a setting without a space is the mark of one statement, with nothing nested.
+--
+-- A caller who writes nonsense there puts nothing but its own transaction's changes at stake. Where a trigger that takes
+-- marks away is disabled, they pile up: the setting has an end, which is far beyond what statements nest.
 CREATE FUNCTION realtime.mark() RETURNS trigger
 LANGUAGE plpgsql VOLATILE
 -- No search_path of its own, which costs each statement as much as the rest: all names are written with their schema.
 AS $$
 DECLARE
-  marks pg_catalog.text := pg_catalog.set_config('sobranie.marks',
-    pg_catalog.concat(pg_catalog."right"(pg_catalog.current_setting('sobranie.marks', true), 2000), ' ', TG_ARGV[0], '@',
-      pg_catalog.pg_current_wal_insert_lsn(), '.', TG_OP), true);
+  marks pg_catalog.text;
 BEGIN
-  RETURN NULL;
+  IF pg_catalog.current_setting('sobranie.marks', true) OPERATOR(pg_catalog.<>) '' THEN
+    marks := pg_catalog.set_config('sobranie.marks', pg_catalog.ltrim(pg_catalog.concat(
+      pg_catalog."right"(pg_catalog.current_setting('sobranie.marks', true), 2000), ' ', TG_ARGV[0], '@',
+      pg_catalog.pg_current_wal_insert_lsn(), '.', TG_OP)), true);
+  ELSE
+    marks := pg_catalog.set_config('sobranie.marks', TG_OP, true);
+  END IF;
+  -- NULL here, and no expression.
+  RETURN NEW;
 END;
 $$;
 --> statement-breakpoint
--- Takes the last mark of this watch away. Answers where the statement began, if others were captured since then. All marks
--- that are left get ` !`: something was captured since then.
+-- Takes the last mark of this watch away. Answers where the statement began, if others were captured since then: 0/0 for the
+-- first of the transaction. All marks that are left get ` !`: something was captured since then.
 CREATE FUNCTION realtime.unmark(number text, OUT mark pg_lsn)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  marks text := current_setting('sobranie.marks', true);
-  parts text[] := regexp_match(marks, '^(.*) ' || number || '@([0-9A-F]{1,8}/[0-9A-F]{1,8})[.A-Z]*( !)?((?: [0-9].*)?)$');
+  marks text := ltrim(coalesce(current_setting('sobranie.marks', true), ''));
+  parts text[];
 BEGIN
-  IF marks !~ '^( [0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}[.A-Z]*( !)?)*$' THEN
+  IF marks !~ '^([A-Z]+( !)?)?( ?[0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}[.A-Z]*( !)?)*$' THEN
     marks := '';
-  ELSIF parts IS NOT NULL THEN
-    marks := parts[1] || parts[4];
+  END IF;
+  parts := coalesce(
+    regexp_match(marks, '^(|.* )' || number || '@([0-9A-F]{1,8}/[0-9A-F]{1,8})[.A-Z]*( !)?((?: [0-9].*)?)$'),
+    -- What has no number began first: all others have theirs.
+    regexp_match(marks, '^()[A-Z]+()( !)?((?: [0-9].*)?)$')
+  );
+  IF parts IS NOT NULL THEN
+    marks := rtrim(parts[1]) || parts[4];
     IF parts[3] IS NOT NULL THEN
-      mark := parts[2]::pg_lsn;
+      mark := coalesce(nullif(parts[2], ''), '0/0')::pg_lsn;
     END IF;
   END IF;
-  marks := set_config('sobranie.marks', regexp_replace(marks, '(@[0-9A-F/]+[.A-Z]*)( !)?', E'\\1 !', 'g'), true);
+  marks := regexp_replace(ltrim(marks), '(^[A-Z]+|@[0-9A-F/]+[.A-Z]*)( !)?', E'\\1 !', 'g');
+  marks := set_config('sobranie.marks', CASE WHEN marks = '' THEN ' ' ELSE marks END, true);
 END;
 $$;
 --> statement-breakpoint

@@ -15,6 +15,8 @@ CREATE FUNCTION realtime.send(channel text, data jsonb, key text DEFAULT NULL) R
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  marks text;
 BEGIN
   IF NOT realtime.is_channel(channel) THEN
     RAISE EXCEPTION 'realtime.send: % is not a channel', quote_nullable(left(channel, 300))
@@ -28,6 +30,10 @@ BEGIN
   END IF;
   INSERT INTO realtime.outbox (xid, lsn, channel, data, key)
   VALUES (pg_current_xact_id(), pg_current_wal_insert_lsn(), send.channel, send.data::text, send.key);
+  -- A statement after this one is not the first of its transaction, see realtime.mark.
+  IF (current_setting('sobranie.marks', true) <> '') IS NOT TRUE THEN
+    marks := set_config('sobranie.marks', ' ', true);
+  END IF;
   PERFORM realtime.ring();
 END;
 $$;
@@ -195,6 +201,10 @@ BEGIN
 
   IF pg_trigger_depth() > 1 THEN
     place := set_config('sobranie.nested', 'yes', true);
+  END IF;
+  -- As realtime.send.
+  IF (current_setting('sobranie.marks', true) <> '') IS NOT TRUE THEN
+    place := set_config('sobranie.marks', ' ', true);
   END IF;
   IF subject IS NOT NULL THEN
     PERFORM realtime.reorder_row(xid, began);

@@ -174,6 +174,37 @@ test('the row trigger: what a function changes that the statement calls comes fi
   expect(await told()).toEqual(['UPDATE 1 y', 'UPDATE 2 y', 'UPDATE 1 again']);
 });
 
+// The first statement of a transaction notes no place at which it began: whatever came before must say so.
+test.each([
+  ['nothing', '', []],
+  ['what realtime.send published', `select realtime.send('item', '{"action": "sent"}')`, ['sent']],
+  ['another statement', `insert into other values (1)`, ['INSERT 1']],
+  [
+    'two statements',
+    `insert into other values (1), (2); delete from other where a = 1`,
+    ['INSERT 1', 'INSERT 2', 'DELETE 1'],
+  ],
+  ['a row trigger', `insert into noted values (1)`, ['INSERT 1']],
+  ['a statement that changed nothing', `delete from other`, []],
+  ['one that was rolled back', `savepoint s; insert into other values (1); rollback to s`, []],
+  ['one on its own row', `insert into item values (1, 'w')`, ['INSERT 1 w', 'UPDATE 1 again']],
+])('a transaction: %s before a statement whose triggers change its rows', async (_name, before, first) => {
+  await sql.unsafe(`create table item (a int primary key, b text); create table other (a int); create table noted (a int);
+    ${trigger('a_again', 'after insert or update', again)}
+    create trigger own after insert on noted for each row execute function public.notify_realtime_event()`);
+  await sql`select realtime.watch('item'), realtime.watch('other', array['item'])`;
+  const upsert = (b: string): string => `insert into item values (1, '${b}') on conflict (a) do update set b = '${b}'`;
+  await sql.unsafe(`begin; ${before}; ${upsert('x')}; ${upsert('y')}; update item set b = 'z'; commit`);
+  const seen = (await takenOver(sql)).map(
+    ({ data }) => `${String(data['action'])} ${Object.values(data['data'] ?? data['old'] ?? {}).join(' ')}`,
+  );
+  expect(seen.map((change) => change.trim())).toEqual([
+    ...first,
+    ...(before.includes('item values') ? ['UPDATE 1 x'] : ['INSERT 1 x']),
+    ...['UPDATE 1 again', 'UPDATE 1 y', 'UPDATE 1 again', 'UPDATE 1 z', 'UPDATE 1 again'],
+  ]);
+});
+
 // Literals of the functions were read with backslashes as escapes.
 test('in a session where backslashes are escapes', async () => {
   await sql.unsafe(`create table item (a int primary key, b text); create table other (a int);
@@ -207,6 +238,12 @@ if (version >= 15) {
     expect((await told()).toSorted()).toEqual(['INSERT 4 y c', 'gap']);
     await sql.unsafe(`insert into item values (5, 'x'), (2, 'x') on conflict (a, b) do update set c = 'd'`);
     expect((await told()).toSorted()).toEqual(['INSERT 5 x c', 'UPDATE 2 x d']);
+    await sql`update item set c = 'c'`;
+    await told();
+    // As the first statement of a transaction, and as a later one.
+    await sql.unsafe(`begin; update item set c = 'e' where a = 1;
+      ${merge(`(6, 'y'), (2, 'x')`, `when not matched then insert values (v.a, v.b)`)}; commit`);
+    expect((await told()).toSorted()).toEqual(['INSERT 6 y c', 'UPDATE 1 x e', 'gap']);
     await sql`update item set c = 'c'`;
     await told();
     await sql.unsafe(`do $$ begin ${merge(`(1, 'y')`)}; end $$`);
