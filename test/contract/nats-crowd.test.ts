@@ -37,11 +37,15 @@ test('what a crowd on many channels lacks is read in one walk, and each gets its
         await Promise.all(some.map((channel) => publish(channel, `"${channel} ${round}"`)));
       }
     }
-    let [walks, own] = [0, 0];
+    let [walks, own, questions] = [0, 0, 0];
+    // One about a channel's newest alone has the channel in its subject.
+    spy.subscribe(`$JS.API.DIRECT.GET.${names.logStream}.>`, { callback: () => void questions++ });
     spy.subscribe(`$JS.API.DIRECT.GET.${names.logStream}`, {
       callback: (_error, message) => {
-        const { batch, next_by_subj: subject } = message.json<{ batch?: number; next_by_subj?: string }>();
-        if (batch === undefined) return;
+        questions++;
+        const asked = message.json<{ batch?: number; next_by_subj?: string; multi_last?: readonly string[] }>();
+        const { batch, next_by_subj: subject } = asked;
+        if (batch === undefined || asked.multi_last !== undefined) return;
         if (subject === undefined) walks++;
         else own++;
       },
@@ -49,6 +53,7 @@ test('what a crowd on many channels lacks is read in one walk, and each gets its
     await spy.flush();
     const { epoch } = adapter.client;
     const read = async (channel: string): Promise<void> => {
+      expect(await answered(() => adapter.subscribe(channel, rule))).toEqual({ epoch, offset: each });
       const query = { since: { epoch, offset: 2 }, limit: 1_000 };
       const page = await answered(() => adapter.history(channel, rule, query));
       expect(page.complete).toBe(true);
@@ -65,6 +70,8 @@ test('what a crowd on many channels lacks is read in one walk, and each gets its
     expect(walks).toBeGreaterThan(0);
     // Those of before it was a crowd, and those that begin just before the stretch.
     expect(own).toBeLessThan(250);
+    // Of each channel the newest is asked for twice, when it is opened and when it is read.
+    expect(questions).toBeLessThan(channels.length);
     // What came after the walk is not missing.
     const [channel = ''] = channels;
     await publish(channel, '"after"');

@@ -1,11 +1,12 @@
-// The connection to NATS and the two streams behind it.
+// The connections to NATS and the two streams behind them. What reads the log has a connection of its own: the server reads
+// for a connection as it takes its messages, one by one, so that what is published over the same one waits for all reads.
 //
 //   1. `open` connects and makes the streams, or brings their configuration up to date
 //   2. the driver reconnects by itself, for as long as it takes, to any server that the cluster has named
 //   3. every two seconds, and after each reconnect, the stream is asked for: proof that it answers, and which one it is
-//   4. `up` is true while both hold
+//   4. `up` is true while both hold, for both connections
 
-import type { Msg, MsgHdrs, NatsConnection } from '@nats-io/transport-node';
+import type { ConnectionOptions, Msg, MsgHdrs, NatsConnection } from '@nats-io/transport-node';
 import { jetstreamManager, JetStreamApiError, type JetStreamManager, type StreamConfig } from '@nats-io/jetstream';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import { backoffCeilingMs } from '../../time/backoff.ts';
@@ -52,9 +53,19 @@ const leaderlessPauseMs = 20;
 const perChannelMin = 1_000;
 const nanoseconds = 1e9;
 
-export class NatsClient {
+interface Connections {
   readonly connection: NatsConnection;
   readonly manager: JetStreamManager;
+  readonly reading: NatsConnection;
+  /** Of the streams, over the connection that reads. */
+  readonly readManager: JetStreamManager;
+}
+
+export class NatsClient {
+  readonly connection: NatsConnection;
+  readonly readManager: JetStreamManager;
+  readonly #manager: JetStreamManager;
+  readonly #reading: NatsConnection;
   readonly #options: NatsConnectionOptions;
   readonly #events: NatsConnectionEvents;
   /** When the stream was made; nothing before it is known. */
@@ -64,7 +75,7 @@ export class NatsClient {
   #epoch = '';
   #isSingle = false;
   #perChannel = perChannelMin;
-  #isConnected = true;
+  readonly #lost = new Set<NatsConnection>();
   #streamAnswers = false;
   #isBeating = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -73,43 +84,41 @@ export class NatsClient {
 
   /** Rejects when NATS cannot be reached, or has no JetStream; nothing stays open then. */
   static async open(options: NatsConnectionOptions, events: NatsConnectionEvents): Promise<NatsClient> {
-    const { target, clock } = options;
-    let tries = 0;
-    const connection = await connectNats(target, {
-      name: 'sobranie',
-      maxReconnectAttempts: -1,
-      // Nodes that lose a server in the same instant return spread out.
-      reconnectDelayHandler: () => clock.random() * backoffCeilingMs(tries++ % 8, { firstMs: 50, maxMs: 1_000 }),
-    });
-    let client: NatsClient | undefined;
+    const connections: NatsConnection[] = [];
+    const connect = async (): Promise<[NatsConnection, JetStreamManager]> => {
+      const connection = await connectNats(options.target, behaviourOf(options.clock));
+      connections.push(connection);
+      return [connection, await jetstreamManager(connection, { timeout: answerTimeoutMs })];
+    };
+    let client: NatsClient;
     try {
-      const manager = await jetstreamManager(connection, { timeout: answerTimeoutMs });
-      client = new NatsClient(connection, manager, options, events);
+      const [connection, manager] = await connect();
+      const [reading, readManager] = await connect();
+      client = new NatsClient({ connection, manager, reading, readManager }, options, events);
       await client.#learn();
     } catch (error) {
-      await connection.close().catch((failure: unknown) => events.failed(failure));
+      for (const connection of connections) {
+        await connection.close().catch((failure: unknown) => events.failed(failure));
+      }
       throw error;
     }
     client.#streamAnswers = true;
-    void client.#follow();
+    for (const connection of connections) void client.#follow(connection);
     client.#beatLater(beatEveryMs);
     return client;
   }
 
-  private constructor(
-    connection: NatsConnection,
-    manager: JetStreamManager,
-    options: NatsConnectionOptions,
-    events: NatsConnectionEvents,
-  ) {
-    this.connection = connection;
-    this.manager = manager;
+  private constructor(connections: Connections, options: NatsConnectionOptions, events: NatsConnectionEvents) {
+    this.connection = connections.connection;
+    this.readManager = connections.readManager;
+    this.#manager = connections.manager;
+    this.#reading = connections.reading;
     this.#options = options;
     this.#events = events;
   }
 
   get up(): boolean {
-    return this.#isConnected && this.#streamAnswers && !this.#closed;
+    return this.#lost.size === 0 && this.#streamAnswers && !this.#closed;
   }
 
   /** The log has one copy: whoever is asked directly has all of it. */
@@ -138,8 +147,17 @@ export class NatsClient {
 
   /** The driver would keep what it is given for later: throws while there is no connection. */
   get live(): NatsConnection {
-    if (!this.#isConnected || this.#closed) throw new RealtimeError('unavailable');
-    return this.connection;
+    return this.#present(this.connection);
+  }
+
+  /** As `live`, for what reads. */
+  get reading(): NatsConnection {
+    return this.#present(this.#reading);
+  }
+
+  #present(connection: NatsConnection): NatsConnection {
+    if (this.#lost.has(connection) || this.#closed) throw new RealtimeError('unavailable');
+    return connection;
   }
 
   /**
@@ -176,14 +194,17 @@ export class NatsClient {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
-    await this.connection.close().catch((error: unknown) => this.#events.failed(error));
+    for (const connection of [this.connection, this.#reading]) {
+      await connection.close().catch((error: unknown) => this.#events.failed(error));
+    }
   }
 
-  async #follow(): Promise<void> {
-    for await (const { type } of this.connection.status()) {
+  async #follow(connection: NatsConnection): Promise<void> {
+    for await (const { type } of connection.status()) {
       if (this.#closed) return;
       if (type === 'disconnect' || type === 'reconnect') {
-        this.#isConnected = type === 'reconnect';
+        if (type === 'reconnect') this.#lost.delete(connection);
+        else this.#lost.add(connection);
         this.#streamAnswers = false;
         this.#events.upChanged();
         if (type === 'reconnect') this.#beatLater(0);
@@ -211,7 +232,7 @@ export class NatsClient {
     const epoch = this.#epoch;
     const wasUp = this.up;
     try {
-      if (!this.#isConnected) return;
+      if (this.#lost.size > 0) return;
       await this.#learn();
       this.#streamAnswers = true;
     } catch (error) {
@@ -255,7 +276,7 @@ export class NatsClient {
   }
 
   async #ensure(name: string, config: Partial<StreamConfig>): Promise<StreamFacts> {
-    const { streams } = this.manager;
+    const { streams } = this.#manager;
     let info = await streams.info(name).catch((error: unknown) => {
       if (error instanceof JetStreamApiError && error.code === streamNotFound) return undefined;
       throw error;
@@ -279,3 +300,13 @@ export class NatsClient {
 }
 
 const streamNotFound = 10_059;
+
+function behaviourOf(clock: Clock): ConnectionOptions {
+  let tries = 0;
+  return {
+    name: 'sobranie',
+    maxReconnectAttempts: -1,
+    // Nodes that lose a server in the same instant return spread out.
+    reconnectDelayHandler: () => clock.random() * backoffCeilingMs(tries++ % 8, { firstMs: 50, maxMs: 1_000 }),
+  };
+}

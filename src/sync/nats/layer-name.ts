@@ -46,7 +46,7 @@ export class NatsLayerName implements LayerName {
 
   async #kept(): Promise<string | undefined> {
     const { client, names } = this.#options;
-    const found = await client().manager.streams.getMessage(names.dataStream, { last_by_subj: names.layer });
+    const found = await client().readManager.streams.getMessage(names.dataStream, { last_by_subj: names.layer });
     return found?.string();
   }
 

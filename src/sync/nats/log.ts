@@ -36,6 +36,12 @@ interface Bounds {
   readonly bytesMax: number;
 }
 
+/** Where a channel's entries lie. */
+interface Range {
+  readonly newest: Entry;
+  readonly known: () => Promise<Known>;
+}
+
 /** Another publication with the same key is being stored. */
 const keyUnderWay = 10_158;
 const firstPiece = 32;
@@ -86,8 +92,10 @@ export class NatsLog {
   }
 
   async read(channel: string, rule: ChannelRule, query: HistoryQuery, internal: boolean): Promise<HistoryPage> {
-    // The oldest one only says where others may lie.
-    const [newest, oldest] = await Promise.all([this.#reads.newest(channel), this.#reads.next(channel, 1)]);
+    // The oldest one only says where others may lie. What a crowd has read is found without it.
+    const oldest = query.since !== undefined && this.#reads.hasCrowd ? undefined : this.#reads.next(channel, 1);
+    oldest?.catch(() => undefined);
+    const newest = await this.#reads.newest(channel);
     const head = { epoch: this.#options.client.epoch, offset: newest?.offset ?? 0 };
     const { since } = query;
     if (since !== undefined && (since.epoch !== head.epoch || since.offset > head.offset)) {
@@ -100,9 +108,12 @@ export class NatsLog {
           offset: Math.max(1, head.offset - rule.historySize + 1),
           after: this.#options.clock.now() - rule.historySeconds * 1_000,
         };
-    const known: Known = { oldest: oldest ?? newest, newest };
-    if (since === undefined) return this.#readNewest(channel, known, kept, query);
-    return this.#readSince(channel, known, kept, { ...query, since });
+    const range: Range = {
+      newest,
+      known: async () => ({ oldest: (await (oldest ?? this.#reads.next(channel, 1))) ?? newest, newest }),
+    };
+    if (since === undefined) return this.#readNewest(channel, range, kept, query);
+    return this.#readSince(channel, range, kept, { ...query, since });
   }
 
   /** The publication as subscribers get it; undefined when its data are gone. */
@@ -114,15 +125,15 @@ export class NatsLog {
 
   async #readSince(
     channel: string,
-    known: Known,
+    { newest, known }: Range,
     kept: Goal,
     query: HistoryQuery & { readonly since: Position },
   ): Promise<HistoryPage> {
     const { since, limit, bytesMax = pageBytesMax } = query;
-    const { newest } = known;
     const head = { epoch: since.epoch, offset: newest.offset };
     const goal = { ...kept, offset: Math.max(kept.offset, since.offset + 1) };
-    const entries = await this.#begin(channel, goal, known, { limit, bytesMax });
+    const swept = await this.#reads.swept(channel, goal, { count: limit, bytesMax, newest });
+    const entries = swept?.slice() ?? (await this.#begin(channel, goal, await known(), { limit, bytesMax }));
     if (entries.length === 0) return { head, publications: [], complete: false, gap: 'trimmed' };
     await this.#goOn(channel, entries, { newest, limit, bytesMax });
     const publications = await this.#publications(channel, shortened(entries, bytesMax));
@@ -131,9 +142,10 @@ export class NatsLog {
     return boundPage({ head, publications, complete, ...(begins ? {} : { gap: 'trimmed' as const }) }, query);
   }
 
-  async #readNewest(channel: string, known: Known, kept: Goal, query: HistoryQuery): Promise<HistoryPage> {
+  async #readNewest(channel: string, range: Range, kept: Goal, query: HistoryQuery): Promise<HistoryPage> {
     const { limit, bytesMax = pageBytesMax } = query;
-    const { newest } = known;
+    const { newest } = range;
+    const known = await range.known();
     const head = { epoch: this.#options.client.epoch, offset: newest.offset };
     let entries: readonly Entry[] = [];
     let [bytes, count, isAll, isWhole] = [0, firstPiece, false, true];

@@ -11,6 +11,8 @@ import type { NatsClient } from './connection.ts';
 import { headersOf, type HeaderFields } from './header-text.ts';
 import { readEntry, type Entry } from './message.ts';
 import type { NatsNames } from './names.ts';
+import { NewestEntries, type Tried } from './newest.ts';
+import type { Goal } from './stretch.ts';
 import { Sweep, type Swept } from './sweep.ts';
 
 export interface NatsReadsOptions {
@@ -42,6 +44,7 @@ export class NatsReads {
   readonly #options: NatsReadsOptions;
   readonly #gate = new Gate(readsAtOnce);
   readonly #sweep: Sweep;
+  readonly #newest: NewestEntries;
 
   constructor(options: NatsReadsOptions) {
     const { client, clock } = options;
@@ -50,6 +53,10 @@ export class NatsReads {
       clock,
       epoch: () => client.epoch,
       read: (seq, count) => this.#pass(() => this.#messages({ seq, batch: count, max_bytes: sweepBytesMax }, sweptOf)),
+    });
+    this.#newest = new NewestEntries({
+      one: (subject) => this.#entry({ last_by_subj: subject }),
+      many: (subjects) => this.#pass(() => this.#messages({ multi_last: subjects, batch: subjects.length }, triedOf)),
     });
   }
 
@@ -60,8 +67,19 @@ export class NatsReads {
 
   /** Of the leader: replicas may be behind. */
   newest(channel: string): Promise<Entry | undefined> {
-    const { names } = this.#options;
-    return this.#entry({ last_by_subj: names.log(channel) });
+    const { client, names } = this.#options;
+    const subject = names.log(channel);
+    return client.isSingle ? this.#newest.ask(subject) : this.#entry({ last_by_subj: subject });
+  }
+
+  /** What a crowd read, from the channel's entry of this offset on; undefined if that is not a part of it. */
+  swept(channel: string, goal: Goal, piece: Piece): Promise<readonly Entry[] | undefined> {
+    return this.#sweep.from(this.#options.names.log(channel), goal, piece);
+  }
+
+  /** A crowd reads, or has read a moment ago. */
+  get hasCrowd(): boolean {
+    return this.#sweep.isCurrent;
   }
 
   /** The channel's first entry from there on, of the leader. */
@@ -74,7 +92,7 @@ export class NatsReads {
   message(stream: string, query: Query): Promise<StoredMsg | null> {
     const { client } = this.#options;
     // The leader answers all that the stream's API is asked, in one queue, which a crowd of subscribers would fill.
-    const { direct, streams } = client.manager;
+    const { direct, streams } = client.readManager;
     return this.#pass(() => (client.isSingle ? direct : streams).getMessage(stream, query));
   }
 
@@ -117,7 +135,7 @@ export class NatsReads {
     const subject = `$JS.API.DIRECT.GET.${names.logStream}`;
     const options = { strategy: 'sentinel', maxWait: batchTimeoutMs } as const;
     const values: Value[] = [];
-    for await (const message of await client.live.requestMany(subject, JSON.stringify(query), options)) {
+    for await (const message of await client.reading.requestMany(subject, JSON.stringify(query), options)) {
       // Only the last one has no body.
       if (message.data.length > 0) values.push(read(message));
       else if (isEnd(message)) return values;
@@ -135,6 +153,17 @@ function isEnd({ headers }: Msg): boolean {
 function sweptOf(message: Msg): Swept {
   const fields = headersOf(message);
   return { subject: fields.get(DirectMsgHeaders.Subject), entry: entryIn(fields, message) };
+}
+
+/** One that cannot be read fails nobody but its channel. */
+function triedOf(message: Msg): Tried {
+  const fields = headersOf(message);
+  const subject = fields.get(DirectMsgHeaders.Subject);
+  try {
+    return { subject, entry: entryIn(fields, message) };
+  } catch (error) {
+    return { subject, error };
+  }
 }
 
 function entryOf(message: Msg): Entry {

@@ -7,6 +7,7 @@
 
 import type { Clock } from '../../time/clock.ts';
 import { lengthOf, type Entry } from './message.ts';
+import { isWanted, type Goal } from './stretch.ts';
 
 /** Where a reader begins, and the newest entry of its channel. */
 export interface Sought {
@@ -86,6 +87,20 @@ export class Sweep {
     }
     await this.#sweeping;
     return this.#find(subject, sought);
+  }
+
+  /** Somebody may find something. */
+  get isCurrent(): boolean {
+    return this.#stretch !== undefined || this.#sweeping !== undefined;
+  }
+
+  /** What was read for all, if the entry with which the reader begins is known to be a part of it. */
+  async from(subject: string, goal: Goal, piece: Omit<Sought, 'seq'>): Promise<readonly Entry[] | undefined> {
+    await this.#sweeping;
+    const first = this.#stretch?.entries.get(subject)?.find(({ offset }) => offset === goal.offset);
+    return first === undefined || !isWanted(first, goal)
+      ? undefined
+      : this.#find(subject, { seq: first.seq, ...piece });
   }
 
   close(): void {

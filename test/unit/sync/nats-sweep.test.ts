@@ -41,6 +41,12 @@ async function ask({ sweep, all, subject, from }: Ask): Promise<'alone' | 'toget
   const begin = own[from] as Entry;
   const newest = own.at(-1) as Entry;
   const found = await sweep.piece(subject, { seq: begin.seq, newest, count: 100, bytesMax: 1_000 });
+  // Whoever knows the offset alone finds the same, or what another walk has read by then; nothing where it is too old.
+  const { offset, at } = begin;
+  const rest = { newest, count: 100, bytesMax: 1_000 };
+  const known = await sweep.from(subject, { offset, after: at - 1 }, rest);
+  if (known !== undefined) expect(known).toEqual(own.slice(from, from + Math.max(1, known.length)));
+  expect(await sweep.from(subject, { offset, after: at }, rest)).toBeUndefined();
   if (found === undefined) return 'alone';
   expect(found.length).toBeGreaterThan(0);
   expect(found).toEqual(own.slice(from, from + found.length));
@@ -71,7 +77,15 @@ test(`each of a crowd gets what it would have read for itself, from one walk (SE
   expect(first.filter((how) => how === 'together').length).toBeGreaterThan(100);
   expect(asked).toBeLessThan(all.length * 1.5);
   expect(await ask({ sweep, all, subject: 'log.7', from: 5 })).toBe('together');
+  const [own, newest] = [
+    all.filter(({ subject }) => subject === 'log.7')[5],
+    all.findLast(({ subject }) => subject === 'log.7'),
+  ];
+  const goal = { offset: own!.entry.offset, after: 0 };
+  const rest = { newest: newest!.entry, count: 3, bytesMax: 1_000 };
+  expect((await sweep.from('log.7', goal, rest))?.map(({ offset }) => offset - goal.offset)).toEqual([0, 1, 2]);
   epoch = 'two';
+  expect(await sweep.from('log.7', goal, rest)).toBeUndefined();
   expect(await ask({ sweep, all, subject: 'log.7', from: 5 })).toBe('alone');
   sweep.close();
 });
