@@ -30,6 +30,14 @@ import type {
 const lingerMs = 250;
 const queueMax = 10_000;
 
+/** One who iterates. */
+interface Reader {
+  /** The loop was left. */
+  isOver?: true;
+  /** Ends the wait for the next event. */
+  wake?: () => void;
+}
+
 interface Unread<Event> {
   readonly event: Event;
   readonly before: Position | undefined;
@@ -111,7 +119,8 @@ export class Channel<Data = unknown> implements ChannelPort {
    * await client.channel('chat:42').publish({ text: 'hello' });
    */
   async publish(data: Data, options: PublishOptions = {}): Promise<Position | undefined> {
-    const { key = this.#randomDigits() + this.#randomDigits(), echo, to, ...rest } = options;
+    const { clock } = this.#host;
+    const { key = `${clock.random(1)}${clock.random(1)}`, echo, to, ...rest } = options;
     const command = { type: 'publish', channel: this.name, data, echo, key, to } as const;
     // An ephemeral channel keeps no keys: there a repeat would come twice.
     const isKept = (): boolean => to === undefined && !(this.#state === 'live' && !this.#position);
@@ -148,10 +157,25 @@ export class Channel<Data = unknown> implements ChannelPort {
    * @example
    * for await (const event of client.channel('posts').events({ signal: AbortSignal.timeout(60_000) })) show(event);
    */
-  async *events({ signal, since }: Omit<SubscribeOptions, 'onGap'> = {}): AsyncIterableIterator<Message<Data> | Gap> {
+  events(options: Omit<SubscribeOptions, 'onGap'> = {}): AsyncIterableIterator<Message<Data> | Gap> {
+    const reader: Reader = {};
+    const events = this.#read(reader, options);
+    // By itself a generator ends only once the event has come that it waits for.
+    for (const name of ['return', 'throw'] as const) {
+      const end = events[name].bind(events);
+      events[name] = (value?: unknown) => {
+        reader.isOver = true;
+        reader.wake?.();
+        return end(value);
+      };
+    }
+    return events;
+  }
+
+  async *#read(reader: Reader, { signal, since }: SubscribeOptions): AsyncGenerator<Message<Data> | Gap, unknown> {
     const queue: Unread<Message<Data> | Gap>[] = [];
     let failure = this.error;
-    let wake: (() => void) | undefined;
+    const wake = (): void => reader.wake?.();
     const push = (event: Message<Data> | Gap): void => {
       queue.push({ event, before: this.#before });
       // Nobody may be so far behind for ever; a reader that is learns so. The first is being read.
@@ -159,34 +183,34 @@ export class Channel<Data = unknown> implements ChannelPort {
         queue.splice(1);
         push({ type: 'gap', channel: this.name, ...this.#position, reason: 'overflow' });
       }
-      wake?.();
+      wake();
     };
     const stops = [
       this.on('gap', push),
       this.on('failed', (error) => {
         failure = error;
-        wake?.();
+        wake();
       }),
       this.subscribe(push, { since }),
     ];
-    const aborted = (): void => wake?.();
-    signal?.addEventListener('abort', aborted);
+    signal?.addEventListener('abort', wake);
     this.#queues.add(queue);
     try {
-      while (!signal?.aborted) {
+      while (!signal?.aborted && !reader.isOver) {
         const [next] = queue;
         if (next) {
           yield next.event;
           queue.shift();
           this.#store();
         } else if (failure) throw failure;
-        else await new Promise<void>((resolve) => (wake = resolve));
+        else await new Promise<void>((resolve) => (reader.wake = resolve));
       }
     } finally {
       this.#queues.delete(queue);
-      signal?.removeEventListener('abort', aborted);
+      signal?.removeEventListener('abort', wake);
       for (const stop of stops) stop();
     }
+    return undefined;
   }
 
   // For the parts of this package
@@ -233,43 +257,29 @@ export class Channel<Data = unknown> implements ChannelPort {
     };
   }
 
+  /** What is not a channel's own is the connection's. */
   receive(frame: ServerFrame): void {
-    switch (frame.type) {
-      case 'message':
-        return this.#message(frame as Message<Data>);
-      case 'subscribed':
-        return this.#subscribed(frame);
-      case 'gap':
-        this.#move(frame);
-        this.#events.emit('gap', frame);
-        return this.#store();
-      case 'snapshot':
-        if (!frame.more) {
-          this.#wantsRows = false;
-          // Messages go on right after the rows, unless newer ones are here already.
-          if (this.#newest <= frame.offset) this.#move(frame);
-        }
-        this.#events.emit('snapshot', frame);
-        return this.#store();
-      case 'unsubscribed':
-        if (!frame.reason) return;
-        return this.refused(new SobranieError(frame.reason, { retryable: frame.reason === 'unavailable' }));
-      case 'presence':
-        return this.presence.replace(frame);
-      case 'join':
-      case 'leave':
-      case 'update':
-        this.presence.apply(frame);
-        return this.#events.emit(frame.type, frame.member);
-      case 'welcome':
-      case 'published':
-      case 'history':
-      case 'refreshed':
-      case 'pong':
-      case 'ping':
-      case 'drain':
-      case 'error':
-      // The connection's, not a channel's.
+    if (frame.type === 'message') this.#message(frame as Message<Data>);
+    else if (frame.type === 'subscribed') this.#subscribed(frame);
+    else if (frame.type === 'gap') {
+      this.#move(frame);
+      this.#events.emit('gap', frame);
+      this.#store();
+    } else if (frame.type === 'snapshot') {
+      if (!frame.more) {
+        this.#wantsRows = false;
+        // Messages go on right after the rows, unless newer ones are here already.
+        if (this.#newest <= frame.offset) this.#move(frame);
+      }
+      this.#events.emit('snapshot', frame);
+      this.#store();
+    } else if (frame.type === 'unsubscribed') {
+      if (!frame.reason) return;
+      this.refused(new SobranieError(frame.reason, { retryable: frame.reason === 'unavailable' }));
+    } else if (frame.type === 'presence') this.presence.replace(frame);
+    else if (frame.type === 'join' || frame.type === 'leave' || frame.type === 'update') {
+      this.presence.apply(frame);
+      this.#events.emit(frame.type, frame.member);
     }
   }
 
@@ -321,8 +331,7 @@ export class Channel<Data = unknown> implements ChannelPort {
     this.#retries = 0;
     this.#newest = 0;
     // With a position sent, what it promises has yet to come, and moves the position itself.
-    if (recovered === undefined)
-      this.#move(epoch === undefined || offset === undefined ? undefined : { epoch, offset });
+    if (recovered === undefined) this.#move(positionOf(epoch, offset));
     this.#setState('live');
     this.presence.refresh();
     this.#events.emit('subscribed', frame);
@@ -373,10 +382,6 @@ export class Channel<Data = unknown> implements ChannelPort {
     }
     const { epoch, offset } = kept;
     quietly(() => storage.setItem(storageKey(this.name), `${epoch} ${offset}`));
-  }
-
-  #randomDigits(): string {
-    return this.#host.clock.random(1).toString(36).slice(2);
   }
 }
 

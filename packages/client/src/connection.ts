@@ -13,7 +13,6 @@ import type {
 } from './connection-types.ts';
 import { SobranieError } from './errors.ts';
 import { Emitter, type Stop } from './emitter.ts';
-import { canOpen } from './link-check.ts';
 import { subscribeId, type Link, type LinkEnd, type TransportName } from './link.ts';
 import { Requests, type RequestOptions } from './requests.ts';
 import { inFrames } from './subscribe-frames.ts';
@@ -390,6 +389,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     const open = (context: LinkContext): Promise<Link> => openLink(first, context);
     clock.after((2_000 + clock.random(3_000)) * 2 ** Math.min(this.#checks++, 9), async () => {
       if (this.#link !== link) return;
+      // It is here already: the second transport is made of it.
+      const { canOpen } = await import('./stream-link.ts');
       const opens = await canOpen(open, () => this.#token(), clock, openMs);
       if (this.#link !== link) return;
       if (!opens) return this.#checkFirst();

@@ -10,14 +10,19 @@ export class Emitter<Events> {
 
   on<Name extends keyof Events>(name: Name, listener: Listener<Events[Name]>): Stop {
     const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners.add(listener));
+    // A new function for each, so that the same listener may listen twice. Whoever stops hears nothing more.
+    const own: Listener<Events[Name]> = (event) => {
+      if (listeners.has(own)) listener(event);
+    };
+    this.#listeners.set(name, listeners.add(own));
     return () => {
-      if (listeners.delete(listener) && listeners.size === 0) this.#listeners.delete(name);
+      if (listeners.delete(own) && listeners.size === 0) this.#listeners.delete(name);
     };
   }
 
   emit<Name extends keyof Events>(name: Name, event: Events[Name]): void {
-    for (const listener of this.#listeners.get(name) ?? []) call(listener as Listener<Events[Name]>, event);
+    // Whoever begins to listen meanwhile hears of the next event.
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) call(listener as Listener<Events[Name]>, event);
   }
 }
 

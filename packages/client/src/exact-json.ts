@@ -17,17 +17,32 @@ export function parseExact(text: string, numbers: ExactNumbers): unknown {
     if (found[0] === '"' || isExact(found)) return found;
     return `"${/^-?\d+$/.test(found) ? mark : ''}${found}"`;
   });
-  if (mark === '') return JSON.parse(quoted);
-  return JSON.parse(quoted, (_key, value: unknown) =>
+  return mark === '' ? JSON.parse(quoted) : parseMarked(quoted, mark);
+}
+
+/** Strings that begin with the mark become integers. */
+function parseMarked(text: string, mark: string): unknown {
+  return JSON.parse(text, (_key, value: unknown) =>
     typeof value === 'string' && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
   );
 }
 
 /** BigInts go out as the numbers that they are where the runtime can write them so, else as strings. */
-export function printExact(value: unknown): string {
-  return JSON.stringify(value, (_key, member: unknown) =>
-    typeof member === 'bigint' ? (rawJson?.(String(member)) ?? String(member)) : member,
-  );
+export function printExact(value: unknown, write: (integer: string) => unknown = rawJson ?? String): string {
+  return JSON.stringify(value, (_key, member: unknown) => (typeof member === 'bigint' ? write(`${member}`) : member));
+}
+
+/**
+ * The value as it is printed now, whatever becomes of it later. Throws what `JSON.stringify` throws, such as for an
+ * object that holds itself.
+ */
+export function copyExact<Value>(value: Value): Value {
+  // No string of the value begins with it.
+  const mark = `${Math.random()} `;
+  return parseMarked(
+    printExact(value, (integer) => mark + integer),
+    mark,
+  ) as Value;
 }
 
 const { rawJSON: rawJson } = JSON as { rawJSON?: (text: string) => unknown };

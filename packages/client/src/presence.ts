@@ -6,6 +6,7 @@
 import type { Clock } from './clock.ts';
 import type { Connection } from './connection.ts';
 import { Emitter, type Listener, type Stop } from './emitter.ts';
+import { copyExact, printExact } from './exact-json.ts';
 import type { Member, PresenceList } from './protocol.ts';
 import type { RequestOptions } from './requests.ts';
 
@@ -30,7 +31,9 @@ export class Presence {
   readonly #byUser = new Map<string, Member>();
   #members: readonly Member[] = [];
   #listeners = 0;
-  /** What this client is in the channel with; undefined while it only looks. */
+  /** Those of this client who are in, the newest last. */
+  readonly #holders = new Set<{ readonly data: unknown }>();
+  /** What this client is in the channel with, as the newest of them says; undefined while it only looks. */
   #entered: unknown;
   #leaving: Stop | undefined;
   #isRefused = false;
@@ -71,29 +74,39 @@ export class Presence {
   }
 
   /**
-   * Is in the channel, with `data` for the others to see, until the returned function is called. Once in, call it again
-   * with other data to change it.
+   * Is in the channel, with `data` for the others to see, until the returned function is called. Call it again for other
+   * data: the newest counts among those who have not left.
    *
    * @example
    * const leave = client.channel('chat:42').presence.enter({ name: 'Ann' });
    */
   enter(data: Readonly<Record<string, unknown>> | true = true): Stop {
+    const own = { data: copyExact(data) };
     const stop = this.#channel.hold();
-    const before = this.#entered;
-    this.#leaving?.();
-    this.#entered = data;
+    this.#holders.add(own);
     this.#isRefused = false;
-    if (before === undefined) this.#channel.renew(false);
-    // The next subscription carries the data too, should this not arrive.
-    else if (JSON.stringify(before) !== JSON.stringify(data)) this.#ask({ data }).then(this.replace, () => undefined);
+    this.#show();
     return () => {
       stop();
-      if (this.#entered !== data) return;
+      if (this.#holders.delete(own)) this.#show();
+    };
+  }
+
+  #show(): void {
+    const before = this.#entered;
+    const data = [...this.#holders].at(-1)?.data;
+    this.#leaving?.();
+    this.#entered = data ?? before;
+    if (data === undefined) {
       this.#leaving = this.#clock.after(lingerMs, () => {
         this.#entered = undefined;
         this.#channel.renew(true);
       });
-    };
+    } else if (before === undefined) this.#channel.renew(false);
+    // The next subscription carries the data too, should this not arrive.
+    else if (printExact(before) !== printExact(data)) {
+      this.#ask({ data: data === true ? null : data }).then(this.replace, () => undefined);
+    }
   }
 
   /** Asks the server once. `limit` is 1,000 unless given; `count` is that of all. */

@@ -3,7 +3,7 @@
 
 import type { Clock } from './clock.ts';
 import { SobranieError } from './errors.ts';
-import { printExact } from './exact-json.ts';
+import { copyExact, printExact } from './exact-json.ts';
 import type { Command, ErrorFrame, ServerFrame } from './protocol.ts';
 
 export interface RequestOptions {
@@ -49,7 +49,8 @@ export class Requests {
     done: () => void,
   ): Promise<Frame> {
     const id = this.#nextId++;
-    const command = { ...given, id };
+    // What cannot be sent must not wait among what can.
+    const command = { ...copyExact(given), id };
     return new Promise((resolve, reject) => {
       const finish = (settle: () => void): void => {
         this.#pending.delete(id);

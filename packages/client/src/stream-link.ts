@@ -10,6 +10,8 @@ import type { Stop } from './emitter.ts';
 import { subscribeId, type Link, type LinkEnd, type LinkOptions } from './link.ts';
 import type { Command, ErrorFrame, Position, ServerFrame, SubscribeEntry } from './protocol.ts';
 
+export { canOpen } from './link-check.ts';
+
 type Fetch = (url: string, init?: RequestInit) => Promise<Response>;
 
 interface Stream {

@@ -1,0 +1,188 @@
+// What pages do without a thought: give the same function twice, publish what no JSON can hold, change what they have
+// given, leave a loop that waits. It harms neither the others nor what comes later.
+
+import { describe, expect, test } from 'bun:test';
+import { Sobranie, type Member } from '@sobranie/client';
+import { seed } from '../support/random.ts';
+import { FakeServer, World, type ClientFrame, type FakeSocket } from './simulation.ts';
+
+function setUp() {
+  const world = new World(seed);
+  const server = new FakeServer();
+  server.onCommand = answer;
+  const client = new Sobranie('http://server', { platform: world.platform(server) });
+  return { world, server, client };
+}
+
+function answer(socket: FakeSocket, { type, id, channel, channels }: ClientFrame): void {
+  if (type === 'subscribe') {
+    for (const entry of (channels ?? [{ channel }]) as { channel: string }[]) {
+      socket.say({ type: 'subscribed', id, channel: entry.channel, recoverable: true, epoch: 'e', offset: 0 });
+    }
+  } else if (type === 'publish') socket.say({ type: 'published', id, channel, epoch: 'e', offset: 1 });
+  else if (type === 'presence') socket.say({ type: 'presence', id, channel, count: 0, members: [] });
+}
+
+const last = (server: FakeServer): FakeSocket => [...server.sockets].at(-1)!;
+const sent = (server: FakeServer, type: string): ClientFrame[] => server.commands.filter((each) => each.type === type);
+const message = (offset: number) => ({ type: 'message', channel: 'a', offset, data: offset, at: 1 });
+
+describe('listeners', () => {
+  // Two components gave the same function. The first that was unmounted took the messages of the other one with it.
+  test('the same function listens as often as it was given, and each ends by itself', async () => {
+    const { world, server, client } = setUp();
+    const got: unknown[] = [];
+    const listener = ({ data }: { data: unknown }): unknown => got.push(data);
+    const [one, other] = [client.channel('a').subscribe(listener), client.channel('a').subscribe(listener)];
+    await world.pass(100);
+    last(server).say(message(1));
+    await world.pass(100);
+    expect(got).toEqual([1, 1]);
+    one();
+    one();
+    last(server).say(message(2));
+    await world.pass(100);
+    expect(got).toEqual([1, 1, 2]);
+    other();
+    last(server).say(message(3));
+    await world.pass(100);
+    expect(got).toEqual([1, 1, 2]);
+    client.close();
+  });
+
+  test('who begins within a message hears the next one, and who stops hears nothing more', async () => {
+    const { world, server, client } = setUp();
+    const channel = client.channel('a');
+    const got: string[] = [];
+    channel.subscribe(({ data }) => {
+      if (data === 1) channel.subscribe((later) => got.push(`late ${String(later.data)}`));
+      stop();
+    });
+    const stop = channel.subscribe(({ data }) => got.push(`stopped ${String(data)}`));
+    await world.pass(100);
+    last(server).say(message(1));
+    last(server).say(message(2));
+    await world.pass(100);
+    expect(got).toEqual(['late 2']);
+    client.close();
+  });
+});
+
+describe('data', () => {
+  const circle: Record<string, unknown> = {};
+  circle['self'] = circle;
+
+  // It waited among the requests, and failed again in front of all others with each connection.
+  test('what cannot be sent is refused at once, before there is a connection and after', async () => {
+    const { world, server, client } = setUp();
+    const channel = client.channel('a');
+    const early = Promise.allSettled([channel.publish(circle), channel.publish('fine')]);
+    await world.pass(100);
+    const late = Promise.allSettled([channel.publish(circle), channel.publish('fine too')]);
+    await world.pass(100);
+    for (const outcomes of [await early, await late]) {
+      expect(outcomes).toMatchObject([{ status: 'rejected', reason: expect.any(TypeError) }, { status: 'fulfilled' }]);
+    }
+    last(server).end(1006, '');
+    await world.pass(10_000);
+    expect(sent(server, 'publish').map(({ data }) => data)).toEqual(['fine', 'fine too']);
+    expect(client.status.state).toBe('idle');
+    client.close();
+  });
+
+  test('a member cannot enter with it either, and the channel goes on', async () => {
+    const { world, server, client } = setUp();
+    const channel = client.channel('a');
+    expect(() => channel.presence.enter(circle)).toThrow(TypeError);
+    channel.subscribe(() => undefined);
+    await world.pass(100);
+    expect(channel.state).toBe('live');
+    expect(sent(server, 'subscribe')).toHaveLength(1);
+    client.close();
+  });
+
+  test('what is sent is what was given, whatever became of it until then', async () => {
+    const { world, server, client } = setUp();
+    const data = { rows: [{ id: 9_007_199_254_740_993n, at: new Date(0), text: '1n', none: undefined }] };
+    const published = client.channel('a').publish(data);
+    data.rows.pop();
+    await world.pass(100);
+    await published;
+    const { rows } = sent(server, 'publish')[0]!['data'] as { rows: Record<string, unknown>[] };
+    const [row] = rows;
+    expect(row).toMatchObject({ at: '1970-01-01T00:00:00.000Z', text: '1n' });
+    // This runtime's own JSON.parse has read the number, which went out whole.
+    expect(BigInt(row?.['id'] as number)).toBe(9_007_199_254_740_992n);
+    client.close();
+  });
+});
+
+describe('loops', () => {
+  // Node ends a stream made of a channel so. The subscription stayed until another message came.
+  test.each(['return', 'throw'] as const)('one that waits ends at once by %s', async (name) => {
+    const { world, server, client } = setUp();
+    const events = client.channel('a').events();
+    const next = events.next();
+    await world.pass(100);
+    const ended = events[name]?.(new Error('over')).catch((error: unknown) => (error as Error).message);
+    await world.pass(1_000);
+    expect(await next).toMatchObject({ done: true });
+    expect(await ended).toEqual(name === 'return' ? { value: expect.any(Error), done: true } : 'over');
+    expect(await events.next()).toMatchObject({ done: true });
+    expect(sent(server, 'unsubscribe')).toHaveLength(1);
+    client.close();
+  });
+
+  test('one that has begun nothing yet subscribes to nothing', async () => {
+    const { world, server, client } = setUp();
+    const events = client.channel('a').events();
+    await events.return?.();
+    expect(await events.next()).toMatchObject({ done: true });
+    await world.pass(1_000);
+    expect(server.attempts).toEqual([]);
+  });
+});
+
+describe('members', () => {
+  async function entered() {
+    const { world, server, client } = setUp();
+    const { presence } = client.channel('a');
+    const seen: (readonly Member[])[] = [];
+    presence.subscribe((members) => seen.push(members));
+    await world.pass(100);
+    server.commands.length = 0;
+    const lastEntry = (): unknown => sent(server, 'subscribe').at(-1)?.['presence'];
+    return { world, server, client, presence, lastEntry };
+  }
+
+  // Two components of a page were in a channel: the first that was unmounted took the other one out as well.
+  test('who entered twice is in until both have left', async () => {
+    const { world, server, client, presence, lastEntry } = await entered();
+    const [one, other] = [presence.enter(), presence.enter()];
+    await world.pass(1_000);
+    one();
+    one();
+    await world.pass(1_000);
+    expect([lastEntry(), sent(server, 'unsubscribe').length]).toEqual([true, 0]);
+    other();
+    await world.pass(1_000);
+    expect([lastEntry(), sent(server, 'unsubscribe').length]).toEqual([undefined, 1]);
+    client.close();
+  });
+
+  test('the data are those of the newest who has not left', async () => {
+    const { world, server, client, presence } = await entered();
+    const data = (): unknown[] => sent(server, 'presence').map((frame) => frame['data'] ?? null);
+    presence.enter();
+    await world.pass(100);
+    server.commands.length = 0;
+    const busy = presence.enter({ mood: 'busy' });
+    await world.pass(100);
+    busy();
+    await world.pass(1_000);
+    // As one who enters without data has them: none.
+    expect(data()).toEqual([{ mood: 'busy' }, null]);
+    expect(sent(server, 'unsubscribe')).toEqual([]);
+    client.close();
+  });
+});
