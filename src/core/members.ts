@@ -108,7 +108,7 @@ export class Members {
       return { ...common, subscription, again: false, seen, lost: undefined, recovered: false };
     }
     let seen: Position | undefined;
-    if (before?.canGoBack(resume, position) === true) {
+    if (before?.canBeginAt(resume, position) === true) {
       // The server began it by itself, and the client says only now where it stood.
       seen = position;
       this.#end(connection, before);

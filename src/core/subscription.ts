@@ -56,11 +56,13 @@ export class Subscription {
   }
 
   /**
-   * Whether the client has been sent nothing by it, and named an earlier position only now. `head` is where the channel
+   * Whether it can begin anew where the client says only now that it stands. Earlier, if it has been sent nothing; or
+   * later, as one who comes from a faster node, or names a place that the log never had. `head` is where the channel
    * stands.
    */
-  canGoBack(resume: Position | 'lost' | undefined, head: Position): boolean {
+  canBeginAt(resume: Position | 'lost' | undefined, head: Position): boolean {
     if (!this.isLive || resume === undefined || resume === 'lost' || resume.epoch !== head.epoch) return false;
+    if (resume.offset > head.offset) return true;
     const { epoch, offset } = this.start;
     return epoch === head.epoch && offset === head.offset && resume.offset < offset;
   }
@@ -74,6 +76,6 @@ export class Subscription {
   /** Whether it brings everything since the position, or is about to. */
   covers(resume: Position | 'lost' | undefined, head: Position): boolean {
     if (resume === undefined) return false;
-    return this.canGoBack(resume, head) || this.lacks(resume, head.epoch) === undefined;
+    return this.canBeginAt(resume, head) || this.lacks(resume, head.epoch) === undefined;
   }
 }

@@ -310,6 +310,43 @@ test('a client that comes from a faster node waits for this one and hears nothin
   expect(outlet.story('a')).toEqual([4]);
 });
 
+// It was live at once, by the address or a rule, before it said where it stood. It heard its last messages again.
+test('so does one who is subscribed before it says so', async () => {
+  const { connect, link, log, rules, clock, append } = onLink();
+  const rule = rules.for('a');
+  connect().session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  append(3);
+  const { epoch } = log.memory.history('a', rule, { limit: 1 }).head;
+  const events = link.events.splice(0);
+  const { session, outlet } = connect();
+  session.receive('{"type":"subscribe","channel":"a"}');
+  await flow(link);
+  session.receive(JSON.stringify({ type: 'subscribe', channel: 'a', since: { epoch, offset: 3 } }));
+  await flow(link);
+  link.events.push(...events);
+  append();
+  await flow(link);
+  clock.advance(100);
+  await flow(link);
+  expect(outlet.states()).toMatchObject([{ offset: 0 }, { offset: 3, recovered: true }]);
+  expect(outlet.story('a')).toEqual([4]);
+});
+
+// It was told that everything since that place follows.
+test('a place that the log never had is denied to one who is subscribed already', async () => {
+  const harness = createHub();
+  await publish(harness, 'a', 2);
+  const epoch = await epochOf(harness, 'a');
+  const { outlet, send } = harness.connect();
+  await send({ type: 'subscribe', channel: 'a' });
+  await publish(harness, 'a', 1);
+  await send({ type: 'subscribe', channel: 'a', since: { epoch, offset: 9 } });
+  await publish(harness, 'a', 1);
+  expect(outlet.states()).toMatchObject([{ offset: 2 }, { offset: 3, recovered: false }]);
+  expect(outlet.story('a')).toEqual([3, 'gap:epoch_changed@3', 4]);
+});
+
 test('a hold that overflows is read again from history', async () => {
   const harness = createHub({
     limits: {
