@@ -14,6 +14,7 @@ import {
   isBefore,
   isIdempotencyKey,
   keyLengthMax,
+  keyShape,
 } from '../protocol/commands.ts';
 import { historyFrame, olderFrame } from '../protocol/frames.ts';
 import { memberText, singleLine } from '../protocol/json-text.ts';
@@ -21,7 +22,7 @@ import { isPosition, type Position } from '../protocol/position.ts';
 import { channelPart, isServerChannel } from '../protocol/channel.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { isUser, userShape } from '../protocol/user.ts';
-import { limitOf, queryOf, readJsonBody, requireChannel, wholeNumberOf } from '../http/request.ts';
+import { headerText, limitOf, queryOf, readJsonBody, requireChannel, wholeNumberOf } from '../http/request.ts';
 import { namesOf } from './incomplete.ts';
 import type { ServerAccess } from './server-access.ts';
 
@@ -192,7 +193,7 @@ async function readPublication(request: Request, dataBytesMax: number): Promise<
 function requireTexts({ channel = '', key, channels }: Readonly<Record<string, unknown>>): void {
   if (typeof channel !== 'string') throw new RealtimeError('bad_request', '"channel" is not a text.');
   if (key !== undefined && !isIdempotencyKey(key)) {
-    throw new RealtimeError('bad_request', `"key" is not a text of 1 to ${keyLengthMax} characters.`);
+    throw new RealtimeError('bad_request', `"key" is not ${keyShape}.`);
   }
   if (channels !== undefined && !isChannelList(channels)) {
     throw new RealtimeError('bad_request', `"channels" is not a list of 1 to ${publishChannelsMax} texts.`);
@@ -232,10 +233,9 @@ function publishTargets(body: { channel?: string; channels?: string[] }): string
 }
 
 function idempotencyKey(request: Request, key: string | undefined): string | undefined {
-  const header = request.headers.get('idempotency-key');
-  const given = key ?? (header === null || header === '' ? undefined : header);
+  const given = key ?? headerText(request, 'idempotency-key');
   if (given !== undefined && !isIdempotencyKey(given)) {
-    throw new RealtimeError('bad_request', `An idempotency key has 1 to ${keyLengthMax} characters.`);
+    throw new RealtimeError('bad_request', `The idempotency key is not ${keyShape}.`);
   }
   return given;
 }

@@ -85,6 +85,18 @@ function nonEmpty(text: string | null | undefined): string | undefined {
   return text === null || text === '' ? undefined : text;
 }
 
+/** The text of a header; undefined if it is missing or empty. Its bytes arrive as characters each, also those of UTF-8. */
+export function headerText(request: Request, name: string): string | undefined {
+  const header = request.headers.get(name);
+  if (header === null || header === '') return undefined;
+  if (!/[\u0080-\u00FF]/.test(header)) return header;
+  try {
+    return decoder.decode(Buffer.from(header, 'latin1'));
+  } catch {
+    return header;
+  }
+}
+
 /** A whole number in decimal digits, as a query gives it; `1e2` and `0x10` are none. */
 export function wholeNumberOf(text: string): number | undefined {
   return /^\d{1,16}$/.test(text) ? Number(text) : undefined;

@@ -256,11 +256,11 @@ function readChannelCommand(
   return { type, id, channel, before, limit };
 }
 
-export const beforeShape = `"before" is a number, or a text of 1 to ${beforeLengthMax} characters without NUL.`;
+export const beforeShape = `"before" is a number, or a text of 1 to ${beforeLengthMax} characters without NUL or broken UTF-8.`;
 
 export function isBefore(value: unknown): value is string | number {
   if (typeof value === 'number') return Number.isFinite(value);
-  return typeof value === 'string' && value !== '' && value.length <= beforeLengthMax && !value.includes('\u0000');
+  return typeof value === 'string' && value !== '' && value.length <= beforeLengthMax && isStorable(value);
 }
 
 function readPresence(
@@ -297,7 +297,7 @@ function readPublish(
   if (isNestedTooDeeply(text)) return refused(id, channel, 'bad_request', nestingFault);
   if (typeof echo !== 'boolean') return refused(id, channel, 'bad_request', '"echo" is true or false.');
   if (key !== undefined && key !== null && !isIdempotencyKey(key)) {
-    return refused(id, channel, 'bad_request', `"key" is a string of 1 to ${keyLengthMax} characters.`);
+    return refused(id, channel, 'bad_request', `"key" is not ${keyShape}.`);
   }
   if (to !== undefined && to !== null && !isConnectionId(to)) {
     return refused(id, channel, 'bad_request', '"to" is the id of a connection.');
@@ -306,8 +306,16 @@ function readPublish(
   return to === undefined || to === null ? common : { ...common, to };
 }
 
+/** Completes "… is not". */
+export const keyShape = `a text of 1 to ${keyLengthMax} characters without NUL or broken UTF-8`;
+
+/** Half a surrogate pair has no UTF-8: a store would take any two such keys for the same. */
 export function isIdempotencyKey(key: unknown): key is string {
-  return typeof key === 'string' && key.length > 0 && key.length <= keyLengthMax && !key.includes('\u0000');
+  return typeof key === 'string' && key !== '' && key.length <= keyLengthMax && isStorable(key);
+}
+
+function isStorable(text: string): boolean {
+  return text.isWellFormed() && !text.includes('\u0000');
 }
 
 export function isConnectionId(id: unknown): id is string {

@@ -144,7 +144,7 @@ describe('refused', () => {
   const channelsText = '"channels" is a list of 1 to 1000 objects {channel, since?, presence?, snapshot?}.';
   const limitText = '"limit" is a whole number from 1 to 1000.';
   const idText = '"id" is an integer, or a string of at most 64 characters.';
-  const keyText = '"key" is a string of 1 to 64 characters.';
+  const keyText = '"key" is not a text of 1 to 64 characters without NUL or broken UTF-8.';
   const since = (value: unknown) => ({ type: 'subscribe', channel: 'a', since: value });
   const refused: [string, unknown, string, string | undefined][] = [
     ['a list', [], 'bad_frame', 'The frame is not a JSON object.'],
