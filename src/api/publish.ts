@@ -190,7 +190,14 @@ async function readPublication(request: Request, dataBytesMax: number): Promise<
  * Checked before the schema, so that the answer names the field. The framework's report of a wrong field prints the value,
  * and fails for one that cannot be printed, such as `{"toString": 1}`.
  */
-function requireTexts({ channel = '', key, channels }: Readonly<Record<string, unknown>>): void {
+function requireTexts({ channel = '', key, channels, to }: Readonly<Record<string, unknown>>): void {
+  if (to !== undefined && to !== null) {
+    // Without this everyone in the channel would get what was meant for one.
+    throw new RealtimeError(
+      'bad_request',
+      '"to" is for WebSockets: POST /realtime/connections/:connection/send instead.',
+    );
+  }
   if (typeof channel !== 'string') throw new RealtimeError('bad_request', '"channel" is not a text.');
   if (key !== undefined && !isIdempotencyKey(key)) {
     throw new RealtimeError('bad_request', `"key" is not ${keyShape}.`);

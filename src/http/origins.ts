@@ -15,6 +15,8 @@ const preflightHeaders: Readonly<Record<string, string>> = {
   'access-control-allow-headers': 'authorization, cache-control, content-type, idempotency-key, last-event-id',
   'access-control-max-age': String(preflightSeconds),
 };
+/** When to come back: without this a page of another origin may not read it. */
+const exposed = { 'access-control-expose-headers': 'retry-after' };
 
 export class Origins {
   readonly #allowed: ReadonlySet<string> | undefined;
@@ -66,9 +68,10 @@ export class Origins {
   headers(request: Request): Record<string, string> {
     const origin = originOf(request);
     if (origin === undefined) return {};
-    if (this.#allowed === undefined) return { 'access-control-allow-origin': '*' };
+    if (this.#allowed === undefined) return { ...exposed, 'access-control-allow-origin': '*' };
     if (!this.#allowed.has(origin)) return { vary: 'origin' };
-    return { 'access-control-allow-origin': origin, 'access-control-allow-credentials': 'true', vary: 'origin' };
+    const allowed = { 'access-control-allow-origin': origin, 'access-control-allow-credentials': 'true' };
+    return { ...exposed, ...allowed, vary: 'origin' };
   }
 
   #allows(origin: string): boolean {

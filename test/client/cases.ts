@@ -203,6 +203,41 @@ export const cases: Readonly<Record<string, Case>> = {
     equal((await rejected(closed.publish(1))).code, 'forbidden');
   },
 
+  // Over event streams it went to everyone in the channel, and was kept.
+  async 'what is for one connection reaches no other'(stage) {
+    const proxy = await stage.proxy();
+    const [one, other] = [stage.client(proxy), stage.client(proxy)];
+    const name = `room:${stage.name}`;
+    const got: [boolean, unknown, boolean][] = [];
+    for (const client of [one, other]) {
+      client.channel(name).subscribe(({ data, direct }) => got.push([client === one, data, direct === true]));
+      await until(() => client.channel(name).state === 'live', 'live');
+    }
+    const to = one.status.connection ?? '';
+    const sent = other.channel(name).publish('for one', { to });
+    if (stage.transport === 'websocket') equal(await sent, undefined);
+    else equal((await rejected(sent)).code, 'bad_request');
+    await other.channel(name).publish('for all');
+    await until(() => got.filter(([, data]) => data === 'for all').length === 2, 'both have what is for all');
+    equal(
+      got.filter(([, data]) => data === 'for one'),
+      stage.transport === 'websocket' ? [[true, 'for one', true]] : [],
+    );
+  },
+
+  // Something about it was told as an error of the connection.
+  async 'a channel that is left at once is no error'(stage) {
+    const client = stage.client(await stage.proxy());
+    const errors: unknown[] = [];
+    client.on('error', ({ code, message }) => errors.push([code, message]));
+    client.connect();
+    await until(() => client.status.state === 'connected', 'connected');
+    client.channel(`room:${stage.name}:left`).subscribe(() => undefined)();
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    await client.channel(`room:${stage.name}`).publish('behind it');
+    equal(errors, []);
+  },
+
   async 'numbers that a double cannot hold arrive as they are'(stage) {
     const json =
       '{"id":9007199254740993,"big":123456789012345678901234567890,"price":0.1234567890123456789,"n":1.5,"s":"9007199254740993"}';

@@ -92,6 +92,8 @@ describeWire('HTTP', (wire) => {
       [{ data: 1 }, 'bad_request'],
       [{ channel }, 'bad_request'],
       [{ channel, channels: [channel], data: 1 }, 'bad_request'],
+      // Everyone in the channel got what was meant for one connection.
+      [{ channel, data: 1, to: '7h2k0v6m4s9d3x1q' }, 'bad_request'],
       [{ channels: [], data: 1 }, 'bad_request'],
       [{ channels: 'a', data: 1 }, 'bad_request'],
       [{ channels: Array(101).fill(channel), data: 1 }, 'bad_request'],

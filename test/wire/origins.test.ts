@@ -38,6 +38,8 @@ describeWire('Origins', (wire) => {
     expect(allowed.status).toBe(200);
     expect(allowed.headers.get('access-control-allow-origin')).toBe('https://app.example');
     expect(allowed.headers.get('access-control-allow-credentials')).toBe('true');
+    // Browsers keep it from the page otherwise, which then comes back at a time of its own.
+    expect(allowed.headers.get('access-control-expose-headers')).toBe('retry-after');
   });
 
   test('without a list any page may connect, but never with its visitor’s cookie', async () => {

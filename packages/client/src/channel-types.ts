@@ -39,7 +39,7 @@ export interface PublishOptions extends RequestOptions {
   readonly key?: string;
   /** False: not to this connection, though it is subscribed. Over event streams the server cannot keep to it. */
   readonly echo?: boolean;
-  /** The connection that alone gets it, unnumbered and not kept. */
+  /** The connection that alone gets it, unnumbered and not kept. Over event streams it is refused: `bad_request`. */
   readonly to?: string;
 }
 

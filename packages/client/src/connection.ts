@@ -4,13 +4,7 @@
 //
 // One loop does it all: token, link, end, verdict, pause, again.
 
-import type {
-  ChannelPort,
-  ConnectionEvents,
-  ConnectionOptions,
-  ConnectionStatus,
-  LinkContext,
-} from './connection-types.ts';
+import type { ChannelPort, ConnectionEvents, ConnectionOptions, ConnectionStatus } from './connection-types.ts';
 import { SobranieError } from './errors.ts';
 import { Emitter, type Stop } from './emitter.ts';
 import { subscribeId, type Link, type LinkEnd, type TransportName } from './link.ts';
@@ -359,7 +353,8 @@ export class Connection extends Emitter<ConnectionEvents> {
     const error = new SobranieError(frame.code, frame);
     if (channel && frame.id === subscribeId) channel.refused(error);
     else if (frame.expires) void this.#refresh();
-    else {
+    // A channel may be left before it was asked for.
+    else if (frame.code !== 'not_subscribed') {
       this.#refusal = frame;
       if (this.#welcomedAt) this.emit('error', error);
     }
@@ -386,12 +381,16 @@ export class Connection extends Emitter<ConnectionEvents> {
     const { clock, openLink, transports } = this.#options;
     const [first = 'sse'] = transports;
     const link = this.#link;
-    const open = (context: LinkContext): Promise<Link> => openLink(first, context);
     clock.after((2_000 + clock.random(3_000)) * 2 ** Math.min(this.#checks++, 9), async () => {
       if (this.#link !== link) return;
       // It is here already: the second transport is made of it.
       const { canOpen } = await import('./stream-link.ts');
-      const opens = await canOpen(open, () => this.#token(), clock, openMs);
+      const opens = await canOpen(
+        (context) => openLink(first, context),
+        () => this.#token(),
+        clock,
+        openMs,
+      );
       if (this.#link !== link) return;
       if (!opens) return this.#checkFirst();
       this.#isFallenBack = false;

@@ -72,7 +72,12 @@ export class StreamLink implements Link {
       case 'ping':
         return;
       case 'publish': {
-        const { channel, data, key } = command;
+        const { channel, data, key, to, id } = command;
+        // By HTTP everyone in the channel would get it.
+        if (to !== undefined) {
+          const error = { code: 'bad_request', message: '"to" needs a WebSocket', retryable: false };
+          return this.#options.onFrame({ ...error, type: 'error', id } as ServerFrame);
+        }
         return void this.#request(command, 'published', '/realtime/publish', { channel, data, key });
       }
       case 'history':
