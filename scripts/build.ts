@@ -10,6 +10,7 @@ import { assets as swaggerFiles } from '../src/api/swagger.ts';
 import { findPostgresBinaries } from '../src/embedded/binaries.ts';
 import { clientScriptFile, makeClientScript } from '../src/pages/client-script.ts';
 import { packageFiles, shippedFiles } from '../src/shipped/files.ts';
+import { wasmInside } from './wasm-inside.ts';
 
 const root = resolve(import.meta.dir, '..');
 
@@ -36,6 +37,10 @@ try {
   await Bun.build({
     entrypoints: [join(root, 'src/sobranie.ts')],
     target: 'bun',
+    plugins: [wasmInside],
+    format: 'esm',
+    // Reading and compiling the modules was two thirds of the processor time of a start. Another platform compiles itself.
+    bytecode: target === undefined,
     // Names stay: the log shows them.
     minify: { whitespace: true, syntax: true },
     // Inside the executable, for stacks that name lines of the source.
@@ -44,6 +49,8 @@ try {
       outfile,
       assets: readdirSync(staging),
       autoloadBunfig: false,
+      // Rules may import packages: what these export stands there.
+      autoloadPackageJson: true,
       ...(target === undefined ? {} : { target }),
     },
   });

@@ -8,7 +8,7 @@ import { runToEnd } from '../../scripts/run-to-end.ts';
 import { EventClient, WebSocketClient } from '../support/clients.ts';
 import { temporaryFolder } from '../support/janitor.ts';
 import { patient } from '../support/patience.ts';
-import { createDatabase } from '../support/postgres.ts';
+import { createDatabase, freePort } from '../support/postgres.ts';
 import { listening, spawnProgram, type Environment, type RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 
@@ -123,6 +123,39 @@ test('rules: its own, those of the folder where it is started, and those of CONF
   expect(await refused.waitForExit(30_000)).toBe(78);
   expect(refused.stderr()).toContain(join(cwd, 'realtime.config.ts'));
 }, 120_000);
+
+// Nothing was read of the package but its name: what it exports was not found, and the start ended.
+test('rules may import packages that are installed beside them', async () => {
+  const cwd = join(folder, 'with-package');
+  const installed = join(cwd, 'node_modules/patterns');
+  mkdirSync(join(installed, 'lib'), { recursive: true });
+  writeFileSync(
+    join(installed, 'package.json'),
+    '{"name": "patterns", "version": "1.0.0", "type": "module", "exports": "./lib/all.js"}',
+  );
+  writeFileSync(join(installed, 'lib/all.js'), "export const pattern = 'packed:*';\n");
+  const rules = "{ channels: pattern, recoverable: false, allow: { subscribe: 'everyone' } }";
+  writeFileSync(
+    join(cwd, 'realtime.config.ts'),
+    `import { pattern } from 'patterns';\nexport default { rules: [${rules}] };\n`,
+  );
+  const database = { SYNC: 'memory', DATABASE_URL: (await createDatabase({ migrated: true })).url };
+  const server = await start(database, cwd);
+  const stream = await EventClient.open(server.url, { query: 'channels=packed:a' });
+  expect((await stream.next('welcome')).frame.channels).toMatchObject([{ channel: 'packed:a', recoverable: false }]);
+  await stream.cut();
+  await stop(server);
+}, 90_000);
+
+// Its client reads WebAssembly from a file beside its module, which was not inside: no node of Kafka could start.
+test('the client of Kafka is whole', async () => {
+  const { url } = await createDatabase({ migrated: true });
+  const KAFKA_URL = `kafka://127.0.0.1:${await freePort()}`;
+  const server = spawnProgram([program], { SYNC: 'kafka', KAFKA_URL, DATABASE_URL: url, LOG_FORMAT: 'json' }, folder);
+  const [line] = await server.waitForOutput(/^.*waiting for Kafka.*$/m, 30_000);
+  expect(line).toContain('the connection is refused');
+  await server.kill9();
+}, 60_000);
 
 test('the embedded PostgreSQL is found beside it', async () => {
   const { bin } = findPostgresBinaries();
