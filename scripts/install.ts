@@ -24,6 +24,8 @@ interface DebianPackage {
 }
 
 const debianPackages: readonly DebianPackage[] = [
+  // Most tests take the lighter one. Tabs of one visitor need the other.
+  { name: 'chromium-headless-shell', commands: ['chromium-headless-shell'] },
   { name: 'chromium', commands: ['chromium', 'chromium-browser', 'google-chrome'] },
   { name: 'redis-server', commands: ['redis-server'] },
   { name: 'postgresql-client', commands: ['psql'] },
