@@ -5,7 +5,7 @@ import { WebSocketClient } from '../support/clients.ts';
 import { startNode, startNodes } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { spawnScript, spawnShell, type Environment, type RunningServer } from '../support/process.ts';
+import { spawnCommand, spawnScript, spawnShell, type Environment, type RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { createProgram } from '../../src/cli/program.ts';
 
@@ -28,7 +28,7 @@ interface Ended {
 }
 
 async function sobranie(args: readonly string[], environment: Environment = {}): Promise<Ended> {
-  const command = spawnScript('src/sobranie.ts', environment, args);
+  const command = spawnCommand(args, environment);
   const code = await command.waitForExit(30_000);
   const stdout = command.stdout();
   const lines = (): Record<string, unknown>[] =>
@@ -57,16 +57,7 @@ test('what is published is tailed, counted and shown at its user', async () => {
   const first = await sobranie(['publish', 'news', '{"big": 12345678901234567890}', '--json'], at);
   expect(first.lines()).toMatchObject([{ channel: 'news', offset: 1 }]);
   // The key of the backend gets a ticket for the channels that are tailed.
-  const tail = spawnScript('src/sobranie.ts', at, [
-    'tail',
-    'news',
-    'alerts',
-    '--history',
-    '5',
-    '--count',
-    '3',
-    '--json',
-  ]);
+  const tail = spawnCommand(['tail', 'news', 'alerts', '--history', '5', '--count', '3', '--json'], at);
   await tail.waitForOutput(/12345678901234567890/);
   await until(
     async () => {

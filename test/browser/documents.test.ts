@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { faultsOf, launchBrowser, type TestBrowser } from '../support/browser.ts';
 import { readDocuments } from '../support/documents.ts';
 import { patient } from '../support/patience.ts';
-import { startServer, type RunningServer } from '../support/process.ts';
+import { fromSource, startServer, type RunningServer } from '../support/process.ts';
 
 patient();
 
@@ -18,7 +18,8 @@ let server: RunningServer;
 let browser: TestBrowser;
 
 beforeAll(async () => {
-  [server, browser] = await Promise.all([startServer({ SYNC: 'memory', NODE_ENV: 'development' }), launchBrowser()]);
+  const served = startServer({ SYNC: 'memory', NODE_ENV: 'development' }, 60_000, fromSource);
+  [server, browser] = await Promise.all([served, launchBrowser()]);
 }, 120_000);
 
 afterAll(async () => {

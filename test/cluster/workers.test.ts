@@ -7,7 +7,7 @@ import { isAlive } from '../../src/embedded/data-lock.ts';
 import { EventClient, WebSocketClient } from '../support/clients.ts';
 import { Load } from '../support/load.ts';
 import { createDatabase } from '../support/postgres.ts';
-import { spawnServer, startServer, type Environment, type RunningServer } from '../support/process.ts';
+import { fromSource, spawnServer, startServer, type Environment, type RunningServer } from '../support/process.ts';
 import { seed } from '../support/random.ts';
 import { until, wait } from '../support/tcp-client.ts';
 import { sample, samples } from '../wire/wire.ts';
@@ -37,7 +37,7 @@ afterAll(async () => {
 
 async function start(given: Environment = {}): Promise<RunningServer> {
   const database = 'DATABASE_URL' in given ? given : { DATABASE_URL: (await createDatabase({ migrated: true })).url };
-  const server = await startServer({ ...quiet, SHUTDOWN_TIMEOUT: '2', ...database, ...given }, 40_000);
+  const server = await startServer({ ...quiet, SHUTDOWN_TIMEOUT: '2', ...database, ...given }, 40_000, fromSource);
   servers.add(server);
   return server;
 }

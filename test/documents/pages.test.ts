@@ -4,14 +4,14 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { readDocuments } from '../support/documents.ts';
 import { patient } from '../support/patience.ts';
-import { startServer, type RunningServer } from '../support/process.ts';
+import { fromSource, startServer, type RunningServer } from '../support/process.ts';
 
 patient();
 
 let server: RunningServer;
 
 beforeAll(async () => {
-  server = await startServer({ SYNC: 'memory', NODE_ENV: 'development' });
+  server = await startServer({ SYNC: 'memory', NODE_ENV: 'development' }, 60_000, fromSource);
 }, 120_000);
 
 afterAll(() => server?.kill9());
@@ -69,7 +69,11 @@ test.each(['realtime.config.ts', 'package.json', '.git/config', 'docs/../package
 );
 
 test('in production there are none', async () => {
-  const production = await startServer({ SYNC: 'memory', NODE_ENV: 'production', ALLOW_ANONYMOUS: 'true' }, 120_000);
+  const production = await startServer(
+    { SYNC: 'memory', NODE_ENV: 'production', ALLOW_ANONYMOUS: 'true' },
+    120_000,
+    fromSource,
+  );
   try {
     expect((await fetch(`${production.url}/docs`)).status).toBe(404);
     expect((await fetch(`${production.url}/docs/README.md`)).status).toBe(404);

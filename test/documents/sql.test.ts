@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import postgres, { type Sql } from 'postgres';
 import { objectsOf, readDocument, readDocuments, tableAfter, type CodeBlock } from '../support/documents.ts';
 import { createDatabase, sharedCluster, type TestDatabase } from '../support/postgres.ts';
-import { spawnScript } from '../support/process.ts';
+import { spawnCommand } from '../support/process.ts';
 import { takenOver, type Seen } from '../database/support.ts';
 
 const quiet = { max: 1, onnotice: () => undefined };
@@ -95,7 +95,7 @@ test('docs/operate.md: a role with these grants migrates a database that is anot
   const appUrl = clusterUrl.replace(/postgres$/, 'app');
   for (const block of readDocument('docs/operate.md').blocks.filter(isTested)) await execute(appUrl, block.text);
   const url = appUrl.replace('//postgres@', '//sobranie@');
-  const migration = spawnScript('src/sobranie.ts', { DATABASE_URL: url }, ['migrate']);
+  const migration = spawnCommand(['migrate'], { DATABASE_URL: url });
   expect(await migration.waitForExit()).toBe(0);
   await execute(url, `SELECT realtime.send('posts', '{}')`);
 });

@@ -12,7 +12,7 @@ import { becomesReady, startNode, stopNodes } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
 import { startPgBouncer, startSplittingPooler, type PgBouncer } from '../support/pgbouncer.ts';
 import { createDatabase, sharedCluster, type TestDatabase } from '../support/postgres.ts';
-import { spawnScript, spawnServer, type Environment, type RunningServer } from '../support/process.ts';
+import { spawnCommand, spawnServer, type Environment, type RunningServer } from '../support/process.ts';
 import { startProxy } from '../support/proxy.ts';
 import { startRedis } from '../support/redis.ts';
 import { until } from '../support/tcp-client.ts';
@@ -108,7 +108,7 @@ test('a start that would listen through it is refused with what to set, and leav
   expect(direct).toContain('What to do: let DATABASE_URL_DIRECT lead to the database itself');
   expect(pool).toContain('(DATABASE_URL): a pooler in statement mode answers there, which takes no transactions');
   expect(pool).toContain('What to do: set pool_mode = transaction in the pooler');
-  const migration = spawnScript('src/sobranie.ts', { DATABASE_URL: behind }, ['migrate']);
+  const migration = spawnCommand(['migrate'], { DATABASE_URL: behind });
   expect(await migration.waitForExit(patienceMs)).toBe(1);
   expect(migration.stderr()).toContain('a pooler in transaction mode stands before the database');
   await noLockIsHeld();

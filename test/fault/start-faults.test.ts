@@ -12,7 +12,7 @@ import { readSettings } from '../../src/settings/settings.ts';
 import { temporaryFolder } from '../support/janitor.ts';
 import { patient } from '../support/patience.ts';
 import { freePort, startCluster, type TestCluster } from '../support/postgres.ts';
-import { spawnProgram, spawnScript, spawnServer, type Environment } from '../support/process.ts';
+import { spawnCommand, spawnProgram, spawnServer, type Environment } from '../support/process.ts';
 import { startRedis } from '../support/redis.ts';
 import { makeCertificates } from '../support/redis-certificates.ts';
 
@@ -147,7 +147,7 @@ test('a Unix socket is reached, and parameters of other clients are no fault; wh
   const server = spawnServer({ LOG_FORMAT: 'json', DATABASE_URL: socket(prisma) });
   await server.waitForOutput(/listening on/, 20_000);
   const encoded = `postgres://app@${encodeURIComponent(folder)}:${cluster.port}${database.pathname}`;
-  const watches = spawnScript(join(import.meta.dir, '../../src/sobranie.ts'), { DATABASE_URL: encoded }, ['watches']);
+  const watches = spawnCommand(['watches'], { DATABASE_URL: encoded });
   expect(await watches.waitForExit(20_000)).toBe(0);
   expect(await server.stop()).toBe(0);
 }, 200_000);

@@ -6,7 +6,7 @@ import { cachingProxy, gzippingProxy, oldProxy, type BadProxy } from '../support
 import { gatewayKinds, type Gateway } from '../support/gateways.ts';
 import { startNode, stopNodes } from '../support/nodes.ts';
 import { patient } from '../support/patience.ts';
-import { spawnScript, type Environment, type RunningServer } from '../support/process.ts';
+import { spawnCommand, type Environment, type RunningServer } from '../support/process.ts';
 
 patient();
 
@@ -51,7 +51,7 @@ async function doctorBehind(
     const proxy = await start();
     try {
       const args = ['doctor', proxy.url, '--idle', String(idleSeconds), '--json'];
-      const command = spawnScript('src/sobranie.ts', keys, args);
+      const command = spawnCommand(args, keys);
       const code = await command.waitForExit(60_000);
       const lines = command.stdout().trim().split('\n');
       return { code, findings: lines.map((line) => JSON.parse(line) as Found) };
@@ -215,7 +215,7 @@ describe('finds', () => {
 
 test('what is no server of ours is said to be none', async () => {
   const other = Bun.serve({ port: 0, hostname: '127.0.0.1', fetch: () => new Response('<h1>Welcome</h1>') });
-  const command = spawnScript('src/sobranie.ts', {}, ['doctor', other.url.origin, '--json']);
+  const command = spawnCommand(['doctor', other.url.origin, '--json']);
   expect(await command.waitForExit(20_000)).toBe(1);
   expect(command.stderr()).toContain('something else than this server');
   await other.stop(true);

@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
 import { WebSocketClient } from '../support/clients.ts';
-import { freePort } from '../support/postgres.ts';
+import { createDatabase, freePort } from '../support/postgres.ts';
 import { spawnShell, type RunningProcess } from '../support/process.ts';
 import { TcpClient, until } from '../support/tcp-client.ts';
 import { patient } from '../support/patience.ts';
@@ -21,6 +21,7 @@ beforeAll(async () => {
   url = `http://127.0.0.1:${port}`;
   server = spawnShell(`ulimit -n ${limit}; exec bun src/main.ts`, {
     SYNC: 'memory',
+    DATABASE_URL: (await createDatabase({ migrated: true })).url,
     PORT: String(port),
     SHUTDOWN_TIMEOUT: '0',
     BROADCAST_INTERVAL: '0',

@@ -152,7 +152,9 @@ export async function startCluster(image?: string): Promise<TestCluster> {
 /** Fills the folder with a stopped cluster that has a migrated database to copy. */
 export async function makeImage(path: string): Promise<void> {
   const cluster = await startCluster();
-  await cluster.createDatabase({ migrated: true });
+  const database = await cluster.createDatabase({ migrated: true });
+  // The migrated database that it was copied from stays.
+  await database.drop();
   await cluster.stopServer();
   await copyFolder(cluster.folder, path);
   await cluster.close();

@@ -1,9 +1,13 @@
 // The server as its users run it: a process of its own, spoken to by environment, signals, output and network. Ends
 // only processes that it started, and ends them all with the test process, however that ends.
+//
+// What runs is the executable SOBRANIE_TEST_SERVER, which `bun run test` builds of this checkout: its start takes a third of
+// the processor time. Without one it is the source. Tests of what only the source has name `fromSource`.
 
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { endAfterTests, temporaryFolder } from './janitor.ts';
+import { createDatabase } from './postgres.ts';
 
 export interface RunningProcess {
   readonly pid: number;
@@ -30,9 +34,30 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 const projectFolder = resolve(import.meta.dir, '../..');
 
-/** Starts the server and waits until it listens. One that does not in time is ended: it would be met by the next start. */
-export async function startServer(environment: Environment = {}, timeoutMs = 60_000): Promise<RunningServer> {
-  const server = spawnServer(environment);
+/** The command line of the server as the checkout holds it. */
+export const fromSource: readonly string[] = [process.execPath, join(projectFolder, 'src/main.ts')];
+
+/** The command line of the server, or with arguments that of the command `sobranie`. */
+export function commandLine(...args: string[]): readonly string[] {
+  const built = process.env['SOBRANIE_TEST_SERVER'];
+  if (built !== undefined) return [built, ...args];
+  return args.length === 0 ? fromSource : [process.execPath, join(projectFolder, 'src/sobranie.ts'), ...args];
+}
+
+/**
+ * Starts the server and waits until it listens. One that does not in time is ended: it would be met by the next start.
+ *
+ * One of which the test says neither DATABASE_URL nor DATA_DIR gets a database of its own in the cluster that all share, with the
+ * demo tables. Making an embedded one at each start took three quarters of the start's processor time.
+ */
+export async function startServer(
+  given: Environment = {},
+  timeoutMs = 60_000,
+  command?: readonly string[],
+): Promise<RunningServer> {
+  const saysWhich = 'DATABASE_URL' in given || 'DATA_DIR' in given || given['NODE_ENV'] === 'production';
+  const environment = saysWhich ? given : { ...given, DATABASE_URL: (await createDatabase({ migrated: true })).url };
+  const server = spawnServer(environment, command);
   try {
     return await listening(server, timeoutMs);
   } catch (error) {
@@ -51,8 +76,13 @@ export async function listening(server: RunningProcess, timeoutMs = 60_000): Pro
 }
 
 /** Starts the server and waits for nothing: for starts that fail. */
-export function spawnServer(environment: Environment = {}): RunningProcess {
-  return spawnScript(join(projectFolder, 'src/main.ts'), environment);
+export function spawnServer(environment: Environment = {}, command = commandLine()): RunningProcess {
+  return spawn([...command], environment);
+}
+
+/** Runs the command `sobranie`. */
+export function spawnCommand(args: readonly string[], environment: Environment = {}): RunningProcess {
+  return spawn([...commandLine(...args)], environment);
 }
 
 /** Runs any program, in another folder than the project's. */

@@ -17,7 +17,8 @@ test.each([
   ['1', 'pretty', /^ *database +(postgres:\/\/\S+)$/m],
   ['2', 'json', /^\{.*"database":"(postgres:\/\/[^"]+)".*\}$/m],
 ])('psql takes the URL that a start with WORKERS=%s prints, as %s', async (WORKERS, LOG_FORMAT, printed) => {
-  const server = await startServer({ WORKERS, LOG_FORMAT, BROADCAST_INTERVAL: '0', SHUTDOWN_TIMEOUT: '0' }, 60_000);
+  const quiet = { BROADCAST_INTERVAL: '0', SHUTDOWN_TIMEOUT: '0' };
+  const server = await startServer({ ...quiet, WORKERS, LOG_FORMAT, DATABASE_URL: undefined }, 60_000);
   const [, url = ''] = await server.waitForOutput(printed);
   const statement = "INSERT INTO posts (title) VALUES ('Hello') RETURNING title";
   await runProgram(['psql', '-qX', '-v', 'ON_ERROR_STOP=1', url, '-c', statement], { name: 'psql' });

@@ -2,6 +2,7 @@
 
 import { expect, test } from 'bun:test';
 import { EventClient, Refused } from '../support/clients.ts';
+import { createDatabase } from '../support/postgres.ts';
 import { spawnShell, type RunningServer } from '../support/process.ts';
 import { until } from '../support/tcp-client.ts';
 import { call, describeWire, errorOf, post, sample } from './wire.ts';
@@ -164,7 +165,9 @@ describeWire('Shutdown', (wire) => {
     expect(await server.waitForExit(5_000)).toBe(0);
 
     // As nohup starts it.
-    const kept = spawnShell(`trap '' HUP; exec bun src/main.ts`, { SYNC: 'memory', SHUTDOWN_TIMEOUT: '0' });
+    const DATABASE_URL = (await createDatabase({ migrated: true })).url;
+    const settings = { SYNC: 'memory', DATABASE_URL, SHUTDOWN_TIMEOUT: '0' };
+    const kept = spawnShell(`trap '' HUP; exec bun src/main.ts`, settings);
     const [, url = ''] = await kept.waitForOutput(/listening on (http:\S+)/, 20_000);
     process.kill(kept.pid, 'SIGHUP');
     expect((await fetch(`${url}/health/ready`)).status).toBe(200);
