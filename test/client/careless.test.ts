@@ -117,6 +117,19 @@ describe('data', () => {
   });
 });
 
+// As by `response.json()` without its member. The client waited half a minute, and told of no reason then.
+test('a token that is no text reaches the server, which refuses it', async () => {
+  const world = new World(seed);
+  const server = new FakeServer();
+  server.refuse = () => ({ code: 1008, reason: 'unauthorized' });
+  const token = () => ({ token: 'inside' }) as unknown as string;
+  const client = new Sobranie('http://server', { platform: world.platform(server), token });
+  client.connect();
+  await world.pass(20_000);
+  expect(client.status).toMatchObject({ state: 'closed', error: { code: 'unauthorized' } });
+  expect(server.attempts).toHaveLength(2);
+});
+
 describe('loops', () => {
   // Node ends a stream made of a channel so. The subscription stayed until another message came.
   test.each(['return', 'throw'] as const)('one that waits ends at once by %s', async (name) => {

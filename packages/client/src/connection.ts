@@ -189,8 +189,9 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#refusal = this.#welcomedAt = undefined;
     this.#isDraining = false;
     try {
-      const token = await Promise.race([this.#token(), promise]);
-      if (isOver || typeof token === 'object') return await promise;
+      // Of one that is no text the server says what is wrong with it.
+      const token = (await Promise.race([this.#token(), promise])) as string | undefined;
+      if (isOver) return await promise;
       stop();
       stop = clock.after(this.#openingTime.next(transport), () => over({ code: 1006, reason: 'timeout' }));
       const opened = await openLink(transport, {
@@ -379,14 +380,13 @@ export class Connection extends Emitter<ConnectionEvents> {
   /** The second transport was a way out, and perhaps only because the server was away for a moment. */
   #checkFirst(): void {
     const { clock, openLink, transports } = this.#options;
-    const [first = 'sse'] = transports;
     const link = this.#link;
     clock.after((2_000 + clock.random(3_000)) * 2 ** Math.min(this.#checks++, 9), async () => {
       if (this.#link !== link) return;
       // It is here already: the second transport is made of it.
       const { canOpen } = await import('./stream-link.ts');
       const opens = await canOpen(
-        (context) => openLink(first, context),
+        (context) => openLink(transports[0] ?? 'sse', context),
         () => this.#token(),
         clock,
         openMs,
