@@ -401,6 +401,26 @@ export const cases: Readonly<Record<string, Case>> = {
     );
   },
 
+  // Without a channel there is no event stream. Over that transport a client said that it was connected to nobody.
+  async 'without a channel too, a client is connected only while there is a server'(stage) {
+    const proxy = await stage.proxy();
+    await stage.refuse(proxy, true);
+    const states: string[] = [];
+    const client = stage.client(proxy);
+    client.on('status', ({ state }) => states.push(state));
+    client.connect();
+    await until(() => states.includes('waiting'), 'it waits for a server');
+    equal(states.includes('connected'), false, 'connected to nobody');
+    await stage.refuse(proxy, false);
+    await until(() => client.status.state === 'connected', 'it is connected');
+    await stage.refuse(proxy, true);
+    await stage.cut(proxy);
+    // Over event streams it asks after as long a silence as other links are asked after.
+    await until(() => client.status.state !== 'connected', 'the loss is noticed', 90_000);
+    await stage.refuse(proxy, false);
+    await until(() => client.status.state === 'connected', 'it is connected again');
+  },
+
   async 'an operator ends a client for good'(stage) {
     if (stage.transport === 'sse') return;
     const client = stage.client(await stage.proxy());

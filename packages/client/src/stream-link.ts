@@ -37,6 +37,9 @@ export class StreamLink implements Link {
   readonly #streams = new Map<string, Stream>();
   #token: string | undefined;
   #planned: Stop | undefined;
+  /** Over any stream, or in answer to a look. */
+  #heardAt: number;
+  #isLooking = false;
   #welcomed = false;
   #ended = false;
 
@@ -44,13 +47,12 @@ export class StreamLink implements Link {
     this.#fetch = fetch;
     this.#options = options;
     this.#token = options.token;
+    this.#heardAt = options.clock.now();
     // As a socket would: not before its owner has it.
     options.clock.after(0, () => {
       if (this.#ended) return;
       options.onReady();
-      // With nothing to hear there is no stream, and requests need none.
-      if (this.#wanted.size === 0)
-        this.#welcome({ type: 'welcome', connection: '', user: null, node: '', heartbeat: 25 });
+      this.#look();
     });
   }
 
@@ -70,7 +72,7 @@ export class StreamLink implements Link {
         this.#token = command.token;
         return this.#options.onFrame({ ...command, type: 'refreshed' });
       case 'ping':
-        return;
+        return this.#look();
       case 'publish': {
         const { channel, data, key, to, id } = command;
         // By HTTP everyone in the channel would get it.
@@ -93,7 +95,7 @@ export class StreamLink implements Link {
 
   silence(): number {
     const heardAt = Math.min(...Array.from(this.#streams.values(), (stream) => stream.heardAt));
-    return this.#streams.size === 0 ? 0 : this.#options.clock.now() - heardAt;
+    return this.#options.clock.now() - (this.#streams.size === 0 ? this.#heardAt : heardAt);
   }
 
   close(): void {
@@ -112,6 +114,22 @@ export class StreamLink implements Link {
   #welcome(frame: ServerFrame): void {
     if (!this.#welcomed) this.#options.onFrame(frame);
     this.#welcomed = true;
+  }
+
+  /** With nothing to hear there is no stream. Then a small request tells whether there is a server. */
+  #look(): void {
+    if (this.#isLooking || this.#wanted.size > 0) return;
+    this.#isLooking = true;
+    const lost = (): void => this.#end({ code: 1006, reason: '' });
+    const answered = ({ status }: Response): void => {
+      // Of a gateway: nobody stands behind it.
+      if (status >= 500) return lost();
+      this.#isLooking = false;
+      this.#heardAt = this.#options.clock.now();
+      if (this.#wanted.size === 0)
+        this.#welcome({ type: 'welcome', connection: '', user: null, node: '', heartbeat: 25 });
+    };
+    this.#call('/realtime/publish', { method: 'HEAD', signal: this.#requests.signal }).then(answered).catch(lost);
   }
 
   #plan(): void {
@@ -173,7 +191,7 @@ export class StreamLink implements Link {
           const chunk = await reader?.read();
           if (!isCurrent()) return;
           if (!chunk?.value) break;
-          stream.heardAt = clock.now();
+          this.#heardAt = stream.heardAt = clock.now();
           const events = (text + decoder.decode(chunk.value, { stream: true })).split('\n\n');
           text = events.pop() ?? '';
           for (const event of events) {
