@@ -178,11 +178,22 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF is_plain THEN
-    RETURN octet_length(to_json(value)::text);
+    RETURN coalesce(octet_length(to_json(value)::text), 0);
   END IF;
   -- Six characters stand for one at most.
   RETURN octet_length(format('%s', value))::bigint * 6;
 EXCEPTION WHEN OTHERS THEN
   RETURN 1000000000000;
+END;
+$$;
+--> statement-breakpoint
+-- Whether a row with this value, and with others of that length, may be printed. One function in place of a sum and a
+-- comparison: each costs a writer's transaction, also where all values are small and none is called.
+CREATE FUNCTION realtime.json_fits(value anyelement, is_plain boolean, others bigint) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN realtime.json_length(value, is_plain) + others < 500000000;
 END;
 $$;

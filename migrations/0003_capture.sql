@@ -240,14 +240,19 @@ CREATE FUNCTION realtime.capture_fits(watch realtime.watched, sides text[], pref
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT CASE count(*) WHEN 0 THEN 'true' ELSE format('((greatest(%s) < %s) IS NOT FALSE OR %s < 500000000)',
-    string_agg(format('pg_column_size(%s)', v.value), ', ' ORDER BY v.value), 300000 / greatest(count(*), 1),
-    string_agg(format('coalesce(realtime.json_length(%s, %s), 0)', v.value, realtime.is_plain(c.type, 'json')::text),
-      ' + ' ORDER BY v.value)
+  SELECT CASE WHEN s.sizes IS NULL THEN 'true' ELSE format(
+    CASE cardinality(s.sizes) WHEN 1 THEN '((%s < %s) IS NOT FALSE OR realtime.json_fits(%s, %s))'
+      ELSE '((greatest(%s) < %s) IS NOT FALSE OR realtime.json_fits(%s, %s))' END,
+    array_to_string(s.sizes, ', '), 300000 / cardinality(s.sizes), s.lengths[1],
+    coalesce('realtime.json_length(' || nullif(array_to_string(s.lengths[2:], ') + realtime.json_length('), '') || ')', '0')
   ) END
-  FROM realtime.captured_columns(watch) c CROSS JOIN unnest(sides) side
-  CROSS JOIN LATERAL (SELECT format('%s%s_%s', prefix, side, c.place)) v (value)
-  WHERE c.is_long
+  FROM (
+    SELECT array_agg(format('pg_column_size(%s)', v.value) ORDER BY v.value) AS sizes,
+      array_agg(format('%s, %s', v.value, realtime.is_plain(c.type, 'json')::text) ORDER BY v.value) AS lengths
+    FROM realtime.captured_columns(watch) c CROSS JOIN unnest(sides) side
+    CROSS JOIN LATERAL (SELECT format('%s%s_%s', prefix, side, c.place)) v (value)
+    WHERE c.is_long
+  ) s
 $$;
 --> statement-breakpoint
 -- What an UPDATE shows of the old row beside the new one, as JSON: the key and what was changed; without a key, the row.

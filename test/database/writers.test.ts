@@ -70,6 +70,53 @@ test('a table of too many columns is refused, and one that gets too many is writ
   expect(await told()).toEqual(['item gap', 'item gap']);
 });
 
+// Values of more than 300 kB as stored, together, are measured before the row is printed.
+test('long values beside NULLs, in a table of one such column and of several', async () => {
+  await sql.unsafe(`create type mood as enum ('fine');
+    create table one (id int primary key, a text);
+    create table item (id int primary key, a text, b json, c bytea, d mood[], e varchar);
+    alter table one alter a set storage external; alter table item alter a set storage external, alter b set storage external`);
+  await sql`select realtime.watch('one'), realtime.watch('item')`;
+  await sql`insert into one values (1, repeat('x', 400000)), (2, null)`;
+  await sql`update one set id = id + 2`;
+  await sql`insert into item values (1, repeat('x', 400000), null), (2, null, to_json(repeat('y', 400000))), (3, null, null)`;
+  await sql`insert into item (id, c, d, e) values (4, decode(repeat('00', 400000), 'hex'), array_fill('fine'::mood, array[100000]), 'e')`;
+  await sql`update item set a = a || 'x', e = 'f' where id in (1, 4)`;
+  await sql`delete from item where id < 4`;
+  const seen = (await takenOver(sql)).map(({ channel, data }) => {
+    const { id, ...values } = (data['data'] ?? data['old']) as Record<string, unknown>;
+    const lengths = Object.values(values).map((value) =>
+      typeof value === 'string' ? value.length : (value as [])?.length,
+    );
+    return [channel, data['action'], id, ...lengths.map((length) => length ?? 0)];
+  });
+  expect(seen).toEqual([
+    ...[
+      ['one', 'INSERT', 1, 400_000],
+      ['one', 'INSERT', 2, 0],
+      ['one', 'UPDATE', 3, 400_000],
+      ['one', 'UPDATE', 4, 0],
+    ],
+    ...[
+      ['item', 'INSERT', 1, 400_000, 0, 0, 0, 0],
+      ['item', 'INSERT', 2, 0, 400_000, 0, 0, 0],
+    ],
+    ...[
+      ['item', 'INSERT', 3, 0, 0, 0, 0, 0],
+      ['item', 'INSERT', 4, 0, 0, 800_002, 100_000, 1],
+    ],
+    ...[
+      ['item', 'UPDATE', 1, 400_001, 0, 0, 0, 1],
+      ['item', 'UPDATE', 4, 0, 0, 800_002, 100_000, 1],
+    ],
+    ...[
+      ['item', 'DELETE', 2, 0, 400_000, 0, 0, 0],
+      ['item', 'DELETE', 3, 0, 0, 0, 0, 0],
+    ],
+    ['item', 'DELETE', 1, 400_001, 0, 0, 0, 1],
+  ]);
+});
+
 // The row triggers that see what MERGE moves had one name on all tables, and a partition gets copies of its parent's.
 test('a watched table with partitions becomes a partition of another one', async () => {
   for (const name of ['whole', 'half']) {
