@@ -14,8 +14,18 @@ export interface HeadsOptions {
   readonly roundsMax: number;
   /** Recoverable channels that are subscribed. */
   readonly channels: () => readonly string[];
-  readonly read: (channel: string) => Promise<Position>;
-  readonly tell: (channel: string, head: Position) => void;
+  /** Reads the heads of these channels and tells them. Rejects when one of them could not be read. */
+  readonly tell: (channels: readonly string[]) => Promise<void>;
+}
+
+/** One by one, where a server answers for one channel only. What can be read is told. */
+export async function tellEach(
+  channels: readonly string[],
+  read: (channel: string) => Promise<Position>,
+  tell: (channel: string, head: Position) => void,
+): Promise<void> {
+  const told = await Promise.allSettled(channels.map(async (channel) => tell(channel, await read(channel))));
+  for (const result of told) if (result.status === 'rejected') throw result.reason;
 }
 
 const fewMin = 100;
@@ -43,7 +53,7 @@ export class Heads {
     const count = Math.max(fewMin, Math.ceil(channels.length / this.#options.roundsMax));
     const few = channels.slice(this.#next, this.#next + count);
     this.#next += count;
-    this.#tell(few).catch(() => undefined);
+    if (few.length > 0) this.#options.tell(few).catch(() => undefined);
   }
 
   close(): void {
@@ -57,7 +67,7 @@ export class Heads {
     let failures = 0;
     for (let from = 0; from < channels.length && round === this.#rounds;) {
       try {
-        await this.#tell(channels.slice(from, from + atOnce));
+        await this.#options.tell(channels.slice(from, from + atOnce));
         from += atOnce;
         failures = 0;
       } catch {
@@ -66,11 +76,5 @@ export class Heads {
       }
     }
     if (round === this.#rounds) this.#isTelling = false;
-  }
-
-  async #tell(channels: readonly string[]): Promise<void> {
-    const { read, tell } = this.#options;
-    const told = await Promise.allSettled(channels.map(async (channel) => tell(channel, await read(channel))));
-    for (const result of told) if (result.status === 'rejected') throw result.reason;
   }
 }

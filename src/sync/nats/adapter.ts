@@ -25,7 +25,7 @@ import type { Position } from '../../protocol/position.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { ChannelRule } from '../../rules/rules.ts';
 import { isPassingFailure, patiently } from '../../time/patiently.ts';
-import { Heads } from '../heads.ts';
+import { Heads, tellEach } from '../heads.ts';
 import { NatsClient, type NatsConnectionEvents, type NatsConnectionOptions } from './connection.ts';
 import { available, isPassing } from './failure.ts';
 import { NatsInterest } from './interest.ts';
@@ -74,8 +74,12 @@ export class NatsAdapter implements SyncAdapter {
       // Of two seconds.
       roundsMax: 30,
       channels: () => [...this.#subscribed].filter(([, { rule }]) => rule.recoverable).map(([channel]) => channel),
-      read: (channel) => this.#live.log.head(channel),
-      tell: (channel, head) => this.#events?.head(channel, head),
+      tell: (channels) =>
+        tellEach(
+          channels,
+          (channel) => this.#live.log.head(channel),
+          (channel, head) => this.#events?.head(channel, head),
+        ),
     });
   }
 

@@ -92,6 +92,7 @@ export class RedisAdapter implements SyncAdapter {
       message: (topic, message) => this.#message(topic, message),
       loggedChannels: () => this.#loggedChannels(),
       readHead: (channel) => this.#readHead(channel),
+      readHeads: (channels) => this.#readHeads(channels),
       head: (channel, head) => this.#events?.head(channel, head),
       upChanged: () => this.#tellHealth(),
       reconnected: () => {
@@ -208,6 +209,12 @@ export class RedisAdapter implements SyncAdapter {
 
   async #readHead(channel: string): Promise<Position> {
     return headOf(await this.#read(channel, '', 0, 0, 0, 0));
+  }
+
+  async #readHeads(channels: readonly string[]): Promise<readonly Position[]> {
+    const keys = channels.flatMap((channel) => [this.#key('m', channel), this.#key('s', channel)]);
+    const heads = await this.#live.reads.heads(keys);
+    return heads.map(([epoch, offset]) => ({ epoch, offset: Number(offset) }));
   }
 
   async #history(channel: string, rule: ChannelRule, query: HistoryQuery, internal: boolean): Promise<HistoryPage> {

@@ -13,13 +13,14 @@ import type { Clock } from '../../time/clock.ts';
 import { isPassingFailure } from '../../time/patiently.ts';
 import { within } from '../../time/within.ts';
 import type { ReadReply } from './history.ts';
-import { appendScript, readScript } from './scripts.ts';
+import { appendScript, headsScript, readScript } from './scripts.ts';
 
 /** The scripts as the driver adds them to its client. */
 interface Scripted {
   sobranieAppend(...args: (string | number)[]): Promise<[epoch: string, offset: string | number]>;
   /** Answers bytes. */
   sobranieReadBuffer(...args: (string | number)[]): Promise<ReadReply>;
+  sobranieHeads(...args: (string | number)[]): Promise<[epoch: string, offset: string][]>;
 }
 
 /** Who has to be listened to for what. */
@@ -67,6 +68,7 @@ export class RedisCommands {
     this.sharded = client instanceof Cluster && versionOf(info) >= shardedSince;
     client.defineCommand('sobranieAppend', { numberOfKeys: 3, lua: appendScript });
     client.defineCommand('sobranieRead', { numberOfKeys: 2, lua: readScript });
+    client.defineCommand('sobranieHeads', { lua: headsScript });
     this.#client = client as (Redis | Cluster) & Scripted;
     this.#peer = client instanceof Redis ? peerOf(client) : '';
     this.#serverFacts = serverFacts;
@@ -89,6 +91,10 @@ export class RedisCommands {
     return this.#peer;
   }
 
+  get isCluster(): boolean {
+    return this.#client instanceof Cluster;
+  }
+
   get ready(): boolean {
     return this.#client.status === 'ready' && this.#serverFacts !== undefined;
   }
@@ -103,6 +109,11 @@ export class RedisCommands {
 
   read(...args: (string | number)[]): Promise<ReadReply> {
     return this.#run((facts) => this.#client.sobranieReadBuffer(...args, facts));
+  }
+
+  /** Of logs, whose keys are given as `read` takes them. Not in a cluster, where each channel has a slot of its own. */
+  heads(keys: readonly string[]): Promise<[epoch: string, offset: string][]> {
+    return this.#run((facts) => this.#client.sobranieHeads(keys.length, ...keys, facts));
   }
 
   /** As `read`, but the script asks the server for its history: it may have taken on another without a sign. */

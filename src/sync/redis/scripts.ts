@@ -27,11 +27,13 @@
 
 import { TermEnded, type Carried } from '../../core/sync-adapter.ts';
 
-const openLog = `
-local head = redis.pcall('HMGET', KEYS[1], 'e', 'r', 'o', 'g')
+/** The log of a head and a stream; answers its epoch and offset. */
+const openFunction = `
+local function open(headKey, streamKey)
+local head = redis.pcall('HMGET', headKey, 'e', 'r', 'o', 'g')
 -- Something else stands there, which is no log: the channel must not be refused for ever.
 if head.err then
-  redis.call('DEL', KEYS[1])
+  redis.call('DEL', headKey)
   head = {}
 end
 local epoch, offset = head[1], head[3]
@@ -40,19 +42,26 @@ if not epoch or known == '' or head[2] ~= known or is_later then
   local info = redis.pcall('INFO', 'replication')
   local history = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
   local time = redis.call('TIME')
-  local name = string.sub(redis.sha1hex(KEYS[1] .. history .. time[1] .. '.' .. time[2]), 1, 10)
+  local name = string.sub(redis.sha1hex(headKey .. history .. time[1] .. '.' .. time[2]), 1, 10)
   if not epoch then
     epoch, offset = name, '0'
-    redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0, 'r', history, 'g', string.format('%.0f', generation))
-    redis.call('DEL', KEYS[2])
+    redis.call('HSET', headKey, 'e', epoch, 'o', 0, 'r', history, 'g', string.format('%.0f', generation))
+    redis.call('DEL', streamKey)
   elseif head[2] ~= history or is_later then
     local promoted = history ~= '' and string.find(info, 'master_replid2:0*[1-9a-f]')
     local lost = head[2] ~= history and (not durable or promoted)
     if lost or (is_later and head[4]) then epoch = string.match(epoch, '^%w+') .. '-' .. name end
-    redis.call('HSET', KEYS[1], 'e', epoch, 'r', history)
-    if is_later then redis.call('HSET', KEYS[1], 'g', string.format('%.0f', generation)) end
+    redis.call('HSET', headKey, 'e', epoch, 'r', history)
+    if is_later then redis.call('HSET', headKey, 'g', string.format('%.0f', generation)) end
   end
 end
+return epoch, offset
+end
+`;
+
+const openLog = `
+${openFunction}
+local epoch, offset = open(KEYS[1], KEYS[2])
 `;
 
 /**
@@ -233,6 +242,24 @@ if want > 0 then
   end
 end
 return {epoch, offset, table.concat(lines, '\\n'), cut}
+`;
+
+/**
+ * The heads of many channels, as the script above opens them. Answers {epoch, offset} of each.
+ *
+ * KEYS  head and stream of each
+ * ARGV  facts
+ */
+export const headsScript = `
+${readFacts(1)}
+${openFunction}
+local heads = {}
+for at = 1, #KEYS, 2 do
+  local epoch, offset = open(KEYS[at], KEYS[at + 1])
+  if offset == '0' then redis.call('PEXPIRE', KEYS[at], ${emptyHeadKeptMs}) end
+  heads[#heads + 1] = {epoch, offset}
+end
+return heads
 `;
 
 /** What is carried, for the script; empty for a publication that is not. */
