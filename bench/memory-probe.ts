@@ -5,7 +5,7 @@ import { heapStats } from 'bun:jsc';
 import type { HeldMemory } from './member-memory.ts';
 
 const pauseMs = 250;
-const looksMax = 20;
+const looksMax = 12;
 /** The last of so many looks differ by less than this where nothing is given back any more. */
 const stillBytes = 128 << 10;
 const stillLooks = 4;

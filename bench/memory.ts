@@ -6,13 +6,14 @@ import { runLoad } from './load-client.ts';
 import { memberMemory } from './member-memory.ts';
 import type { BenchOptions } from './options.ts';
 import { median, printTable, ratio, ratios } from './table.ts';
+import { twoAtOnce } from './two-at-once.ts';
 
 const warmConnections = 4_000;
-const settleSeconds = 3;
+const settleSeconds = 2;
 
 export async function memory(options: BenchOptions): Promise<void> {
   const connections = options.quick ? 8_000 : 15_000;
-  const rounds = options.quick ? 1 : 3;
+  const rounds = options.quick ? 1 : 2;
   const pairs = [
     { reference: bareWebSocket, others: [wsLoop, oursRecoverable] },
     { reference: eventsJoined, others: [oursEventsRecoverable] },
@@ -21,22 +22,15 @@ export async function memory(options: BenchOptions): Promise<void> {
   for (const { reference, others } of pairs) {
     const contenders = [reference, ...others].filter((contender) => options.takes(contender));
     const figures = new Map(contenders.map((contender) => [contender, [] as number[]]));
-    for (let round = 0; round < rounds; round++) {
-      for (const contender of contenders) {
-        const server = await contender.server.start();
-        try {
-          const result = await runLoad(contender, server, {
-            connections,
-            seconds: 0,
-            settleSeconds,
-            warmConnections,
-          });
-          figures.get(contender)?.push(result.kbPerConnection);
-        } finally {
-          await server.stop();
-        }
+    await twoAtOnce(Array.from({ length: rounds }, () => contenders).flat(), async (contender) => {
+      const server = await contender.server.start();
+      try {
+        const load = { connections, seconds: 0, settleSeconds, warmConnections };
+        figures.get(contender)?.push((await runLoad(contender, server, load)).kbPerConnection);
+      } finally {
+        await server.stop();
       }
-    }
+    });
     const bare = figures.get(reference) ?? [];
     for (const [contender, values] of figures) {
       const perRound = values.map((value, round) => value / (bare[round] ?? Number.NaN));
