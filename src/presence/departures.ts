@@ -6,6 +6,8 @@ import type { Clock } from '../time/clock.ts';
 export interface Departure {
   readonly channel: string;
   readonly connection: string;
+  /** Its number: who comes back may part again, with a time of its own. */
+  readonly parting: number;
 }
 
 export class Departures {

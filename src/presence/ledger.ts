@@ -34,11 +34,12 @@ const retry = { firstMs: 100, maxMs: 2_000 };
 export class Ledger {
   readonly #ports: LedgerPorts;
   readonly #here = new Map<string, NonNullable<MemberList<OwnMember>>>();
-  /** Their connections are gone; they leave when their time is over. */
-  readonly #parting = new Set<OwnMember>();
+  /** They leave when their time is over, with the number of their parting: who comes back may part again. */
+  readonly #parting = new Map<OwnMember, number>();
   readonly #dirty = new Map<string, Dirty>();
   #applying: Promise<void> | undefined;
   #members = 0;
+  #partings = 0;
   /** The store did not answer lately, and is being tried. */
   #isAway = false;
   #closed = false;
@@ -58,9 +59,10 @@ export class Ledger {
     return own !== undefined && !this.#parting.has(own);
   }
 
-  isParting(channel: string, connection: string): boolean {
+  /** Whether it has not come back since that parting. */
+  isParting(channel: string, connection: string, parting: number): boolean {
     const own = this.own(channel, connection);
-    return own !== undefined && this.#parting.has(own);
+    return own !== undefined && this.#parting.get(own) === parting;
   }
 
   /** A member of this node, also one that parts. */
@@ -107,12 +109,15 @@ export class Ledger {
     }
   }
 
-  part(channel: string, connection: string): void {
+  /** The number of the parting; undefined for one that is no member, or parts already. */
+  part(channel: string, connection: string): number | undefined {
     const own = this.own(channel, connection);
-    if (own === undefined || this.#parting.has(own)) return;
-    this.#parting.add(own);
+    if (own === undefined || this.#parting.has(own)) return undefined;
+    const parting = ++this.#partings;
+    this.#parting.set(own, parting);
     this.#members--;
     this.#touch(channel, connection);
+    return parting;
   }
 
   leave(channel: string, connection: string): void {
@@ -164,7 +169,9 @@ export class Ledger {
   #keep(channel: string, own: OwnMember, data: string): void {
     if (own.data === data) return;
     const kept = { ...own, data };
-    if (this.#parting.delete(own)) this.#parting.add(kept);
+    const parting = this.#parting.get(own);
+    if (parting !== undefined) this.#parting.set(kept, parting);
+    this.#parting.delete(own);
     this.#set(channel, kept);
   }
 

@@ -79,8 +79,8 @@ export class NodePresence implements Presence {
       clock,
       log,
     });
-    this.#departures = new Departures(graceMs, clock, ({ channel, connection }) => {
-      if (this.#ledger.isParting(channel, connection)) this.#ledger.leave(channel, connection);
+    this.#departures = new Departures(graceMs, clock, ({ channel, connection, parting }) => {
+      if (this.#ledger.isParting(channel, connection, parting)) this.#ledger.leave(channel, connection);
     });
     this.#fidgeting = new Fidgeting(clock);
     this.#rosters = new Rosters({
@@ -211,8 +211,8 @@ export class NodePresence implements Presence {
   }
 
   #part(connection: string, channel: string): void {
-    this.#ledger.part(channel, connection);
-    this.#departures.add({ channel, connection });
+    const parting = this.#ledger.part(channel, connection);
+    if (parting !== undefined) this.#departures.add({ channel, connection, parting });
   }
 
   // After an interruption

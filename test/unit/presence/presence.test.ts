@@ -136,6 +136,27 @@ test('who does not come back leaves when the grace is over, and not before', asy
   expect(story(watcher)).toEqual(['join ann null', 'leave ann null']);
 });
 
+// The grace of an earlier leave ended the one that followed: who came back within it was heard to leave and to join.
+test('who leaves again and again has the whole grace each time', async () => {
+  const { clock, hubs } = createNodes(1);
+  const [here] = hubs as [HubHarness];
+  const watcher = await enter(here, bob);
+  const fidget = here.connect('websocket', ann);
+  // Some leaves are told at once. Later ones are not, as long as she is away for two seconds each time.
+  for (let round = 0; round < 14; round++) {
+    await fidget.send({ type: 'subscribe', channel, presence: true });
+    if (round < 12) await pass(clock, 1_500);
+    await fidget.send({ type: 'unsubscribe', channel });
+    if (round < 12) await pass(clock, 2_000);
+  }
+  const told = story(watcher).filter((line) => line.startsWith('leave'));
+  expect(told).toHaveLength(6);
+  await pass(clock, graceMs - 500);
+  expect(story(watcher).filter((line) => line.startsWith('leave'))).toHaveLength(6);
+  await pass(clock, 500);
+  expect(story(watcher).at(-1)).toBe('leave ann null');
+});
+
 test('connections without a user are one each, and leave at once', async () => {
   const { hubs } = createNodes(1);
   const [hub] = hubs as [HubHarness];
