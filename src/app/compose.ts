@@ -203,6 +203,7 @@ async function start(given: Settings, log: Logger, options: NodeOptions, closing
     await checkLayer(lineage?.seen, layer);
   });
   presence.start();
+  health.addNote('presence', async () => presence.requireCompared());
   closing.add('presence', () => presence.close());
   const rates = new RateHistory({
     clock,

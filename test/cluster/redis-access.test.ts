@@ -126,6 +126,35 @@ describe('a user of Redis', () => {
     expect(objects.filter((object) => object !== 'config|get')).toEqual([]);
   }, 60_000);
 
+  // Nothing told of it: a list that had missed a change stayed wrong, for as long as nobody joined or left.
+  test('without the right to compare lists of members: told once, shown by health, and traffic goes on', async () => {
+    const [node] = stage.nodes;
+    const member = await WebSocketClient.open(node?.url ?? '');
+    await member.request({ type: 'subscribe', channel: 'posts', presence: true });
+    const health = async (): Promise<string> => {
+      const answer = await fetch(`${node?.url}/health/ready`);
+      const { checks } = (await answer.json()) as { checks: Record<string, { ok: boolean; lastError?: object }> };
+      return `${answer.status} ${checks['presence']?.ok} ${JSON.stringify(checks['presence']?.lastError ?? {})}`;
+    };
+    const refused = async (): Promise<number> => {
+      const log = (await redis.admin.call('ACL', 'LOG')) as string[][];
+      const counts = log.map((entry) => (entry.includes('mget') ? Number(entry[entry.indexOf('count') + 1]) : 0));
+      return counts.reduce((sum, count) => sum + count, 0);
+    };
+    await until(async () => (await health()).startsWith('200 true'), 'compared', 20_000);
+    await redis.admin.call('ACL', 'SETUSER', 'app', '-mget');
+    await until(async () => (await health()).startsWith('200 false'), 'health shows it', 20_000);
+    expect(await health()).toContain('a right is missing');
+    await until(async () => (await refused()) >= 3, 'refused time and again', 20_000);
+    const told = node?.stdout().match(/presence: a right is missing/g) ?? [];
+    expect(told).toHaveLength(1);
+    expect(node?.stdout()).toMatch(/NOPERM[^"]*mget/);
+    await redis.admin.call('ACL', 'SETUSER', 'app', '+mget');
+    await redis.admin.call('ACL', 'LOG', 'RESET');
+    await until(async () => (await health()).startsWith('200 true'), 'compared again', 20_000);
+    await member.close();
+  }, 90_000);
+
   test('whose password is changed is let in again with the right one, and no password is printed', async () => {
     const load = await stage.load();
     await redis.admin.call('ACL', 'SETUSER', 'app', 'resetpass', '>another');
