@@ -15,7 +15,7 @@ export interface HeartbeatPorts {
   /** The store does not know this node, which gave a sign of life before. */
   readonly forgotten: () => void;
   /** After each of the regular signs of life, given or not: the moment for what is done at a constant rate. */
-  readonly beat: () => void;
+  readonly beat: (isGiven: boolean) => void;
   readonly log: (message: string, error: unknown) => void;
 }
 
@@ -78,7 +78,7 @@ export class Heartbeat {
         if (!this.#isFailing) log('a sign of life could not be given', error);
         this.#isFailing = true;
       }
-      if (!this.#closed) beat();
+      if (!this.#closed) beat(!this.#isFailing);
       await clock.sleep(this.#isFailing ? retryMs * (0.5 + clock.random()) : everyMs);
     }
   }

@@ -104,10 +104,11 @@ export class NodePresence implements Presence {
         this.#forgotten = true;
         this.#interrupt();
       },
-      beat: () => {
+      beat: (isGiven) => {
         this.#rosters.sweep(this.#ledger.channels());
         this.#fidgeting.sweep();
-        void this.#rosters.checkSome();
+        // While signs of life cannot be given, that says enough.
+        if (isGiven) void this.#rosters.checkSome();
       },
     });
   }
@@ -115,6 +116,12 @@ export class NodePresence implements Presence {
   /** Members of this node. */
   get members(): number {
     return this.#ledger.members;
+  }
+
+  /** Throws while lists cannot be compared with the store: what no signal told of stays unnoticed then. */
+  requireCompared(): void {
+    const { fault } = this.#rosters;
+    if (fault !== undefined) throw fault;
   }
 
   /** Each transport attaches its way to all of its connections, once, before the first connection. */

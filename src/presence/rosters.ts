@@ -14,9 +14,15 @@ export class Rosters {
   readonly #ports: RosterPorts;
   readonly #kept = new Map<string, Roster>();
   #nextCheck = 0;
+  #fault: Error | undefined;
 
   constructor(ports: RosterPorts) {
     this.#ports = ports;
+  }
+
+  /** Why lists could not be compared with the store at last; undefined when they could. */
+  get fault(): Error | undefined {
+    return this.#fault;
   }
 
   get size(): number {
@@ -71,20 +77,23 @@ export class Rosters {
   async checkSome(): Promise<void> {
     const { store, clock } = this.#ports;
     const all = [...this.#kept.values()];
+    if (all.length === 0) this.#fault = undefined;
     if (this.#nextCheck >= all.length) this.#nextCheck = 0;
     const some = all.slice(this.#nextCheck, this.#nextCheck + store.positionsMax).filter(({ isLive }) => isLive);
     this.#nextCheck += store.positionsMax;
     if (some.length === 0) return;
     try {
       const positions = await store.positions(some.map(({ channel }) => channel));
+      this.#fault = undefined;
       await clock.sleep(onItsWayMs);
       some.forEach((roster, index) => {
         const position = positions[index];
         if (position === undefined || !roster.isLive) return;
         if (position.epoch !== roster.epoch || position.version > roster.version) void roster.read();
       });
-    } catch {
-      // The store is away, which others report; the next beat checks again.
+    } catch (error) {
+      // The next beat checks again. Health tells of it.
+      this.#fault = error instanceof Error ? error : new Error('lists could not be compared', { cause: error });
     }
   }
 
