@@ -2,6 +2,7 @@
 // they are not ready, and every message is accounted for. What had not reached the replica is covered by a gap.
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { WebSocketClient } from '../support/clients.ts';
 import type { Load } from '../support/load.ts';
 import { makeCertificates } from '../support/redis-certificates.ts';
 import { startSentinels, type TestSentinels } from '../support/redis-sentinel.ts';
@@ -53,6 +54,34 @@ describe('a master that Sentinels watch', () => {
     // A new master has no more than had reached it, and nobody can tell whether that was all.
     expect(load.account.gaps.length).toBeGreaterThan(0);
   }, 240_000);
+
+  // Each read that found its connection on the way to the new master began that anew. Sixteen subscriptions that asked
+  // again did so for ever: the node was ready, and its WebSockets heard nothing more.
+  test('readers that never rest do not keep a node from reading again', async () => {
+    const { redis } = stage;
+    await until(() => redis.hasReplica(), 'a replica', 30_000);
+    const readers = await Promise.all(stage.nodes.map(({ url }) => WebSocketClient.open(url)));
+    let isOver = false;
+    const read = async (socket: WebSocketClient): Promise<void> => {
+      while (!isOver) {
+        await socket.request({ type: 'history', channel: 'read', limit: 1 }, 20_000);
+        await Bun.sleep(1);
+      }
+    };
+    const reading = readers.map((socket) => Promise.all([read(socket), read(socket), read(socket)]));
+    const master = await redis.master();
+    await redis.kill9(master);
+    await until(async () => !(await ready()), 'not ready', 20_000);
+    await until(async () => (await redis.master()) !== master, 'another master', 30_000);
+    redis.start(master);
+    await until(ready, 'ready again', 30_000);
+    isOver = true;
+    await Promise.all(reading);
+    for (const socket of readers) {
+      expect(await socket.request({ type: 'history', channel: 'read', limit: 1 })).toMatchObject({ type: 'history' });
+      await socket.close();
+    }
+  }, 120_000);
 
   if (long) {
     test('stopped, and woken when another has taken over: nobody stays with the old one', async () => {

@@ -131,14 +131,14 @@ export class RedisConnection {
 
   /** Redis can be reached, and messages arrive. */
   get up(): boolean {
-    return this.commands.ready && this.#reads.ready && this.#listeners.up && this.#canary.hears;
+    return this.commands.ready && this.#reads.ready && !this.#isSplit && this.#listeners.up && this.#canary.hears;
   }
 
-  /** Sentinels name another master in time, and not to everyone at once: throws `unavailable` until both are the same. */
+  /** Throws `unavailable` while they lead to another server than commands. */
   get reads(): RedisCommands {
-    if (!this.#followsSentinels || this.#reads.peer === this.commands.peer) return this.#reads;
-    this.#reads.rebuild();
-    throw new RealtimeError('unavailable');
+    this.#reunite();
+    if (this.#isSplit) throw new RealtimeError('unavailable');
+    return this.#reads;
   }
 
   async probe(timeoutMs: number): Promise<void> {
@@ -169,6 +169,16 @@ export class RedisConnection {
     this.#reads.generation = generation;
     this.#canary.learnAnew();
     this.#heads.tellAll();
+  }
+
+  /** Sentinels name another master in time, and not to everyone at once: commands and reads may lead to different ones. */
+  get #isSplit(): boolean {
+    return this.#followsSentinels && this.#reads.peer !== this.commands.peer;
+  }
+
+  /** Where a connection is on its way, that is waited for: begun anew at each read, it would never arrive. */
+  #reunite(): void {
+    if (this.#isSplit && this.commands.ready && this.#reads.ready) this.#reads.rebuild();
   }
 
   #topics(topology: RedisTopology): readonly string[] {
@@ -213,6 +223,7 @@ export class RedisConnection {
   }
 
   #beat(): void {
+    this.#reunite();
     this.#heads.tellFew();
     this.#events.upChanged();
   }
