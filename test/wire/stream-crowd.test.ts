@@ -14,16 +14,19 @@ patient();
 /** Where a client stood in each of its channels, in the order in which its stream names them. */
 type Place = readonly (readonly [channel: string, offset: number])[];
 
+/** Of each channel: over Redis no two have the same. */
+type Epochs = ReadonlyMap<string, string>;
+
 interface Back {
   readonly place: Place;
   readonly stream: EventClient;
   readonly events: ReceivedEvent[];
 }
 
-async function comeBack(wire: Wire, server: RunningServer, place: Place, epoch: string): Promise<Back> {
+async function comeBack(wire: Wire, server: RunningServer, place: Place, epochs: Epochs): Promise<Back> {
   const channels = place.map(([channel]) => channel);
   const cursor = new CursorWriter(channels);
-  for (const [channel, offset] of place) cursor.set(channel, { epoch, offset });
+  for (const [channel, offset] of place) cursor.set(channel, { epoch: epochs.get(channel) ?? '', offset });
   const events: ReceivedEvent[] = [];
   const stream = await wire.stream(server, {
     query: `channels=${channels.join(',')}`,
@@ -38,7 +41,7 @@ function messagesOf({ events }: Back): ReceivedEvent[] {
 }
 
 /** Every message follows what the client had of its channel, its id says where the stream stands in all of them. */
-function expectWhole({ place, events }: Back, heads: ReadonlyMap<string, number>, epoch: string): void {
+function expectWhole({ place, events }: Back, heads: ReadonlyMap<string, number>, epochs: Epochs): void {
   const seen = new Map(place);
   expect(events[0]?.type).toBe('welcome');
   const wrong = events.slice(1).filter(({ type, frame: { channel = '', offset, data }, lastEventId }) => {
@@ -46,7 +49,7 @@ function expectWhole({ place, events }: Back, heads: ReadonlyMap<string, number>
     seen.set(channel, next);
     const cursor = decodeCursor(lastEventId);
     const isThere = [...seen].every(([name, at]) => {
-      const entry = cursor?.entry(name, epoch);
+      const entry = cursor?.entry(name, epochs.get(name) ?? '');
       return entry?.kind === 'offset' && entry.offset === at;
     });
     return type !== 'message' || offset !== next || data !== next || !isThere;
@@ -64,8 +67,8 @@ describeWire('Streams that come back at once', (wire) => {
       [b, 130],
       [c, 20],
     ]);
-    let epoch = '';
-    for (const [channel, count] of heads) ({ epoch } = await publishMany(server, channel, count));
+    const epochs = new Map<string, string>();
+    for (const [channel, count] of heads) epochs.set(channel, (await publishMany(server, channel, count)).epoch);
     const places: readonly Place[] = [
       [[a, 10]],
       [[a, 100]],
@@ -94,7 +97,7 @@ describeWire('Streams that come back at once', (wire) => {
     ];
     const opening = Promise.all(
       Array.from({ length: 5 }, () => places).flatMap((each) =>
-        each.map((place) => comeBack(wire, server, place, epoch)),
+        each.map((place) => comeBack(wire, server, place, epochs)),
       ),
     );
     for (let count = 0; count < 20; count++) {
@@ -108,7 +111,7 @@ describeWire('Streams that come back at once', (wire) => {
     const lack = (back: Back): number =>
       back.place.reduce((sum, [channel, offset]) => sum + (heads.get(channel) ?? NaN) - offset, 0);
     await until(() => backs.every((back) => messagesOf(back).length >= lack(back)), 'all caught up');
-    for (const back of backs) expectWhole(back, heads, epoch);
+    for (const back of backs) expectWhole(back, heads, epochs);
   });
 
   test('one that does not read holds up none of those that are sent the same, and gets it later', async () => {
@@ -120,7 +123,9 @@ describeWire('Streams that come back at once', (wire) => {
     const socket = await wire.socket(server);
     for (let count = 2; count <= head; count++) socket.send({ type: 'publish', channel, data: `${count} ${text}` });
     for (let count = 2; count <= head; count++) await socket.next('published');
-    const backs = await Promise.all(Array.from({ length: 6 }, () => comeBack(wire, server, [[channel, 1]], epoch)));
+    const backs = await Promise.all(
+      Array.from({ length: 6 }, () => comeBack(wire, server, [[channel, 1]], new Map([[channel, epoch]]))),
+    );
     const [slow, ...others] = backs;
     slow!.stream.pause();
     const isWhole = (back: Back): boolean => messagesOf(back).length >= head - 1;
