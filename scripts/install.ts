@@ -48,9 +48,11 @@ const debianPackages: readonly DebianPackage[] = [
  * says what it cannot do.
  */
 export async function installTestPackages(long: boolean): Promise<void> {
-  await installTestDebianPackages(long);
-  for (const install of [installGateways, installNats, installKafka, installDeno]) {
-    const missing = await install();
+  const debian = installTestDebianPackages(long);
+  // With Python they are brought meanwhile. A Debian package brings the Maven that brings Kafka.
+  const python = Bun.which('python3') === null ? debian : Promise.resolve();
+  const others = [installGateways, installNats, installDeno].map((install) => python.then(install));
+  for (const missing of await Promise.all([debian.then(installKafka), ...others])) {
     if (missing !== undefined) console.error(missing);
   }
 }

@@ -88,11 +88,14 @@ function atOnce(): number {
 }
 
 await installDependencies();
-await installTestPackages(long);
+const installed = installTestPackages(long);
 
 const inMemory = process.env['TMPDIR'] === undefined ? folderInMemory() : undefined;
 const environment: NodeJS.ProcessEnv = { ...process.env, ...(inMemory !== undefined && { TMPDIR: inMemory }) };
-if (given.length > 0) process.exit(await runTests('test-results.xml', given));
+if (given.length > 0) {
+  await installed;
+  process.exit(await runTests('test-results.xml', given));
+}
 
 const folder = mkdtempSync(join(inMemory ?? tmpdir(), 'sobranie-test-image-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
@@ -103,6 +106,7 @@ const made = await Promise.all([
   runToEnd([process.execPath, 'test/support/postgres-image.ts', image], { env: environment }),
   runToEnd([process.execPath, 'scripts/build.ts', `--outdir=${folder}`], { env: environment }),
 ]);
+await installed;
 const failed = made.find((code) => code !== 0);
 if (failed !== undefined) process.exit(failed);
 // As `--postgres` lays it, without a copy.
