@@ -1,7 +1,7 @@
 // Rows and messages are the table, every time: random writers change a table while subscribers come at random moments,
 // over both transports, are cut, and come back, also from a node that is killed. Each of them applies what it is sent
-// strictly, and in the end of its time, when writers rest, has the table. LONG=1 runs thousands of subscribers, RUNS=… as
-// many as it says of each engine; `shards.ts` runs ten thousand in shards with a seed each.
+// strictly, and in the end of its time, when writers rest, has the table. LONG=1 runs ten thousand subscribers, RUNS=… as
+// many as it says of each engine; `shards.ts` runs them in shards with a seed each.
 
 import { afterAll, describe, expect, test } from 'bun:test';
 import { finished } from 'node:stream/promises';
@@ -31,8 +31,8 @@ interface Engine {
 }
 
 const engines: readonly Engine[] = [
-  { name: 'postgres', nodes: 1, runs: runs(100, 2_000), settings: () => Promise.resolve({ SYNC: 'postgres' }) },
-  { name: 'memory', nodes: 1, runs: runs(20, 500), settings: () => Promise.resolve({ SYNC: 'memory' }) },
+  { name: 'postgres', nodes: 1, runs: runs(100, 10_000), settings: () => Promise.resolve({ SYNC: 'postgres' }) },
+  { name: 'memory', nodes: 1, runs: runs(20, 1_000), settings: () => Promise.resolve({ SYNC: 'memory' }) },
   {
     name: 'redis, two nodes',
     nodes: 2,
