@@ -29,10 +29,10 @@ import { Heads, tellEach } from '../heads.ts';
 import { NatsClient, type NatsConnectionEvents, type NatsConnectionOptions } from './connection.ts';
 import { available, isPassing } from './failure.ts';
 import { NatsInterest } from './interest.ts';
-import { headersOf } from './header-text.ts';
 import { headerBytesMax } from './large-data.ts';
 import { NatsLog } from './log.ts';
 import { readEntry, type SenderFields } from './message.ts';
+import { textOf } from './message-text.ts';
 import { Turns } from './turns.ts';
 
 export interface NatsAdapterOptions extends NatsConnectionOptions {
@@ -219,8 +219,7 @@ export class NatsAdapter implements SyncAdapter {
   #repeated(channel: string, subscribed: Subscribed, message: Msg): void {
     const parts = this.#parts;
     if (parts === undefined) return;
-    const body = message.string();
-    const headers = headersOf(message);
+    const { headers, body } = textOf(message);
     const entry = readEntry({ seq: Number(headers.get('Nats-Sequence')), headers, body });
     const { offset, at, sender, data } = entry;
     if (typeof data === 'string' && subscribed.waiting === undefined) {

@@ -117,10 +117,14 @@ export class NatsLog {
   }
 
   /** The publication as subscribers get it; undefined when its data are gone. */
-  async publication(channel: string, { offset, at, sender, data }: Entry): Promise<Publication | undefined> {
+  async publication(channel: string, entry: Entry): Promise<Publication | undefined> {
+    const { data } = entry;
     const text = typeof data === 'string' ? data : await getLarge(data, this.#options.names, this.#reads);
-    if (text === undefined) return undefined;
-    return new Publication({ channel, offset, epoch: this.#options.client.epoch, data: text, at, ...sender });
+    return text === undefined ? undefined : this.#publicationOf(channel, entry, text);
+  }
+
+  #publicationOf(channel: string, { offset, at, sender }: Entry, data: string): Publication {
+    return new Publication({ channel, offset, epoch: this.#options.client.epoch, data, at, ...sender });
   }
 
   async #readSince(
@@ -205,6 +209,7 @@ export class NatsLog {
 
   /** What follows the last one whose data are gone. */
   async #publications(channel: string, entries: readonly Entry[]): Promise<Publication[]> {
+    if (entries.every(isSmall)) return entries.map((entry) => this.#publicationOf(channel, entry, entry.data));
     const found = await Promise.all(entries.map((entry) => this.publication(channel, entry)));
     const publications: Publication[] = [];
     for (const publication of found) {
@@ -221,6 +226,10 @@ export class NatsLog {
     const isYoung = this.#options.clock.now() - found.at <= rule.historySeconds * 1_000;
     return isYoung && found.offset > newest.offset - rule.historySize ? found : undefined;
   }
+}
+
+function isSmall(entry: Entry): entry is Entry & { readonly data: string } {
+  return typeof entry.data === 'string';
 }
 
 /** So many as the page takes, and at least one: the data of the rest need not be fetched. */

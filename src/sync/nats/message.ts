@@ -3,7 +3,7 @@
 
 import { headers, type MsgHdrs } from '@nats-io/transport-node';
 import type { Sender } from '../../core/publication.ts';
-import type { HeaderFields } from './header-text.ts';
+import type { HeaderFields } from './message-text.ts';
 
 const metaHeader = 'Sobranie-Meta';
 const dataHeader = 'Sobranie-Data';
@@ -48,6 +48,9 @@ export function entryHeaders(at: number, sender: SenderFields, data: string | El
   return fields;
 }
 
+/** Of nearly all messages of backends. */
+const noSender: SenderFields = {};
+
 /** Throws when the message is none of this server. */
 export function readEntry({ seq, headers: fields, body }: StoredMessage): Entry {
   const meta = fields.get(metaHeader);
@@ -56,11 +59,12 @@ export function readEntry({ seq, headers: fields, body }: StoredMessage): Entry 
   const blank = meta.indexOf(' ');
   if (offset === undefined || blank === -1 || value === '') throw new Error(`message ${seq} is no publication`);
   const text = value.slice(1, -1);
+  const sender = meta.slice(blank + 1);
   return {
     seq,
     offset,
     at: Number(meta.slice(0, blank)),
-    sender: JSON.parse(meta.slice(blank + 1)) as SenderFields,
+    sender: sender === '{}' ? noSender : (JSON.parse(sender) as SenderFields),
     data: value.startsWith('d') ? text : readElsewhere(text),
   };
 }

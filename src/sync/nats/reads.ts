@@ -1,19 +1,21 @@
 // How the streams are asked for what they hold: one message, or several of a channel that follow each other. The driver
 // has a request for several too. It leaves a subscription behind at every call, and never ends when the connection is lost
-// in the middle.
+// in the middle: `answers.ts` asks in its place.
 
 import { DirectMsgHeaders, type StoredMsg } from '@nats-io/jetstream';
-import { errors, type Msg } from '@nats-io/transport-node';
+import type { Msg } from '@nats-io/transport-node';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
 import type { Clock } from '../../time/clock.ts';
 import { Gate } from '../gate.ts';
+import { ask } from './answers.ts';
 import type { NatsClient } from './connection.ts';
-import { headersOf, type HeaderFields } from './header-text.ts';
 import { readEntry, type Entry } from './message.ts';
+import { textOf, type MessageText } from './message-text.ts';
 import type { NatsNames } from './names.ts';
 import { NewestEntries, type Tried } from './newest.ts';
 import type { Goal } from './stretch.ts';
-import { Sweep, type Swept } from './sweep.ts';
+import { Sweep } from './sweep.ts';
+import { walk } from './walk.ts';
 
 export interface NatsReadsOptions {
   readonly client: NatsClient;
@@ -36,7 +38,6 @@ export interface Piece {
 const readsAtOnce = 256;
 /** They may have some mebibytes together. */
 const batchTimeoutMs = 5_000;
-const sweepBytesMax = 4 << 20;
 const endOfBatch = 204;
 const notFound = 404;
 
@@ -47,12 +48,12 @@ export class NatsReads {
   readonly #newest: NewestEntries;
 
   constructor(options: NatsReadsOptions) {
-    const { client, clock } = options;
+    const { client, names, clock } = options;
     this.#options = options;
     this.#sweep = new Sweep({
       clock,
       epoch: () => client.epoch,
-      read: (seq, count) => this.#pass(() => this.#messages({ seq, batch: count, max_bytes: sweepBytesMax }, sweptOf)),
+      walk: (from, take) => this.#pass(() => walk(client, names.logStream, from, take)),
     });
     this.#newest = new NewestEntries({
       one: (subject) => this.#entry({ last_by_subj: subject }),
@@ -132,44 +133,37 @@ export class NatsReads {
 
   async #messages<Value>(query: object, read: (message: Msg) => Value): Promise<readonly Value[]> {
     const { client, names } = this.#options;
-    const subject = `$JS.API.DIRECT.GET.${names.logStream}`;
-    const options = { strategy: 'sentinel', maxWait: batchTimeoutMs } as const;
     const values: Value[] = [];
-    for await (const message of await client.reading.requestMany(subject, JSON.stringify(query), options)) {
-      // Only the last one has no body.
-      if (message.data.length > 0) values.push(read(message));
-      else if (isEnd(message)) return values;
-    }
-    throw new errors.TimeoutError();
+    const question = {
+      subject: `$JS.API.DIRECT.GET.${names.logStream}`,
+      text: JSON.stringify(query),
+      timeoutMs: batchTimeoutMs,
+    };
+    const last = await ask(client.reading, question, (message) => {
+      values.push(read(message));
+      return false;
+    });
+    const { code = 0, description = '' } = last?.headers ?? {};
+    if (code !== endOfBatch && code !== notFound) throw new Error(`NATS answered ${code} ${description} to a read`);
+    return values;
   }
-}
-
-function isEnd({ headers }: Msg): boolean {
-  const { code = 0, description = '' } = headers ?? {};
-  if (code === endOfBatch || code === notFound) return true;
-  throw new Error(`NATS answered ${code} ${description} to a read`);
-}
-
-function sweptOf(message: Msg): Swept {
-  const fields = headersOf(message);
-  return { subject: fields.get(DirectMsgHeaders.Subject), entry: entryIn(fields, message) };
 }
 
 /** One that cannot be read fails nobody but its channel. */
 function triedOf(message: Msg): Tried {
-  const fields = headersOf(message);
-  const subject = fields.get(DirectMsgHeaders.Subject);
+  const text = textOf(message);
+  const subject = text.headers.get(DirectMsgHeaders.Subject);
   try {
-    return { subject, entry: entryIn(fields, message) };
+    return { subject, entry: entryIn(text) };
   } catch (error) {
     return { subject, error };
   }
 }
 
 function entryOf(message: Msg): Entry {
-  return entryIn(headersOf(message), message);
+  return entryIn(textOf(message));
 }
 
-function entryIn(fields: HeaderFields, message: Msg): Entry {
-  return readEntry({ seq: Number(fields.get(DirectMsgHeaders.Sequence)), headers: fields, body: message.string() });
+function entryIn({ headers, body }: MessageText): Entry {
+  return readEntry({ seq: Number(headers.get(DirectMsgHeaders.Sequence)), headers, body });
 }

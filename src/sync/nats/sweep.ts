@@ -22,8 +22,8 @@ export interface SweepOptions {
   readonly clock: Clock;
   /** Names the log. */
   readonly epoch: () => string;
-  /** Messages of all channels, from a number of the stream on. */
-  readonly read: (seq: number, count: number) => Promise<readonly Swept[]>;
+  /** Messages of all channels in their order, from a number of the stream on, until `take` answers false or none is left. */
+  readonly walk: (from: number, take: (swept: Swept) => boolean) => Promise<void>;
 }
 
 export interface Swept {
@@ -55,9 +55,6 @@ const stretchMax = 1 << 16;
 const bytesMax = 32 << 20;
 /** What an entry takes beside its data. */
 const overheadBytes = 300;
-/** Small, as the answers to publishers travel behind it. */
-const batch = 250;
-const batchesAtOnce = 3;
 const keptMs = 5_000;
 
 export class Sweep {
@@ -128,31 +125,16 @@ export class Sweep {
     this.#forgetting.unref();
   }
 
-  /** Several batches are under way, and taken in their order. */
   async #walk(stretch: Stretch, to: number): Promise<void> {
-    const { read } = this.#options;
-    const under: Promise<readonly Swept[]>[] = [];
-    let [next, bytes] = [stretch.from, 0];
-    while (stretch.to < to && bytes < bytesMax) {
-      for (; next <= to && under.length < batchesAtOnce; next += batch) {
-        const answer = read(next, batch);
-        // The walk may end before it is looked at.
-        answer.catch(() => undefined);
-        under.push(answer);
-      }
-      const swept = (await under.shift()) ?? [];
-      // Where messages are gone, a batch brings what the next one brings too.
-      const fresh = swept.filter(({ entry }) => entry.seq > stretch.to);
-      for (const { subject, entry } of fresh) {
-        const entries = stretch.entries.get(subject);
-        if (entries === undefined) stretch.entries.set(subject, [entry]);
-        else entries.push(entry);
-        bytes += overheadBytes + lengthOf(entry);
-      }
-      stretch.to = swept.at(-1)?.entry.seq ?? stretch.to;
-      // It was cut off, by its bytes or by a replica that is behind, so the next one does not follow it.
-      if (swept.length < batch) return;
-    }
+    let bytes = 0;
+    await this.#options.walk(stretch.from, ({ subject, entry }) => {
+      const entries = stretch.entries.get(subject);
+      if (entries === undefined) stretch.entries.set(subject, [entry]);
+      else entries.push(entry);
+      bytes += overheadBytes + lengthOf(entry);
+      stretch.to = entry.seq;
+      return stretch.to < to && bytes < bytesMax;
+    });
   }
 
   #find(subject: string, { seq, newest, count, bytesMax: most }: Sought): readonly Entry[] | undefined {

@@ -3,7 +3,7 @@
 
 import { connect, headers, type Msg } from '@nats-io/transport-node';
 import { expect, test } from 'bun:test';
-import { HeaderText, headersOf } from '../../src/sync/nats/header-text.ts';
+import { HeaderText, textOf } from '../../src/sync/nats/message-text.ts';
 import { startNats } from '../support/nats.ts';
 import { patient } from '../support/patience.ts';
 
@@ -37,7 +37,8 @@ test('what is looked up in the bytes is what the driver’s map says, whatever t
     await connection.flush();
     expect(received.length).toBe(sent);
     for (const message of received) {
-      const fields = headersOf(message);
+      const { headers: fields, body } = textOf(message);
+      expect(body).toBe(message.string());
       expect(fields instanceof HeaderText).toBe(message.headers !== undefined);
       for (const name of ['Name', 'Named', 'Other', 'Nam']) {
         expect(fields.get(name)).toBe(message.headers?.get(name) ?? '');
