@@ -15,8 +15,8 @@ export interface SseEvent {
 }
 
 /** Throws on a line break in `data` or `id`, which could forge fields, and on a NUL in `id`, which browsers ignore. */
-export function sseEvent({ data, ...fields }: SseEvent): string {
-  return sseHead(fields) + sseData(data) + sseEnd;
+export function sseEvent(event: SseEvent): string {
+  return sseHead(event) + sseData(event.data) + sseEnd;
 }
 
 /** What stands before an event's data: they may be sent by themselves, and `sseEnd` follows them. Throws as `sseEvent`. */
