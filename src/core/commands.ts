@@ -201,7 +201,13 @@ export class Commands {
       }
       await presence.enter(connection, channel, data, 0);
     }
-    const frame = presenceFrame(id, channel, await presence.list(channel, limit));
+    // The list is made in the step in which it is sent: a change that is told in between would come before the list lacks it.
+    let list = presence.list(channel, limit);
+    while (list instanceof Promise) {
+      await list;
+      list = presence.list(channel, limit);
+    }
+    const frame = presenceFrame(id, channel, list);
     connection.outlet.send('presence', frame);
     if (frame.length > largeReply) await clock.sleep(0);
   }

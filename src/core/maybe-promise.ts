@@ -21,6 +21,13 @@ export function mapKnown<Item, Value>(
 ): MaybePromise<Value[]> {
   const [only] = items;
   if (only === undefined) return [];
-  if (items.length === 1) return whenKnown(ask(only, 0), (value) => [value]);
+  if (items.length === 1) {
+    const value = ask(only, 0);
+    return value instanceof Promise ? value.then(alone) : [value];
+  }
   return Promise.all(items.map(async (item, index) => ask(item, index)));
+}
+
+function alone<Value>(value: Value): Value[] {
+  return [value];
 }

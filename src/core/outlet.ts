@@ -16,6 +16,7 @@ export interface Gap {
 export interface PresencePush {
   /** The frame's type. */
   readonly type: string;
+  /** Made when it is asked for first: often nobody hears. */
   readonly frame: string;
 }
 

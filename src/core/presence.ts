@@ -5,6 +5,7 @@
 // last one leaves. A connection without a user is one of its own.
 
 import type { PresenceList } from '../protocol/frames.ts';
+import type { MaybePromise } from './maybe-promise.ts';
 import type { Outlet } from './outlet.ts';
 
 /** A connection as presence sees it. */
@@ -16,11 +17,11 @@ export interface Entrant {
 
 export interface Presence {
   /**
-   * Makes the connection a member, or replaces its data if it is one: JSON text on one line. Resolves when this node's
-   * list holds it. Rejects with `too_large`, with `limit_exceeded` where the channel takes no more than `membersMax`,
-   * and with `unavailable` when the nodes' store cannot be reached; then the connection is no member.
+   * Makes the connection a member, or replaces its data if it is one: JSON text on one line. Resolves, or returns, when
+   * this node's list holds it. Rejects with, or throws, `too_large`, `limit_exceeded` where the channel takes no more than
+   * `membersMax`, and `unavailable` when the nodes' store cannot be reached; then the connection is no member.
    */
-  enter(entrant: Entrant, channel: string, data: string, membersMax: number): Promise<void>;
+  enter(entrant: Entrant, channel: string, data: string, membersMax: number): MaybePromise<void>;
   /** From now on the member's outlet hears what changes in the channel. One that takes no commands gets the list first. */
   hear(entrant: Entrant, channel: string): void;
   /** Whether it entered and did not leave. */

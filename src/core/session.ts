@@ -208,11 +208,15 @@ export class Session extends Connection {
     try {
       const running =
         command.type === 'subscribe' ? subscribing.subscribeEach(this, command) : commands.run(this, command);
-      return running?.catch((error: unknown) => this.#failCommand(error, command));
+      return running instanceof Promise ? this.#finished(running, command) : undefined;
     } catch (error) {
       this.#failCommand(error, command);
       return undefined;
     }
+  }
+
+  #finished(running: Promise<void>, command: Command): Promise<void> {
+    return running.catch((error: unknown) => this.#failCommand(error, command));
   }
 
   #failCommand(error: unknown, command: Command): void {

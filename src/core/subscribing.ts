@@ -1,7 +1,6 @@
 // How a subscription begins: permission, the sync layer, what was missed, and the moment when it becomes live.
 //
-//   1. each channel is checked, then opened; if one fails, none is subscribed. What was allowed must still be allowed in
-//      the step in which the connection is added, from which on it is asked about anew by whoever takes rights away
+//   1. each channel is checked, then opened; if one fails, none is subscribed (`entering.ts`)
 //   2. those that say where they stood get a recovery, which holds back what is published from now on
 //   3. the first page of history of each is read, so that `recovered` is known before it is told. Rows are taken for those
 //      that want them and do not recover, see rows.ts; and presence is entered
@@ -12,21 +11,20 @@ import { isRefused, type ChannelRequest, type SubscribeCommand } from '../protoc
 import type { CommandId, SubscriptionState } from '../protocol/frames.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import type { Access } from './access.ts';
-import { Capacity } from './capacity.ts';
-import type { Channel } from './channel.ts';
 import type { Cluster } from './cluster.ts';
 import type { Connection } from './connection.ts';
 import type { Failures } from './failures.ts';
 import type { Hub } from './hub.ts';
-import { mapKnown, type MaybePromise } from './maybe-promise.ts';
+import { mapKnown, whenKnown, type MaybePromise } from './maybe-promise.ts';
 import type { Beginning } from './members.ts';
 import type { HubObserver } from './observer.ts';
 import type { Presence } from './presence.ts';
 import type { Recoveries } from './recoveries.ts';
+import { Entering } from './entering.ts';
 import { Rows } from './rows.ts';
 import { Slices } from './slices.ts';
 import type { Snapshots } from './snapshot.ts';
-import type { SubscribeRequest, Subscription } from './subscription.ts';
+import { wantsPresence, type SubscribeRequest, type Subscription } from './subscription.ts';
 
 export interface SubscribingOptions {
   readonly hub: Hub;
@@ -49,6 +47,15 @@ interface RefusedRows {
   readonly error: unknown;
 }
 
+/** Ready to be told, but for presence. */
+interface Prepared {
+  readonly requests: readonly SubscribeRequest[];
+  readonly beginnings: readonly Beginning[];
+  readonly refused: readonly RefusedRows[];
+  readonly id: CommandId | undefined;
+}
+
+const none: readonly RefusedRows[] = [];
 /** What a subscription costs as it begins, in publications sent. */
 const beginningCost = 25;
 /** Subscriptions that a turn of the event loop answers: a page of the log is one that hundreds may have waited for. */
@@ -56,54 +63,95 @@ const answersAtOnce = 50;
 
 export class Subscribing {
   readonly #options: SubscribingOptions;
-  readonly #capacity: Capacity;
-  readonly #byBackend = new WeakSet<Subscription>();
+  readonly #entering: Entering;
   readonly #rows: Rows;
   /** Apart from those that begin: their pages wait in memory. */
   readonly #answers = new Slices(answersAtOnce);
 
   constructor(options: SubscribingOptions) {
     this.#options = options;
-    this.#capacity = new Capacity(options);
+    this.#entering = new Entering(options);
     this.#rows = new Rows(options.snapshots);
   }
 
   /**
-   * Throws when one of the channels is not allowed, or cannot be opened or read; then none of them was subscribed. Those
-   * that were so before go on as before.
+   * Throws, or rejects, when one of the channels is not allowed, or cannot be opened or read; then none of them was
+   * subscribed. Those that were so before go on as before. Where nothing has to be waited for, all of it is done at once:
+   * most subscriptions of a crowd are so, and each promise would cost it more than all else.
    */
-  async subscribe(connection: Connection, requests: readonly SubscribeRequest[], id?: CommandId): Promise<void> {
+  subscribe(connection: Connection, requests: readonly SubscribeRequest[], id?: CommandId): MaybePromise<void> {
     const turn = this.#options.slices.take(requests.length * beginningCost);
-    if (turn !== undefined) await turn;
-    let beginnings = await this.#enter(connection, requests);
-    let refused: readonly RefusedRows[] = [];
+    const entering =
+      turn === undefined
+        ? this.#entering.enter(connection, requests)
+        : turn.then(() => this.#entering.enter(connection, requests));
+    return whenKnown(entering, (beginnings) => {
+      return beginnings.some(recovers) || requests.some(wantsRows)
+        ? this.#beginWithHistory(connection, requests, beginnings, id)
+        : this.#beginAll(connection, { requests, beginnings, refused: none, id });
+    });
+  }
+
+  async #beginWithHistory(
+    connection: Connection,
+    requests: readonly SubscribeRequest[],
+    beginnings: readonly Beginning[],
+    id: CommandId | undefined,
+  ): Promise<void> {
+    let refused = none;
     try {
-      if (beginnings.some(({ recovery }) => recovery !== undefined)) {
+      if (beginnings.some(recovers)) {
         await this.#prepare(beginnings);
         const answer = this.#answers.take(requests.length);
         if (answer !== undefined) await answer;
       }
-      if (requests.some(({ snapshot }) => snapshot !== undefined)) {
-        refused = await this.#takeRows(connection, beginnings, requests);
-      }
-      if (refused.length > 0) {
-        const out = new Set(refused.map(({ channel }) => channel));
-        requests = requests.filter(({ channel }) => !out.has(channel));
-        beginnings = beginnings.filter(({ channel }) => !out.has(channel.name));
-      }
-      if (requests.some(({ presence }) => presence !== undefined)) await this.#enterPresence(connection, requests);
-      if (connection.closed) return;
-      requireAll(connection, beginnings);
+      if (requests.some(wantsRows)) refused = await this.#takeRows(connection, beginnings, requests);
     } catch (error) {
-      for (const beginning of beginnings) this.#takeBack(connection, beginning);
+      this.#takeAllBack(connection, beginnings);
       throw error;
     }
-    connection.outlet.subscribed(beginnings.map(stateOf), id);
-    for (const { channel, presence } of requests) {
-      if (presence !== undefined) this.#options.presence.hear(connection, channel);
+    const out = new Set(refused.map(({ channel }) => channel));
+    await this.#beginAll(connection, {
+      requests: requests.filter(({ channel }) => !out.has(channel)),
+      beginnings: beginnings.filter(({ channel }) => !out.has(channel.name)),
+      refused,
+      id,
+    });
+  }
+
+  #beginAll(connection: Connection, prepared: Prepared): MaybePromise<void> {
+    const { requests, beginnings } = prepared;
+    try {
+      const entering = requests.some(wantsPresence) ? this.#enterPresence(connection, requests) : undefined;
+      if (entering instanceof Promise) return this.#beginOnceIn(entering, connection, prepared);
+      if (connection.closed) return undefined;
+      requireAll(connection, beginnings);
+    } catch (error) {
+      this.#takeAllBack(connection, beginnings);
+      throw error;
     }
-    for (const { channel, error } of refused)
-      this.#options.failures.reply(connection.outlet, error, undefined, channel);
+    this.#goOn(connection, prepared);
+    return undefined;
+  }
+
+  async #beginOnceIn(entering: Promise<unknown>, connection: Connection, prepared: Prepared): Promise<void> {
+    try {
+      await entering;
+      if (connection.closed) return;
+      requireAll(connection, prepared.beginnings);
+    } catch (error) {
+      this.#takeAllBack(connection, prepared.beginnings);
+      throw error;
+    }
+    this.#goOn(connection, prepared);
+  }
+
+  /** In one step. */
+  #goOn(connection: Connection, { requests, beginnings, refused, id }: Prepared): void {
+    const { presence: presences, failures } = this.#options;
+    connection.outlet.subscribed(beginnings.map(stateOf), id);
+    for (const { channel, presence } of requests) if (presence !== undefined) presences.hear(connection, channel);
+    for (const { channel, error } of refused) failures.reply(connection.outlet, error, undefined, channel);
     for (const beginning of beginnings) this.#goLiveOrRecover(connection, beginning);
   }
 
@@ -129,125 +177,65 @@ export class Subscribing {
    * The command: each channel by itself. One that fails gets its error, and the others go on. All are opened at once, so
    * that many cost the sync layer hardly more round trips than one. Never rejects.
    */
-  async subscribeEach(connection: Connection, command: SubscribeCommand): Promise<void> {
+  subscribeEach(connection: Connection, command: SubscribeCommand): MaybePromise<void> {
     const [only] = command.channels;
     if (command.channels.length === 1 && only !== undefined) return this.#subscribeOne(connection, only, command);
+    return this.#subscribeAll(connection, command);
+  }
+
+  async #subscribeAll(connection: Connection, command: SubscribeCommand): Promise<void> {
     // A channel that is named twice is answered twice, one after the other.
     const answered = new Map<string, Promise<void>>();
     for (const wanted of command.channels) {
-      const subscribe = (): Promise<void> => this.#subscribeOne(connection, wanted, command);
       const earlier = isRefused(wanted) ? undefined : answered.get(wanted.channel);
-      const subscribing = earlier === undefined ? subscribe() : earlier.then(subscribe);
-      if (!isRefused(wanted)) answered.set(wanted.channel, subscribing);
+      const subscribing = whenKnown(earlier, () => this.#subscribeOne(connection, wanted, command));
+      if (!isRefused(wanted) && subscribing instanceof Promise) answered.set(wanted.channel, subscribing);
     }
     await Promise.all(answered.values());
   }
 
-  async #subscribeOne(
+  #subscribeOne(
     connection: Connection,
     wanted: SubscribeCommand['channels'][number],
-    { id, isUnasked }: SubscribeCommand,
-  ): Promise<void> {
-    const { failures } = this.#options;
+    command: SubscribeCommand,
+  ): MaybePromise<void> {
+    const { id } = command;
     if (isRefused(wanted)) {
-      failures.reply(connection.outlet, wanted.error, id, wanted.channel);
-      return;
+      this.#options.failures.reply(connection.outlet, wanted.error, id, wanted.channel);
+      return undefined;
     }
     try {
-      await this.subscribe(connection, [requestOf(wanted)], id);
+      const subscribing = this.subscribe(connection, [requestOf(wanted)], id);
+      return subscribing instanceof Promise
+        ? this.#repliedFor(subscribing, connection, wanted.channel, command)
+        : undefined;
     } catch (error) {
-      const isForbidden = error instanceof RealtimeError && error.code === 'forbidden';
-      if (isUnasked !== true || !isForbidden) failures.reply(connection.outlet, error, id, wanted.channel);
+      this.#fail(connection, wanted.channel, command, error);
+      return undefined;
     }
+  }
+
+  async #repliedFor(
+    subscribing: Promise<void>,
+    connection: Connection,
+    channel: string,
+    command: SubscribeCommand,
+  ): Promise<void> {
+    try {
+      await subscribing;
+    } catch (error) {
+      this.#fail(connection, channel, command, error);
+    }
+  }
+
+  #fail({ outlet }: Connection, channel: string, { id, isUnasked }: SubscribeCommand, error: unknown): void {
+    const isForbidden = error instanceof RealtimeError && error.code === 'forbidden';
+    if (isUnasked !== true || !isForbidden) this.#options.failures.reply(outlet, error, id, channel);
   }
 
   /** A backend began it, so no right can end it. */
   isByBackend(subscription: Subscription): boolean {
-    return this.#byBackend.has(subscription);
-  }
-
-  // 1. Permission, and the sync layer
-
-  /** Adds the connection to all channels in one step, in which all are open and allowed; to none if it is closed. */
-  async #enter(connection: Connection, requests: readonly SubscribeRequest[]): Promise<Beginning[]> {
-    const { access, hub } = this.#options;
-    let channels: readonly Channel[] = [];
-    try {
-      while (!connection.closed) {
-        const { generation } = access;
-        const elsewhere = await this.#permit(connection, requests);
-        channels = await this.#open(requests);
-        // While the opening was awaited another connection may have left a channel as its last one, which closed it.
-        // Those that are open are kept meanwhile: to give them up would do the same to others, and they to this one.
-        while (!connection.closed && !channels.every((channel) => hub.isOpen(channel))) {
-          channels = await this.#open(requests);
-        }
-        if (connection.closed || generation !== access.generation) continue;
-        // Again, as other channels of the same command may have been added meanwhile.
-        this.#requireRoom(connection, requests);
-        const names = channels.map(({ name }) => name);
-        this.#capacity.require(connection, names, elsewhere);
-        return requests.map((request, index) => this.#begin(connection, request, channels[index]));
-      }
-    } catch (error) {
-      for (const channel of channels) hub.release(channel);
-      throw error;
-    }
-    for (const channel of channels) hub.release(channel);
-    return [];
-  }
-
-  #begin(connection: Connection, request: SubscribeRequest, channel: Channel | undefined): Beginning {
-    if (channel === undefined) throw new Error('a channel that was opened is missing');
-    const beginning = channel.members.begin(connection, request);
-    if (request.byBackend === true) this.#byBackend.add(beginning.subscription);
-    return beginning;
-  }
-
-  /** Answers how many are subscribed on the other nodes, where that matters. */
-  async #permit(connection: Connection, requests: readonly SubscribeRequest[]): Promise<number[]> {
-    const { access } = this.#options;
-    this.#requireRoom(connection, requests);
-    // At once: a stream of fifty channels waits as long as one of one.
-    const allowed = await mapKnown(requests, ({ channel, byBackend }) => {
-      return byBackend === true || access.may(connection.identity, 'subscribe', channel, connection.account);
-    });
-    const forbidden = requests[allowed.indexOf(false)];
-    if (forbidden !== undefined) {
-      throw new RealtimeError('forbidden', `No rule allows to subscribe to ${forbidden.channel}.`);
-    }
-    if (requests.some(({ presence }) => presence !== undefined)) await this.#permitPresence(connection, requests);
-    return mapKnown(requests, ({ channel }) => this.#capacity.elsewhere(channel));
-  }
-
-  async #permitPresence({ identity, account }: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
-    for (const { channel, presence } of requests) {
-      if (presence === undefined || (await this.#options.access.may(identity, 'presence', channel, account))) continue;
-      throw new RealtimeError('forbidden', `No rule allows to enter the presence of ${channel}.`);
-    }
-  }
-
-  #requireRoom(connection: Connection, requests: readonly SubscribeRequest[]): void {
-    const { channelsPerConnectionMax } = this.#options;
-    const fresh = requests.filter(({ channel }) => connection.subscription(channel) === undefined);
-    if (connection.subscriptionCount + fresh.length <= channelsPerConnectionMax) return;
-    throw new RealtimeError('limit_exceeded', `A connection has at most ${channelsPerConnectionMax} channels.`);
-  }
-
-  #open(requests: readonly SubscribeRequest[]): MaybePromise<Channel[]> {
-    const { hub } = this.#options;
-    // Of one channel there is nothing to give back when it cannot be opened.
-    return requests.length === 1 ? mapKnown(requests, ({ channel }) => hub.open(channel)) : this.#openEach(requests);
-  }
-
-  async #openEach(requests: readonly SubscribeRequest[]): Promise<Channel[]> {
-    const { hub } = this.#options;
-    const opened = await Promise.allSettled(requests.map(async ({ channel }) => hub.open(channel)));
-    const failed = opened.find((result) => result.status === 'rejected');
-    const channels = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    if (failed === undefined) return channels;
-    for (const channel of channels) hub.release(channel);
-    throw failed.reason;
+    return this.#entering.isByBackend(subscription);
   }
 
   // 3. to 5. What was missed, and going live
@@ -291,12 +279,16 @@ export class Subscribing {
   }
 
   /** Who cannot enter is not subscribed either, so that what was asked for is done as a whole or not at all. */
-  async #enterPresence(connection: Connection, requests: readonly SubscribeRequest[]): Promise<void> {
+  #enterPresence(connection: Connection, requests: readonly SubscribeRequest[]): MaybePromise<unknown> {
     const { presence, access } = this.#options;
-    await mapKnown(requests, ({ channel, presence: data }) => {
+    return mapKnown(requests, ({ channel, presence: data }) => {
       if (data === undefined || connection.closed) return undefined;
       return presence.enter(connection, channel, data, access.membersMax(channel));
     });
+  }
+
+  #takeAllBack(connection: Connection, beginnings: readonly Beginning[]): void {
+    for (const beginning of beginnings) this.#takeBack(connection, beginning);
   }
 
   /** A client that was told an error believes itself where it was before: subscribed or not. */
@@ -329,6 +321,16 @@ export class Subscribing {
     }
     this.#options.recoveries.begin(connection, { subscription, channel, recovery });
   }
+}
+
+// Named once, since each subscription asks them.
+
+function recovers({ recovery }: Beginning): boolean {
+  return recovery !== undefined;
+}
+
+function wantsRows({ snapshot }: SubscribeRequest): boolean {
+  return snapshot !== undefined;
 }
 
 function requestOf({ channel, since, presence, snapshot }: ChannelRequest): SubscribeRequest {

@@ -31,6 +31,10 @@ export interface SubscribeRequest {
   readonly snapshot?: 'needed' | 'where there are any' | undefined;
 }
 
+export function wantsPresence({ presence }: SubscribeRequest): boolean {
+  return presence !== undefined;
+}
+
 /** There are many and most are idle, so it has no more fields than it must. */
 export class Subscription {
   /** The channel's name. */

@@ -36,6 +36,8 @@ export class Announcer {
   readonly #ports: AnnouncerPorts;
   readonly #fanouts: Fanout[] = [];
   readonly #waiting = new Map<string, Waiting>();
+  /** Channels of which some connections hear by other shards than the first. */
+  readonly #dealt = new Set<string>();
 
   constructor(ports: AnnouncerPorts) {
     this.#ports = ports;
@@ -47,11 +49,21 @@ export class Announcer {
 
   changed(channel: string, told: readonly Told[]): void {
     if (this.#ports.listeners(channel) === 0) return;
-    const pushes = told.map((change) => ({
-      type: change.kind,
-      frame: presenceChangeFrame(change.kind, channel, change),
-    }));
+    const pushes: PresencePush[] = [];
+    for (const change of told) pushes.push(new ChangePush(channel, change));
     this.#tell(channel, pushes);
+  }
+
+  /** Where a connection goes that begins to hear. */
+  shardFor(channel: string, connection: string): number {
+    const shard = shardAmong(connection, this.#ports.listeners(channel));
+    if (shard !== firstShard) this.#dealt.add(channel);
+    return shard;
+  }
+
+  /** Forgets how connections were dealt that are gone. */
+  sweep(): void {
+    for (const channel of this.#dealt) if (this.#ports.listeners(channel) === 0) this.#dealt.delete(channel);
   }
 
   /** Whoever listens forgets what it knew. */
@@ -64,7 +76,8 @@ export class Announcer {
     const listeners = this.#ports.listeners(channel);
     const waiting = this.#waiting.get(channel);
     const isMany = listeners >= manyListeners;
-    for (let shard = 0; shard < shards; shard++) {
+    const used = this.#dealt.has(channel) ? shards : 1;
+    for (let shard = 0; shard < used; shard++) {
       const line = waiting?.[shard];
       // What waits goes first, also where there are fewer listeners by now.
       if (line !== undefined) line.push(...pushes);
@@ -111,13 +124,32 @@ export class Announcer {
   }
 }
 
+/** Encoded once, if anybody hears it. */
+class ChangePush implements PresencePush {
+  readonly #channel: string;
+  readonly #change: Told;
+  #frame: string | undefined;
+
+  constructor(channel: string, change: Told) {
+    this.#channel = channel;
+    this.#change = change;
+  }
+
+  get type(): string {
+    return this.#change.kind;
+  }
+
+  get frame(): string {
+    return (this.#frame ??= presenceChangeFrame(this.#change.kind, this.#channel, this.#change));
+  }
+}
+
 /** Where the connection may be, if it hears. */
-export function shardsOf(connection: string): readonly number[] {
+export function shardsOf(connection: string): readonly [first: number, other: number] {
   return [firstShard, hashedShard(connection)];
 }
 
-/** Where a connection goes that begins to hear as one of so many. */
-export function shardFor(connection: string, listeners: number): number {
+function shardAmong(connection: string, listeners: number): number {
   return listeners <= firstMax ? firstShard : hashedShard(connection);
 }
 

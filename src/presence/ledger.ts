@@ -5,10 +5,11 @@
 // the members stay dirty and are applied when it is back. Applying is repeatable, so nothing has to be known of how far
 // a batch got.
 
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
-import type { OwnMember } from './member.ts';
+import { createMember, type OwnMember } from './member.ts';
 import { memberOf, membersOf, sizeOf, withMember, withoutMember, type MemberList } from './member-list.ts';
 import type { Applied, Change } from './store.ts';
 
@@ -23,6 +24,8 @@ interface Dirty {
 export interface LedgerPorts {
   /** In the order of the changes. Rejects with `unavailable`. */
   readonly apply: (changes: readonly Change[]) => Promise<readonly Applied[]>;
+  /** Undefined where the answer has to be waited for: then nothing was applied. */
+  readonly applyAtOnce: (change: Change) => Applied | undefined;
   readonly clock: Clock;
   readonly log: (message: string, error: unknown) => void;
 }
@@ -70,11 +73,11 @@ export class Ledger {
     return memberOf(this.#here.get(channel), connection);
   }
 
-  /** Those in which anything of this node is, or on its way in or out. */
-  channels(): Set<string> {
-    const channels = new Set(this.#here.keys());
-    for (const { channel } of this.#dirty.values()) channels.add(channel);
-    return channels;
+  /** Which channels anything of this node is in, or on its way in or out. To be asked at once. */
+  needs(): (channel: string) => boolean {
+    const dirty = new Set<string>();
+    for (const { channel } of this.#dirty.values()) dirty.add(channel);
+    return (channel) => this.#here.has(channel) || dirty.has(channel);
   }
 
   /** Members of this node in the channel, those that part among them. */
@@ -86,16 +89,35 @@ export class Ledger {
    * Resolves with what the store says. Rejects with `unavailable` when it says nothing: then one that was no member is
    * none, and one that was has the data that it had.
    */
-  async enter(
+  enter(
     channel: string,
     connection: string,
-    { user, data, membersMax }: { readonly user: string | null; readonly data: string; readonly membersMax: number },
-  ): Promise<Applied> {
+    user: string | null,
+    data: string,
+    membersMax: number,
+  ): MaybePromise<Applied> {
     // What was not tried needs no undoing: an outage must not gather what came and went in it.
     if (this.#isAway) throw new RealtimeError('unavailable');
     const before = this.own(channel, connection);
-    if (before === undefined) this.#add(channel, { connection, user, data, since: 0 });
-    else this.#replace(channel, before, data);
+    const member =
+      before === undefined
+        ? this.#add(channel, createMember(connection, user, data))
+        : this.#replace(channel, before, data);
+    // Nothing is on its way that this would overtake.
+    if (this.#applying === undefined && this.#dirty.size === 0) {
+      const applied = this.#ports.applyAtOnce({ kind: 'enter', channel, connection, member, membersMax });
+      if (applied?.isFull === true) this.#remove(channel, connection);
+      if (applied !== undefined) return applied;
+    }
+    return this.#enterInTurn(channel, connection, before, membersMax);
+  }
+
+  async #enterInTurn(
+    channel: string,
+    connection: string,
+    before: OwnMember | undefined,
+    membersMax: number,
+  ): Promise<Applied> {
     try {
       const applied = await this.#wait(channel, connection, membersMax);
       if (applied.isFull) this.#remove(channel, connection);
@@ -154,25 +176,27 @@ export class Ledger {
     await this.#applying;
   }
 
-  #add(channel: string, own: OwnMember): void {
+  #add(channel: string, own: OwnMember): OwnMember {
     this.#set(channel, own);
     this.#members++;
+    return own;
   }
 
   /** One that parts is back. */
-  #replace(channel: string, own: OwnMember, data: string): void {
+  #replace(channel: string, own: OwnMember, data: string): OwnMember {
     if (this.#parting.delete(own)) this.#members++;
-    this.#keep(channel, own, data);
+    return this.#keep(channel, own, data);
   }
 
   /** A list may still have it as it was. */
-  #keep(channel: string, own: OwnMember, data: string): void {
-    if (own.data === data) return;
+  #keep(channel: string, own: OwnMember, data: string): OwnMember {
+    if (own.data === data) return own;
     const kept = { ...own, data };
     const parting = this.#parting.get(own);
     if (parting !== undefined) this.#parting.set(kept, parting);
     this.#parting.delete(own);
     this.#set(channel, kept);
+    return kept;
   }
 
   #set(channel: string, own: OwnMember): void {

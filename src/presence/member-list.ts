@@ -30,7 +30,7 @@ export function memberOf<Member extends OfConnection>(
 ): Member | undefined {
   if (list === undefined) return undefined;
   if (list instanceof Map) return list.get(connection);
-  if (isArray(list)) return list.find((member) => member.connection === connection);
+  if (isArray(list)) return list[placeOf(list, connection)];
   return list.connection === connection ? list : undefined;
 }
 
@@ -42,7 +42,7 @@ export function withMember<Member extends OfConnection>(
   if (list === undefined) return member;
   if (list instanceof Map) return list.set(member.connection, member);
   if (!isArray(list)) return list.connection === member.connection ? member : Array.of(list, member);
-  const at = list.findIndex(({ connection }) => connection === member.connection);
+  const at = placeOf(list, member.connection);
   if (at !== -1) list[at] = member;
   else if (list.length < fewMax) list.push(member);
   else return new Map([...list, member].map((each) => [each.connection, each]));
@@ -58,9 +58,15 @@ export function withoutMember<Member extends OfConnection>(
     return list.size === 0 ? undefined : list;
   }
   if (list === undefined || !isArray(list)) return list?.connection === connection ? undefined : list;
-  const at = list.findIndex((member) => member.connection === connection);
+  const at = placeOf(list, connection);
   if (at !== -1) list.splice(at, 1);
   return list.length > 1 ? list : list[0];
+}
+
+/** Asked several times at each join: a function that is passed would be another object each time. */
+function placeOf(list: readonly OfConnection[], connection: string): number {
+  for (let at = 0; at < list.length; at++) if (list[at]?.connection === connection) return at;
+  return -1;
 }
 
 /** A member is no array. */

@@ -17,17 +17,19 @@
 import { RealtimeError } from '../protocol/realtime-error.ts';
 import { presenceFrame, type PresenceList } from '../protocol/frames.ts';
 import { presenceLimitDefault } from '../protocol/commands.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Fanout } from '../core/outlet.ts';
 import type { Entrant, Presence } from '../core/presence.ts';
 import type { Clock } from '../time/clock.ts';
 import { isDoneWithin } from '../time/within.ts';
-import { Announcer, shardFor, shardsOf } from './announcer.ts';
+import { Announcer, shardsOf } from './announcer.ts';
 import { Departures } from './departures.ts';
 import { Fidgeting } from './fidgeting.ts';
 import { Heartbeat, lifeMs } from './heartbeat.ts';
 import { Ledger } from './ledger.ts';
+import type { Roster } from './roster.ts';
 import { Rosters } from './rosters.ts';
-import type { PresenceStore, Snapshot } from './store.ts';
+import type { Applied, PresenceStore, Snapshot } from './store.ts';
 
 export interface PresenceOptions {
   readonly store: PresenceStore;
@@ -76,6 +78,7 @@ export class NodePresence implements Presence {
         while (!this.#heartbeat.isSure) await this.#heartbeat.give();
         return store.apply(this.#node, changes);
       },
+      applyAtOnce: (change) => (this.#heartbeat.isSure ? store.atOnce?.apply(this.#node, change) : undefined),
       clock,
       log,
     });
@@ -105,8 +108,9 @@ export class NodePresence implements Presence {
         this.#interrupt();
       },
       beat: (isGiven) => {
-        this.#rosters.sweep(this.#ledger.channels());
+        this.#rosters.sweep(this.#ledger.needs());
         this.#fidgeting.sweep();
+        this.#announcer.sweep();
         // While signs of life cannot be given, that says enough.
         if (isGiven) void this.#rosters.checkSome();
       },
@@ -157,27 +161,32 @@ export class NodePresence implements Presence {
 
   // The core's port
 
-  async enter({ id, identity }: Entrant, channel: string, data: string, membersMax: number): Promise<void> {
+  enter({ id, identity }: Entrant, channel: string, data: string, membersMax: number): MaybePromise<void> {
     const { dataBytesMax } = this.#options;
     if (!fits(data, dataBytesMax)) {
       throw new RealtimeError('too_large', `The data of a member is larger than ${dataBytesMax} bytes.`);
     }
     const roster = this.#rosters.get(channel);
-    const { epoch, version, isFull } = await this.#ledger.enter(channel, id, {
-      user: identity.user,
-      data,
-      membersMax,
-    });
-    if (isFull) throw new RealtimeError('limit_exceeded', `${channel} has no room for one more member.`);
+    const applied = this.#ledger.enter(channel, id, identity.user, data, membersMax);
+    return applied instanceof Promise ? this.#onceEntered(roster, applied) : this.#entered(roster, applied);
+  }
+
+  async #onceEntered(roster: Roster, applied: Promise<Applied>): Promise<void> {
+    await this.#entered(roster, await applied);
+  }
+
+  #entered(roster: Roster, { epoch, version, isFull }: Applied): MaybePromise<void> {
+    if (isFull) throw new RealtimeError('limit_exceeded', `${roster.channel} has no room for one more member.`);
     const reached = roster.reached(epoch, version);
     // The member is in. Where its own node has not heard of it yet, the list that follows will show it.
-    if (reached !== undefined) await isDoneWithin(reached, answerMsMax);
+    return reached === undefined ? undefined : heardOf(reached);
   }
 
   hear({ id, outlet }: Entrant, channel: string): void {
     if (!this.#ledger.has(channel, id)) return;
-    const hears = shardsOf(id).some((shard) => outlet.hearsPresence(channel, shard));
-    if (!hears) outlet.joinPresence(channel, shardFor(id, this.#ledger.count(channel)));
+    const [first, other] = shardsOf(id);
+    const hears = outlet.hearsPresence(channel, first) || (other !== first && outlet.hearsPresence(channel, other));
+    if (!hears) outlet.joinPresence(channel, this.#announcer.shardFor(channel, id));
     const roster = this.#rosters.get(channel);
     roster.expectList();
     if (outlet.takesCommands || !roster.isLive) return;
@@ -270,6 +279,7 @@ export class NodePresence implements Presence {
   }
 
   #compare(channel: string, { members }: Snapshot): void {
+    if (members.length === 0 && this.#ledger.count(channel) === 0) return;
     const { incarnation, store, log } = this.#options;
     const [own, others] = [new Set<string>(), new Set<string>()];
     for (const { node, connection } of members) {
@@ -280,6 +290,10 @@ export class NodePresence implements Presence {
     if (others.size === 0) return;
     store.suspect(channel, [...others], lifeMs).catch((error: unknown) => log('nodes could not be looked at', error));
   }
+}
+
+async function heardOf(reached: Promise<void>): Promise<void> {
+  await isDoneWithin(reached, answerMsMax);
 }
 
 /** In UTF-8. A character is at most three bytes of it, so only long texts need to be counted exactly. */

@@ -10,13 +10,14 @@
 // the longer the more listeners there are, and the list waits with them. Where there are many, the announcer paces, and a
 // listener may hear what its list has already: it goes by the version.
 
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { PresenceList } from '../protocol/frames.ts';
 import { backoffMs } from '../time/backoff.ts';
 import type { Clock } from '../time/clock.ts';
 import { manyListeners } from './announcer.ts';
-import { sinceOf, textOf, type OwnMember } from './member.ts';
+import { isTextOf, sinceOf, textOf, type OwnMember } from './member.ts';
 import { membersOf, sizeOf, withMember, withoutMember, type MemberList } from './member-list.ts';
-import type { PresenceStore, Snapshot, Told } from './store.ts';
+import type { PresenceStore, Snapshot, StoredMember, Told } from './store.ts';
 
 export interface RosterPorts {
   readonly store: PresenceStore;
@@ -106,7 +107,10 @@ export class Roster {
     this.#held ??= [];
     if (this.#held.length < heldMax) this.#held.push({ epoch, told });
     else this.#heldOverflowed = true;
-    if (this.#state === 'live' && !this.#isPacing) this.#pace();
+    if (this.#state !== 'live' || this.#isPacing) return;
+    const leftMs = this.#leftMs();
+    if (leftMs > 0) this.#pace(leftMs);
+    else this.#applyHeld();
   }
 
   /** Nothing is told any more until it is read. */
@@ -122,8 +126,15 @@ export class Roster {
   }
 
   /** Reads the list; if that is under way, once more after it. Resolves when it is live, or closed. Never rejects. */
-  read(): Promise<void> {
+  read(): MaybePromise<void> {
     this.suspend();
+    const { atOnce } = this.#ports.store;
+    if (atOnce !== undefined && this.#reading === undefined && this.#state === 'reading') {
+      this.#held = undefined;
+      this.#heldOverflowed = false;
+      this.#begin(atOnce.read(this.channel));
+      return undefined;
+    }
     this.#readAgain = true;
     this.#reading ??= this.#readUntilLive();
     return this.#reading;
@@ -165,17 +176,16 @@ export class Roster {
 
   // Changes
 
-  #pace(): void {
+  #leftMs(): number {
     const { clock, listeners } = this.#ports;
     const count = listeners(this.channel);
     const windowMs = count >= manyListeners ? 0 : count / listenersPerMs;
-    const leftMs = windowMs < windowMsMin ? 0 : this.#changedAt + windowMs - clock.monotonic();
-    if (leftMs <= 0) {
-      this.#applyHeld();
-      return;
-    }
+    return windowMs < windowMsMin ? 0 : this.#changedAt + windowMs - clock.monotonic();
+  }
+
+  #pace(leftMs: number): void {
     this.#isPacing = true;
-    void clock.sleep(leftMs).then(() => {
+    void this.#ports.clock.sleep(leftMs).then(() => {
       this.#isPacing = false;
       if (this.#state === 'live') this.#applyHeld();
     });
@@ -222,12 +232,11 @@ export class Roster {
   /** The text of one that is held anyway is not kept: it takes more than all else of a member. */
   #set(connection: string, member: string): void {
     const own = this.#ports.own(this.channel, connection);
-    const since = sinceOf(member);
-    if (own === undefined || textOf(own, since) !== member) {
+    if (own === undefined || !isTextOf(own, member)) {
       this.#members = withMember(this.#members, { connection: own?.connection ?? connection, text: member });
       return;
     }
-    own.since = since;
+    own.since = sinceOf(member);
     this.#members = withMember(this.#members, own);
   }
 
@@ -285,7 +294,8 @@ export class Roster {
   }
 
   #begin(snapshot: Snapshot): void {
-    const inOrder = snapshot.members.toSorted((one, other) => sinceOf(one.member) - sinceOf(other.member));
+    const { members } = snapshot;
+    const inOrder = members.length < 2 ? members : members.toSorted(byTime);
     this.#members = undefined;
     for (const { connection, member } of inOrder) this.#set(connection, member);
     this.#epoch = snapshot.epoch;
@@ -309,11 +319,17 @@ export class Roster {
   }
 
   #wakeReached(): void {
-    const waiting = this.#waiting;
-    if (waiting === undefined) return;
+    if (this.#waiting !== undefined) this.#wake(this.#waiting);
+  }
+
+  #wake(waiting: readonly Waiting[]): void {
     const isPast = ({ epoch, version }: Waiting): boolean => this.#isPast(epoch, version);
     const left = waiting.filter((each) => !isPast(each));
     this.#waiting = left.length === 0 ? undefined : left;
     for (const each of waiting) if (!left.includes(each)) each.wake();
   }
+}
+
+function byTime(one: StoredMember, other: StoredMember): number {
+  return sinceOf(one.member) - sinceOf(other.member);
 }

@@ -58,12 +58,13 @@ export class Rosters {
     await Promise.all(Array.from({ length: readAtOnce }, readOn));
   }
 
-  /** Forgets those that nobody needs. `needed`: those in which members of this node are. */
-  sweep(needed: ReadonlySet<string>): void {
+  /** Forgets those that nobody needs. `isNeeded`: members of this node are in it. */
+  sweep(isNeeded: (channel: string) => boolean): void {
     const { store, clock } = this.#ports;
     const now = clock.monotonic();
-    for (const [channel, roster] of this.#kept) {
-      if (needed.has(channel) || now - roster.usedAt < lingerMs) continue;
+    for (const roster of this.#kept.values()) {
+      const { channel, usedAt } = roster;
+      if (now - usedAt < lingerMs || isNeeded(channel)) continue;
       this.#kept.delete(channel);
       roster.close();
       store.unwatch(channel);

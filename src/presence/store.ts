@@ -105,6 +105,8 @@ export interface PresenceEvents {
 export interface PresenceStore {
   /** Channels that one call of `positions` may ask for. */
   readonly positionsMax: number;
+  /** A store in this process has it: who waits for such a store pays for promises, and there are many who join. */
+  readonly atOnce?: PresenceAtOnce | undefined;
   start(events: PresenceEvents): void;
   /**
    * Applies wishes of the node, in order for each channel, and answers each. When it rejects, some may have been applied.
@@ -136,6 +138,14 @@ export interface PresenceStore {
    */
   bury(node: string): Promise<{ readonly isDone: boolean; readonly told: readonly BuriedMember[] }>;
   close(): Promise<void>;
+}
+
+/** What a store in this process answers on the spot. */
+export interface PresenceAtOnce {
+  /** As `apply`, of one wish. */
+  apply(node: string, change: Change): Applied;
+  /** As `watch` and then `read`. */
+  read(channel: string): Snapshot;
 }
 
 export interface BuriedMember {

@@ -49,7 +49,8 @@ export class WebSocketFanout implements Fanout {
   presence(channel: string, shard: number, pushes: readonly PresencePush[]): number {
     const topic = presenceTopic(channel, shard);
     const server = this.#server();
-    for (const { frame } of pushes) server?.publish(topic, frame);
-    return server?.subscriberCount(topic) ?? 0;
+    const count = server?.subscriberCount(topic) ?? 0;
+    if (count > 0) for (const { frame } of pushes) server?.publish(topic, frame);
+    return count;
   }
 }

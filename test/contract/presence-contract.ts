@@ -2,6 +2,7 @@
 // `src/presence/store.ts`. A store's own file says how its nodes are made, and nothing else.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { createMember } from '../../src/presence/member.ts';
 import type { Applied, Change, PresenceEvents, PresenceStore, Told } from '../../src/presence/store.ts';
 import type { Member } from '../../src/protocol/frames.ts';
 
@@ -86,7 +87,7 @@ function entering(channel: string, connection: string, user: string | null, data
     kind: 'enter',
     channel,
     connection,
-    member: { connection, user, data: JSON.stringify(data), since: 0 },
+    member: createMember(connection, user, JSON.stringify(data)),
     membersMax: max,
   };
 }

@@ -2,6 +2,7 @@
 // let all of them go, and whoever is beside goes on as if nothing were there.
 
 import { afterEach, describe, expect, test } from 'bun:test';
+import { createMember } from '../../src/presence/member.ts';
 import type { Change, PresenceEvents, PresenceStore } from '../../src/presence/store.ts';
 import { WebSocketClient, type Frame } from '../support/clients.ts';
 import { startNodes, stopNodes } from '../support/nodes.ts';
@@ -123,7 +124,7 @@ describe.each(Object.keys(engines))(`A channel with ${size} members over %s`, (n
             kind: 'enter',
             channel,
             connection,
-            member: { connection, user, data: '{"seat":1}', since: 0 },
+            member: createMember(connection, user, '{"seat":1}'),
             membersMax: 0,
           };
         });

@@ -1,6 +1,14 @@
 // A presence store that a test can take away from its node: for a while, as in an outage, or for ever, as by a kill.
 
-import type { Applied, Change, PresenceEvents, PresenceStore, Snapshot, Told } from '../../src/presence/store.ts';
+import type {
+  Applied,
+  Change,
+  PresenceAtOnce,
+  PresenceEvents,
+  PresenceStore,
+  Snapshot,
+  Told,
+} from '../../src/presence/store.ts';
 import { RealtimeError } from '../../src/protocol/realtime-error.ts';
 
 export class StagedStore implements PresenceStore {
@@ -11,10 +19,16 @@ export class StagedStore implements PresenceStore {
   state: 'works' | 'away' | 'killed' = 'works';
   /** What is told is lost, and nobody notices. */
   isDeaf = false;
+  /** False for one in this process that is to answer as one elsewhere does. */
+  answersAtOnce = true;
 
   constructor(store: PresenceStore) {
     this.#store = store;
     this.positionsMax = store.positionsMax;
+  }
+
+  get atOnce(): PresenceAtOnce | undefined {
+    return this.state === 'works' && this.answersAtOnce ? this.#store.atOnce : undefined;
   }
 
   start(events: PresenceEvents): void {

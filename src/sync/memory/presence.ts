@@ -16,6 +16,7 @@ import type {
   BuriedMember,
   Change,
   ListVersion,
+  PresenceAtOnce,
   PresenceEvents,
   PresenceStore,
   SignOfLife,
@@ -25,18 +26,17 @@ import type {
 import { randomId, type Clock } from '../../time/clock.ts';
 
 interface ChannelMembers {
+  readonly channel: string;
   readonly epoch: string;
   version: number;
   /** The nodes' own objects. Their texts are made when somebody needs them. */
   members: MemberList<OwnMember>;
-  /** Of the members of which no other one is known. */
-  readonly node: string;
   /** Each user's, in the order in which they came. Nearly all have one. Absent where few are looked through. */
   users: Map<string, OwnMember | readonly OwnMember[]> | undefined;
 }
 
-/** What is told of one change, before it has a version. */
-type Telling = Omit<Told, 'version'>;
+const nothing: Snapshot = { epoch: '', version: 0, members: [] };
+const noPlaces: readonly OwnMember[] = [];
 
 /** Members that one call of `bury` removes. */
 const buriedAtOnce = 200;
@@ -49,10 +49,6 @@ export class MemoryMembers {
   /** Node → when it counts as dead. */
   readonly nodes = new Map<string, number>();
   readonly stores = new Set<MemoryPresence>();
-  /** Few at any time. */
-  readonly parting = new WeakSet<OwnMember>();
-  /** Of members that another node entered than the first one of their channel. */
-  readonly nodeOf = new WeakMap<OwnMember, string>();
 
   constructor(clock: Clock) {
     this.clock = clock;
@@ -65,6 +61,13 @@ export class MemoryMembers {
 
 export class MemoryPresence implements PresenceStore {
   readonly positionsMax = positionsMax;
+  readonly atOnce: PresenceAtOnce = {
+    apply: (node, change) => this.#apply(node, change),
+    read: (channel) => {
+      this.#watched.add(channel);
+      return this.#read(channel);
+    },
+  };
   readonly #shared: MemoryMembers;
   readonly #watched = new Set<string>();
   #events: PresenceEvents | undefined;
@@ -97,12 +100,7 @@ export class MemoryPresence implements PresenceStore {
   }
 
   read(channel: string): Promise<Snapshot> {
-    const known = this.#shared.channels.get(channel);
-    if (known === undefined) return Promise.resolve({ epoch: '', version: 0, members: [] });
-    const members = Array.from(membersOf(known.members), (member) => {
-      return { connection: member.connection, node: this.#nodeOf(known, member), member: textOf(member, member.since) };
-    });
-    return Promise.resolve({ epoch: known.epoch, version: known.version, members });
+    return Promise.resolve(this.#read(channel));
   }
 
   positions(channels: readonly string[]): Promise<readonly ListVersion[]> {
@@ -136,11 +134,11 @@ export class MemoryPresence implements PresenceStore {
     const theirs: { channel: string; connection: string }[] = [];
     for (const [channel, known] of this.#shared.channels) {
       for (const member of membersOf(known.members)) {
-        if (this.#nodeOf(known, member) === node) theirs.push({ channel, connection: member.connection });
+        if (member.node === node) theirs.push({ channel, connection: member.connection });
       }
     }
     const told = theirs.slice(0, buriedAtOnce).flatMap(({ channel, connection }) => {
-      const applied = this.#change(channel, node, (known) => this.#remove(known, connection));
+      const applied = this.#remove(this.#shared.channels.get(channel), connection);
       return applied.told === undefined ? [] : [{ channel, told: applied.told }];
     });
     const isDone = theirs.length <= buriedAtOnce;
@@ -155,89 +153,91 @@ export class MemoryPresence implements PresenceStore {
     return Promise.resolve();
   }
 
+  #read(channel: string): Snapshot {
+    const known = this.#shared.channels.get(channel);
+    return known === undefined ? nothing : this.#snapshotOf(known);
+  }
+
+  #snapshotOf(known: ChannelMembers): Snapshot {
+    const members = Array.from(membersOf(known.members), (member) => {
+      return { connection: member.connection, node: member.node, member: textOf(member, member.since) };
+    });
+    return { epoch: known.epoch, version: known.version, members };
+  }
+
   #apply(node: string, change: Change): Applied {
     const { channel, connection } = change;
     if (change.kind === 'enter') return this.#enter(node, change);
-    if (change.kind === 'leave') return this.#change(channel, node, (known) => this.#remove(known, connection));
-    const member = memberOf(this.#shared.channels.get(channel)?.members, connection);
-    if (member !== undefined) this.#shared.parting.add(member);
-    return { ...this.#position(channel), isFull: false };
+    const known = this.#shared.channels.get(channel);
+    if (change.kind === 'leave') return this.#remove(known, connection);
+    const member = memberOf(known?.members, connection);
+    if (member !== undefined) member.parts = true;
+    return appliedOf(known);
   }
 
   #enter(node: string, { channel, connection, member, membersMax }: Extract<Change, { kind: 'enter' }>): Applied {
-    const { channels, parting, clock } = this.#shared;
+    const { channels, clock } = this.#shared;
     const known = channels.get(channel);
     const before = memberOf(known?.members, connection);
-    if (before !== undefined)
-      return this.#change(channel, node, (members) => this.#renew(members, node, before, member));
-    const places = known === undefined ? [] : placesOf(known, member.user);
-    const replaced = places.find((place) => parting.has(place));
-    const size = sizeOf(known?.members);
-    if (membersMax > 0 && size >= membersMax && replaced === undefined) {
-      return { ...this.#position(channel), isFull: true };
+    if (known !== undefined && before !== undefined) return this.#renew(known, node, before, member);
+    const places = known === undefined ? noPlaces : placesOf(known, member.user);
+    const replaced = places.length === 0 ? undefined : places.find(({ parts }) => parts);
+    if (membersMax > 0 && sizeOf(known?.members) >= membersMax && replaced === undefined) {
+      return appliedOf(known, undefined, true);
     }
-    return this.#change(channel, node, (members) => {
-      if (replaced !== undefined) forget(members, replaced);
-      member.since = replaced?.since ?? clock.now();
-      add(members, member);
-      this.#setNode(members, member, node);
-      const kind = places.length > 0 ? 'update' : 'join';
-      return { kind, connection, member: textOf(member, member.since), left: replaced?.connection };
-    });
+    const members = known ?? this.#create(channel);
+    if (replaced !== undefined) forget(members, replaced);
+    member.since = replaced?.since ?? clock.now();
+    member.node = node;
+    member.parts = false;
+    add(members, member);
+    return this.#tell(members, places.length > 0 ? 'update' : 'join', member, replaced?.connection);
   }
 
   /** It is a member already. */
-  #renew(known: ChannelMembers, node: string, before: OwnMember, member: OwnMember): Telling | undefined {
-    this.#shared.parting.delete(before);
+  #renew(known: ChannelMembers, node: string, before: OwnMember, member: OwnMember): Applied {
     if (before !== member) {
       member.since = before.since;
       replace(known, before, member);
     }
-    this.#setNode(known, member, node);
-    if (before.data === member.data) return undefined;
-    return { kind: 'update', connection: member.connection, member: textOf(member, member.since) };
+    member.node = node;
+    member.parts = false;
+    return before.data === member.data ? appliedOf(known) : this.#tell(known, 'update', member);
   }
 
-  #nodeOf(known: ChannelMembers, member: OwnMember): string {
-    return this.#shared.nodeOf.get(member) ?? known.node;
-  }
-
-  #setNode(known: ChannelMembers, member: OwnMember, node: string): void {
-    if (node === known.node) this.#shared.nodeOf.delete(member);
-    else this.#shared.nodeOf.set(member, node);
-  }
-
-  #remove(known: ChannelMembers, connection: string): Telling | undefined {
-    const member = memberOf(known.members, connection);
-    if (member === undefined) return undefined;
+  #remove(known: ChannelMembers | undefined, connection: string): Applied {
+    const member = memberOf(known?.members, connection);
+    if (known === undefined || member === undefined) return appliedOf(known);
     forget(known, member);
+    if (known.members === undefined) this.#shared.channels.delete(known.channel);
     const [other] = placesOf(known, member.user);
-    if (other === undefined) return { kind: 'leave', connection, member: textOf(member, member.since) };
-    return { kind: 'update', connection: other.connection, member: textOf(other, other.since), left: connection };
+    if (other === undefined) return this.#tell(known, 'leave', member);
+    return this.#tell(known, 'update', other, connection);
   }
 
-  /** One step: the members, the version, and what is told. */
-  #change(channel: string, node: string, run: (known: ChannelMembers) => Telling | undefined): Applied {
-    const { channels } = this.#shared;
-    const known = channels.get(channel) ?? this.#create(node);
-    const telling = run(known);
-    if (telling === undefined) return { ...this.#position(channel), isFull: false };
-    channels.set(channel, known);
-    const told = { ...telling, version: ++known.version };
-    if (known.members === undefined) channels.delete(channel);
-    this.#shared.tell(channel, known.epoch, [told]);
-    return { epoch: known.epoch, version: known.version, told, isFull: false };
+  /** In one step with the change of the members. */
+  #tell(known: ChannelMembers, kind: Told['kind'], member: OwnMember, left?: string): Applied {
+    const { connection, since } = member;
+    const told = { kind, version: ++known.version, connection, member: textOf(member, since), left };
+    this.#shared.tell(known.channel, known.epoch, [told]);
+    return appliedOf(known, told);
   }
 
-  #create(node: string): ChannelMembers {
+  #create(channel: string): ChannelMembers {
     const epoch = randomId(this.#shared.clock, 10);
-    return { epoch, version: 0, members: undefined, node, users: undefined };
+    const known = { channel, epoch, version: 0, members: undefined, users: undefined };
+    this.#shared.channels.set(channel, known);
+    return known;
   }
 
   #position(channel: string): ListVersion {
     const known = this.#shared.channels.get(channel);
     return { epoch: known?.epoch ?? '', version: known?.version ?? 0 };
   }
+}
+
+function appliedOf(known: ChannelMembers | undefined, told?: Told, isFull = false): Applied {
+  return { epoch: known?.epoch ?? '', version: known?.version ?? 0, told, isFull };
 }
 
 function add(known: ChannelMembers, member: OwnMember): void {
@@ -257,7 +257,7 @@ function addToUser(users: Map<string, OwnMember | readonly OwnMember[]>, member:
 }
 
 function placesOf({ members, users }: ChannelMembers, user: string | null): readonly OwnMember[] {
-  if (user === null) return [];
+  if (user === null) return noPlaces;
   if (users !== undefined) return [users.get(user) ?? []].flat();
   return Array.from(membersOf(members)).filter((member) => member.user === user);
 }
@@ -275,6 +275,7 @@ function replace(known: ChannelMembers, before: OwnMember, member: OwnMember): v
 function forget(known: ChannelMembers, member: OwnMember): void {
   const { connection, user } = member;
   known.members = withoutMember(known.members, connection);
+  if (user === null || known.users === undefined) return;
   setPlaces(
     known,
     user,

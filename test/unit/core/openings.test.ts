@@ -84,11 +84,11 @@ test('whatever fails while it opens, every count is as it was, and everyone hear
         const since = resumes ? { epoch, offset: 0 } : undefined;
         const wanted = picks.map((pick) => ({ channel: channels[pick] as ChannelName, since }));
         const requests = wanted.map(({ channel }) => ({ channel, resume: since && (() => since) }));
-        const outcome = (
+        const attempt = async (): Promise<void> =>
           together
             ? subscribing.subscribe(connected.session, requests)
-            : subscribing.subscribeEach(connected.session, { type: 'subscribe', channels: wanted })
-        ).then(
+            : subscribing.subscribeEach(connected.session, { type: 'subscribe', channels: wanted });
+        const outcome = attempt().then(
           () => true,
           () => false,
         );

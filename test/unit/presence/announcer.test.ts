@@ -1,6 +1,6 @@
 // A few listeners are told at once, many in turns; nobody hears anything twice or in another order.
 import { expect, test } from 'bun:test';
-import { Announcer, manyListeners, shardFor, shardsOf } from '../../../src/presence/announcer.ts';
+import { Announcer, manyListeners, shardsOf } from '../../../src/presence/announcer.ts';
 import type { Told } from '../../../src/presence/store.ts';
 import { HandClock, idle } from '../../support/hub.ts';
 
@@ -36,6 +36,11 @@ function stage(): {
   return { announcer, clock, heard, writes, counted, count: (value) => (listeners = value) };
 }
 
+/** Some hear by each shard. */
+function deal(announcer: Announcer): void {
+  for (const id of ['id0', 'id1', 'id2', 'id3']) announcer.shardFor('room', id);
+}
+
 const told = (version: number): Told => ({ kind: 'join', version, connection: `c${version}`, member: '{}' });
 const frame = (version: number): string => `{"type":"join","channel":"room","member":{},"version":${version}}`;
 
@@ -44,6 +49,7 @@ test('a few are told at once, nobody is told nothing', async () => {
   announcer.changed('room', [told(1)]);
   expect(heard.size).toBe(0);
   count(manyListeners - 1);
+  deal(announcer);
   announcer.changed('room', [told(2), told(3)]);
   for (const shard of [0, 1, 2, 3]) expect(heard.get(shard)).toEqual([frame(2), frame(3)]);
   // What connections got is counted, and not how many members there are: a user's own entering is not told to it.
@@ -54,6 +60,7 @@ test('a few are told at once, nobody is told nothing', async () => {
 test('of many, each shard is written to once in a round, in its own turn, with all that came meanwhile', async () => {
   const { announcer, clock, heard, writes, count } = stage();
   count(5_000);
+  deal(announcer);
   for (let version = 1; version <= 24; version++) {
     announcer.changed('room', [told(version)]);
     clock.advance(5);
@@ -75,9 +82,37 @@ test('of many, each shard is written to once in a round, in its own turn, with a
 
 test('connections are dealt about evenly, but the first few of a channel', () => {
   const ids = Array.from('0123456789abcdefghijklmnopqrstuvwxyz', (letter) => `id${letter}`);
+  const { announcer, count } = stage();
+  const dealt = (id: string, listeners: number): number => {
+    count(listeners);
+    return announcer.shardFor('room', id);
+  };
   const counts = [0, 0, 0, 0];
-  for (const id of ids) counts[shardFor(id, 1_000)]!++;
-  for (const count of counts) expect(count).toBeWithin(8, 11);
-  expect(new Set(ids.map((id, index) => shardFor(id, index + 1))).size).toBe(1);
-  for (const id of ids) for (const count of [1, 1_000]) expect(shardsOf(id)).toContain(shardFor(id, count));
+  for (const id of ids) counts[dealt(id, 1_000)]!++;
+  for (const each of counts) expect(each).toBeWithin(8, 11);
+  expect(new Set(ids.map((id, index) => dealt(id, index + 1))).size).toBe(1);
+  for (const id of ids) for (const listeners of [1, 1_000]) expect(shardsOf(id)).toContain(dealt(id, listeners));
+});
+
+test('a channel that never had more than a few is written to in one shard, until everyone has gone', () => {
+  const { announcer, writes, count } = stage();
+  const written = (version: number): number[] => {
+    writes.length = 0;
+    announcer.changed('room', [told(version)]);
+    return [...writes];
+  };
+  count(3);
+  announcer.shardFor('room', 'id3');
+  expect(written(1)).toEqual([0]);
+  count(60);
+  announcer.shardFor('room', 'id3');
+  count(2);
+  announcer.sweep();
+  // Whoever came when there were many hears where it was dealt to.
+  expect(written(2)).toEqual([0, 1, 2, 3]);
+  count(0);
+  announcer.sweep();
+  count(1);
+  announcer.shardFor('room', 'id1');
+  expect(written(3)).toEqual([0]);
 });
