@@ -47,7 +47,8 @@ async function restart(): Promise<void> {
 /** The database must be stopped before this process is gone. */
 async function end(code: number): Promise<void> {
   isRestarting = true;
-  page?.kill();
+  // Vite has nothing to put in order, and would wait for pages that are open.
+  page?.kill('SIGKILL');
   server.kill();
   await Promise.all([server.exited, page?.exited]);
   process.exit(code);
