@@ -209,6 +209,18 @@ describe('what is sent alike', () => {
     expect(recovered.chunk('id', batch, make)).not.toBe(chunk);
   });
 
+  test('is what the first stream still holds, unless it was read anew', () => {
+    const recovered = new RecoveredEvents();
+    let made = 0;
+    const make = (): string => `text ${++made}`;
+    const first = recovered.chunk('id', batch, make);
+    expect(recovered.chunk('id', batch, make).plain).toBe(first.plain);
+    expect(made).toBe(1);
+    const other = recovered.chunk('other id', batch, make);
+    expect(recovered.chunk('other id', logs.a[1]!.slice(0, 5), make).plain).not.toBe(other.plain);
+    expect(made).toBe(3);
+  });
+
   test('is made anew once it was read anew, and kept in place of the former', () => {
     const recovered = new RecoveredEvents();
     for (let count = 0; count < 2; count++) recovered.chunk('id', batch, () => 'former');
