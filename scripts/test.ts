@@ -5,8 +5,8 @@
 // and the executable of this very checkout, of which tests start their servers.
 //
 // Then the files run in three passes. Half of their time is waiting, the longest ones' most of all, so the first pass runs
-// several files at once. The second runs those that measure delays or memory, one at a time: a neighbour would be measured with them. The third
-// runs what is written in SQL once more, on the oldest PostgreSQL that the server takes.
+// several files at once. The second runs those that measure delays or memory, one at a time: a neighbour would be measured
+// with them. The third runs what is written in SQL once more, on the oldest PostgreSQL that the server takes.
 //
 // The first pass begins with the files that take longest, as `test/timings.json` says, and those that it does not know; the
 // shortest come last, so that no long one is left alone in the end. `--time` writes down what each took this time. The long

@@ -1,5 +1,5 @@
 // All messages of the log in their order, of all channels, from a number of the stream on. A consumer of the stream brings
-// them for a fifth of what the server takes to look them up: 51,000 messages cost it 0.16 s of its processor, and 0.9 s.
+// them for a fifth of what it costs the server to look them up: of 51,000 messages 0.16 s of its processor, in place of 0.9.
 //
 // The consumer is of this walk alone, in memory, and is pulled from. The server forgets it by itself where this node cannot
 // say so any more.
@@ -64,7 +64,7 @@ interface Numbers {
  * From the subject to acknowledge by, which nobody does: `$JS.ACK`, the stream, the consumer, the count of deliveries, the
  * number of the stream, that of the consumer and more. A server may name its domain and account before the stream.
  */
-function numbersOf({ reply = '' }: Msg): Numbers {
+export function numbersOf({ reply = '' }: Pick<Msg, 'reply'>): Numbers {
   let dots = 0;
   for (let dot = reply.indexOf('.'); dot !== -1; dot = reply.indexOf('.', dot + 1)) dots++;
   let at = 0;
