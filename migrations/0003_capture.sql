@@ -33,24 +33,34 @@ AS $$
   )
 $$;
 --> statement-breakpoint
+-- The foreign tables among a table's partitions. By the catalog alone: pg_partition_tree locks all partitions, so that a
+-- writer of one would wait for another that is being rewritten, and keep it from being dropped.
+CREATE FUNCTION realtime.foreign_partitions(target oid) RETURNS SETOF regclass
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH RECURSIVE within AS (
+    SELECT c.oid, c.relkind FROM pg_class c WHERE c.oid = target AND c.relkind = 'p'
+    UNION ALL
+    SELECT c.oid, c.relkind
+    FROM within w JOIN pg_inherits i ON i.inhparent = w.oid JOIN pg_class c ON c.oid = i.inhrelid WHERE w.relkind = 'p'
+  )
+  SELECT w.oid::regclass FROM within w WHERE w.relkind = 'f' ORDER BY w.oid
+$$;
+--> statement-breakpoint
 -- What a trigger function is written for, in 32 letters: the table's name, columns, their types, computed values, the key.
 -- Also what makes a watch faulty, so that it is looked at again when that comes: tables that inherit, foreign partitions.
--- It is the same in every session: where one quotes all names, or writes the constants of virtual columns in another way,
--- each of its statements would find the table altered.
+-- It is the same in every session: where one quotes all names, each of its statements would find the table altered. An
+-- expression is compared as it is stored: pg_get_expr waits for a table that is being rewritten, and prints constants as
+-- the session likes them.
 CREATE FUNCTION realtime.shape(target regclass) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
-SET bytea_output = hex
-SET datestyle = 'ISO, MDY'
-SET extra_float_digits = 1
-SET intervalstyle = postgres
-SET lc_monetary = 'C'
 SET quote_all_identifiers = off
-SET timezone = 'UTC'
 AS $$
   SELECT md5(concat_ws('|', string_agg(
     concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
-      CASE WHEN a.attgenerated = 'v' THEN pg_get_expr(d.adbin, d.adrelid) END),
+      CASE WHEN a.attgenerated = 'v' THEN d.adbin END),
     ',' ORDER BY a.attrelid, a.attnum
   ), array_to_string(realtime.key_columns(target), ','), (
     -- Before PostgreSQL 14 it fails for a table that is gone.
@@ -59,8 +69,7 @@ AS $$
     SELECT string_agg(i.inhrelid::text, ',' ORDER BY i.inhrelid)
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = target AND NOT c.relispartition
   ), (
-    SELECT string_agg(p.relid::oid::text, ',' ORDER BY p.relid)
-    FROM pg_partition_tree(target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f'
+    SELECT string_agg(f.relation::oid::text, ',' ORDER BY f.relation) FROM realtime.foreign_partitions(target) f (relation)
   )))
   FROM unnest(realtime.relations_within(target)) r (relation)
   JOIN pg_attribute a ON a.attrelid = r.relation AND a.attnum > 0 AND NOT a.attisdropped

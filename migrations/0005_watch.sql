@@ -42,8 +42,8 @@ AS $$
       WHERE a.attrelid = watch.target AND a.attgenerated = 'v' AND NOT a.attisdropped
         AND NOT realtime.is_computable(a.attrelid, a.attnum)
     ), (
-      SELECT string_agg(format('%s is a foreign table', p.relid), '; ')
-      FROM pg_partition_tree(watch.target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f'
+      SELECT string_agg(format('%s is a foreign table', f.relation), '; ')
+      FROM realtime.foreign_partitions(watch.target) f (relation)
     ), (
       SELECT 'it has more than 800 columns' WHERE realtime.is_too_wide(watch.target)
     ), (
@@ -261,8 +261,7 @@ BEGIN
     RAISE EXCEPTION 'realtime.watch: must be owner of %', watch.target USING ERRCODE = 'insufficient_privilege';
   END IF;
   -- Here, as the same watch again is not checked.
-  SELECT p.relid::regclass INTO foreign_table
-  FROM pg_partition_tree(watch.target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f' LIMIT 1;
+  SELECT f.relation INTO foreign_table FROM realtime.foreign_partitions(watch.target) f (relation) LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'realtime.watch: % cannot be watched: % is a foreign table', watch.target, foreign_table
       USING ERRCODE = 'wrong_object_type';
@@ -360,9 +359,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  has_foreign boolean := EXISTS (
-    SELECT FROM pg_partition_tree(watch.target) p JOIN pg_class c ON c.oid = p.relid WHERE c.relkind = 'f'
-  );
+  has_foreign boolean := EXISTS (SELECT FROM realtime.foreign_partitions(watch.target));
   present text[] := realtime.present_triggers(watch.target);
   item record;
 BEGIN
@@ -396,6 +393,7 @@ $$;
 CREATE FUNCTION realtime.renew_captures(all_watches boolean) RETURNS integer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '100ms'
 AS $$
 DECLARE
   watch realtime.watched;
@@ -409,7 +407,13 @@ BEGIN
   FOR watch IN
     SELECT * FROM realtime.watched w WHERE all_watches OR w.shape IS DISTINCT FROM realtime.shape(w.target) ORDER BY w.number
   LOOP
-    found_fault := CASE WHEN cardinality(watch.channels) > 0 THEN realtime.watch_fault(watch) END;
+    BEGIN
+      found_fault := CASE WHEN cardinality(watch.channels) > 0 THEN realtime.watch_fault(watch) END;
+    EXCEPTION WHEN lock_not_available THEN
+      -- The expression of a virtual column cannot be read while its table is rewritten.
+      UPDATE realtime.watched w SET shape = NULL WHERE w.number = watch.number;
+      CONTINUE;
+    END;
     IF found_fault IS DISTINCT FROM watch.fault AND (watch.shape = '') IS NOT TRUE THEN
       PERFORM realtime.capture_fault(watch.target, found_fault, ARRAY(
         SELECT DISTINCT b.template FROM realtime.broken_templates(watch) b
@@ -420,7 +424,9 @@ BEGIN
       IF realtime.spare_foreign(watch) THEN
         UPDATE realtime.watched w SET shape = realtime.shape(w.target), fault = found_fault WHERE w.number = watch.number;
       END IF;
-    EXCEPTION WHEN OTHERS THEN
+    EXCEPTION WHEN lock_not_available THEN
+      UPDATE realtime.watched w SET shape = NULL, fault = found_fault WHERE w.number = watch.number;
+    WHEN OTHERS THEN
       -- What one table has must not keep the others from being renewed, nor a server from starting. It is tried again.
       UPDATE realtime.watched w SET shape = '', fault = concat_ws('; ', found_fault, SQLERRM) WHERE w.number = watch.number;
     END;

@@ -13,6 +13,9 @@ const created = await createDatabase({ migrated: true });
 const sql = postgres(created.url, { max: 1, onnotice: () => undefined });
 const superuser = postgres(created.superUrl, { max: 1, onnotice: () => undefined });
 
+const [row] = await sql`select current_setting('server_version_num')::int / 10000 as version`;
+const version = row!['version'] as number;
+
 afterAll(async () => {
   await Promise.all([sql.end({ timeout: 1 }), superuser.end({ timeout: 1 })]);
   await created.drop();
@@ -240,3 +243,50 @@ test('a foreign partition that comes later costs no statement of the application
   expect(watch!['fault']).toBeNull();
   await superuser.unsafe(`drop foreign data wrapper ${role} cascade`);
 });
+
+// Each session's first statement asked for all partitions of the table, with a lock: one that is being rewritten made the
+// writers of all others wait, and none could be dropped while a writer's transaction was open.
+test('a partition that is locked keeps nobody from writing others, and no writer locks what it does not write', async () => {
+  await sql.unsafe(`create table parts (id int) partition by list (id); create table one partition of parts for values in (1);
+    create table two partition of parts for values in (2); select realtime.watch('parts')`);
+  const other = postgres(created.url, { max: 1, onnotice: () => undefined });
+  await other.unsafe('begin; lock table shop.one in access exclusive mode').simple();
+  const locked = await sql.begin(async (tx) => {
+    await tx`set local lock_timeout = '2s'`;
+    await tx`insert into parts values (2)`;
+    await tx`select realtime.shape('parts'), realtime.renew_captures(true)`;
+    return await tx`select distinct relation::regclass::text as name from pg_locks
+      where pid = pg_backend_pid() and relation in ('parts'::regclass, 'one'::regclass, 'two'::regclass) order by 1`;
+  });
+  await other.end();
+  expect(locked.map(({ name }) => name as string)).toEqual(['parts', 'two']);
+  expect(await told()).toEqual(['parts INSERT']);
+});
+
+// The server read the expression of a virtual column from a table that was being rewritten, and waited with it.
+test.if(version >= 18)(
+  'a locked table with a virtual column keeps nobody from renewing the watches of others',
+  async () => {
+    await sql.unsafe(`create table item (id int, twice int generated always as (id * 2) virtual); create table next (id int);
+    create table third (id int, twice int generated always as (id * 2) virtual);
+    select realtime.watch('item'), realtime.watch('next'), realtime.watch('third', array['third:{twice}'])`);
+    const other = postgres(created.url, { max: 1, onnotice: () => undefined });
+    await other
+      .unsafe(`begin; alter table shop.item add column name text; alter table shop.third add column name text`)
+      .simple();
+    await sql.unsafe(`set lock_timeout = '2s'; alter table next add column name text`).simple();
+    await sql`select realtime.renew_captures(true)`;
+    const faults = await sql`select "table"::text as name, fault from realtime.watches
+    where "table"::text in ('item', 'next', 'third') order by 1`;
+    expect(faults.map(({ name, fault }) => [name, fault] as unknown)).toEqual([
+      ['item', 'the table was altered; the server renews the watch'],
+      ['next', null],
+      ['third', 'the table was altered; the server renews the watch'],
+    ]);
+    await other`commit`;
+    await other.end();
+    await sql.unsafe('select realtime.renew_captures(false); reset lock_timeout; insert into item values (1)').simple();
+    const [change] = await takenOver(sql);
+    expect(change?.data['data']).toEqual({ id: 1, twice: 2, name: null });
+  },
+);
