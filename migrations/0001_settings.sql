@@ -20,6 +20,10 @@ ALTER TABLE realtime.outbox SET (
 -- Compressing what lives for a millisecond only slows the writer.
 ALTER TABLE realtime.outbox ALTER COLUMN data SET STORAGE EXTERNAL;
 --> statement-breakpoint
+-- Somebody's publication FOR ALL TABLES refuses deletes of a table that has no identity: those of the relay, and of a
+-- writer whose nested statements are put in order. It costs nothing but where wal_level is logical.
+ALTER TABLE realtime.outbox REPLICA IDENTITY FULL;
+--> statement-breakpoint
 ALTER TABLE realtime.publications SET (
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,

@@ -290,3 +290,19 @@ test.if(version >= 18)(
     expect(change?.data['data']).toEqual({ id: 1, twice: 2, name: null });
   },
 );
+
+// A table without a key takes no deletes once somebody publishes it, and the outbox has none. The relay stood still, and the
+// application's statement failed where it was put before what its own triggers did.
+test('a publication of all tables, as for logical replication', async () => {
+  await sql.unsafe(`create table item (id int primary key, name text); select realtime.watch('item');
+    create function again() returns trigger language plpgsql as $$ begin
+      update item set name = 'again' where id = new.id; return null; end $$;
+    create trigger again after insert on item for each row execute function again()`);
+  await superuser.unsafe('create publication everything for all tables').simple();
+  try {
+    await sql`insert into item values (1, 'new')`;
+    expect(await told()).toEqual(['item INSERT', 'item UPDATE']);
+  } finally {
+    await superuser`drop publication everything`;
+  }
+});
