@@ -109,6 +109,19 @@ export const channels = realtime.table(
   (table) => [index('channels_history').on(table.historySeconds)],
 );
 
+/** Changes of nested statements that the relay puts in order. */
+export const unordered = realtime.table(
+  'unordered',
+  {
+    xid: xid8('xid').notNull(),
+    ended: pgLsn('ended').notNull(),
+    watch: integer('watch'),
+    mark: pgLsn('mark'),
+    began: pgLsn('began').notNull(),
+  },
+  (table) => [index('unordered_transaction').on(table.xid, table.ended)],
+);
+
 /** Channels that were forgotten in this epoch of the log, by the hash of their names. */
 export const forgotten = realtime.table('forgotten', {
   hash: integer('hash').primaryKey(),

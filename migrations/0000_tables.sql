@@ -49,6 +49,20 @@ CREATE INDEX outbox_order ON realtime.outbox USING btree (lsn, xid);
 --> statement-breakpoint
 CREATE INDEX outbox_transaction ON realtime.outbox USING btree (xid, lsn);
 --> statement-breakpoint
+-- Changes of nested statements that the relay puts in order before it takes them, see realtime.reorder. No key: its check
+-- could fail a writer.
+CREATE TABLE realtime.unordered (
+  xid xid8 NOT NULL,
+  -- Where the statement ended, in the write-ahead log: inner ones come first.
+  ended pg_lsn NOT NULL,
+  -- NULL: the change of a row trigger.
+  watch integer,
+  mark pg_lsn,
+  began pg_lsn NOT NULL
+);
+--> statement-breakpoint
+CREATE INDEX unordered_transaction ON realtime.unordered USING btree (xid, ended);
+--> statement-breakpoint
 -- What is watched. realtime.watch writes it as its caller, so the policy decides whose tables a role may watch; a trigger
 -- writes the function that captures.
 CREATE TABLE realtime.watched (

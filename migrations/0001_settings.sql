@@ -24,6 +24,14 @@ ALTER TABLE realtime.outbox ALTER COLUMN data SET STORAGE EXTERNAL;
 -- writer whose nested statements are put in order. It costs nothing but where wal_level is logical.
 ALTER TABLE realtime.outbox REPLICA IDENTITY FULL;
 --> statement-breakpoint
+ALTER TABLE realtime.unordered REPLICA IDENTITY FULL;
+--> statement-breakpoint
+ALTER TABLE realtime.unordered SET (
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 2000,
+  autovacuum_vacuum_cost_delay = 0
+);
+--> statement-breakpoint
 ALTER TABLE realtime.publications SET (
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 5000,

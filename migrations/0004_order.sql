@@ -34,32 +34,54 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- Takes the last mark of this watch away. Answers where the statement began, if others were captured since then: 0/0 for the
--- first of the transaction. All marks that are left get ` !`: something was captured since then.
+-- Takes the last mark of this watch away. Answers where the statement began, if others were captured since then; more than
+-- any place when that is not known, as somebody has reset the session's settings. What began first learns here where the
+-- first nested statement began: nothing was captured in between.
 CREATE FUNCTION realtime.unmark(number text, OUT mark pg_lsn)
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   marks text := ltrim(coalesce(current_setting('sobranie.marks', true), ''));
+  first_nested text;
   parts text[];
 BEGIN
-  IF marks !~ '^([A-Z]+( !)?)?( ?[0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}[.A-Z]*( !)?)*$' THEN
+  IF marks !~ '^((@[0-9A-F]{1,8}/[0-9A-F]{1,8}[.])?[A-Z]+( !)?)?( ?[0-9]+@[0-9A-F]{1,8}/[0-9A-F]{1,8}[.A-Z]*( !)?)*$' THEN
     marks := '';
   END IF;
+  first_nested := substring(marks FROM '^[A-Z]+(?: !)? [0-9]+@([0-9A-F/]+)');
   parts := coalesce(
     regexp_match(marks, '^(|.* )' || number || '@([0-9A-F]{1,8}/[0-9A-F]{1,8})[.A-Z]*( !)?((?: [0-9].*)?)$'),
     -- What has no number began first: all others have theirs.
-    regexp_match(marks, '^()[A-Z]+()( !)?((?: [0-9].*)?)$')
+    regexp_match(marks, '^()(?:@([0-9A-F]{1,8}/[0-9A-F]{1,8})[.])?[A-Z]+( !)?((?: [0-9].*)?)$')
   );
-  IF parts IS NOT NULL THEN
+  IF parts IS NULL THEN
+    mark := 'FFFFFFFF/FFFFFFFF';
+  ELSE
     marks := rtrim(parts[1]) || parts[4];
     IF parts[3] IS NOT NULL THEN
-      mark := coalesce(nullif(parts[2], ''), '0/0')::pg_lsn;
+      mark := coalesce(parts[2], first_nested, '0/0')::pg_lsn;
     END IF;
   END IF;
-  marks := regexp_replace(ltrim(marks), '(^[A-Z]+|@[0-9A-F/]+[.A-Z]*)( !)?', E'\\1 !', 'g');
-  marks := set_config('sobranie.marks', CASE WHEN marks = '' THEN ' ' ELSE marks END, true);
+  IF first_nested IS NOT NULL AND marks ~ '^[A-Z]' THEN
+    marks := '@' || first_nested || '.' || marks;
+  END IF;
+  marks := set_config('sobranie.marks', CASE WHEN ltrim(marks) = '' THEN ' ' ELSE ltrim(marks) END, true);
+END;
+$$;
+--> statement-breakpoint
+-- Notes for the statements that go on that something was captured since they began: their marks get ` !`.
+CREATE FUNCTION realtime.note_captured() RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  marks text := current_setting('sobranie.marks', true);
+BEGIN
+  IF marks <> ' ' THEN
+    marks := set_config('sobranie.marks',
+      regexp_replace(marks, '(^[A-Z]+|@[0-9A-F/]+[.A-Z]*)( !)?', E'\\1 !', 'g'), true);
+  END IF;
 END;
 $$;
 --> statement-breakpoint
@@ -131,8 +153,12 @@ END;
 $$;
 --> statement-breakpoint
 -- Puts the rows that a statement has captured, from `began` on, before those that were captured since its `mark`, where
--- both are about the same row. Rows that move are written again, at the end of the write-ahead log.
-CREATE FUNCTION realtime.reorder(watch integer, xid xid8, mark pg_lsn, began pg_lsn) RETURNS void
+-- both are about the same row. Rows that move change places with one another, so that none comes behind what other
+-- transactions wrote after this one.
+--
+-- Under SERIALIZABLE the relay does it, before it takes any row of the transaction. Whoever reads the outbox there is in
+-- conflict with all who write to it, and most transactions would fail. `ended` is where the statement ended, for the relay.
+CREATE FUNCTION realtime.reorder(watch integer, xid xid8, mark pg_lsn, began pg_lsn, ended pg_lsn DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 -- As many rows as the statements changed, of which the planner knows nothing.
@@ -146,18 +172,49 @@ DECLARE
   later_rows pg_lsn[] := '{}';
   later_places bigint[] := '{}';
   guessed text[] := '{}';
+  is_lost boolean := mark > began;
 BEGIN
-  -- A subject without keys is the whole table's.
+  IF ended IS NULL THEN
+    ended := pg_current_wal_insert_lsn();
+    IF current_setting('transaction_isolation') = 'serializable' THEN
+      INSERT INTO realtime.unordered (xid, ended, watch, mark, began)
+      VALUES (reorder.xid, reorder.ended, reorder.watch, reorder.mark, reorder.began);
+      RETURN;
+    END IF;
+  END IF;
+  IF is_lost THEN
+    -- Without its trigger no statement is marked: nothing was reset.
+    IF NOT EXISTS (
+      SELECT FROM realtime.watched w JOIN pg_trigger t ON t.tgrelid = w.target AND t.tgname = 'zz_realtime_mark'
+      WHERE w.number = reorder.watch AND t.tgenabled <> 'D'
+    ) THEN
+      RETURN;
+    END IF;
+    mark := '0/0';
+  END IF;
+  -- A subject without keys is the whole table's. Without a subject, nobody knows what it is about.
   IF NOT EXISTS (
     SELECT FROM realtime.outbox n CROSS JOIN LATERAL unnest(n.subject[2:3] || '*'::text) nk (key)
     JOIN (
       SELECT o.subject[1] AS watch, ok.key, o.subject[2:3] = '{NULL,NULL}' AS is_whole
       FROM realtime.outbox o CROSS JOIN LATERAL unnest(o.subject[2:3] || '*'::text) ok (key)
-      WHERE o.xid = reorder.xid AND o.lsn >= began
+      WHERE o.xid = reorder.xid AND o.lsn >= began AND o.lsn < ended
     ) o ON o.watch = n.subject[1] AND o.key = nk.key
     WHERE n.xid = reorder.xid AND n.lsn >= mark AND n.lsn < began
       AND (nk.key <> '*' OR o.is_whole OR n.subject[2:3] = '{NULL,NULL}')
-  ) THEN
+  ) AND NOT (is_lost AND EXISTS (
+    SELECT FROM realtime.outbox n
+    WHERE n.xid = reorder.xid AND n.lsn < began AND n.watch = reorder.watch AND n.subject IS NULL AND n.fault IS NULL
+  )) THEN
+    RETURN;
+  END IF;
+  IF is_lost THEN
+    INSERT INTO realtime.outbox (xid, lsn, channel, watch, fault)
+    SELECT reorder.xid, pg_current_wal_insert_lsn(), o.channel, reorder.watch,
+      'the settings of the session were reset while a statement and its triggers changed the same rows'
+    FROM (
+      SELECT DISTINCT o.channel FROM realtime.outbox o WHERE o.xid = reorder.xid AND o.lsn >= began AND o.lsn < ended
+    ) o;
     RETURN;
   END IF;
 
@@ -186,7 +243,7 @@ BEGIN
         SELECT o.*, count(*) FILTER (WHERE o.is_new) OVER () AS subjects
         FROM (
           SELECT o.lsn, o.subject, o.channel, o.subject IS DISTINCT FROM lag(o.subject) OVER (ORDER BY o.lsn) AS is_new
-          FROM realtime.outbox o WHERE o.xid = reorder.xid AND o.lsn >= began
+          FROM realtime.outbox o WHERE o.xid = reorder.xid AND o.lsn >= began AND o.lsn < ended
         ) o
       ) o
       CROSS JOIN LATERAL unnest(o.subject[2:3]) ok (key)
@@ -220,16 +277,17 @@ BEGIN
       ELSE coalesce(l.place, 0) END AS place, 1 AS side,
       row_number() OVER (ORDER BY o.lsn) AS turn
     FROM realtime.outbox o LEFT JOIN unnest(later_rows, later_places) l (lsn, place) ON l.lsn = o.lsn
-    WHERE o.xid = reorder.xid AND o.lsn >= began
+    WHERE o.xid = reorder.xid AND o.lsn >= began AND o.lsn < ended
   ), moved AS (
     SELECT * FROM own UNION ALL SELECT n.* FROM nested n WHERE n.place > (SELECT min(o.place) FROM own o)
-  ), taken AS (
-    DELETE FROM realtime.outbox o USING moved m WHERE o.xid = reorder.xid AND o.lsn = m.lsn
-    RETURNING o.*, m.place, m.side, m.turn
+  ), numbered AS (
+    SELECT m.lsn, row_number() OVER (ORDER BY m.lsn) AS old_number,
+      row_number() OVER (ORDER BY m.place, m.side, m.turn) AS new_number
+    FROM moved m
   )
-  INSERT INTO realtime.outbox (xid, lsn, channel, data, key, watch, subject, fault, at)
-  SELECT t.xid, pg_current_wal_insert_lsn(), t.channel, t.data, t.key, t.watch, t.subject, t.fault, t.at
-  FROM (SELECT * FROM taken ORDER BY taken.place, taken.side, taken.turn) t;
+  UPDATE realtime.outbox o SET lsn = t.lsn
+  FROM numbered m JOIN numbered t ON t.old_number = m.new_number
+  WHERE o.xid = reorder.xid AND o.lsn = m.lsn AND t.lsn <> m.lsn;
 
   -- A guess that is wrong would stay wrong: subscribers look anew.
   INSERT INTO realtime.outbox (xid, lsn, channel, watch, fault)

@@ -70,18 +70,26 @@ $$;
 -- row trigger knows no beginning of its statement, so the versions of the row have to tell: their places, which come
 -- once in a transaction. Whoever replaced the version that this change made came later. So did whoever took the key that
 -- it gave up, unless the version that it replaced was made by a change in between.
-CREATE FUNCTION realtime.reorder_row(xid xid8, began pg_lsn) RETURNS void
+--
+-- Under SERIALIZABLE the relay does it, as in realtime.reorder.
+CREATE FUNCTION realtime.reorder_row(xid xid8, began pg_lsn, is_relay boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  own text[] := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn >= began);
-  keys text[] := own[2:3];
+  own text[];
+  keys text[];
   first_lsn pg_lsn;
   later_rows pg_lsn[] := '{}';
   later record;
 BEGIN
+  IF NOT is_relay AND current_setting('transaction_isolation') = 'serializable' THEN
+    INSERT INTO realtime.unordered (xid, ended, began) VALUES (reorder_row.xid, pg_current_wal_insert_lsn(), reorder_row.began);
+    RETURN;
+  END IF;
+  own := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = began);
+  keys := own[2:3];
   WITH related AS (
     SELECT n.lsn, n.subject, bool_or(n.subject[6]::integer <= own[6]::integer) OVER (ORDER BY n.lsn DESC) AS is_outside
     FROM realtime.outbox n
@@ -105,12 +113,11 @@ BEGIN
       later_rows := later_rows || later.lsn;
     END IF;
   END LOOP;
-  WITH taken AS (
-    DELETE FROM realtime.outbox n WHERE n.xid = reorder_row.xid AND n.lsn = ANY (later_rows) RETURNING n.*
-  )
-  INSERT INTO realtime.outbox (xid, lsn, channel, data, key, watch, subject, fault, at)
-  SELECT t.xid, pg_current_wal_insert_lsn(), t.channel, t.data, t.key, t.watch, t.subject, t.fault, t.at
-  FROM (SELECT * FROM taken ORDER BY taken.lsn) t;
+  -- It takes the place of the first of them, and each of them that of the next.
+  later_rows := later_rows || began;
+  UPDATE realtime.outbox n SET lsn = CASE WHEN n.lsn = began THEN later_rows[1]
+    ELSE later_rows[array_position(later_rows, n.lsn) + 1] END
+  WHERE n.xid = reorder_row.xid AND n.lsn = ANY (later_rows);
 END;
 $$;
 --> statement-breakpoint

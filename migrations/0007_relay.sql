@@ -18,6 +18,28 @@ AS $$
   SELECT x, x FROM pg_snapshot_xip(seen) x WHERE pg_visible_in_snapshot(x, now)
 $$;
 --> statement-breakpoint
+-- Puts in order what transactions that ended since this one left to the relay. A relay that is not alone waits for the
+-- other, and finds nothing.
+CREATE FUNCTION realtime.order_changes(since xid8) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  item record;
+BEGIN
+  FOR item IN
+    SELECT u.ctid AS place, u.* FROM realtime.unordered u WHERE u.xid >= since ORDER BY u.xid, u.ended FOR UPDATE
+  LOOP
+    IF item.watch IS NULL THEN
+      PERFORM realtime.reorder_row(item.xid, item.began, true);
+    ELSE
+      PERFORM realtime.reorder(item.watch, item.xid, item.mark, item.began, item.ended);
+    END IF;
+    DELETE FROM realtime.unordered u WHERE u.ctid = item.place;
+  END LOOP;
+END;
+$$;
+--> statement-breakpoint
 -- The next batch of rows that are visible now: at most `batch_max` rows and about 8 MB, one row at least. The caller puts
 -- them in order.
 --
@@ -55,6 +77,10 @@ DECLARE
   count integer;
   read record;
 BEGIN
+  -- In a later snapshot, so that it is done for all that is visible now.
+  IF EXISTS (SELECT FROM realtime.unordered u WHERE u.xid >= coalesce(pg_snapshot_xmin(seen), '0')) THEN
+    PERFORM realtime.order_changes(coalesce(pg_snapshot_xmin(seen), '0'));
+  END IF;
   IF seen IS NULL THEN
     place_lsn := '0/0';
     place_xid := '0';
@@ -132,6 +158,7 @@ AS $$
 DECLARE
   adopted bigint;
 BEGIN
+  PERFORM realtime.order_changes('0');
   WITH foreign_rows AS (
     SELECT o.ctid AS place, row_number() OVER (ORDER BY o.lsn, o.xid) AS number
     FROM realtime.outbox o

@@ -1,7 +1,7 @@
 // Small statements whose changes were once told wrongly, or not at all: triggers of the application that change the row
 // again, rows that a statement moves, and values that no parser takes. The right value is what the table says.
 
-import { afterAll, beforeEach, expect, test } from 'bun:test';
+import { afterAll, beforeEach, describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
 import { createDatabase, startCluster } from '../support/postgres.ts';
 import { migrate } from '../../src/database/migrate.ts';
@@ -203,6 +203,92 @@ test.each([
     ...(before.includes('item values') ? ['UPDATE 1 x'] : ['INSERT 1 x']),
     ...['UPDATE 1 again', 'UPDATE 1 y', 'UPDATE 1 again', 'UPDATE 1 z', 'UPDATE 1 again'],
   ]);
+});
+
+// What a statement notes of its beginning is a setting of the session. Without it, what came before was put behind a later
+// statement, and what a trigger did before its own statement.
+describe('a session that resets its settings in a transaction', () => {
+  test('between two statements', async () => {
+    await sql.unsafe(`create table item (a int primary key, b text); select realtime.watch('item');
+      ${trigger('a_again', 'after update', again)}`);
+    await sql.unsafe(`begin; insert into item values (1, 'x'); reset all; set search_path = shop;
+      update item set b = 'y'; commit`);
+    expect(await told()).toEqual(['INSERT 1 x', 'UPDATE 1 y', 'UPDATE 1 again']);
+  });
+
+  test.each([
+    ['behind what it changes', `${again.replace(' return null;', '')} reset all; return null;`],
+    ['before what it changes', `reset all; ${again.replaceAll('item', 'shop.item')}`],
+  ])('in a trigger, %s: a gap, as nobody knows what came first', async (_name, body) => {
+    await sql.unsafe(`create table item (a int primary key, b text); select realtime.watch('item');
+      ${trigger('a_again', 'after insert or update', body)}`);
+    await sql`insert into item values (1, 'x')`;
+    expect((await told()).at(-1)).toBe('gap');
+    await sql.unsafe(`set search_path = shop; update item set b = 'y'`);
+    expect((await told()).at(-1)).toBe('gap');
+    const [watch] = await sql`select last_reason from realtime.watches where "table" = 'shop.item'::regclass`;
+    expect(watch!['last_reason']).toContain('settings of the session were reset');
+  });
+
+  test('in a trigger that changes other rows: nothing is in doubt', async () => {
+    await sql.unsafe(`create table item (a int primary key, b text); select realtime.watch('item');
+      ${trigger('a_other', 'after insert', 'if new.a = 1 then insert into item values (2, new.b); reset all; end if; return null;')}`);
+    await sql`insert into item values (1, 'x')`;
+    expect(await told()).toEqual(['INSERT 2 x', 'INSERT 1 x']);
+  });
+});
+
+// Writers that read the outbox were in conflict with all who wrote to it: four of five transactions failed.
+describe('serializable transactions', () => {
+  const triggers: [string, string][] = [
+    ['realtime.watch', `select realtime.watch('item')`],
+    [
+      'a trigger of its own',
+      `create trigger z_own after insert or update on item for each row execute function public.notify_realtime_event()`,
+    ],
+  ];
+
+  test.each(triggers)(
+    '%s: of two at once none fails for the other, and each row has its order',
+    async (_name, watch) => {
+      await sql.unsafe(`create table item (a int primary key, b text) with (fillfactor = 10);
+      insert into item select n, 'old' from generate_series(1, 5000) n;
+      ${trigger('a_again', 'after insert or update', again)} ${watch}`);
+      await told();
+      const sessions = [0, 1].map(() => postgres(created.url, { max: 1, onnotice: () => undefined }));
+      const both = async (text: (n: number) => string): Promise<void> => {
+        // One after the other, so that each statement meets what the other session wrote before.
+        for (const [n, session] of sessions.entries()) await session.unsafe(text(n)).simple();
+      };
+      await both(() => `set search_path = shop; set enable_seqscan = off; begin isolation level serializable`);
+      for (const b of ['x', 'y']) await both((n) => `update item set b = '${b}' where a = ${n === 0 ? 1 : 4000}`);
+      await both((n) => `insert into item values (${n + 6000}, 'x') on conflict (a) do update set b = 'never'`);
+      await both(() => 'commit');
+      await Promise.all(sessions.map((session) => session.end()));
+      const seen = await told();
+      for (const n of [0, 1]) {
+        const key = String(n === 0 ? 1 : 4000);
+        expect(seen.filter((change) => change.split(' ')[1] === key)).toEqual(
+          ['x', 'again', 'y', 'again'].map((b) => `UPDATE ${key} ${b}`),
+        );
+        const added = String(n + 6000);
+        expect(seen.filter((change) => change.split(' ')[1] === added)).toEqual([
+          `INSERT ${added} x`,
+          `UPDATE ${added} again`,
+        ]);
+      }
+      expect(await sql`select from realtime.unordered`).toHaveLength(0);
+    },
+  );
+
+  test('a row that another transaction changes next: its changes come behind', async () => {
+    await sql.unsafe(`create table item (a int primary key, b text); select realtime.watch('item');
+      ${trigger('a_again', 'after insert or update', again)}`);
+    await sql.unsafe(
+      `begin isolation level serializable; insert into item values (1, 'x'); commit; update item set b = 'y'`,
+    );
+    expect(await told()).toEqual(['INSERT 1 x', 'UPDATE 1 again', 'UPDATE 1 y', 'UPDATE 1 again']);
+  });
 });
 
 // Literals of the functions were read with backslashes as escapes.

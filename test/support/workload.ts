@@ -112,6 +112,8 @@ function triggersSql(random: Random): string {
   return made.join('');
 }
 
+const levels = ['REPEATABLE READ', 'SERIALIZABLE'];
+
 function statement(random: Random, version: number): string {
   const upTo = (count: number): number => Math.floor(random() * count);
   const { name: t } = pick(tables, random);
@@ -162,8 +164,14 @@ function statement(random: Random, version: number): string {
     [3, () => pick(['SAVEPOINT s', 'ROLLBACK TO s', 'RELEASE s'], random)],
     [
       6,
-      () => pick(['BEGIN', 'BEGIN', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'COMMIT', 'COMMIT', 'ROLLBACK'], random),
+      () =>
+        pick(
+          ['BEGIN', 'BEGIN', `BEGIN ISOLATION LEVEL ${pick(levels, random)}`, 'COMMIT', 'COMMIT', 'ROLLBACK'],
+          random,
+        ),
     ],
+    // As poolers do between two clients, here at any moment.
+    [0.5, () => 'RESET ALL; SET search_path = shop'],
   ];
   // A partitioned table whose rows a MERGE inserts and updates gets a gap: seldom, so that the rest of its order is seen.
   const inserts = (): boolean => random() < (t === 't3' ? 0.02 : 0.5);
