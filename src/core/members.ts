@@ -114,7 +114,8 @@ export class Members {
       this.#end(connection, before);
     } else if (before !== undefined) {
       const lost = resume === undefined ? undefined : before.lacks(resume, epoch);
-      const recovered = recoverable && lost === undefined;
+      // One in doubt gets no rows before the doubt is over: it is told so, and asks again.
+      const recovered = recoverable && lost === undefined && !(wantsRows && resume === undefined);
       return { ...common, subscription: before, again: true, seen, lost, recovered };
     }
     const from = resume === undefined || resume === 'lost' || resume.epoch !== epoch ? undefined : resume;
