@@ -65,7 +65,9 @@ export class Denials {
     const verdict = await this.#check(connection, 'subscribe', channel);
     if (verdict !== 'allowed' || !presence.has(connection.id, channel)) return verdict;
     const member = await this.#check(connection, 'presence', channel);
-    if (member !== 'forbidden' || !presence.has(connection.id, channel)) return member;
+    // Another check that ran meanwhile has ended the membership already, and nothing else.
+    if (!presence.has(connection.id, channel)) return 'allowed';
+    if (member !== 'forbidden') return member;
     // An event stream asked for both, and has no other way to be told.
     if (!connection.outlet.takesCommands) return 'forbidden';
     this.#endMembership(connection, channel);
