@@ -39,6 +39,8 @@ rules.writeText(`
     snapshot: ({ user, sql }) => sql\`select \${user}::text as user, count(*) as n from tasks\` },
   { channels: 'slow:{n}', allow: { subscribe: 'everyone' },
     snapshot: ({ captures, sql }) => sql\`select \${captures.n}::int as n, pg_sleep(0.25)::text as slept\` },
+  { channels: 'held:{lock}:{n}', allow: { subscribe: 'everyone' }, snapshot: ({ captures, sql }) => sql\`
+    select \${captures.n}::int as n, pg_advisory_xact_lock_shared(\${captures.lock}::bigint)::text as held\` },
   { channels: 'patient', allow: { subscribe: 'everyone' }, snapshot: ({ sql }) => sql\`select pg_sleep(8)::text as slept\` },
   { channels: 'counted', allow: { subscribe: 'everyone' },
     snapshot: ({ sql }) => sql\`select \${'x'}::text as x, clock_timestamp() as c, repeat('y', 300) from generate_series(1, 100)\` },
@@ -290,6 +292,39 @@ describeWire('snapshots', (wire) => {
     });
     const stream = await wire.stream(server, { query: 'channels=patient&snapshot=1', timeoutMs: 30_000 });
     expect((await stream.next('snapshot')).frame.rows).toEqual([{ slept: '' }]);
+  });
+
+  // Whoever has its rows looks for changes that wait for the relay. Four queries held all connections, and the look had to
+  // wait for one of them.
+  testOnce('whoever has its rows is sent them, however long the queries of others take', async () => {
+    const database = await createDatabase({ migrated: true });
+    const server = await wire.start({ DATABASE_URL: database.url, CONFIG_FILE: rules.path, SNAPSHOT_TIMEOUT: '30' });
+    const holder = postgres(database.url, { max: 1, onnotice: () => undefined });
+    const [short, long] = [1, 2];
+    await holder`select pg_advisory_lock(${short}::bigint), pg_advisory_lock(${long}::bigint)`;
+    const isWaitedFor = (lock: number, times: number): Promise<void> =>
+      until(async () => {
+        const [row] = await holder`
+          select count(*)::int as count from pg_locks
+          where locktype = 'advisory' and objsubid = 1 and objid = ${lock} and not granted`;
+        return row!['count'] === times;
+      }, `${times} queries wait for the lock ${lock}`);
+    const ask = async (lock: number, n: number): Promise<WebSocketClient> => {
+      const socket = await wire.socket(server);
+      socket.send({ type: 'subscribe', channel: `held:${lock}:${n}`, snapshot: true });
+      return socket;
+    };
+    const first = await ask(short, 0);
+    await isWaitedFor(short, 1);
+    const others = await Promise.all([1, 2, 3, 4].map((n) => ask(long, n)));
+    await isWaitedFor(long, 3);
+    // The last of the others has its turn as soon as the first query has ended.
+    await holder`select pg_advisory_unlock(${short}::bigint)`;
+    await isWaitedFor(long, 4);
+    expect((await first.next('snapshot')).rows).toEqual([{ n: 0, held: '' }]);
+    await holder`select pg_advisory_unlock(${long}::bigint)`;
+    for (const socket of others) await socket.next('snapshot');
+    await holder.end();
   });
 
   test('what is no flag, and a channel without rows, are bad requests', async () => {
