@@ -40,10 +40,11 @@ function isSmall({ data }: Publication): boolean {
   return data.length < sharedDataMin;
 }
 
-export interface EventStreamOptions {
-  readonly channels: readonly string[];
+/** What many streams have in common: one object for all of them, as each field of a stream is there for each stream. */
+export interface StreamKind {
   readonly fanout: EventFanout;
-  readonly retryMs: number;
+  /** After how long its browser comes back. */
+  readonly retryMs: () => number;
   /** Its keep-alives are events, which a page can see. */
   readonly wantsPings: boolean;
   /** What it is sent is compressed by gzip. */
@@ -52,14 +53,9 @@ export interface EventStreamOptions {
 
 /** Also the underlying source of its ReadableStream, whose methods `start` and `cancel` are. */
 export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint8Array> {
-  readonly transport = sse;
-  readonly takesCommands = false;
-  readonly wantsPings: boolean;
-  readonly #compresses: boolean;
+  readonly #kind: StreamKind;
   channels: readonly string[];
   presences: FannedOut['presences'] = none;
-  readonly #fanout: EventFanout;
-  readonly #retryMs: number;
   /** Until the stream is read, what it is sent waits here. */
   #waiting: Uint8Array[] | undefined;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
@@ -77,13 +73,26 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
   #session: Session | undefined;
   #ended = false;
 
-  constructor({ channels, fanout, retryMs, wantsPings, compresses }: EventStreamOptions) {
+  constructor(channels: readonly string[], kind: StreamKind) {
     this.channels = channels;
-    this.wantsPings = wantsPings;
-    this.#fanout = fanout;
-    this.#retryMs = retryMs;
-    this.#compresses = compresses;
-    this.#waiting = compresses ? [gzipHeader] : [];
+    this.#kind = kind;
+    this.#waiting = kind.compresses ? [gzipHeader] : [];
+  }
+
+  get transport(): string {
+    return sse;
+  }
+
+  get takesCommands(): boolean {
+    return false;
+  }
+
+  get wantsPings(): boolean {
+    return this.#kind.wantsPings;
+  }
+
+  get #fanout(): EventFanout {
+    return this.#kind.fanout;
   }
 
   attach(session: Session): void {
@@ -132,7 +141,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
 
   #push(shared: SharedChunk): void {
     if (this.#ended) return;
-    const chunk = this.#compresses ? shared.compressed : shared.plain;
+    const chunk = this.#kind.compresses ? shared.compressed : shared.plain;
     const controller = this.#controller;
     if (controller === undefined) {
       this.#waiting?.push(chunk);
@@ -169,7 +178,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     for (const [channel, position] of this.#resumed ?? []) this.position(channel, position);
     this.#resumed = undefined;
     const data = encodeFrame({ ...session.welcome(), heartbeat: keepAliveSeconds, channels: states });
-    const welcome = sseEvent({ event: 'welcome', data, id: cursor.text(), retryMs: this.#retryMs });
+    const welcome = sseEvent({ event: 'welcome', data, id: cursor.text(), retryMs: this.#kind.retryMs() });
     this.#writeText(welcome + (this.#early ?? ''));
     this.#early = undefined;
   }
@@ -310,7 +319,7 @@ export class EventStream implements Outlet, FannedOut, Bun.UnderlyingSource<Uint
     if (this.#ended) return;
     const controller = this.#controller;
     this.end(code, reason);
-    if (this.#compresses) controller?.enqueue(gzipEnd);
+    if (this.#kind.compresses) controller?.enqueue(gzipEnd);
     controller?.close();
   }
 

@@ -15,7 +15,7 @@ import { NodeUnavailable, type Admission, type Visitor } from './admission.ts';
 import { DeflatedConnection } from './deflated.ts';
 import { acceptsGzip } from './shared-chunk.ts';
 import { sse, type EventFanout } from './event-fanout.ts';
-import { byteStrategy, EventStream } from './event-stream.ts';
+import { byteStrategy, EventStream, type StreamKind } from './event-stream.ts';
 import { answerHeaders } from '../http/answer-headers.ts';
 import type { Origins } from '../http/origins.ts';
 import { errorResponse } from '../http/errors.ts';
@@ -62,7 +62,8 @@ export function realtimeRoutes(options: RealtimeOptions): Elysia {
     });
   }
   if (options.transports.sse) {
-    app.get('/realtime/events', ({ request, server }) => openEvents(request, asUpgrading(server), options), {
+    const kinds = streamKinds(options);
+    app.get('/realtime/events', ({ request, server }) => openEvents(request, asUpgrading(server), options, kinds), {
       detail: {
         summary: 'Server-sent events',
         description:
@@ -145,6 +146,7 @@ async function openEvents(
   request: Request,
   server: UpgradingServer | null,
   options: RealtimeOptions,
+  kinds: readonly StreamKind[],
 ): Promise<Response> {
   const { subscribing, events, admission, origins } = options;
   // Rows, rights and what was missed may take longer together than a request may be silent. Each has a limit of its own.
@@ -154,12 +156,15 @@ async function openEvents(
     const query = queryOf(request);
     const named = streamChannels(query);
     const compresses = options.compresses && acceptsGzip(request);
+    const wantsPings = query.get('ping') === '1';
+    const kind = kinds.find((each) => each.compresses === compresses && each.wantsPings === wantsPings);
+    if (kind === undefined) throw new Error('a kind of event stream is missing');
     const { stream, session } = await admission.admit(request, query, (visitor) =>
-      connect(visitor, { channels: named, wantsPings: query.get('ping') === '1', compresses }, options),
+      connect(visitor, named, kind, options),
     );
     try {
-      const joined = await subscribing.joined(session);
-      const channels = [...named, ...joined.filter((name) => !named.includes(name))];
+      const more = (await subscribing.joined(session)).filter((name) => !named.includes(name));
+      const channels = more.length === 0 ? named : [...named, ...more];
       stream.channels = channels;
       await admission.subscribe(session, channels.length);
       const requests = resumeRequests(channels, cursorOf(request, query, channels), stream);
@@ -191,13 +196,22 @@ async function openEvents(
 
 function connect(
   { identity, address }: Visitor,
-  wanted: { readonly channels: readonly string[]; readonly wantsPings: boolean; readonly compresses: boolean },
-  { sessions, clock, events: fanout, retryMs }: RealtimeOptions,
+  channels: readonly string[],
+  kind: StreamKind,
+  { sessions }: RealtimeOptions,
 ): { stream: EventStream; session: Session } {
-  const stream = new EventStream({ ...wanted, fanout, retryMs: retryMs * (1 + clock.random() / 2) });
+  const stream = new EventStream(channels, kind);
   const session = sessions.connect(identity, stream, address);
   stream.attach(session);
   return { stream, session };
+}
+
+/** All that there are. */
+function streamKinds({ clock, events: fanout, retryMs }: RealtimeOptions): readonly StreamKind[] {
+  const ownRetryMs = (): number => retryMs * (1 + clock.random() / 2);
+  return [false, true].flatMap((compresses) =>
+    [false, true].map((wantsPings) => ({ fanout, retryMs: ownRetryMs, wantsPings, compresses })),
+  );
 }
 
 const streamHeaders = {

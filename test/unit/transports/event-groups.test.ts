@@ -19,7 +19,7 @@ interface Opened {
 }
 
 function open(fanout: EventFanout, channels: readonly string[], joined = channels): Opened {
-  const stream = new EventStream({ channels, fanout, retryMs: 1, wantsPings: false, compresses: false });
+  const stream = new EventStream(channels, { fanout, retryMs: () => 1, wantsPings: false, compresses: false });
   stream.attach(createHub().sessions.connect(anonymous, stream));
   const chunks: Uint8Array[] = [];
   stream.start({

@@ -20,7 +20,7 @@ function publication(offset: number, data: string): Publication {
 /** A stream that reads nothing, and the chunks that it is handed. */
 function openStream(): { stream: EventStream; chunks: Uint8Array[]; idOf: (offset: number) => string } {
   const fanout = new EventFanout(4 << 20);
-  const stream = new EventStream({ channels: ['a', 'b'], fanout, retryMs: 1, wantsPings: false, compresses: false });
+  const stream = new EventStream(['a', 'b'], { fanout, retryMs: () => 1, wantsPings: false, compresses: false });
   stream.attach(createHub().sessions.connect(anonymous, stream));
   const chunks: Uint8Array[] = [];
   stream.start({
@@ -67,7 +67,7 @@ test('a stream that is cut as it begins is still answered', async () => {
     port: 0,
     hostname: '127.0.0.1',
     async fetch() {
-      const stream = new EventStream({ channels: ['a'], fanout, retryMs: 1, wantsPings: false, compresses: false });
+      const stream = new EventStream(['a'], { fanout, retryMs: () => 1, wantsPings: false, compresses: false });
       stream.attach(createHub().sessions.connect(anonymous, stream));
       await Promise.resolve();
       stream.subscribed([{ channel: 'a', recoverable: true, epoch: 'e', offset: 0 }]);

@@ -98,7 +98,7 @@ class Told {
   constructor(fanout: EventFanout, given: Opening) {
     this.opening = given;
     const { channels, starts, awaited, compresses } = given;
-    this.stream = new EventStream({ channels, fanout, retryMs: 1, wantsPings: false, compresses });
+    this.stream = new EventStream(channels, { fanout, retryMs: () => 1, wantsPings: false, compresses });
     this.stream.attach(createHub().sessions.connect(anonymous, this.stream));
     this.stream.start({
       enqueue: (chunk: Uint8Array) => this.chunks.push(chunk),
