@@ -66,10 +66,12 @@ interface Lane {
   readonly with: Connects[];
 }
 
-export async function connect(options: BenchOptions): Promise<void> {
+// `beside` is another checkout, whose server takes part.
+export async function connect(options: BenchOptions, beside?: string): Promise<void> {
   const rows: string[][] = [];
   const verdicts: string[] = [];
-  for (const signer of [await sharedSecret(), await keyPair()]) verdicts.push(...(await race(signer, options, rows)));
+  for (const signer of [await sharedSecret(), await keyPair()])
+    verdicts.push(...(await race(signer, options, rows, beside)));
   printTable(
     'Connections by WebSocket, opened and closed again; CPU time of the server',
     ['', 'per second', 'CPU of one, µs', 'of its token', 'jose’s in a server = 1', 'each round'],
@@ -78,7 +80,7 @@ export async function connect(options: BenchOptions): Promise<void> {
   console.log(`\n${verdicts.join('\n')}`);
 }
 
-async function race(signer: Signer, options: BenchOptions, rows: string[][]): Promise<string[]> {
+async function race(signer: Signer, options: BenchOptions, rows: string[][], beside?: string): Promise<string[]> {
   const rounds = options.quick ? 3 : 7;
   const count = options.quick ? 2_000 : 5_000;
   const tokens = await tokensOf(signer);
@@ -89,6 +91,7 @@ async function race(signer: Signer, options: BenchOptions, rows: string[][]): Pr
   };
   try {
     await open('bare', startBare(signer));
+    if (beside !== undefined) await open('the other checkout', startTaking(signer, beside));
     if (!options.baselinesOnly) await open('sobranie', startTaking(signer));
     // The first round warms up and is not counted.
     for (let round = -1; round < rounds; round++) {
@@ -112,8 +115,8 @@ function startBare({ alg, keyText }: Signer): Promise<ServerProcess> {
   return startServer([process.execPath, join(repositoryRoot, 'bench/baselines/token-upgrade.ts'), alg, keyText]);
 }
 
-function startTaking({ settings }: Signer): Promise<ServerProcess> {
-  return startOurs({ SYNC: 'memory', ROLE: 'ws', ...settings });
+function startTaking({ settings }: Signer, root: string = repositoryRoot): Promise<ServerProcess> {
+  return startOurs({ SYNC: 'memory', ROLE: 'ws', ...settings }, { root });
 }
 
 function report(alg: string, lanes: readonly Lane[], verifyMicros: readonly number[], rows: string[][]): string[] {

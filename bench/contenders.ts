@@ -32,10 +32,14 @@ function bunServer(name: string, file: string, ...rest: string[]): ServerSource 
   return { name, start: () => startServer([process.execPath, baseline(file), ...rest]) };
 }
 
-// The limits that protect a public server are out of the way; everything else is as shipped.
-export async function startOurs(env: Record<string, string>, flags: readonly string[] = []): Promise<ServerProcess> {
+// The limits that protect a public server are out of the way; everything else is as shipped. `root` is the checkout.
+export async function startOurs(
+  env: Record<string, string>,
+  { flags = [], root = repositoryRoot }: { readonly flags?: readonly string[]; readonly root?: string } = {},
+): Promise<ServerProcess> {
   const directory = await mkdtemp(join(tmpdir(), 'sobranie-bench-'));
-  const server = await startServer([process.execPath, ...flags, 'src/main.ts'], {
+  const command = [process.execPath, ...flags, await entryOf(root)];
+  const settings = {
     HOST: '127.0.0.1',
     PORT: String(await freePort()),
     NODE_ENV: 'production',
@@ -48,7 +52,8 @@ export async function startOurs(env: Record<string, string>, flags: readonly str
     SUBSCRIBES_PER_MINUTE: '0',
     MAX_CONNECTIONS: '40000',
     ...env,
-  }).catch(async (error: unknown) => {
+  };
+  const server = await startServer(command, settings, root).catch(async (error: unknown) => {
     await rm(directory, { recursive: true, force: true });
     throw error;
   });
@@ -61,10 +66,23 @@ export async function startOurs(env: Record<string, string>, flags: readonly str
   };
 }
 
-export const oursInMemory: ServerSource = {
-  name: 'sobranie',
-  start: () => startOurs({ SYNC: 'memory', ROLE: 'ws,sse,api' }),
-};
+// What its `start` script runs: `bun src/main.ts`.
+async function entryOf(root: string): Promise<string> {
+  const file = Bun.file(join(root, 'package.json'));
+  const { scripts } = (await file.json()) as { readonly scripts: { readonly start: string } };
+  return scripts.start.split(' ').at(-1) ?? '';
+}
+
+function inMemory(name: string, root: string): ServerSource {
+  return { name, start: () => startOurs({ SYNC: 'memory', ROLE: 'ws,sse,api' }, { root }) };
+}
+
+export const oursInMemory: ServerSource = inMemory('sobranie', repositoryRoot);
+
+// The server of another checkout, in the place of ours.
+export function otherOf(contender: Contender, root: string): Contender {
+  return { ...contender, name: `${contender.name}, of the other checkout`, server: inMemory('the other', root) };
+}
 const wsPackage: ServerSource = {
   name: 'ws package',
   start: () => {

@@ -1,5 +1,7 @@
-// The bench's entry: `bun run bench <name> [--quick] [--baselines]`, `fanout|sse --compress`. Exit 0 when every run was
-// counted whole, 1 when a run was not, 2 for a command line that makes no sense.
+// The bench's entry: `bun run bench <name> [--quick] [--baselines]`, `fanout|sse --compress`, `<name> --beside=FOLDER`.
+// Exit 0 when every run was counted whole, 1 when a run was not, 2 for a command line that makes no sense.
+import { resolve } from 'node:path';
+import { beside } from './beside.ts';
 import { connect } from './connect.ts';
 import { fanout } from './fanout.ts';
 import { memory } from './memory.ts';
@@ -44,16 +46,20 @@ const benches: Readonly<Record<string, (options: BenchOptions) => Promise<void>>
 /** With `--compress`. */
 const compressed: typeof benches = { fanout: wsCompress, sse: sseCompress };
 
+const besideFlag = '--beside=';
+
 async function main(args: readonly string[]): Promise<number> {
-  const flags = args.filter((arg) => arg.startsWith('--'));
+  const flags = args.filter((arg) => arg.startsWith('--') && !arg.startsWith(besideFlag));
+  const other = args.find((arg) => arg.startsWith(besideFlag))?.slice(besideFlag.length);
   const names = args.filter((arg) => !arg.startsWith('--'));
   const unknown = [
     ...flags.filter((flag) => !['--quick', '--baselines', '--compress'].includes(flag)),
-    ...names.filter((name) => !Object.hasOwn(benches, name)),
+    ...names.filter((name) => !Object.hasOwn(other === undefined ? benches : beside, name)),
   ];
   if (names.length === 0 || unknown.length > 0) {
     console.error(
-      `usage: bun run bench ${Object.keys(benches).join('|')} [--quick] [--baselines]; fanout|sse --compress`,
+      `usage: bun run bench ${Object.keys(benches).join('|')} [--quick] [--baselines]; fanout|sse --compress; ` +
+        `${Object.keys(beside).join('|')} --beside=FOLDER`,
     );
     if (unknown.length > 0) console.error(`not known: ${unknown.join(', ')}`);
     return 2;
@@ -67,7 +73,8 @@ async function main(args: readonly string[]): Promise<number> {
   console.log(machineFacts());
   for (const name of names) {
     const begun = performance.now();
-    await ((flags.includes('--compress') ? compressed[name] : undefined) ?? benches[name])?.(options);
+    if (other !== undefined) await beside[name]?.(resolve(other), options);
+    else await ((flags.includes('--compress') ? compressed[name] : undefined) ?? benches[name])?.(options);
     console.log(`\n${name}: ${Math.round((performance.now() - begun) / 1000)} s`);
   }
   return 0;

@@ -7,7 +7,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { startOurs } from './contenders.ts';
+import { oursEventsRecoverable, oursRecoverable, startOurs } from './contenders.ts';
 import { buildLoadClient } from './load-client.ts';
 import type { BenchOptions } from './options.ts';
 import { until } from './postgres.ts';
@@ -26,7 +26,7 @@ export interface HeldMemory {
 }
 
 /** kB per connection. */
-interface PerConnection {
+export interface PerConnection {
   readonly resident: number;
   readonly heap: number;
   /** Resident, and not of the heap: sockets, topics, buffers. */
@@ -49,10 +49,11 @@ export async function memberMemory({ quick }: BenchOptions): Promise<void> {
   const rows: string[][] = [];
   for (const [roomSize, rounds] of quick ? [[10, 1] as const] : roundsOf) {
     const added: PerConnection[] = [];
+    const room = { root: repositoryRoot, transport: 'websocket', connections, roomSize } as const;
     for (let round = 0; round < rounds; round++) {
       const [without, present] = await Promise.all([
-        measure({ connections, roomSize, isPresent: false }),
-        measure({ connections, roomSize, isPresent: true }),
+        heldMemory({ ...room, isPresent: false }),
+        heldMemory({ ...room, isPresent: true }),
       ]);
       added.push({
         resident: present.resident - without.resident,
@@ -74,22 +75,26 @@ export async function memberMemory({ quick }: BenchOptions): Promise<void> {
   );
 }
 
-interface Case {
+export interface HeldCase {
+  /** The checkout whose server it is. */
+  readonly root: string;
+  readonly transport: 'websocket' | 'events';
   readonly connections: number;
+  /** So many subscribe to one channel. Streams subscribe to one of their own kind, all of them. */
   readonly roomSize: number;
   readonly isPresent: boolean;
 }
 
-async function measure({ connections, roomSize, isPresent }: Case): Promise<PerConnection> {
+/** What an idle connection takes of a fresh server that has collected its garbage. */
+export async function heldMemory(given: HeldCase): Promise<PerConnection> {
+  const { root, connections } = given;
   const directory = await mkdtemp(join(tmpdir(), 'sobranie-bench-probe-'));
   const unix = join(directory, 'probe');
-  const server = await startOurs({ SYNC: 'memory', ROLE: 'ws,sse,api', MEMORY_PROBE: unix }, [
-    '--preload',
-    join(repositoryRoot, 'bench/memory-probe.ts'),
-  ]);
+  const flags = ['--preload', join(repositoryRoot, 'bench/memory-probe.ts')];
+  const server = await startOurs({ SYNC: 'memory', ROLE: 'ws,sse,api', MEMORY_PROBE: unix }, { root, flags });
   const clients: Bun.Subprocess[] = [];
   const open = async (kind: string, count: number): Promise<HeldMemory> => {
-    clients.push(await startSubscribers(server, { kind, count, roomSize, isPresent }));
+    clients.push(await startSubscribers(server, given, kind, count));
     const all = kind === 'warm' ? count : warmConnections + count;
     await until(`${all} are subscribed`, connectSeconds, async () => {
       if (clients.some(({ exitCode }) => exitCode !== null)) throw new BenchError('a load client ended');
@@ -127,15 +132,19 @@ async function measure({ connections, roomSize, isPresent }: Case): Promise<PerC
 
 async function startSubscribers(
   { port }: ServerProcess,
-  { kind, count, roomSize, isPresent }: { kind: string; count: number; roomSize: number; isPresent: boolean },
+  { transport, roomSize, isPresent }: HeldCase,
+  kind: string,
+  count: number,
 ): Promise<Bun.Subprocess> {
+  const { path, ready } = transport === 'events' ? oursEventsRecoverable : oursRecoverable;
   const channel = `${kind}:@@00000000`;
   const hello = JSON.stringify({ type: 'subscribe', channel, id: 1, ...(isPresent ? { presence: true } : {}) });
   const child = Bun.spawn(
     [
       await buildLoadClient(),
-      ...['--port', port, '--path', '/realtime/ws', '--connections', count, '--spread', roomSize].map(String),
-      ...['--hello', hello, '--ready', '"type":"subscribed"', '--seconds', '0', '--settle', '3600'],
+      ...['--port', port, '--path', path, '--connections', count, '--spread', roomSize].map(String),
+      ...['--hello', hello, '--ready', ready, '--seconds', '0', '--settle', '3600'],
+      ...(transport === 'events' ? ['--events'] : []),
     ],
     { stdin: 'ignore', stdout: 'ignore', stderr: 'inherit' },
   );

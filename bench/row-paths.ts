@@ -38,20 +38,25 @@ export const plainPath: RowPath = {
   },
 };
 
-export const oursPath: RowPath = {
-  name: 'sobranie',
-  table: 'ours.bench_rows',
-  channel: 'bench_rows',
-  socketPath: '/realtime/ws',
-  async start(database) {
-    const server = await startOurs({ SYNC: 'postgres', DATABASE_URL: database.url });
-    await createTable(database, 'ours');
-    await database.sql`select realtime.watch('ours.bench_rows', array['bench_rows'])`;
-    return server;
-  },
-  async settled(database) {
-    const [row] = await database.sql<{ settled: boolean }[]>`
+export const oursPath: RowPath = pathOf('sobranie', repositoryRoot);
+
+// By the server of a checkout.
+export function pathOf(name: string, root: string): RowPath {
+  return {
+    name,
+    table: 'ours.bench_rows',
+    channel: 'bench_rows',
+    socketPath: '/realtime/ws',
+    async start(database) {
+      const server = await startOurs({ SYNC: 'postgres', DATABASE_URL: database.url }, { root });
+      await createTable(database, 'ours');
+      await database.sql`select realtime.watch('ours.bench_rows', array['bench_rows'])`;
+      return server;
+    },
+    async settled(database) {
+      const [row] = await database.sql<{ settled: boolean }[]>`
       select not exists (select from realtime.outbox) as settled`;
-    return row?.settled === true;
-  },
-};
+      return row?.settled === true;
+    },
+  };
+}

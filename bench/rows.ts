@@ -9,14 +9,14 @@ import { BenchError, endWithBench, repositoryRoot, type ServerProcess } from './
 import { median, percentile, printTable, ratio, ratios, thousands } from './table.ts';
 import { wallClockMs } from './wall-clock.ts';
 
-interface Lane {
+export interface Lane {
   readonly path: RowPath;
+  readonly database: BenchDatabase;
   readonly server: ServerProcess;
   readonly subscriber: RowSubscriber;
 }
 
 interface Bench {
-  readonly database: BenchDatabase;
   readonly lanes: readonly Lane[];
   readonly rounds: number;
   readonly seconds: number;
@@ -33,24 +33,36 @@ export async function rows(options: BenchOptions): Promise<void> {
   const database = await startDatabase();
   const lanes: Lane[] = [];
   try {
-    for (const path of options.baselinesOnly ? [plainPath] : [plainPath, oursPath]) {
-      const server = await path.start(database);
-      const subscriber = await RowSubscriber.open(path, server).catch(async (error: unknown) => {
-        await server.stop();
-        throw error;
-      });
-      lanes.push({ path, server, subscriber });
-    }
-    const bench = { database, lanes, rounds: options.quick ? 1 : 3, seconds: options.quick ? 3 : 10 };
-    await steady(bench);
-    await fullSpeed(bench);
-    await bulk(bench);
+    for (const path of options.baselinesOnly ? [plainPath] : [plainPath, oursPath])
+      lanes.push(await openLane(path, database));
+    await raceRows(lanes, options);
   } finally {
-    for (const lane of lanes) {
-      lane.subscriber.close();
-      await lane.server.stop();
-    }
+    await closeLanes(lanes);
     await database.close();
+  }
+}
+
+export async function openLane(path: RowPath, database: BenchDatabase): Promise<Lane> {
+  const server = await path.start(database);
+  const subscriber = await RowSubscriber.open(path, server).catch(async (error: unknown) => {
+    await server.stop();
+    throw error;
+  });
+  return { path, database, server, subscriber };
+}
+
+// The first lane is what the others are divided by.
+export async function raceRows(lanes: readonly Lane[], { quick }: BenchOptions): Promise<void> {
+  const bench = { lanes, rounds: quick ? 1 : 3, seconds: quick ? 3 : 10 };
+  await steady(bench);
+  await fullSpeed(bench);
+  await bulk(bench);
+}
+
+export async function closeLanes(lanes: readonly Lane[]): Promise<void> {
+  for (const lane of lanes) {
+    lane.subscriber.close();
+    await lane.server.stop();
   }
 }
 
@@ -61,7 +73,7 @@ async function alternate<Figure>(bench: Bench, once: (lane: Lane) => Promise<Fig
     for (const lane of bench.lanes) {
       lane.subscriber.begin(++run);
       figures.get(lane)?.push(await once(lane));
-      await until(`${lane.path.name}: settled`, 60, () => lane.path.settled(bench.database));
+      await until(`${lane.path.name}: settled`, 60, () => lane.path.settled(lane.database));
     }
   }
   return figures;
@@ -76,7 +88,7 @@ async function arrivedWhole(lane: Lane, committed: number): Promise<void> {
 async function steady(bench: Bench): Promise<void> {
   for (const { perSecond, connections } of steadyRates) {
     const once = async (lane: Lane): Promise<{ p50: number; p99: number }> => {
-      const args = [bench.database.url, lane.path.table, run, perSecond, bench.seconds, connections];
+      const args = [lane.database.url, lane.path.table, run, perSecond, bench.seconds, connections];
       const writer = Bun.spawn([process.execPath, 'bench/row-writer.ts', ...args.map(String)], {
         cwd: repositoryRoot,
         stdout: 'pipe',
@@ -119,7 +131,7 @@ insert into ${lane.path.table} (run, writer, number, sent_at, body)
 `;
     const variables = { number: 0 };
     const options = { script, clients: 16, seconds: bench.seconds, variables };
-    const { transactions, perSecond } = await runPgbench(bench.database, options);
+    const { transactions, perSecond } = await runPgbench(lane.database, options);
     await arrivedWhole(lane, transactions);
     const { lastReceivedAt, lastSentAt } = lane.subscriber;
     return {
@@ -150,7 +162,7 @@ insert into ${lane.path.table} (run, writer, number, sent_at, body)
 async function bulk(bench: Bench): Promise<void> {
   const once = async (lane: Lane): Promise<{ statementMs: number; allMs: number }> => {
     const began = wallClockMs();
-    await bench.database.sql.unsafe(
+    await lane.database.sql.unsafe(
       `insert into ${lane.path.table} (run, writer, number, sent_at, body)
        select ${run}, 0, n, ${began}, repeat('x', 100) from generate_series(1, ${bulkRows}) n`,
     );

@@ -54,7 +54,8 @@ export async function rules(options: BenchOptions): Promise<void> {
   await timeAlone(reference, options.quick ? 3 : 9);
 }
 
-async function contendersOf(): Promise<Contender[]> {
+/** `root` is the checkout whose server, rules and all, is measured. */
+export async function contendersOf(root: string = repositoryRoot): Promise<Contender[]> {
   const token = await new SignJWT(claims)
     .setProtectedHeader({ alg: 'HS256' })
     .setExpirationTime('2h')
@@ -66,10 +67,10 @@ async function contendersOf(): Promise<Contender[]> {
       SYNC: 'memory',
       ROLE: 'ws,sse,api',
       JWT_SECRET: secret,
-      CONFIG_FILE: join(repositoryRoot, file),
+      CONFIG_FILE: join(root, file),
       MAX_CONNECTIONS_PER_USER: '40000',
     };
-    const server = { name: `sobranie with ${file}`, start: () => startOurs(env) };
+    const server = { name: `sobranie with ${file}`, start: () => startOurs(env, { root }) };
     return { ...oursEphemeral, name, channel, path, publishPath: path, server };
   });
 }

@@ -46,9 +46,10 @@ export function endWithBench(child: Bun.Subprocess): void {
 export async function startServer(
   command: readonly string[],
   env: Record<string, string> = {},
+  cwd: string = repositoryRoot,
 ): Promise<ServerProcess> {
   const child = Bun.spawn([...command], {
-    cwd: repositoryRoot,
+    cwd,
     env: { ...process.env, ...env },
     stdin: 'ignore',
     stdout: 'pipe',
