@@ -33,8 +33,8 @@ export interface PerConnection {
   readonly outside: number;
 }
 
-/** As many as make the server collect garbage. */
-const warmConnections = 8_000;
+/** As many as make the server collect garbage. Streams take more, and take longer to open. */
+const warmConnections = { websocket: 8_000, events: 4_000 };
 /** Pairs of each size of room. */
 const roundsOf = new Map([
   [10, 3],
@@ -88,6 +88,7 @@ export interface HeldCase {
 /** What an idle connection takes of a fresh server that has collected its garbage. */
 export async function heldMemory(given: HeldCase): Promise<PerConnection> {
   const { root, connections } = given;
+  const warm = warmConnections[given.transport];
   const directory = await mkdtemp(join(tmpdir(), 'sobranie-bench-probe-'));
   const unix = join(directory, 'probe');
   const flags = ['--preload', join(repositoryRoot, 'bench/memory-probe.ts')];
@@ -95,7 +96,7 @@ export async function heldMemory(given: HeldCase): Promise<PerConnection> {
   const clients: Bun.Subprocess[] = [];
   const open = async (kind: string, count: number): Promise<HeldMemory> => {
     clients.push(await startSubscribers(server, given, kind, count));
-    const all = kind === 'warm' ? count : warmConnections + count;
+    const all = kind === 'warm' ? count : warm + count;
     await until(`${all} are subscribed`, connectSeconds, async () => {
       if (clients.some(({ exitCode }) => exitCode !== null)) throw new BenchError('a load client ended');
       // What the metrics cost would be the server's garbage as well.
@@ -113,7 +114,7 @@ export async function heldMemory(given: HeldCase): Promise<PerConnection> {
     return held;
   };
   try {
-    const before = await open('warm', warmConnections);
+    const before = await open('warm', warm);
     const after = await open('room', connections);
     const perConnection = (bytes: (held: HeldMemory) => number): number =>
       (bytes(after) - bytes(before)) / connections / 1_024;
