@@ -1,5 +1,6 @@
 // The socket on which the node serves: opened last, watched for the files that it may open, and closed first.
 
+import http from 'node:http';
 import type { Elysia } from 'elysia';
 import type { Settings } from '../settings/settings.ts';
 import { listeningUrl } from './banner.ts';
@@ -8,6 +9,12 @@ import { listenFault } from './listen-fault.ts';
 import { ListeningSocket } from './listening-socket.ts';
 import type { Logger } from './logger.ts';
 import { OpenFiles, type openFilesReserve } from './open-files.ts';
+
+/**
+ * Fits a stream of 50 channels whose names are as long as may be, however its address encodes them, with the largest token
+ * and cursor. The runtime by itself takes 16 KiB, and answers more with a status alone.
+ */
+const headBytesMax = 64 << 10;
 
 /** Where the node serves. */
 export interface OpenSocket {
@@ -42,6 +49,8 @@ export function openSocket(
 }
 
 function listen(app: Elysia, settings: Settings): NonNullable<Elysia['server']> {
+  // Of the whole process. The types know Node's, which has no such setter.
+  (http as { maxHeaderSize: number }).maxHeaderSize = headBytesMax;
   try {
     app.listen(settings.port);
   } catch (error) {

@@ -144,6 +144,16 @@ describeWire('Event streams', (wire) => {
     }
   });
 
+  // The runtime once refused heads of more than 16 KiB, by a 431 without a body: fifty long names beside a token were too much.
+  test('50 channels of the longest names are opened, with the largest token and cursor, however they are encoded', async () => {
+    const server = await wire.server();
+    const names = Array.from({ length: 50 }, (_, index) => `${index}`.padEnd(256, ':'));
+    const query = new URLSearchParams({ token: 'x'.repeat(8 << 10), channels: names.join(',') }).toString();
+    const stream = await wire.stream(server, { query, lastEventId: 'x'.repeat(4 << 10) });
+    const { frame } = await stream.next('welcome');
+    expect(frame.channels?.map(({ channel }) => channel)).toEqual(names);
+  });
+
   // The limit's answer once lacked Retry-After, because its code is not marked as retryable.
   test('past the limit of connections a stream is refused with 429 and Retry-After', async () => {
     const server = await wire.start({ MAX_CONNECTIONS: '1' });
