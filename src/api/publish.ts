@@ -51,11 +51,8 @@ const publishBody = t.Object(
     ),
     data: t.Any({ description: 'Any JSON.' }),
     key: t.Optional(
-      t.String({
-        minLength: 1,
-        maxLength: keyLengthMax,
-        description: 'Idempotency key; as the header Idempotency-Key.',
-      }),
+      // Its length is checked apart: the schema would count otherwise.
+      t.String({ description: `Idempotency key, 1 to ${keyLengthMax} characters; as the header Idempotency-Key.` }),
     ),
   },
   { additionalProperties: true },

@@ -1,6 +1,7 @@
 // Frames from a client to the server: the union of commands and the decoder that lets only well-formed ones through.
 
 import { isChannelName, type ChannelName } from './channel.ts';
+import { hasAtMost } from './characters.ts';
 import type { CommandId } from './frames.ts';
 import { isNestedTooDeeply, memberText, nestingMax, singleLine } from './json-text.ts';
 import { isPosition, type Position } from './position.ts';
@@ -260,7 +261,7 @@ export const beforeShape = `"before" is a number, or a text of 1 to ${beforeLeng
 
 export function isBefore(value: unknown): value is string | number {
   if (typeof value === 'number') return Number.isFinite(value);
-  return typeof value === 'string' && value !== '' && value.length <= beforeLengthMax && isStorable(value);
+  return typeof value === 'string' && value !== '' && hasAtMost(value, beforeLengthMax) && isStorable(value);
 }
 
 function readPresence(
@@ -311,7 +312,7 @@ export const keyShape = `a text of 1 to ${keyLengthMax} characters without NUL o
 
 /** Half a surrogate pair has no UTF-8: a store would take any two such keys for the same. */
 export function isIdempotencyKey(key: unknown): key is string {
-  return typeof key === 'string' && key !== '' && key.length <= keyLengthMax && isStorable(key);
+  return typeof key === 'string' && key !== '' && hasAtMost(key, keyLengthMax) && isStorable(key);
 }
 
 function isStorable(text: string): boolean {
@@ -323,7 +324,9 @@ export function isConnectionId(id: unknown): id is string {
 }
 
 function isCommandId(id: unknown): id is CommandId {
-  return typeof id === 'number' ? Number.isSafeInteger(id) : typeof id === 'string' && id.length <= commandIdLengthMax;
+  return typeof id === 'number'
+    ? Number.isSafeInteger(id)
+    : typeof id === 'string' && hasAtMost(id, commandIdLengthMax);
 }
 
 /** The error repeats the name, so that the client can tell which of its channels is meant. */

@@ -36,8 +36,10 @@ test('send refuses what is no channel, no data, or no key', async () => {
   expect(await message(sql`select realtime.send('a', null)`)).toContain('data is NULL');
   expect(await message(sql`select realtime.send('a', '1', '')`)).toContain('1 to 64');
   expect(await message(sql`select realtime.send('a', '1', ${'k'.repeat(65)})`)).toContain('1 to 64');
-  await sql`select realtime.send('A-z_0.9:@/%c3%BC', 'null', ${'k'.repeat(64)})`;
-  expect(await takenOver(sql)).toEqual([{ channel: 'A-z_0.9:@/%c3%BC', data: null }] as never);
+  expect(await message(sql`select realtime.send('a', '1', ${'😀'.repeat(65)})`)).toContain('1 to 64');
+  for (const mark of ['k', '😀']) await sql`select realtime.send('A-z_0.9:@/%c3%BC', 'null', ${mark.repeat(64)})`;
+  const sent = { channel: 'A-z_0.9:@/%c3%BC', data: null };
+  expect(await takenOver(sql)).toEqual([sent, sent] as never);
 });
 
 test('a key is good once per channel, within a batch and between batches', async () => {

@@ -59,7 +59,7 @@ describeWire('HTTP', (wire) => {
     const received = (await socket.settle()).filter(({ type }) => type === 'message');
     expect(received.map(({ offset }) => offset)).toEqual([1, 2]);
     // Half a surrogate pair: two such keys are one to a store, which would take the second publication for a repeat.
-    for (const key of ['x'.repeat(65), '', '\u0000', '\uD800', 'x\uDC00']) {
+    for (const key of ['x'.repeat(65), '😀'.repeat(65), '', '\u0000', '\uD800', 'x\uDC00']) {
       expect((await post(server, '/realtime/publish', { channel, data: 1, key })).status).toBe(400);
     }
     const long = await post(server, '/realtime/publish', { channel, data: 1 }, { 'idempotency-key': 'x'.repeat(65) });
@@ -78,10 +78,12 @@ describeWire('HTTP', (wire) => {
     expect(await publish(undefined, 'заказ-5')).toBe(1);
     expect(await publish(undefined, 'я'.repeat(64))).toBe(2);
     expect(await publish('я'.repeat(64))).toBe(2);
+    expect(await publish(undefined, '😀'.repeat(64))).toBe(3);
+    expect(await publish('😀'.repeat(64))).toBe(3);
     // One byte of Latin-1, as some programs write it.
     const latin = await post(server, '/realtime/publish', { channel, data: 1 }, { 'idempotency-key': '\u00E9' });
-    expect((latin.body as Published).offset).toBe(3);
-    expect(await publish('\u00E9')).toBe(3);
+    expect((latin.body as Published).offset).toBe(4);
+    expect(await publish('\u00E9')).toBe(4);
   });
 
   test('a faulty publish is refused with the error body, and changes nothing', async () => {

@@ -492,11 +492,12 @@ describe('Rights that end', () => {
     for (const headers of [{}, admin, { authorization: `Bearer ${await tokenOf({ sub: 'ann' })}` }]) {
       expect((await reauthorize(server, 'ann', headers as typeof api)).status).toBe(401);
     }
-    for (const user of ['*', '__proto__', 'a/b', 'ü', 'x'.repeat(128), '%00']) {
+    for (const user of ['*', '__proto__', 'a/b', 'ü', 'x'.repeat(128), '😀'.repeat(128), '%00']) {
       expect((await reauthorize(server, user)).body).toEqual({ user, unsubscribed: 0 });
     }
     // No token and no ticket can name such a user.
-    for (const user of ['x'.repeat(129), 'a\u0000b']) expect((await reauthorize(server, user)).status).toBe(400);
+    for (const user of ['x'.repeat(129), '😀'.repeat(129), 'a\u0000b'])
+      expect((await reauthorize(server, user)).status).toBe(400);
   });
 });
 
