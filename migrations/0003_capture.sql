@@ -649,7 +649,7 @@ AS $body$
     marks := current_setting('sobranie.marks', true);
     -- Where a MERGE has inserted a row, the server tells that one in place of those that it updates afterwards.
     IF TG_LEVEL = 'STATEMENT' AND TG_OP = 'UPDATE' AND current_setting('server_version_num')::integer >= 150000
-      AND marks ~ '(^| )((%2$s)?@[0-9A-F/]+[.])?INSERT( !)? %2$s@[0-9A-F/]+[.]UPDATE( !)?$' THEN
+      AND marks ~ '(^|[ !])((%2$s)?@[0-9A-F/]+[.])?INSERT( !)? %2$s@[0-9A-F/]+[.]UPDATE( !)?$' THEN
       GET DIAGNOSTICS context = PG_CONTEXT;
       SELECT * INTO told FROM realtime.capture_move(%1$s, TG_OP, context);
       IF told.fault IS NOT NULL AND EXISTS (SELECT FROM new_rows) THEN
@@ -726,7 +726,7 @@ DECLARE
   captured bigint;
 BEGIN
 %3$s%4$s  IF %2$s
-    AND nullif(current_setting('sobranie.marks', true), '') NOT LIKE '%% %%' AND current_setting('transaction_isolation') = 'read committed'
+    AND current_setting('sobranie.marks', true) COLLATE "C" >= '0' AND current_setting('transaction_isolation') = 'read committed'
     AND set_config('sobranie.marks', ' ', true) IS NOT NULL THEN
     IF TG_OP = 'INSERT' THEN
       %6$s;

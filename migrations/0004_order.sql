@@ -6,12 +6,13 @@
 -- row. Order between different rows stays as it was captured.
 
 -- BEFORE each statement of a watched table: notes that it began, in a setting that ends with the transaction, the innermost
--- statement last: `INSERT 9@0/16B3790.UPDATE`. The number of the watch and the end of the write-ahead log tell which it is
+-- statement last: `!INSERT 9@0/16B3790.UPDATE`. The number of the watch and the end of the write-ahead log tell which it is
 -- and what came after. The first statement of a transaction needs neither: there is no other, and nothing came before. So
 -- it notes its operation alone, as a transaction pays for each function of an expression that it meets.
 --
--- What is captured leaves the setting a single space, or more where marks are left: nothing that is captured later in the
--- transaction is the first. So a setting without a space is the mark of one statement, with nothing nested.
+-- What is captured leaves the setting a single space where no mark is left: nothing that is captured later in the
+-- transaction is the first. Several marks, and what is left of them, begin with `!`. So a letter or digit begins the mark of
+-- one statement, with nothing nested. The setting is empty where somebody has reset it.
 --
 -- A caller who writes nonsense there puts nothing but its own transaction's changes at stake. Where a trigger that takes
 -- marks away is disabled, they pile up: the setting has an end, which is far beyond what statements nest.
@@ -23,9 +24,10 @@ DECLARE
   marks pg_catalog.text;
 BEGIN
   IF pg_catalog.current_setting('sobranie.marks', true) OPERATOR(pg_catalog.<>) '' THEN
-    marks := pg_catalog.set_config('sobranie.marks', pg_catalog.ltrim(pg_catalog.concat(
+    -- Behind a single space it is alone.
+    marks := pg_catalog.set_config('sobranie.marks', pg_catalog.replace(pg_catalog.concat('!',
       pg_catalog."right"(pg_catalog.current_setting('sobranie.marks', true), 2000), ' ', TG_ARGV[0], '@',
-      pg_catalog.pg_current_wal_insert_lsn(), '.', TG_OP)), true);
+      pg_catalog.pg_current_wal_insert_lsn(), '.', TG_OP), '!  ', ''), true);
   ELSE
     marks := pg_catalog.set_config('sobranie.marks', TG_OP, true);
   END IF;
@@ -42,7 +44,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  marks text := ltrim(coalesce(current_setting('sobranie.marks', true), ''));
+  marks text := ltrim(coalesce(current_setting('sobranie.marks', true), ''), ' !');
   first_nested text;
   parts text[];
 BEGIN
@@ -66,7 +68,8 @@ BEGIN
   IF first_nested IS NOT NULL AND marks ~ '^[A-Z]' THEN
     marks := '@' || first_nested || '.' || marks;
   END IF;
-  marks := set_config('sobranie.marks', CASE WHEN ltrim(marks) = '' THEN ' ' ELSE ltrim(marks) END, true);
+  marks := ltrim(marks);
+  marks := set_config('sobranie.marks', CASE WHEN marks = '' THEN ' ' ELSE '!' || marks END, true);
 END;
 $$;
 --> statement-breakpoint
@@ -80,7 +83,7 @@ DECLARE
 BEGIN
   IF marks <> ' ' THEN
     marks := set_config('sobranie.marks',
-      regexp_replace(marks, '(^[A-Z]+|@[0-9A-F/]+[.A-Z]*)( !)?', E'\\1 !', 'g'), true);
+      regexp_replace(marks, '(^!+[A-Z]+|@[0-9A-F/]+[.A-Z]*)( !)?', E'\\1 !', 'g'), true);
   END IF;
 END;
 $$;
