@@ -33,7 +33,7 @@ export interface Migrated {
 }
 
 /**
- * Applies the migrations that the database lacks, and renews the trigger functions of all watches. Throws:
+ * Applies the migrations that the database lacks, and renews the trigger functions that are not as they have to be. Throws:
  *
  * - `unavailable` when the database cannot be reached, or another node holds the migration for more than a minute
  * - `PoolerInTheWay` when the URL leads to a pooler that keeps no sessions
@@ -50,7 +50,8 @@ export async function migrate(url: string): Promise<Migrated> {
     await connectFirst(sql);
     await refuseOld(sql);
     const remarks = await migrateWith(sql);
-    await sql`select realtime.renew_captures(true)`;
+    // Of tables that were altered, or of all: each session of a writer pays for a function that is written anew.
+    await sql`select realtime.renew_captures(false)`;
     return { remarks };
   } catch (error) {
     // A right that is missing may be one that the owner of the schema has.
@@ -118,11 +119,15 @@ async function migrateWith(sql: Database): Promise<string[]> {
     const healed = found === 'none' && (await wasDropped(tx));
     if (found !== 'ours' || outdated) await createSchema(tx);
     for (const migration of pending) await apply(tx, migration, outdated ? replacing : undefined);
-    if (found === 'earlier') return await takeOverEarlier(tx);
-    if (outdated) return await takeOverOutdated(tx);
-    return healed
-      ? ['The schema "realtime" was gone and is made again. What it watched has to be watched again: realtime.watch.']
-      : [];
+    const remarks = found === 'earlier' ? await takeOverEarlier(tx) : outdated ? await takeOverOutdated(tx) : [];
+    // As if all tables were altered: what writes their trigger functions may be another version now.
+    await tx`update realtime.watched set shape = null`;
+    if (healed) {
+      remarks.push(
+        'The schema "realtime" was gone and is made again. What it watched has to be watched again: realtime.watch.',
+      );
+    }
+    return remarks;
   });
 }
 
