@@ -178,15 +178,18 @@ AS $$
     ))
 $$;
 --> statement-breakpoint
--- Which of them the table has.
-CREATE FUNCTION realtime.present_triggers(target regclass) RETURNS text[]
+-- Which of them the table has; of this watch alone, if its number is given. One that was restored into another database has
+-- those of whatever is watched there under that number.
+CREATE FUNCTION realtime.present_triggers(target regclass, number integer DEFAULT NULL) RETURNS text[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT coalesce(array_agg(t.tgname::text), '{}')
   FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
   WHERE t.tgrelid = target AND p.pronamespace = 'realtime'::regnamespace
-    AND (starts_with(p.proname::text, 'capture_') OR p.proname = 'mark')
+    AND CASE WHEN number IS NULL THEN starts_with(p.proname::text, 'capture_') OR p.proname = 'mark'
+      ELSE p.proname = 'capture_' || number OR (p.proname = 'mark' AND encode(t.tgargs, 'hex') = encode(number::text::bytea, 'hex') || '00')
+      END
 $$;
 --> statement-breakpoint
 -- Locks a table and its partitions, if that can be had soon: a lock that waits would make all writers wait behind it. Answers whether it did.
@@ -240,6 +243,7 @@ AS $$
 DECLARE
   relation pg_class;
   known realtime.watched;
+  own text[];
   missing record;
   foreign_table regclass;
 BEGIN
@@ -285,16 +289,23 @@ BEGIN
     END IF;
   END IF;
 
+  own := realtime.present_triggers(watch.target, known.number);
   FOR missing IN
-    SELECT t.name, t.definition FROM realtime.watch_triggers(known.number, watch.target) t
-    WHERE t.name <> ALL (realtime.present_triggers(watch.target))
+    SELECT u.name, NULL AS definition FROM unnest(realtime.present_triggers(watch.target)) u (name) WHERE u.name <> ALL (own)
+    UNION ALL
+    SELECT t.name, t.definition FROM realtime.watch_triggers(known.number, watch.target) t WHERE t.name <> ALL (own)
   LOOP
-    IF NOT realtime.lock_briefly(watch.target, 'SHARE ROW EXCLUSIVE') THEN
+    IF NOT realtime.lock_briefly(watch.target,
+      CASE WHEN missing.definition IS NULL THEN 'ACCESS EXCLUSIVE' ELSE 'SHARE ROW EXCLUSIVE' END) THEN
       RAISE EXCEPTION 'realtime.watch: % is being written by a transaction that stays open: try again', watch.target
         USING ERRCODE = 'lock_not_available',
           HINT = 'A first watch needs the table for a moment. Nothing was changed, and no writer was made to wait.';
     END IF;
-    EXECUTE format('CREATE TRIGGER %I %s', missing.name, missing.definition);
+    IF missing.definition IS NULL THEN
+      EXECUTE format('DROP TRIGGER %I ON %s', missing.name, watch.target);
+    ELSE
+      EXECUTE format('CREATE TRIGGER %I %s', missing.name, missing.definition);
+    END IF;
   END LOOP;
 END;
 $$;
@@ -470,7 +481,7 @@ SELECT w.target::regclass AS "table", w.channels, w.columns, w.numbers, w.since,
     (SELECT CASE WHEN w.fault LIKE '%is a foreign table%' THEN 'nothing is captured while it is there'
         ELSE 'without triggers: ' || string_agg(t.name, ', ') || '; call realtime.watch again' END
       FROM realtime.watch_triggers(w.number, w.target) t
-      WHERE t.name <> ALL (realtime.present_triggers(w.target)) HAVING count(*) > 0),
+      WHERE t.name <> ALL (realtime.present_triggers(w.target, w.number)) HAVING count(*) > 0),
     (SELECT 'disabled triggers: ' || string_agg(t.tgname, ', ') FROM pg_trigger t
       WHERE t.tgrelid = w.target AND t.tgname = ANY (realtime.present_triggers(w.target)) AND t.tgenabled = 'D'
       HAVING count(*) > 0)

@@ -33,7 +33,7 @@ GRANT EXECUTE ON FUNCTION
   realtime.is_owner(regclass), realtime.is_channel(text), realtime.part(text), realtime.base_type(oid),
   realtime.element_type(oid), realtime.composite_relation(oid), realtime.types_within(oid), realtime.key_columns(oid),
   realtime.relations_within(regclass), realtime.foreign_partitions(oid), realtime.shape(regclass),
-  realtime.watch_triggers(integer, regclass), realtime.present_triggers(regclass),
+  realtime.watch_triggers(integer, regclass), realtime.present_triggers(regclass, integer),
   realtime.lock_briefly(regclass, text), realtime.lock_watches(), realtime.mark()
 TO PUBLIC;
 --> statement-breakpoint

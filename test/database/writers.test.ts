@@ -306,3 +306,19 @@ test('a publication of all tables, as for logical replication', async () => {
     await superuser`drop publication everything`;
   }
 });
+
+// A dump of one table has its triggers, with the number that its watch had elsewhere. They called the function of another
+// table: a watch of this one added nothing to that, and when the other table's watch ended nobody was told of this one's rows.
+test('a table that was restored with the triggers of another watch', async () => {
+  await sql.unsafe(`create table other (id int primary key); select realtime.watch('other');
+    create table item (id int primary key, name text)`);
+  const [watch] = await sql`select number from realtime.watched where target = 'other'::regclass`;
+  const number = watch!['number'] as number;
+  const triggers = await sql`select name, definition from realtime.watch_triggers(${number}, 'item'::regclass)`;
+  for (const { name, definition } of triggers) await sql.unsafe(`create trigger ${String(name)} ${String(definition)}`);
+  await sql.unsafe(`select realtime.watch('item'); select realtime.unwatch('other');
+    begin; insert into item values (1, 'new'); update item set name = 'old'; commit`);
+  expect(await told()).toEqual(['item INSERT', 'item UPDATE']);
+  const [seen] = await sql`select fault from realtime.watches where "table" = 'item'::regclass`;
+  expect(seen!['fault']).toBeNull();
+});
