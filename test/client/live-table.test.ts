@@ -26,6 +26,7 @@ async function setUp(load?: Load) {
   let offset = 0;
   let asked = 0;
   server.onCommand = (socket, { type, id, channel, snapshot, since }) => {
+    if (type === 'unsubscribe') socket.say({ type: 'unsubscribed', id, channel });
     if (type !== 'subscribe') return;
     const recovered = since === undefined ? {} : { recovered: true };
     socket.say({ type: 'subscribed', id, channel, recoverable: true, epoch: 'e', offset, ...recovered });
@@ -140,6 +141,27 @@ describe('rows of the application’s own load', () => {
     }
   });
 
+  // The time that a load is given doubles with each failure. After sixteen it was longer than a timer can be, so that each
+  // further load was late at once: a backend that was away for three minutes was away for ever.
+  test('a load that has failed for long has time to answer all the same', async () => {
+    const real = setTimeout;
+    // Retries come at once; what no timer takes runs at once too, as it does in a runtime.
+    const faster = spyOn(globalThis, 'setTimeout').mockImplementation(((run: () => void, ms = 0) =>
+      real(run, ms <= 30_000 || ms > 2 ** 31 - 1 ? 1 : ms)) as never);
+    try {
+      let loads = 0;
+      const { table } = await setUp(async () => {
+        if (++loads <= 20) throw new Error('no backend');
+        await new Promise((resolve) => real(resolve, 50));
+        return [{ id: 1, value: 'a' }];
+      });
+      await until(() => table.status === 'live', 'the rows are here');
+      expect([loads, shown(table), table.state.error]).toEqual([21, '1a', undefined]);
+    } finally {
+      faster.mockRestore();
+    }
+  });
+
   test('a load that a gap has overtaken counts no more', async () => {
     const { load, waiting } = loader();
     const { table, gap, world } = await setUp(load);
@@ -202,6 +224,34 @@ describe('rows of the server', () => {
     await world.pass(10_000);
     say(put(2, 'b'));
     expect([asked(), shown(table), table.status]).toEqual([1, '1a 2b', 'live']);
+  });
+});
+
+describe('a channel that is refused', () => {
+  const refusal = { type: 'error', channel: 't', code: 'forbidden', message: 'No rule allows this.', retryable: false };
+
+  // The second of two tables of a page was "idle" for ever, since it began to listen when all was over.
+  test('is told to each table, also to one that begins to listen after it', async () => {
+    const { world, server, client, table } = await setUp();
+    [...server.sockets][0]?.say({ type: 'unsubscribed', channel: 't', reason: 'removed' });
+    const later = liveTable(client, 't', { key: 'id', load: async () => [] });
+    const stop = later.subscribe(() => undefined);
+    await world.pass(100);
+    for (const each of [table, later]) {
+      expect([each.status, (each.state.error as SobranieError).code]).toEqual(['failed', 'removed']);
+    }
+    stop();
+  });
+
+  // After a login the table was live, and its error was still that of the stranger.
+  test('is forgotten once it is live again', async () => {
+    const { world, server, client, table, snapshot } = await setUp();
+    snapshot([{ id: 1, value: 'a' }]);
+    [...server.sockets][0]?.say({ ...refusal, id: 's' });
+    expect([table.status, (table.state.error as SobranieError).code]).toEqual(['failed', 'forbidden']);
+    client.reconnect();
+    await world.pass(10_000);
+    expect([shown(table), table.status, table.state.error]).toEqual(['1a', 'live', undefined]);
   });
 });
 

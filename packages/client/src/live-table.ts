@@ -61,6 +61,8 @@ const draftMs = 10_000;
 /** The server sends rows within this time. */
 const rowsMs = 20_000;
 const loadMs = 60_000;
+/** Past 2^31 a timer runs at once. */
+const loadMsMax = 3_600_000;
 /** Listeners are called at most this often, however fast changes come. */
 const notifyMs = 16;
 
@@ -196,7 +198,6 @@ export class LiveTable<Row extends object> {
     const stops = [
       channel.on('subscribed', () => this.#setStatus()),
       channel.on('state', () => this.#setStatus()),
-      channel.on('failed', (error) => this.#set({ status: 'failed', error })),
       channel.on('gap', () => this.#load()),
       channel.on('snapshot', ({ rows, more, offset }) => {
         if (this.#options.load !== undefined || this.#changes === undefined) return;
@@ -262,7 +263,7 @@ export class LiveTable<Row extends object> {
     return new Promise((resolve, reject) => {
       const late = () => reject(new SobranieError('timeout', { message: '"load" gave no rows' }));
       // Longer each time: what takes long may be what it takes.
-      const timer = setTimeout(late, loadMs * 2 ** this.#failures);
+      const timer = setTimeout(late, Math.min(loadMsMax, loadMs * 2 ** this.#failures));
       signal.addEventListener('abort', () => clearTimeout(timer));
       Promise.resolve(load({ signal })).then(resolve, reject);
     });
@@ -342,10 +343,12 @@ export class LiveTable<Row extends object> {
   }
 
   #setStatus(): void {
-    const { state } = this.channel;
-    if (this.#listeners.size === 0 || state === 'failed') return;
-    const isWhole = this.#changes === undefined && state === 'live';
-    this.#set({ status: isWhole ? 'live' : this.#hasRows ? 'stale' : 'loading' });
+    const { state, error } = this.channel;
+    if (this.#listeners.size === 0) return;
+    // It may have failed before this table began to listen.
+    if (state === 'failed') return this.#set({ status: 'failed', error });
+    if (this.#changes === undefined && state === 'live') return this.#set({ status: 'live', error: undefined });
+    this.#set({ status: this.#hasRows ? 'stale' : 'loading' });
   }
 
   #set(change: Partial<LiveTableState<Row>>): void {
