@@ -49,13 +49,20 @@ beforeAll(async () => {
     target: 'browser',
   });
   const client = (await outputs[0]?.text()) ?? '';
-  const javascript = { headers: { 'content-type': 'text/javascript' } };
+  const javascript = { headers: { 'content-type': 'text/javascript', 'access-control-allow-origin': '*' } };
   site = Bun.serve({
     hostname: '127.0.0.1',
     port: 0,
     routes: {
       '/client.mjs': () => new Response(client, javascript),
       '/tab.mjs': () => new Response(script(`http://127.0.0.1:${proxy.port}`), javascript),
+      '/framed': () =>
+        new Response(
+          '<!doctype html><link rel="icon" href="data:,"><iframe sandbox="allow-scripts" src="/"></iframe>',
+          {
+            headers: { 'content-type': 'text/html' },
+          },
+        ),
       '/': () =>
         new Response('<!doctype html><link rel="icon" href="data:,"><script type="module" src="/tab.mjs"></script>', {
           headers: { 'content-type': 'text/html' },
@@ -134,6 +141,25 @@ test('three tabs, one connection, and each hears its own', async () => {
   await hears(three, 'both', ['by two', 'meanwhile', 'after', 'late', 'crash']);
   await hears(four, 'both', ['late', 'crash']);
   await context.close();
+  await until(() => proxy.open === 0, 'no connection is left');
+});
+
+// A frame with an origin of its own is refused every lock. The client asked for the lock again at once, without an end, and
+// the page stood still.
+test('a sandboxed frame, in which tabs cannot find each other, has a connection of its own', async () => {
+  const { page, errors } = await browser.newPage();
+  await page.goto(`${site.url.href}framed`);
+  const element = await page.waitForSelector('iframe');
+  const frame = await element.contentFrame();
+  if (frame === null) throw new Error('the frame has no page');
+  await frame.waitForFunction('window.publish !== undefined');
+  await frame.evaluate(`follow('framed')`);
+  await frame.waitForFunction(`live('framed')`);
+  await frame.evaluate(`publish('framed', 1)`);
+  await frame.waitForFunction(`heard['framed'].length === 1`);
+  expect(await frame.evaluate('standing().state')).toBe('connected');
+  expect(errors).toEqual([]);
+  await page.close();
   await until(() => proxy.open === 0, 'no connection is left');
 });
 

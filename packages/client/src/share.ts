@@ -42,6 +42,8 @@ export class Share {
   #leave: (() => void) | undefined;
   readonly #isHere: Promise<void>;
   #isClosed = false;
+  /** Locks are refused here, as in a sandboxed frame: this tab has a connection of its own, and speaks to no other. */
+  #isAlone = false;
 
   /** `connect` makes the one connection, should this tab lead. */
   constructor(name: string, locks: LocksLike, clock: Clock, connect: () => Connection) {
@@ -51,14 +53,14 @@ export class Share {
     this.#connect = connect;
     this.#tab = clock.random(1).toString(36).slice(2);
     this.#radio = new BroadcastChannel(name);
-    this.#radio.onmessage = ({ data }) => this.#hear(data as Note);
+    this.#radio.onmessage = ({ data }) => this.#isAlone || this.#hear(data as Note);
     // Whoever leads learns by this lock that the tab is gone, and must not get it before the tab has it.
     this.#isHere = new Promise((here) => {
       const hold = (): Promise<void> => {
         here();
         return new Promise<void>((resolve) => (this.#leave = resolve));
       };
-      void locks.request(`${name} ${this.#tab}`, {}, hold);
+      locks.request(`${name} ${this.#tab}`, {}, hold).catch(here);
     });
     void this.#stand({});
   }
@@ -89,30 +91,35 @@ export class Share {
   /** Waits for the lock, or takes it. Who has it leads until the tab is closed or the lock is taken away. */
   async #stand(options: { readonly steal?: true }): Promise<void> {
     try {
-      await this.#locks.request(this.#name, options, () => {
-        if (this.#isClosed) return undefined;
-        this.#leadership = new Leadership(
-          this.#connect(),
-          this.#clock,
-          (note) => this.#say(note),
-          (tab, gone) => {
-            void this.#locks.request(`${this.#name} ${tab}`, {}, gone);
-          },
-        );
-        this.#say({ type: 'leader' });
-        return new Promise<void>((resolve) => (this.#resign = resolve));
-      });
-    } catch {
+      await this.#locks.request(this.#name, options, () => this.#lead());
+    } catch (error) {
       // Somebody else took it: this tab was thought to be frozen.
-      if (!this.#isClosed) void this.#stand({});
+      const isTaken = (error as Error).name === 'AbortError';
+      this.#isAlone ||= !isTaken;
+      if (isTaken && !this.#isClosed) void this.#stand({});
+      else await this.#lead();
     }
     this.#leadership?.close();
     this.#leadership = undefined;
   }
 
+  #lead(): Promise<void> | undefined {
+    if (this.#isClosed) return undefined;
+    this.#leadership = new Leadership(
+      this.#connect(),
+      this.#clock,
+      (note) => this.#say(note),
+      (tab, gone) => {
+        if (!this.#isAlone) void this.#locks.request(`${this.#name} ${tab}`, {}, gone);
+      },
+    );
+    this.#say({ type: 'leader' });
+    return new Promise<void>((resolve) => (this.#resign = resolve));
+  }
+
   /** To everyone, this tab included. */
   #say(note: Note): void {
-    if (!this.#isClosed) this.#radio.postMessage(note);
+    if (!this.#isClosed && !this.#isAlone) this.#radio.postMessage(note);
     // In its turn, as the others hear it.
     queueMicrotask(() => this.#hear(note));
   }
@@ -215,7 +222,8 @@ class Leadership {
     }
     if (command.type === 'unsubscribe') {
       const channel = channels.get(command.channel) as SharedChannel | undefined;
-      return channel && this.#leave(tab, channel);
+      if (channel) this.#leave(tab, channel);
+      return tell(tab, { ...command, type: 'unsubscribed' });
     }
     const { id } = command;
     this.#connection.request(command).then(
