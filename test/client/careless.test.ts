@@ -19,7 +19,8 @@ function answer(socket: FakeSocket, { type, id, channel, channels }: ClientFrame
     for (const entry of (channels ?? [{ channel }]) as { channel: string }[]) {
       socket.say({ type: 'subscribed', id, channel: entry.channel, recoverable: true, epoch: 'e', offset: 0 });
     }
-  } else if (type === 'publish') socket.say({ type: 'published', id, channel, epoch: 'e', offset: 1 });
+  } else if (type === 'unsubscribe') socket.say({ type: 'unsubscribed', id, channel });
+  else if (type === 'publish') socket.say({ type: 'published', id, channel, epoch: 'e', offset: 1 });
   else if (type === 'presence') socket.say({ type: 'presence', id, channel, count: 0, members: [] });
 }
 
@@ -64,6 +65,193 @@ describe('listeners', () => {
     last(server).say(message(2));
     await world.pass(100);
     expect(got).toEqual(['late 2']);
+    client.close();
+  });
+});
+
+describe('a channel that is left and wanted again', () => {
+  // A message was on its way when the channel was left. It counted for the next subscription, whose position it moved: what
+  // that one had asked for, and got after it, was dropped as known.
+  test('hears nothing of the subscription before, and misses nothing of its own', async () => {
+    const { world, server, client } = setUp();
+    const channel = client.channel('a');
+    const stop = channel.subscribe(() => undefined);
+    await world.pass(100);
+    server.onCommand = () => undefined;
+    stop();
+    await world.pass(1_000);
+    expect(sent(server, 'unsubscribe')).toHaveLength(1);
+    const got: unknown[] = [];
+    channel.subscribe(({ data }) => got.push(data), { since: { epoch: 'e', offset: 5 } });
+    await world.pass(100);
+    last(server).say(message(11));
+    expect([got, channel.position?.offset]).toEqual([[], 5]);
+    last(server).say({ type: 'unsubscribed', id: sent(server, 'unsubscribe')[0]?.['id'], channel: 'a' });
+    await world.pass(100);
+    const state = { channel: 'a', recoverable: true, epoch: 'e', offset: 12, recovered: true };
+    last(server).say({ type: 'subscribed', id: sent(server, 'subscribe').at(-1)?.['id'], ...state });
+    for (let offset = 6; offset <= 12; offset++) last(server).say(message(offset));
+    expect(got).toEqual([6, 7, 8, 9, 10, 11, 12]);
+    expect(sent(server, 'subscribe').at(-1)?.['since']).toEqual({ epoch: 'e', offset: 5 });
+    client.close();
+  });
+
+  test('is asked for with the next connection, where this one ends before the answer', async () => {
+    const { world, server, client } = setUp();
+    const channel = client.channel('a');
+    const stop = channel.subscribe(() => undefined);
+    await world.pass(100);
+    server.onCommand = () => undefined;
+    stop();
+    await world.pass(1_000);
+    channel.subscribe(() => undefined);
+    server.onCommand = answer;
+    last(server).end(1006, '');
+    await world.pass(10_000);
+    expect(channel.state).toBe('live');
+    client.close();
+  });
+
+  test('is asked for again where the server had ended it meanwhile', async () => {
+    const { world, server, client } = setUp();
+    const errors: string[] = [];
+    client.on('error', ({ code }) => errors.push(code));
+    const channel = client.channel('a');
+    const stop = channel.subscribe(() => undefined);
+    await world.pass(100);
+    server.onCommand = (socket, { id }) => {
+      socket.say({ type: 'unsubscribed', channel: 'a', reason: 'removed' });
+      socket.say({ type: 'error', id, channel: 'a', code: 'not_subscribed', message: 'no', retryable: false });
+      server.onCommand = answer;
+    };
+    stop();
+    await world.pass(1_000);
+    channel.subscribe(() => undefined);
+    await world.pass(1_000);
+    expect([channel.state, errors]).toEqual(['live', []]);
+    client.close();
+  });
+});
+
+describe('what no promise tells', () => {
+  // A page whose token did not open the channel stayed empty, and said nothing to anybody.
+  test('a refused channel is an error of the client, once, and its name is in it', async () => {
+    const { world, server, client } = setUp();
+    const errors: unknown[] = [];
+    client.on('error', ({ code, channel, message }) => errors.push([code, channel, message]));
+    server.onCommand = (socket, { type, id, channel }) =>
+      type === 'subscribe' &&
+      socket.say({ type: 'error', id, channel, code: 'forbidden', message: 'No rule allows this.', retryable: false });
+    client.channel('a').subscribe(() => undefined);
+    await world.pass(1_000);
+    expect(errors).toEqual([['forbidden', 'a', 'No rule allows this.']]);
+    expect(client.status.state).toBe('connected');
+    client.close();
+  });
+
+  test('so is a subscription that the server ends, and an end of the connection for good', async () => {
+    const { world, server, client } = setUp();
+    const errors: unknown[] = [];
+    client.on('error', ({ code, channel }) => errors.push([code, channel]));
+    for (const name of ['a', 'b']) client.channel(name).subscribe(() => undefined);
+    await world.pass(100);
+    last(server).say({ type: 'unsubscribed', channel: 'a', reason: 'removed' });
+    last(server).end(1008, 'disconnected');
+    await world.pass(1_000);
+    expect(errors).toEqual([
+      ['removed', 'a'],
+      ['disconnected', undefined],
+    ]);
+    expect([client.channel('b').state, client.status.state]).toEqual(['failed', 'closed']);
+  });
+
+  // The whole channel failed, though nothing but the data for the others was wrong.
+  test('a member whose data are too large hears the channel all the same', async () => {
+    const { world, server, client } = setUp();
+    const errors: string[] = [];
+    client.on('error', ({ code }) => errors.push(code));
+    server.onCommand = (socket, command) => {
+      const { type, id, channel, presence } = command;
+      if (type !== 'subscribe' || presence === undefined) return answer(socket, command);
+      socket.say({ type: 'error', id, channel, code: 'too_large', message: 'too large', retryable: false });
+    };
+    const channel = client.channel('a');
+    const leave = channel.presence.enter({ text: 'x'.repeat(5_000) });
+    await world.pass(1_000);
+    expect([channel.state, errors]).toEqual(['live', ['too_large']]);
+    leave();
+    client.close();
+  });
+
+  test('a member whom a backend has removed stays away', async () => {
+    const { world, server, client } = setUp();
+    const channel = client.channel('a');
+    channel.presence.enter();
+    await world.pass(100);
+    last(server).say({ type: 'unsubscribed', channel: 'a', reason: 'removed' });
+    await world.pass(10_000);
+    expect([channel.state, sent(server, 'subscribe').length]).toEqual(['failed', 1]);
+    client.close();
+  });
+
+  test('a member whose token was refused is in the channel with the next one', async () => {
+    const { world, server, client } = setUp();
+    server.refuse = () => ({ code: 1008, reason: 'unauthorized' });
+    client.channel('a').presence.enter();
+    await world.pass(1_000);
+    expect(client.status.state).toBe('closed');
+    server.refuse = () => undefined;
+    server.commands.length = 0;
+    client.reconnect();
+    await world.pass(1_000);
+    expect(sent(server, 'subscribe').map((frame) => frame['presence'])).toEqual([true]);
+    client.close();
+  });
+});
+
+describe('times', () => {
+  // A runtime runs a timer at once that is longer than 2^31 ms: "never" was now.
+  test('no timer is longer than a runtime takes', async () => {
+    const world = new World(seed);
+    const server = new FakeServer();
+    const given = world.platform(server);
+    const timers: number[] = [];
+    const setTimeout = (run: () => void, ms: number): unknown => {
+      timers.push(ms);
+      return world.setTimeout(run, ms);
+    };
+    const client = new Sobranie('http://server', { platform: { ...given, setTimeout } });
+    const abort = new AbortController();
+    const outcome = client
+      .channel('a')
+      .publish(1, { timeoutMs: Infinity, signal: abort.signal })
+      .catch((error: unknown) => (error as Error).name);
+    await world.pass(1_000);
+    abort.abort();
+    expect(await outcome).toBe('AbortError');
+    expect(Math.max(...timers)).toBe(2 ** 31 - 1);
+    client.close();
+  });
+});
+
+describe('addresses', () => {
+  // `localhost:` was taken for the scheme, and the client tried for ever.
+  test.each(['localhost:3000', 'live.example.com:443', 'file:///index.html', 'ftp://host'])('%s is refused', (url) => {
+    expect(() => new Sobranie(url)).toThrow(`no http:// or https://: ${url}`);
+  });
+
+  test.each([
+    ['http://host', 'ws://host/realtime/ws'],
+    ['https://host/', 'wss://host/realtime/ws'],
+    ['wss://host/realtime/ws', 'wss://host/realtime/ws'],
+    ['https://host/under/here/?page=1#top', 'wss://host/under/here/realtime/ws'],
+  ])('%s leads to %s', async (url, expected) => {
+    const world = new World(seed);
+    const server = new FakeServer();
+    const client = new Sobranie(url, { platform: world.platform(server) });
+    client.connect();
+    await world.pass(100);
+    expect(last(server).url).toBe(expected);
     client.close();
   });
 });

@@ -23,7 +23,8 @@ function answer(socket: FakeSocket, { type, id, channel, channels }: ClientFrame
       const state = { channel: entry.channel, recoverable: true, epoch: 'e', offset: 0 };
       socket.say({ type: 'subscribed', id, ...state, ...(entry.since && { recovered: true }) });
     }
-  } else if (type === 'publish') socket.say({ type: 'published', id, channel, epoch: 'e', offset: 1 });
+  } else if (type === 'unsubscribe') socket.say({ type: 'unsubscribed', id, channel });
+  else if (type === 'publish') socket.say({ type: 'published', id, channel, epoch: 'e', offset: 1 });
   else if (type === 'ping') socket.say({ type: 'pong' });
   else if (type === 'refresh') socket.say({ type: 'refreshed', id });
 }

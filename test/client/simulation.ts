@@ -99,6 +99,12 @@ export class FakeServer {
   }
 }
 
+/** A list of one channel says the same as a command of it alone, which is easier to answer. */
+function plain(command: ClientFrame): ClientFrame {
+  const [only, ...others] = (command['channels'] ?? []) as object[];
+  return only === undefined || others.length > 0 ? command : { ...command, channels: undefined, ...only };
+}
+
 export class FakeSocket implements WebSocketLike {
   onopen: ((event: never) => void) | null = null;
   onmessage: ((event: { readonly data: unknown }) => void) | null = null;
@@ -132,7 +138,7 @@ export class FakeSocket implements WebSocketLike {
 
   send(text: string): void {
     if (this.isMute) return;
-    const command = JSON.parse(text) as ClientFrame;
+    const command = plain(JSON.parse(text) as ClientFrame);
     this.#server.commands.push(command);
     this.#server.onCommand(this, command);
   }

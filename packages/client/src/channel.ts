@@ -275,9 +275,10 @@ export class Channel<Data = unknown> implements ChannelPort {
       this.#store();
     } else if (frame.type === 'unsubscribed') {
       if (!frame.reason) return;
-      this.refused(new SobranieError(frame.reason, { retryable: frame.reason === 'unavailable' }));
+      const { reason, channel } = frame;
+      this.refused(new SobranieError(reason, { channel, retryable: reason === 'unavailable' }));
     } else if (frame.type === 'presence') this.presence.replace(frame);
-    else if (frame.type === 'join' || frame.type === 'leave' || frame.type === 'update') {
+    else if ('member' in frame) {
       this.presence.apply(frame);
       this.#events.emit(frame.type, frame.member);
     }
@@ -293,10 +294,17 @@ export class Channel<Data = unknown> implements ChannelPort {
       this.#retry = this.#host.clock.after(waitMs, () => this.#join());
       return;
     }
-    if (error.code === 'forbidden' && this.presence.refuse()) return this.#join();
+    const { connection } = this.#host;
+    // These may concern what the others would see of this client: without it the channel may be heard.
+    if (/forbidden|too_large|limit/.test(error.code) && this.presence.refuse()) {
+      if (error.code !== 'forbidden') connection.emit('error', error);
+      return this.#join();
+    }
     this.#error = error;
     this.#setState('failed');
     this.#events.emit('failed', error);
+    // One that has ended for good says so itself, once for all channels.
+    if (connection.status.state !== 'closed') connection.emit('error', error);
   }
 
   lost(): void {
@@ -316,12 +324,13 @@ export class Channel<Data = unknown> implements ChannelPort {
 
   #leave(): void {
     this.#retry?.();
-    if (this.#state !== 'failed') this.#host.connection.leave(this.name);
-    this.#host.connection.channels.delete(this.name);
+    const { connection, storage, storageKey } = this.#host;
+    connection.channels.delete(this.name);
+    if (this.#state !== 'failed') connection.leave(this.name);
     this.#position = undefined;
     this.#wantsRows = false;
     this.#setState('idle');
-    quietly(() => this.#host.storage?.removeItem(this.#host.storageKey(this.name)));
+    quietly(() => storage?.removeItem(storageKey(this.name)));
   }
 
   #subscribed(frame: SubscriptionState & { readonly id?: unknown }): void {
@@ -386,5 +395,5 @@ export class Channel<Data = unknown> implements ChannelPort {
 }
 
 function positionOf(epoch: string | undefined, offset: number | string | undefined): Position | undefined {
-  return epoch === undefined || offset === undefined ? undefined : { epoch, offset: Number(offset) };
+  return epoch ? { epoch, offset: Number(offset) } : undefined;
 }

@@ -6,6 +6,8 @@ import { page, quietly, type Platform, type WorkerLike } from './platform.ts';
 const tickMs = 5_000;
 /** A tick that comes so late was kept back by a sleep, or the clock was set. */
 const lateMs = 15_000;
+/** Runtimes run a timer that is longer than this at once. */
+const timerMsMax = 2 ** 31 - 1;
 
 /**
  * Browsers run the timers of a hidden page only once a minute. A worker ticks meanwhile, and each tick runs what is due.
@@ -35,7 +37,7 @@ export class Clock {
     const fire = (): void => {
       if (this.#due.delete(fire)) void run();
     };
-    const timer = setTimeout(fire, ms);
+    const timer = setTimeout(fire, Math.min(ms, timerMsMax));
     this.#due.set(fire, { at: this.now() + ms, timer });
     return () => {
       if (this.#due.delete(fire)) clearTimeout(timer as never);

@@ -38,7 +38,10 @@ export interface ConnectionEvents {
   status: ConnectionStatus;
   /** No WebSocket could be opened, so event streams and HTTP are used. */
   fallback: SobranieError;
-  /** Something failed that no promise tells: a token that could not be had, an attempt to connect. */
+  /**
+   * Something failed that no promise tells: a token that could not be had, an attempt to connect, a channel that the
+   * server refused (the error's `channel` names it), the connection for good.
+   */
   error: SobranieError;
   /** A message to this connection alone, in no channel. */
   message: Message;

@@ -4,13 +4,20 @@
 //
 // One loop does it all: token, link, end, verdict, pause, again.
 
-import type { ChannelPort, ConnectionEvents, ConnectionOptions, ConnectionStatus } from './connection-types.ts';
+import type {
+  ChannelPort,
+  ConnectionEvents,
+  ConnectionOptions,
+  ConnectionStatus,
+  LinkContext,
+} from './connection-types.ts';
 import { SobranieError } from './errors.ts';
 import { Emitter, type Stop } from './emitter.ts';
-import { subscribeId, type Link, type LinkEnd, type TransportName } from './link.ts';
+import type { Checks } from './link-check.ts';
+import type { Link, LinkEnd, TransportName } from './link.ts';
 import { Requests, type RequestOptions } from './requests.ts';
-import { inFrames } from './subscribe-frames.ts';
-import { OpeningTime, openMs } from './opening-time.ts';
+import { subscribeId, Subscriptions } from './subscriptions.ts';
+import { openingMs, openMs } from './opening-time.ts';
 import { verdictOf } from './verdict.ts';
 import type { Command, ErrorFrame, ServerFrame, Welcome } from './protocol.ts';
 
@@ -26,11 +33,13 @@ const provenMs = 10_000;
 const idleMs = 5_000;
 
 export class Connection extends Emitter<ConnectionEvents> {
-  /** Those that are in use. */
-  readonly channels: Map<string, ChannelPort> = new Map();
   readonly #options: ConnectionOptions;
   readonly #requests: Requests;
-  readonly #joining = new Set<ChannelPort>();
+  readonly #subscriptions = new Subscriptions((command) => {
+    if (this.#isReady) this.#link?.send(command);
+  });
+  /** Those that are in use. */
+  readonly channels: Map<string, ChannelPort> = this.#subscriptions.channels;
   #status: ConnectionStatus = { state: 'idle' };
   #isRunning = false;
   /** Connected though nothing needs it. */
@@ -57,8 +66,9 @@ export class Connection extends Emitter<ConnectionEvents> {
   #isFallenBack = false;
   /** The server is leaving, and has told when: its end needs no further pause. */
   #isDraining = false;
-  #checks = 0;
-  readonly #openingTime = new OpeningTime();
+  readonly #checks: Checks = { count: 0 };
+  /** Since a link fell silent; none has yet. */
+  #openings = Infinity;
 
   constructor(options: ConnectionOptions) {
     super();
@@ -97,18 +107,19 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#again('closed');
     this.#resume?.();
     this.#requests.fail(error);
-    if (isFailure) for (const channel of this.channels.values()) channel.refused(error);
+    if (!isFailure) return;
+    for (const channel of this.channels.values()) channel.refused(error);
+    this.emit('error', error);
   }
 
   /** The channel is wanted, or wanted otherwise than before. All that are in one moment share a frame. */
   join(channel: ChannelPort): void {
     this.#start();
-    if (this.#joining.size === 0) queueMicrotask(() => this.#subscribe(this.#joining));
-    this.#joining.add(channel);
+    this.#subscriptions.join(channel);
   }
 
   leave(channel: string): void {
-    if (this.#isReady) this.#link?.send({ type: 'unsubscribe', channel });
+    this.#subscriptions.leave(channel);
     this.#rest();
   }
 
@@ -160,7 +171,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       this.#link = this.#cut = undefined;
       for (const channel of this.channels.values()) channel.lost();
       this.#requests.lost();
-      if (end.reason === 'silent') this.#openingTime.silent();
+      if (end.reason === 'silent') this.#openings = 0;
       if (!this.#isClosed) await this.#judge(end, wasReady);
     }
     stopWatching();
@@ -184,7 +195,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       link?.close();
       resolve(end);
     };
-    let stop = clock.after(tokenMs, () => over({ code: 0, reason: 'token timeout' }));
+    let stop = clock.after(tokenMs, () => over({ code: 0, reason: 'no token in time' }));
     this.#cut = over;
     this.#refusal = this.#welcomedAt = undefined;
     this.#isDraining = false;
@@ -193,13 +204,13 @@ export class Connection extends Emitter<ConnectionEvents> {
       const token = (await Promise.race([this.#token(), promise])) as string | undefined;
       if (isOver) return await promise;
       stop();
-      stop = clock.after(this.#openingTime.next(transport), () => over({ code: 1006, reason: 'timeout' }));
+      stop = clock.after(openingMs(transport, this.#openings++), () => over({ code: 1006, reason: 'timeout' }));
       const opened = await openLink(transport, {
         token,
         positionOf: (channel) => this.channels.get(channel)?.position,
         onReady: () => {
           this.#isReady = true;
-          this.#subscribe(this.channels.values());
+          this.#subscriptions.begin();
         },
         onFrame: (frame) => {
           if (isOver) return;
@@ -215,7 +226,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       if (isOver) opened.close();
       else this.#link = link = opened;
       // It may have been ready before it was here.
-      this.#subscribe(this.channels.values());
+      this.#subscriptions.begin();
     } catch (error) {
       over({ code: 0, reason: String(error) });
     }
@@ -311,16 +322,10 @@ export class Connection extends Emitter<ConnectionEvents> {
 
   // Frames
 
-  #subscribe(channels: Iterable<ChannelPort>): void {
-    if (!this.#isReady) return;
-    const entries = Array.from(channels, (channel) => channel.entry()).filter((entry) => !!entry);
-    for (const part of inFrames(entries)) this.#link?.send({ type: 'subscribe', id: subscribeId, channels: part });
-    this.#joining.clear();
-  }
-
   #receive(frame: ServerFrame): void {
     if (this.#requests.answer(frame)) return;
-    const channel = 'channel' in frame && frame.channel !== undefined ? this.channels.get(frame.channel) : undefined;
+    const channel = this.#subscriptions.recipient(frame);
+    if (channel === null) return;
     if (frame.type === 'error') this.#refused(frame, channel);
     else if (frame.type === 'welcome') this.#welcome(frame);
     else if (frame.type === 'drain') {
@@ -341,10 +346,10 @@ export class Connection extends Emitter<ConnectionEvents> {
     this.#isDoubted = false;
     if (transport === transports[0]) {
       this.#hasWorked = true;
-      this.#failedOpenings = this.#checks = 0;
+      this.#failedOpenings = this.#checks.count = 0;
     } else {
-      if (this.#checks === 0 && this.#status.error) this.emit('fallback', this.#status.error);
-      this.#checkFirst();
+      if (this.#checks.count === 0 && this.#status.error) this.emit('fallback', this.#status.error);
+      void this.#checkFirst();
     }
     this.#set({ state: 'connected', transport: carrier ?? transport, user, connection });
     this.#requests.sendAll();
@@ -354,8 +359,7 @@ export class Connection extends Emitter<ConnectionEvents> {
     const error = new SobranieError(frame.code, frame);
     if (channel && frame.id === subscribeId) channel.refused(error);
     else if (frame.expires) void this.#refresh();
-    // A channel may be left before it was asked for.
-    else if (frame.code !== 'not_subscribed') {
+    else {
       this.#refusal = frame;
       if (this.#welcomedAt) this.emit('error', error);
     }
@@ -378,23 +382,15 @@ export class Connection extends Emitter<ConnectionEvents> {
   }
 
   /** The second transport was a way out, and perhaps only because the server was away for a moment. */
-  #checkFirst(): void {
+  async #checkFirst(): Promise<void> {
     const { clock, openLink, transports } = this.#options;
     const link = this.#link;
-    clock.after((2_000 + clock.random(3_000)) * 2 ** Math.min(this.#checks++, 9), async () => {
-      if (this.#link !== link) return;
-      // It is here already: the second transport is made of it.
-      const { canOpen } = await import('./stream-link.ts');
-      const opens = await canOpen(
-        (context) => openLink(transports[0] ?? 'sse', context),
-        () => this.#token(),
-        clock,
-        openMs,
-      );
-      if (this.#link !== link) return;
-      if (!opens) return this.#checkFirst();
-      this.#isFallenBack = false;
-      this.#again('better transport');
-    });
+    // It is here already: the second transport is made of it.
+    const { untilOpens } = await import('./stream-link.ts');
+    const isOver = (): boolean => this.#link !== link;
+    const open = (context: LinkContext): Promise<Link> => openLink(transports[0] ?? 'sse', context);
+    if (!(await untilOpens(open, () => this.#token(), clock, openMs, this.#checks, isOver))) return;
+    this.#isFallenBack = false;
+    this.#again('better transport');
   }
 }

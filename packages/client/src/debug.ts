@@ -4,6 +4,6 @@ import { page, quietly } from './platform.ts';
 
 /** Writes to the console if `localStorage.sobranie` is set, and does nothing otherwise. */
 export function debugLog(): (line: string) => void {
-  if (!quietly(() => page.localStorage?.getItem('sobranie'))) return () => undefined;
-  return (line) => console.debug(`sobranie ${line}`);
+  const isOn = quietly(() => page.localStorage?.getItem('sobranie'));
+  return (line) => isOn && console.debug(`sobranie ${line}`);
 }

@@ -15,9 +15,7 @@ export class Emitter<Events> {
       if (listeners.has(own)) listener(event);
     };
     this.#listeners.set(name, listeners.add(own));
-    return () => {
-      if (listeners.delete(own) && listeners.size === 0) this.#listeners.delete(name);
-    };
+    return () => void listeners.delete(own);
   }
 
   emit<Name extends keyof Events>(name: Name, event: Events[Name]): void {

@@ -4,10 +4,10 @@ import type { ErrorCode } from './protocol.ts';
 
 /**
  * A failure with a code. Codes of the server are those of its protocol; of the client's own, `timeout` means that no
- * answer came in time, `closed` that the client was closed, `unsubscribed` and `disconnected` that the server ended the
- * subscription or the connection, `no_transport` that neither WebSocket nor fetch is there.
+ * answer came in time, `closed` that the client was closed, `removed` and `disconnected` that a backend or an operator
+ * ended the subscription or the connection, `no_transport` that neither WebSocket nor fetch is there.
  */
-export type SobranieErrorCode = ErrorCode | 'timeout' | 'closed' | 'unsubscribed' | 'disconnected' | 'no_transport';
+export type SobranieErrorCode = ErrorCode | 'timeout' | 'closed' | 'removed' | 'disconnected' | 'no_transport';
 
 export interface SobranieErrorDetails {
   readonly message?: string | undefined;
@@ -30,18 +30,15 @@ export interface SobranieErrorDetails {
  */
 export class SobranieError extends Error {
   override readonly name = 'SobranieError';
-  readonly code: SobranieErrorCode;
+  declare readonly code: SobranieErrorCode;
   /** Whether the same request may succeed later. */
-  readonly retryable: boolean;
+  declare readonly retryable: boolean;
   /** Seconds after which it may, if the server said so. */
-  readonly retryAfter: number | undefined;
-  readonly channel: string | undefined;
+  declare readonly retryAfter: number | undefined;
+  declare readonly channel: string | undefined;
 
   constructor(code: string, { message, retryable = false, retryAfter, channel, cause }: SobranieErrorDetails = {}) {
     super(message ?? code, cause === undefined ? undefined : { cause });
-    this.code = code as SobranieErrorCode;
-    this.retryable = retryable;
-    this.retryAfter = retryAfter;
-    this.channel = channel;
+    Object.assign(this, { code, retryable, retryAfter, channel });
   }
 }

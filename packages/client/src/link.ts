@@ -4,8 +4,11 @@
 import type { Clock } from './clock.ts';
 import type { Command, Position, ServerFrame } from './protocol.ts';
 
-/** The id of every `subscribe`: its answers name their channel, so they need no other. */
-export const subscribeId = 's';
+/**
+ * The id of every `subscribe`: its answers name their channel, so they need no other. A type, for of a value that parts
+ * share which are loaded apart, a bundler makes a part of its own.
+ */
+export type SubscribeId = 's';
 
 export type TransportName = 'websocket' | 'sse';
 

@@ -6,16 +6,8 @@ import type { TransportName } from './link.ts';
 /** A link says welcome within this time. */
 export const openMs = 10_000;
 const firstMs = 2_000;
-const many = 5;
 
-export class OpeningTime {
-  #openings = many;
-
-  silent(): void {
-    this.#openings = 0;
-  }
-
-  next(transport: TransportName): number {
-    return transport === 'sse' ? Math.min(openMs, firstMs * 1.5 ** this.#openings++) : openMs;
-  }
+/** `openings`: how many there were since a link fell silent. */
+export function openingMs(transport: TransportName, openings: number): number {
+  return transport === 'sse' ? Math.min(openMs, firstMs * 1.5 ** openings) : openMs;
 }

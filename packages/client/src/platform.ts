@@ -75,7 +75,7 @@ export function platformOf(given: Partial<Platform> = {}): Platform {
     random: Math.random,
     setTimeout: (run, ms) => here.setTimeout(run, ms),
     clearTimeout: (timer) => here.clearTimeout(timer),
-    fetch: here.fetch === undefined ? undefined : (url, init) => fetch(url, init),
+    fetch: here.fetch && ((url, init) => fetch(url, init)),
     WebSocket: here.WebSocket,
     ...given,
   };

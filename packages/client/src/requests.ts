@@ -66,7 +66,7 @@ export class Requests {
       const stop = this.#clock.after(timeoutMs, () => settle(new SobranieError('timeout', { retryable: true })));
       const deadline = this.#clock.now() + timeoutMs;
       this.#pending.set(id, { command, mayRepeat, deadline, isPaused: false, tries: 0, settle });
-      if (signal?.aborted === true) return abort();
+      if (signal?.aborted) return abort();
       signal?.addEventListener('abort', abort);
       this.#send(command);
     });

@@ -3,12 +3,13 @@
 
 import type { ChannelPort } from './connection-types.ts';
 import type { SobranieError } from './errors.ts';
-import { subscribeId } from './link.ts';
+import type { SubscribeId } from './link.ts';
 import type { Message, Position, ServerFrame, SubscribeEntry, SubscriptionState } from './protocol.ts';
 
 /** A tab by its id. */
 export type TellTab = (tab: string, frame: ServerFrame) => void;
 
+const subscribeId: SubscribeId = 's';
 const recentMax = 1_000;
 
 export class SharedChannel implements ChannelPort {

@@ -70,15 +70,9 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
     if (this.#channels.get(name)?.deref() === undefined) this.#channels.delete(name);
   });
 
+  /** `url` begins with `http://` or `https://`, or is relative to the page. Throws a `TypeError` for any other. */
   constructor(url: string, options: SobranieOptions = {}) {
-    const {
-      token,
-      transport = 'auto',
-      share = false,
-      persist = false,
-      numbers = 'string',
-      compression = false,
-    } = options;
+    const { token, transport = 'auto', share = false, persist, numbers = 'string', compression } = options;
     const platform = platformOf(options.platform);
     const { WebSocket, fetch } = platform;
     const clock = new Clock(platform);
@@ -102,7 +96,7 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
       clock,
       log,
       transports:
-        transport === 'auto' ? (WebSocket ? (fetch ? ['websocket', 'sse'] : ['websocket']) : ['sse']) : [transport],
+        transport !== 'auto' ? [transport] : !WebSocket ? ['sse'] : fetch ? ['websocket', 'sse'] : ['websocket'],
       backoffMs: options.backoffMs ?? Array.from({ length: 56 }, (_, attempt) => 4_500 + 100 * attempt),
       openLink: async (name, context) => {
         if (name === 'websocket' && WebSocket) {
@@ -163,7 +157,10 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
     this.#connection.reconnect();
   }
 
-  /** Ends the connection; requests that wait are rejected with `closed`. `connect` begins again. */
+  /**
+   * Ends the connection; requests that wait are rejected with `closed`. `connect` undoes it: channels keep their listeners,
+   * and a `for await` that waits goes on waiting, until its signal aborts it.
+   */
   close(): void {
     this.#connection.close();
     this.#share?.close();
@@ -186,5 +183,8 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
 
 /** Over HTTP, without a slash at its end; relative addresses are those of the page. */
 function addressOf(url: string): string {
-  return new URL(url, page.location?.href).href.replace(/^ws/, 'http').replace(/\/(realtime\/(ws|events)\/?)?$/, '');
+  const { origin, pathname } = new URL(url, page.location?.href);
+  // Of `localhost:3000` the part before the colon would be the scheme.
+  if (!/^(http|ws)/.test(origin)) throw new TypeError(`no http:// or https://: ${url}`);
+  return origin.replace(/^ws/, 'http') + pathname.replace(/\/(realtime\/(ws|events)\/?)?$/, '');
 }

@@ -7,20 +7,22 @@
 
 import { cursorOf } from './cursor.ts';
 import type { Stop } from './emitter.ts';
-import { subscribeId, type Link, type LinkEnd, type LinkOptions } from './link.ts';
+import type { Link, LinkEnd, LinkOptions, SubscribeId } from './link.ts';
 import type { Command, ErrorFrame, Position, ServerFrame, SubscribeEntry } from './protocol.ts';
 
-export { canOpen } from './link-check.ts';
+export { untilOpens } from './link-check.ts';
 
 type Fetch = (url: string, init?: RequestInit) => Promise<Response>;
 
 interface Stream {
   readonly abort: AbortController;
+  readonly channels: readonly string[];
   heardAt: number;
 }
 
 /** What a stream with a channel that is no name, or may not be heard, is answered. */
 const refusals = [400, 403];
+const subscribeId: SubscribeId = 's';
 const channelsMax = 50;
 /** Any other name would be none, or several, in the list of a stream's channels. */
 const listable = /^[^,]+$/;
@@ -60,13 +62,17 @@ export class StreamLink implements Link {
     switch (command.type) {
       case 'subscribe':
         for (const entry of command.channels) {
+          // The answer comes with a stream's beginning, so one that has the channel begins anew.
+          this.#drop(entry.channel);
           if (listable.test(entry.channel)) this.#wanted.set(entry.channel, entry);
           else this.#refuse(entry.channel, { code: 'bad_channel', message: 'bad_channel', retryable: false });
         }
         return this.#plan();
       case 'unsubscribe':
         this.#wanted.delete(command.channel);
-        return this.#plan();
+        this.#drop(command.channel);
+        this.#plan();
+        return this.#options.onFrame({ ...command, type: 'unsubscribed' });
       case 'refresh':
         // The streams end with the old token, and those that follow them have this one.
         this.#token = command.token;
@@ -132,6 +138,14 @@ export class StreamLink implements Link {
     this.#call('/realtime/publish', { method: 'HEAD', signal: this.#requests.signal }).then(answered).catch(lost);
   }
 
+  #drop(channel: string): void {
+    for (const [query, { abort, channels }] of this.#streams) {
+      if (!channels.includes(channel)) continue;
+      this.#streams.delete(query);
+      abort.abort();
+    }
+  }
+
   #plan(): void {
     this.#planned ??= this.#options.clock.after(gatherMs, () => {
       this.#planned = undefined;
@@ -165,7 +179,7 @@ export class StreamLink implements Link {
 
   async #read(query: string, channels: string[]): Promise<void> {
     const { clock, parse, positionOf } = this.#options;
-    const stream = { abort: new AbortController(), heardAt: clock.now() };
+    const stream = { abort: new AbortController(), channels, heardAt: clock.now() };
     this.#streams.set(query, stream);
     const isCurrent = (): boolean => this.#streams.get(query) === stream && !this.#ended;
     let end: LinkEnd = { code: 1006, reason: '' };
@@ -208,6 +222,9 @@ export class StreamLink implements Link {
   }
 
   #take(frame: ServerFrame): void {
+    // Its rows are here: should its stream be opened anew, it goes on after them.
+    const wanted = frame.type === 'snapshot' && !frame.more && this.#wanted.get(frame.channel);
+    if (wanted) this.#wanted.set(wanted.channel, { ...wanted, snapshot: undefined });
     if (frame.type !== 'welcome') return this.#options.onFrame(frame);
     this.#welcome(frame);
     for (const state of frame.channels ?? []) this.#options.onFrame({ type: 'subscribed', id: subscribeId, ...state });

@@ -29,6 +29,7 @@ export function verdictOf(
       : code !== 1003 && code !== 1009;
   const waitMs = (refusal?.retryAfter ?? 0) * 1_000 || (retryAfterMs ?? (isLater ? 5_000 : 0));
   const name = code === 1009 ? 'too_large' : code === 1003 ? 'bad_frame' : code === 1008 || code === 1013 ? reason : '';
-  const message = refusal?.message ?? `connection ended: ${code} ${reason}`;
+  const why = reason || (code === 1006 ? 'no answer' : code);
+  const message = refusal?.message ?? `no connection: ${why}`;
   return { error: new SobranieError(name || 'unavailable', { message, retryable: mayTry }), isLater, waitMs };
 }

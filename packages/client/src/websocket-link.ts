@@ -16,8 +16,8 @@ export class WebSocketLink implements Link {
     this.#heardAt = clock.now();
     const address = `${url.replace(/^http/, 'ws')}/realtime/ws`;
     // Where it can, the token stays out of the URL, which proxies write into their logs.
-    const fits = token === undefined || /^[\w.~+-]+$/.test(token);
-    const protocols = fits && token !== undefined ? ['sobranie', `bearer.${token}`] : ['sobranie'];
+    const fits = /^[\w.~+-]+$/.test(token ?? '-');
+    const protocols = ['sobranie', ...(fits && token ? [`bearer.${token}`] : [])];
     const query = fits ? '' : `?token=${encodeURIComponent(token ?? '')}`;
     const socket = (this.#socket = new WebSocket(address + query, protocols));
     socket.onopen = () => options.onReady();
@@ -27,14 +27,12 @@ export class WebSocketLink implements Link {
       if (frame) options.onFrame(frame);
     };
     // In Deno the code is 0 of one that never opened.
-    socket.onclose = ({ code, reason }) => this.#options.onEnd({ code: code || 1006, reason });
+    socket.onclose = ({ code, reason }) => options.onEnd({ code: code || 1006, reason });
     socket.onerror = () => undefined;
   }
 
   send(command: Command): void {
-    const [only, ...others] = command.type === 'subscribe' ? command.channels : [];
-    const plain = only !== undefined && others.length === 0 ? { ...command, ...only, channels: undefined } : command;
-    this.#socket.send(this.#options.print(plain));
+    this.#socket.send(this.#options.print(command));
   }
 
   silence(): number {
