@@ -106,12 +106,14 @@ describe.each(Object.keys(frameworks) as (keyof typeof frameworks)[])('%s', (nam
   test('shows the table as it is', async () => {
     const script = await bundle(frameworks[name]);
     let loads = 0;
+    const loadedAs: (string | null)[] = [];
     const site = Bun.serve({
       hostname: '127.0.0.1',
       port: 0,
       routes: {
-        '/orders': () => {
+        '/orders': ({ url }) => {
           loads++;
+          loadedAs.push(new URL(url).searchParams.get('as'));
           return Response.json([order(1, 'new'), order(2, 'new')]);
         },
         '/start.js': () => new Response(script, { headers: { 'content-type': 'text/javascript' } }),
@@ -146,6 +148,14 @@ describe.each(Object.keys(frameworks) as (keyof typeof frameworks)[])('%s', (nam
     }
     // Also where everything is mounted twice.
     expect(loads).toBe(1);
+    if (name === 'React') {
+      // What is loaded again later is loaded by the newest rendering's function: that of the first one knew another user.
+      await page.getByRole('button', { name: 'ann' }).click();
+      await page.getByRole('button', { name: 'bob' }).waitFor();
+      await publish('orders', change('DELETE', null));
+      await until(() => loads === 2, 'it loads again');
+      expect(loadedAs).toEqual(['ann', 'bob']);
+    }
     expect(errors).toEqual([]);
     await page.close();
     await site.stop(true);
@@ -195,6 +205,17 @@ test('a collection of TanStack DB is the table, and takes writes', async () => {
   // The old state never shows through.
   expect(new Set(states)).toEqual(new Set(['sent']));
   expect(things.get('2')?.status).toBe('sent');
+  await things.cleanup();
+  client.close();
+});
+
+// Whoever waited for its first rows, such as a router, waited for ever.
+test('a collection of TanStack DB whose channel is refused says so', async () => {
+  const client = new Sobranie<{ 'no name': Change<Order> }>(server.url);
+  const things = createCollection(sobranieCollection(client, 'no name', { key: 'id' }));
+  const error: unknown = await things.preload().catch((reason: unknown) => reason);
+  expect(error).toMatchObject({ code: 'bad_channel' });
+  expect(things.status).toBe('error');
   await things.cleanup();
   client.close();
 });

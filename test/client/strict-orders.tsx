@@ -12,10 +12,11 @@ interface Order {
 }
 
 const client = new Sobranie<{ orders: Change<Order>; news: string }>(document.body.dataset['sobranie'] ?? '');
-const load = (): Promise<Order[]> => fetch('/orders').then((response) => response.json());
+const load = (as: string): Promise<Order[]> => fetch(`/orders?as=${as}`).then((response) => response.json());
 
 function Orders({ channel }: { readonly channel: 'news' }): React.ReactNode {
-  const { rows, status } = useLiveTable(client, 'orders', { key: 'id', load: () => load() });
+  const [user, setUser] = useState('ann');
+  const { rows, status } = useLiveTable(client, 'orders', { key: 'id', load: () => load(user) });
   const [news, add] = useState<readonly string[]>([]);
   const heard = useChannel(client, channel, ({ data }) => add([...news, data]));
   const here = usePresence(client, channel, { name: 'Ann' });
@@ -23,6 +24,7 @@ function Orders({ channel }: { readonly channel: 'news' }): React.ReactNode {
   return (
     <>
       <p>{`${status} ${heard} ${state} ${here.length}`}</p>
+      <button onClick={() => setUser('bob')}>{user}</button>
       <p id="news">{news.join(' ')}</p>
       <ul>
         {rows.map(({ id, customer, status: now }) => (

@@ -36,10 +36,15 @@ export function useLiveTable<
   Name extends ChannelName<Channels>,
   Row extends object = RowOf<DataOf<Channels, Name>>,
 >(client: Sobranie<Channels>, channel: Name, options: LiveTableOptions<NoInfer<Row>>): LiveTableView<Row> {
-  // Options are usually written anew with each rendering; a table keeps those of its first.
+  // Options are usually written anew with each rendering; a table keeps those of its first. But its `load` must not be the
+  // first one for ever: such a function holds what its rendering knew, a token say.
   const latest = useRef(options);
   latest.current = options;
-  const table = useMemo(() => liveTable<Channels, Name, Row>(client, channel, latest.current), [client, channel]);
+  const table = useMemo(() => {
+    const { key, load } = latest.current;
+    const newest: typeof load = load && ((request) => (latest.current.load ?? load)(request));
+    return liveTable<Channels, Name, Row>(client, channel, { key, ...(newest && { load: newest }) });
+  }, [client, channel]);
   return useTable(table);
 }
 

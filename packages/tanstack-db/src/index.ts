@@ -23,8 +23,8 @@ export interface SobranieCollectionOptions<Row extends object>
 const seenMs = 5_000;
 
 /**
- * Options for `createCollection`. The collection is ready with its first rows, and goes on through lost connections and
- * gaps as a live table does. `onInsert`, `onUpdate` and `onDelete` write to the backend; the optimistic state lasts until
+ * Options for `createCollection`. The collection is ready with its first rows, in the state `error` if the server refuses
+ * them, and goes on through lost connections and gaps as a live table does. `onInsert`, `onUpdate` and `onDelete` write to the backend; the optimistic state lasts until
  * the server has published what they wrote.
  *
  * @example
@@ -68,9 +68,12 @@ export function sobranieCollection<
     ...(onUpdate && { onUpdate: untilSeen(onUpdate) }),
     ...(onDelete && { onDelete: untilSeen(onDelete) }),
     sync: {
-      sync: ({ begin, write, commit, markReady }) => {
+      sync: ({ begin, write, commit, markReady, ...rest }) => {
+        // Not in the oldest versions that this runs with.
+        const { markError }: Partial<typeof rest> = rest;
         let known = new Map<string, Row>();
-        return table.subscribe(({ rows, status }) => {
+        let isSettled = false;
+        return table.subscribe(({ rows, status, error }) => {
           const next = new Map(rows.map((row) => [getKey(row), row]));
           const changed = new Set<string>();
           begin();
@@ -92,6 +95,9 @@ export function sobranieCollection<
             if (keys.size === 0) resolve();
           }
           if (status === 'live') markReady();
+          // Whoever waits for the first rows is told that there will be none.
+          else if (status === 'failed' && !isSettled) markError?.(error);
+          isSettled ||= status === 'live' || status === 'failed';
         });
       },
     },
