@@ -214,13 +214,36 @@ export const cases: Readonly<Record<string, Case>> = {
     abort.abort(reason);
     equal((await ended) === reason, true);
     equal((await backend.channels({ signal: abort.signal }).catch((error: unknown) => error)) === reason, true);
-    let refusal: unknown;
-    try {
-      refusal = new Backend('no address');
-    } catch (error) {
-      refusal = error;
+    // Of `localhost:3000` the scheme is `localhost:`, and "unreachable" was all that was said.
+    for (const address of ['no address', 'localhost:3000', '']) {
+      let refusal: unknown;
+      try {
+        refusal = new Backend(address);
+      } catch (error) {
+        refusal = error;
+      }
+      equal(
+        String(refusal),
+        `TypeError: The address of the server begins with http:// or https://, unlike "${address}".`,
+      );
     }
-    equal(refusal instanceof TypeError, true);
+  },
+
+  // A runtime runs a timer at once that is longer than 2^31 ms, or refuses it: "never" was now.
+  async 'has no time limit, if that is wanted'({ url, apiKey, name }) {
+    for (const timeoutMs of [Infinity, 3e9, 10_000.5]) {
+      const backend = new Backend(url, { apiKey, timeoutMs, retries: 0 });
+      equal((await backend.publish(name, timeoutMs)).channel, name);
+    }
+  },
+
+  async 'says where it got no answer, and why'({ apiKey, name }) {
+    const backend = new Backend('http://127.0.0.1:1/under/here', { apiKey, retries: 0 });
+    const { code, message } = await rejected(backend.publish(name, 1));
+    equal(
+      [code, message.startsWith('no answer from http://127.0.0.1:1: '), /fetch failed/.test(message)],
+      ['unreachable', true, false],
+    );
   },
 };
 

@@ -205,6 +205,16 @@ const effects: Readonly<Record<string, (block: CodeBlock) => Promise<unknown>>> 
   'export async function hooks': async (block) => {
     expect(await ends(start(block, { driver: hooksDriver() }))).toBe('1 user.online ann\n200 401\n');
   },
+  'const server = createServer(': async (block) => {
+    const listen = 'server.listen(0, () => console.log(JSON.stringify(server.address())));';
+    const run = start({ ...block, text: block.text.replace('server.listen(3000);', listen) });
+    const [, port = ''] = await run.waitForOutput(/"port":(\d+)/);
+    const ask = (headers: Record<string, string>, text: string): Promise<number> =>
+      fetch(`http://127.0.0.1:${port}/hooks`, { method: 'POST', headers, body: text }).then(({ status }) => status);
+    const signed = signedHeaders(body);
+    expect(await Promise.all([ask(signed, body), ask(signed, `${body} `), ask({}, body)])).toEqual([200, 401, 401]);
+    await run.kill9();
+  },
   'new Elysia()': async (block) => {
     await backend.publish('orders', 'before');
     const run = start(block);

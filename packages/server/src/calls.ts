@@ -21,12 +21,18 @@ export interface CallerOptions {
 /** Milliseconds before the first retry at most; each next has twice as much. */
 const pauseMs = 200;
 const pauseMsMax = 5_000;
+/** Runtimes refuse a longer timer, or run it at once. */
+const timerMsMax = 2 ** 31 - 1;
 
 export class Caller {
   readonly #options: CallerOptions;
 
   constructor(options: CallerOptions) {
-    if (!URL.canParse(options.url)) throw new TypeError(`The address of the server is no URL: ${options.url}`);
+    // In `localhost:3000` the part before the colon is the scheme.
+    const scheme = URL.canParse(options.url) ? new URL(options.url).protocol : '';
+    if (!/^https?:$/.test(scheme)) {
+      throw new TypeError(`The address of the server begins with http:// or https://, unlike "${options.url}".`);
+    }
     this.#options = options;
   }
 
@@ -64,7 +70,7 @@ export class Caller {
   ): Promise<Answer> {
     const { url, apiKey, fetch, timeoutMs } = this.#options;
     signal?.throwIfAborted();
-    const timeout = AbortSignal.timeout(timeoutMs);
+    const timeout = AbortSignal.timeout(Math.min(Math.ceil(timeoutMs), timerMsMax));
     const headers = new Headers();
     if (apiKey !== undefined) headers.set('authorization', `Bearer ${apiKey}`);
     if (body !== undefined) headers.set('content-type', 'application/json');
@@ -84,9 +90,18 @@ export class Caller {
       if (timeout.aborted) {
         throw new BackendError('timeout', { message: `no answer within ${timeoutMs} ms`, retryable: true, cause });
       }
-      throw new BackendError('unreachable', { message: 'the server cannot be reached', retryable: true, cause });
+      const message = `no answer from ${new URL(url).origin}: ${reasonOf(cause)}`;
+      throw new BackendError('unreachable', { message, retryable: true, cause });
     }
   }
+}
+
+/** Node says "fetch failed", and why in the cause: a refused connection, a certificate, a redirect. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (error.cause instanceof Error) return reasonOf(error.cause);
+  // Of several addresses that were tried there is no message, but a code.
+  return error.message || ('code' in error ? String(error.code) : error.name);
 }
 
 /** An empty part, or dots alone, would make the address of another call. */
