@@ -35,10 +35,15 @@ function slipsAllowed(name: string): number {
   return name.length >= 4 ? 1 : 0;
 }
 
+/** No setting has the unit of its value behind its whole name. A short name with one may be another program's. */
+const unitBehind = /^(.{8,})_(?:MS|MILLIS|MILLISECONDS|SECS?|SECONDS|MINS?|MINUTES|BYTES|KB|MB)$/;
+
 /** The known name that `name` was probably meant to be, if any. Letter case counts as no slip. */
 export function similarName(name: string, known: readonly string[]): string | undefined {
   if (foreignNames.has(name)) return undefined;
   const upper = name.toUpperCase();
+  const withoutUnit = unitBehind.exec(upper)?.[1];
+  if (withoutUnit !== undefined && known.includes(withoutUnit)) return withoutUnit;
   let best: { readonly name: string; readonly slips: number } | undefined;
   for (const candidate of known) {
     const allowed = slipsAllowed(candidate);

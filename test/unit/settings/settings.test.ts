@@ -159,6 +159,11 @@ describe('mistyped names', () => {
     REDIS_URI: 'REDIS_URL',
     RATE_LIMIT_PER_MIN: 'RATE_LIMIT_PER_MINUTE',
     BRODCAST_INTERVALL: 'BROADCAST_INTERVAL',
+    // A unit more is many letters more, so these once counted as names of other programs, and had no effect.
+    SHUTDOWN_TIMEOUT_SECONDS: 'SHUTDOWN_TIMEOUT',
+    DRAIN_WINDOW_MS: 'DRAIN_WINDOW',
+    heartbeat_seconds: 'HEARTBEAT',
+    MAX_BUFFERED_BYTES_MB: 'MAX_BUFFERED_BYTES',
   };
   test.each(Object.entries(slips))('%s is taken for %s', (name, meant) => {
     expect(faultsOf({ [name]: '1' })).toEqual([`${name} is not a setting; did you mean ${meant}?`]);
@@ -166,7 +171,18 @@ describe('mistyped names', () => {
 
   test('names of other programs are left alone', () => {
     const names = ['HOME', 'HOSTNAME', 'PGHOST', 'PGPORT', 'NODE_OPTIONS', 'NODE_IP', 'APP_KEY', 'HTTP_PORT', 'LANG'];
-    const more = ['KUBERNETES_PORT', 'npm_config_port', 'REDIS_PORT', 'DATA', 'CI', 'LONG', 'SHLVL', 'TERM', 'POOL'];
+    const more = [
+      'KUBERNETES_PORT',
+      'npm_config_port',
+      'REDIS_PORT',
+      'DATA',
+      'CI',
+      'LONG',
+      'SHLVL',
+      'TERM',
+      'POOL',
+      'SYNC_SECONDS',
+    ];
     expect(faultsOf(Object.fromEntries([...names, ...more].map((name) => [name, 'x'])))).toEqual([]);
   });
 
