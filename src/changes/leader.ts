@@ -195,7 +195,6 @@ export class Leader {
     // Nobody knows whether the failed statement took the doorbell's lock or released it.
     await session.query(`select pg_advisory_unlock(${doorbellLock})`);
     this.#holding = false;
-    this.#state = undefined;
     const parked = await this.#suspect.failed(code, error);
     if (parked > 0) this.#options.parked(parked, error);
   }

@@ -219,7 +219,6 @@ export class Channel implements Home, ReadChannel, SnapshotChannel {
         await this.#pause(attempt++);
         continue;
       }
-      if (this.#closed) return;
       const isTrimmed = page.gap === 'trimmed' && page.head.epoch === this.epoch;
       if (isTrimmed && (await this.#isArriving())) continue;
       if (this.#closed) return;

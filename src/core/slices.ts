@@ -24,7 +24,8 @@ export class Slices {
       this.#scheduled = true;
       setImmediate(() => this.#next());
     }
-    if (this.#left > 0 && this.#waiting.length === 0) {
+    // Whoever waits does so because nothing is left.
+    if (this.#left > 0) {
       this.#left -= cost;
       return undefined;
     }
