@@ -43,3 +43,22 @@ test('a member whose right has ended is told once, however many look at once', a
   expect(outlet.frames('error').map(({ code, channel }) => [code, channel])).toEqual([['forbidden', 'a']]);
   await presence.close();
 });
+
+test('a stream whose right to presence has ended is told that the channel is over, and hears of no error', async () => {
+  const clock = new HandClock();
+  let isAllowed = true;
+  const may: Access['may'] = async (_identity, action) => action !== 'presence' || isAllowed;
+  const { connect, sessions, subscribing, presence } = createHub({
+    clock,
+    members: new MemoryMembers(clock),
+    access: { may },
+  });
+  const { session, outlet } = connect('sse');
+  await subscribing.subscribe(session, [{ channel: 'a', presence: 'null' }, { channel: 'b' }]);
+  isAllowed = false;
+  expect(await sessions.reauthorize(undefined)).toBe(1);
+  expect(outlet.frames('unsubscribed')).toMatchObject([{ channel: 'a', reason: 'forbidden' }]);
+  expect(outlet.frames('error')).toEqual([]);
+  expect(session.subscriptions.map(({ channel }) => channel)).toEqual(['b']);
+  await presence.close();
+});

@@ -6,11 +6,13 @@ import type { Access } from '../../../src/core/access.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
 import { createHub, HandClock, idle, type Connected, type HubHarness } from '../../support/hub.ts';
 
-type Answer = 'yes' | 'no' | 'away';
+type Answer = 'yes' | 'no' | 'away' | 'late';
 
 interface Stage extends HubHarness {
   /** Of every check from now on. */
   answer: (answer: Answer) => void;
+  /** What is late is answered. */
+  arrive: (isAllowed: boolean) => Promise<void>;
   publish(channel: string, ...data: number[]): Promise<void>;
   /** Lets so much time pass, step by step. */
   wait(milliseconds: number): Promise<void>;
@@ -19,10 +21,11 @@ interface Stage extends HubHarness {
 
 function createStage(): Stage {
   let told: Answer = 'yes';
+  const late: ((isAllowed: boolean) => void)[] = [];
   const access: Pick<Access, 'may'> = {
     may: () => {
       if (told === 'away') return Promise.reject(new RealtimeError('unavailable'));
-      return Promise.resolve(told === 'yes');
+      return told === 'late' ? new Promise((resolve) => late.push(resolve)) : Promise.resolve(told === 'yes');
     },
   };
   const clock = new HandClock();
@@ -30,6 +33,10 @@ function createStage(): Stage {
   return {
     ...harness,
     answer: (answer) => (told = answer),
+    async arrive(isAllowed) {
+      for (const resolve of late.splice(0)) resolve(isAllowed);
+      await idle();
+    },
     async publish(channel, ...data) {
       for (const each of data) await harness.hub.publish({ channel, data: String(each), source: 'server' });
       await idle();
@@ -139,4 +146,42 @@ test('one who leaves in doubt has left, and one who is cut leaves nothing behind
   await wait(10_000);
   expect([heard(leaver, 'a'), heard(cut, 'a')]).toEqual([[], []]);
   expect([leaver.outlet.ended, hub.channelCount]).toEqual([undefined, 0]);
+});
+
+test.each(['yes', 'no'])(
+  'one who leaves while it is asked about leaves nothing, if the answer is a %s',
+  async (text) => {
+    const isAllowed = text === 'yes';
+    const { answer, arrive, publish, wait, subscriber, sessions, hub } = createStage();
+    const [leaver, stays] = [await subscriber('websocket', 'a'), await subscriber('websocket', 'a')];
+    answer('away');
+    await sessions.reauthorize(undefined);
+    answer('late');
+    await wait(1_500);
+    answer('yes');
+    await leaver.send({ type: 'unsubscribe', channel: 'a' });
+    await leaver.send({ type: 'subscribe', channel: 'a' });
+    await arrive(isAllowed);
+    await wait(2_500);
+    await publish('a', 1);
+    expect([heard(leaver, 'a'), heard(stays, 'a')]).toEqual([[1], isAllowed ? [1] : []]);
+    expect(leaver.outlet.frames('unsubscribed').filter(({ reason }) => reason !== undefined)).toEqual([]);
+    const { members } = await hub.open('a');
+    expect([members.size, members.live, members.recoveries]).toEqual([isAllowed ? 2 : 1, isAllowed ? 2 : 1, undefined]);
+  },
+);
+
+test('doubts that come twice end once', async () => {
+  const { answer, publish, wait, subscriber, sessions, hub } = createStage();
+  const connected = await subscriber('websocket', 'a');
+  answer('away');
+  await Promise.all([sessions.reauthorize(undefined), sessions.reauthorize(undefined)]);
+  await publish('a', 1);
+  await sessions.reauthorize(undefined);
+  answer('yes');
+  await wait(3_000);
+  await publish('a', 2);
+  expect(heard(connected, 'a')).toEqual([1, 2]);
+  const { members } = await hub.open('a');
+  expect([members.size, members.live]).toEqual([1, 1]);
 });

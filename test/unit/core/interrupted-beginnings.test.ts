@@ -2,10 +2,11 @@
 // been sent. From anywhere earlier the client would hear publications twice, from anywhere later some would be lost.
 
 import { expect, test } from 'bun:test';
-import { noSnapshots, type Snapshots } from '../../../src/core/snapshot.ts';
+import { noSnapshots, type Snapshot, type Snapshots } from '../../../src/core/snapshot.ts';
 import type { Subscription } from '../../../src/core/subscription.ts';
 import { RealtimeError } from '../../../src/protocol/realtime-error.ts';
-import { createHub, idle, type HubHarness } from '../../support/hub.ts';
+import { MemoryMembers } from '../../../src/sync/memory/presence.ts';
+import { createHub, HandClock, idle, type HubHarness } from '../../support/hub.ts';
 import { flow, onLink } from '../../support/link-hub.ts';
 
 const noRows: Snapshots = {
@@ -139,4 +140,33 @@ test('rows that come in place of what was missed leave nothing held', async () =
   expect(outlet.story('small:a')).toEqual([7]);
   const { members } = await harness.hub.open('small:a');
   expect([members.live, members.recoveries]).toEqual([1, undefined]);
+});
+
+test('rows that fail after the connection has ended leave nothing of it', async () => {
+  const rows = Promise.withResolvers<Snapshot>();
+  const harness = createHub({ snapshots: { ...noSnapshots, has: () => true, take: () => rows.promise } });
+  const [stays, ends] = [harness.connect(), harness.connect()];
+  for (const { send } of [stays, ends]) await send({ type: 'subscribe', channel: 'a' });
+  await ends.send({ type: 'subscribe', channel: 'a', snapshot: true });
+  ends.outlet.cut();
+  rows.reject(new RealtimeError('unavailable'));
+  await idle();
+  const { members } = await harness.hub.open('a');
+  expect([members.size, members.live, members.recoveries]).toEqual([1, 1, undefined]);
+});
+
+test('one whose right ends while it enters the presence is refused, and hears nothing', async () => {
+  const clock = new HandClock();
+  const harness = createHub({ clock, members: new MemoryMembers(clock) });
+  harness.store.answersAtOnce = false;
+  const { session, outlet } = harness.connect();
+  session.receive('{"type":"subscribe","channel":"a","presence":true}');
+  expect([outlet.states(), session.subscription('a')?.phase]).toEqual([[], 'added']);
+  harness.hub.unsubscribe(session, 'a');
+  for (let turn = 0; turn < 10; turn++) await idle();
+  await publish(harness, 1);
+  expect(outlet.frames('error')).toMatchObject([{ channel: 'a', code: 'forbidden' }]);
+  expect([outlet.states(), [...outlet.joined], outlet.story('a')]).toEqual([[], [], []]);
+  expect(harness.hub.channelCount).toBe(0);
+  await harness.presence.close();
 });

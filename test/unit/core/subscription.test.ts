@@ -461,6 +461,18 @@ test('a connection that ends while what was held is written is not counted as li
 });
 
 // Recovery replayed to a connection what it had published itself with `echo: false`.
+test('a connection that ends while it is told that it is subscribed is not counted as live', async () => {
+  const harness = createHub();
+  const [stays, ends] = [harness.connect(), harness.connect()];
+  await stays.send({ type: 'subscribe', channel: 'a' });
+  ends.outlet.onTold = ({ kind }) => {
+    if (kind === 'subscribed') ends.outlet.cut();
+  };
+  await ends.send({ type: 'subscribe', channel: 'a' });
+  const { members } = await harness.hub.open('a');
+  expect([ends.session.closed, members.size, members.live]).toEqual([true, 1, 1]);
+});
+
 test('a recovering sender does not hear what it asked not to hear', async () => {
   const harness = createHub();
   await publish(harness, 'a', 2);
