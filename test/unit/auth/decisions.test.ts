@@ -136,3 +136,32 @@ test('ten thousand answers are remembered, and the oldest make room for more', (
   ask(0);
   expect(calls).toBe(10_002);
 });
+
+test('functions that throw take nobody’s turn', () => {
+  const { decisions } = harness();
+  const fails = () => {
+    throw new Error('broken');
+  };
+  for (let times = 0; times < 1_000; times++) expect(() => decisions.ask(question('ann'), fails)).toThrow();
+  expect(decisions.ask(question('ann'), () => true)).toBe(true);
+});
+
+test('what was asked for before a renewal, and fails after it, leaves the question alone that came since', async () => {
+  const { decisions } = harness({ cacheSeconds: 5, timeoutMs: 1_000 });
+  const [before, after] = [Promise.withResolvers<boolean>(), Promise.withResolvers<boolean>()];
+  const early = decisions.ask(question('ann'), () => before.promise) as Promise<boolean>;
+  decisions.forget('ann');
+  let calls = 0;
+  const ask = () =>
+    decisions.ask(question('ann'), () => {
+      calls++;
+      return after.promise;
+    });
+  const late = ask();
+  before.reject(new Error('broken'));
+  await expect(early).rejects.toEqual(unavailable);
+  const later = ask();
+  after.resolve(true);
+  expect(await Promise.all([late, later])).toEqual([true, true]);
+  expect(calls).toBe(1);
+});

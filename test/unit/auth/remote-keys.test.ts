@@ -228,3 +228,19 @@ test('after a failure tokens cause no fetch until the pause is over', async () =
   for (let index = 0; index < 20; index++) expect(await outcome(enter, token)).toBe(awayText);
   expect(host.asked).toBe(2);
 });
+
+test('a set that arrives after the end is the last that is fetched', async () => {
+  const [ended, going] = [hostOf(first), hostOf(first)];
+  const [over, other] = [ended, going].map(
+    ({ url }) => new RemoteKeys({ url, clock: systemClock, log: () => undefined, refreshMs: 5 }),
+  );
+  over!.start();
+  over!.close();
+  const enter = tokenAuthenticator({ keys: remoteKeys(over!), anonymousAllowed: false, clock: systemClock });
+  expect(await outcome(enter, await tokenBy(first, { sub: 'ann' }))).toBe('ann');
+  const { asked } = ended;
+  open.push(other!);
+  other!.start();
+  await until(() => going.asked > 4, 'the other one is fetched again and again');
+  expect(ended.asked).toBe(asked);
+});

@@ -252,3 +252,27 @@ test('an answer that a renewal has overtaken is asked for again', async () => {
   // It is the later answer that is remembered.
   expect(access.may(ann, 'publish', 'a')).toBe(false);
 });
+
+test('of two readings of the rules the one that began later counts, whichever ends first', async () => {
+  const [shut, open] = [['nobody'], ['everyone']].map(
+    (subscribe) => new Rules({ rules: [{ channels: 'a', allow: { subscribe: subscribe as Who[] } }] }),
+  );
+  const readings: ((rules: Rules) => void)[] = [];
+  const decisions = new Decisions(
+    { clock: systemClock, decided: () => undefined, failed: () => undefined },
+    () => open!.authorize,
+    { total: 500, each: 50 },
+  );
+  const readRules = (): Promise<Rules> => new Promise((resolve) => readings.push(resolve));
+  const access = new RuleAccess(open!, { isOpen: false, database: undefined, decisions, readRules });
+  const renewals = [access.renew(undefined), access.renew(undefined)];
+  readings[1]!(shut!);
+  readings[0]!(open!);
+  await Promise.all(renewals);
+  expect(access.may(ann, 'subscribe', 'a')).toBe(false);
+});
+
+test('a grant with a capture is refused: it would match what a star does, and look as if it did not', () => {
+  expect(() => readGrants({ 'room:{id}': ['subscribe'] })).toThrow('channels');
+  expect(readGrants({ 'room:*': ['subscribe'] })).toHaveLength(1);
+});

@@ -192,3 +192,21 @@ test('everything that is no ticket is left to the check of tokens', async () => 
   expect(await enter(ticket)).toMatchObject({ user: 'ann' });
   expect(seen).toEqual([undefined, 'a.b.c', 'TICKET_x']);
 });
+
+test('claims that no token could have get no ticket', async () => {
+  let kept = 0;
+  const store: TicketStore = { put: () => Promise.resolve(void kept++), take: () => Promise.resolve(undefined) };
+  const clock = handClock();
+  const tickets = new Tickets(store, clock);
+  const now = clock.now() / 1_000;
+  // Five seconds are for clocks that differ, and not one more.
+  expect(await tickets.issue({ sub: 'ann', exp: now - 4 }).catch(codeOf)).toMatchObject({ ticket: expect.any(String) });
+  for (const [claims, code] of [
+    [{}, 'unauthorized'],
+    [{ sub: 'ann', channels: 'posts' }, 'unauthorized'],
+    [{ sub: 'ann', exp: now - 5 }, 'token_expired'],
+  ] as const) {
+    expect([claims, await tickets.issue(claims).catch(codeOf)]).toEqual([claims, code]);
+  }
+  expect(kept).toBe(1);
+});

@@ -50,6 +50,9 @@ test('garbage in the header counts as the proxy itself', () => {
   ];
   for (const header of [...words, ...forms])
     expect([header, of('10.1.2.3', header, 'private')]).toEqual([header, '10.1.2.3']);
+  // Behind a second proxy too; what is empty at the far end names nobody.
+  expect(of('10.1.2.3', 'unknown, 10.0.0.6', 'private')).toBe('10.1.2.3');
+  expect(of('10.1.2.3', ',10.0.0.6', 'private')).toBe('10.0.0.6');
 });
 
 test('ports and brackets that proxies add are no part of it', () => {
