@@ -510,6 +510,16 @@ describe('Inquiries', () => {
     expect(await asked).toEqual(['c']);
   });
 
+  test('an answer that comes after the deadline is not taken', async () => {
+    const inquiries = create([peer]);
+    const taken: number[] = [];
+    const asked = inquiries.ask({ about: 'channels' }, (answer) => taken.push(answer.part));
+    inquiries.answered(part(0, 'b1'));
+    expect(await asked).toEqual(['b']);
+    inquiries.answered(part(1, 'b1'));
+    expect(taken).toEqual([0]);
+  });
+
   test('a question that hangs on its way ends at the deadline too', async () => {
     const never = new Promise<void>(() => undefined);
     const inquiries = new Inquiries({ incarnation: 'a1', peers: () => [peer], tell: () => never });
@@ -572,6 +582,56 @@ test('of changes that wait for the sync layer the newest hundred are published, 
   isAway = false;
   expect(await announcements.flush()).toBe(true);
   expect(published).toEqual(Array.from({ length: 100 }, (_, index) => `key ${index + 50}`));
+});
+
+test('a change that is too old while it is published takes no other one with it', async () => {
+  const published: unknown[] = [];
+  const first = Promise.withResolvers<void>();
+  const publish = ({ key }: { key: string }): Promise<void> => {
+    published.push(key);
+    return published.length === 1 ? first.promise : Promise.resolve();
+  };
+  const announcements = new Announcements({
+    hub: { publish } as unknown as Hub,
+    rules: { for: () => ({ recoverable: true }) } as unknown as Rules,
+    clock: new HandClock(),
+    nodes: () => [],
+    isChosen: () => true,
+    failed: () => undefined,
+  });
+  // One more than may wait.
+  for (let index = 0; index <= 100; index++) {
+    announcements.add({ event: 'down', node: `n${index}`, key: `key ${index}`, isOwn: false });
+  }
+  first.resolve();
+  expect(await announcements.flush()).toBe(true);
+  expect(published).toEqual(Array.from({ length: 101 }, (_, index) => `key ${index}`));
+});
+
+test('what one of two nodes has delivered is delivered, though the other is silent', async () => {
+  const peer = (node: string): Peer => {
+    return { node, incarnation: `same${node}`, since: 1, term: 0, connections: 0, heardAt: 0 };
+  };
+  const cluster = (counts: Readonly<Record<string, number>>): WholeCluster =>
+    new WholeCluster({
+      self: { users: { deliver: () => false } } as unknown as Self,
+      node: 'own',
+      nodes: () => [],
+      failures: {} as Failures,
+      peers: () => [peer('a'), peer('b')],
+      inquiries: {
+        askOne: ({ node }: Peer, _question: unknown, take: (answer: { count: number }) => void) => {
+          const count = counts[node];
+          if (count !== undefined) take({ count });
+          return Promise.resolve(count === undefined ? [node] : []);
+        },
+      } as unknown as Inquiries,
+    });
+  expect(await cluster({ a: 1 }).send('same-connection', undefined, '{}')).toBe(true);
+  expect(await cluster({ a: 0, b: 0 }).send('same-connection', undefined, '{}')).toBe(false);
+  await expect(cluster({ a: 0 }).send('same-connection', undefined, '{}')).rejects.toMatchObject({
+    code: 'unavailable',
+  });
 });
 
 describe('Control messages', () => {

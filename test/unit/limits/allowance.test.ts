@@ -235,3 +235,28 @@ test('whatever several nodes do, all together never pass the limit within a wind
     { numRuns: 300 },
   );
 });
+
+test('what was given out before anybody was asked is counted once', async () => {
+  const clock = new HandClock();
+  const asked: number[] = [];
+  const fetch = async (_key: string, points: number): Promise<Slice> => {
+    asked.push(points);
+    return { granted: points, milliseconds: windowMs };
+  };
+  const allowance = new Allowance({ limit: 100, windowMs, fetch, free: 5, clock });
+  for (let spent = 0; spent < 25; spent++) expect(await allowance.spend('ann')).toBeUndefined();
+  expect(asked).toEqual([15, 10]);
+});
+
+test('a key whose slice is on its way is not forgotten', async () => {
+  const clock = new HandClock();
+  const slices: ((slice: Slice) => void)[] = [];
+  const fetch = (): Promise<Slice> => new Promise((resolve) => slices.push(resolve));
+  const allowance = new Allowance({ limit: 100, windowMs, fetch, clock });
+  const spending = allowance.spend('ann');
+  allowance.sweep();
+  slices[0]!({ granted: 10, milliseconds: windowMs });
+  await idle();
+  expect(slices).toHaveLength(1);
+  expect(await spending).toBeUndefined();
+});

@@ -143,3 +143,46 @@ test('what is over is forgotten; what never joined cannot leave', async () => {
   for (const count of nodes.counts) count.sweep();
   expect(nodes.counts.map(({ size }) => size)).toEqual([0, 0]);
 });
+
+/** One node whose questions a test answers, in the order in which they were asked. */
+function asking(max: number) {
+  const clock = new HandClock();
+  const questions: { readonly key: string; readonly answer: (count: number) => void }[] = [];
+  const connections = (key: string): Promise<number> => new Promise((answer) => questions.push({ key, answer }));
+  const count = new ConnectionCount({ max, prefix: '', whole: { nodes: () => 2, connections }, clock });
+  return { clock, questions, count };
+}
+
+test('an answer that is on its way counts, however long it takes', async () => {
+  const { clock, questions, count } = asking(2);
+  count.joined('ann');
+  const asked = count.ask('ann');
+  clock.advance(5_000);
+  count.sweep();
+  questions[0]!.answer(2);
+  await asked;
+  expect(count.hasRoom('ann')).toBe(false);
+});
+
+test('whoever comes while a question is on its way waits for the answer to a later one', async () => {
+  const { clock, questions, count } = asking(4);
+  for (let here = 0; here < 2; here++) count.joined('ann');
+  void count.ask('ann');
+  let isOver = false;
+  void count.ask('ann')?.then(() => (isOver = true));
+  questions[0]!.answer(2);
+  await idle();
+  expect(isOver).toBe(false);
+  clock.advance(100);
+  await idle();
+  questions[1]!.answer(4);
+  await idle();
+  expect([isOver, questions.length, count.hasRoom('ann')]).toEqual([true, 2, false]);
+});
+
+test('the others are reminded of the keys alone that have more than their share here', () => {
+  const { questions, count } = asking(4);
+  for (const key of ['few', 'some', 'some', 'many', 'many', 'many']) count.joined(key);
+  count.remind();
+  expect(questions.map(({ key }) => key)).toEqual(['many']);
+});
