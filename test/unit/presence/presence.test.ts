@@ -195,3 +195,21 @@ test('the members of a node that died leave once, when its sign of life is late;
   await pass(clock, 20_000);
   expect(story(watcher).slice(5)).toEqual(['leave ann null']);
 });
+
+test('a list that nobody needs any more is not watched any more', async () => {
+  const { clock, hubs } = createNodes(1);
+  const [hub] = hubs as [HubHarness];
+  const left: string[] = [];
+  const unwatch = hub.store.unwatch.bind(hub.store);
+  hub.store.unwatch = (name) => {
+    left.push(name);
+    unwatch(name);
+  };
+  await hub.presence.list(channel, 10);
+  const member = await enter(hub, bob);
+  await pass(clock, 30_000);
+  expect(left).toEqual([]);
+  await member.send({ type: 'unsubscribe', channel });
+  await pass(clock, 30_000);
+  expect(left).toEqual([channel]);
+});
