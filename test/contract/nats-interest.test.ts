@@ -6,7 +6,8 @@ import { Rules } from '../../src/rules/rules.ts';
 import { NatsNames } from '../../src/sync/nats/names.ts';
 import { parseNatsUrl } from '../../src/nats/target.ts';
 import { natsAdapter } from '../support/nats-harness.ts';
-import { startNatsCluster } from '../support/nats.ts';
+import { startNats, startNatsCluster } from '../support/nats.ts';
+import { startProxy } from '../support/proxy.ts';
 import { patient } from '../support/patience.ts';
 import { until } from '../support/tcp-client.ts';
 
@@ -53,5 +54,28 @@ test('what any node publishes once a subscription is confirmed is heard, whichev
   } finally {
     await Promise.all(adapters.map((adapter) => adapter.close()));
     await cluster.close();
+  }
+});
+
+test('with one server too a subscription is confirmed once the server has it, however slow the way is', async () => {
+  const nats = await startNats();
+  const proxy = await startProxy({ port: nats.port });
+  const names = new NatsNames('interest');
+  const [slow, quick] = [proxy.through(nats.url), nats.url].map((url, index) =>
+    natsAdapter(parseNatsUrl(url), names, { nodeId: `node${index}` }),
+  );
+  try {
+    const heard: string[] = [];
+    const events = { head: () => undefined, settled: () => undefined };
+    await slow!.start({ ...events, publication: ({ data }) => void heard.push(data) });
+    await quick!.start({ ...events, publication: () => undefined });
+    proxy.delayMs = 100;
+    await slow!.subscribe('typing:a', rule);
+    await quick!.publish({ channel: 'typing:a', rule, data: '1', at: Date.now() });
+    await until(() => heard.length > 0, 'it is heard', 5_000);
+  } finally {
+    await Promise.all([slow!.close(), quick!.close()]);
+    await proxy.close();
+    await nats.close();
   }
 });

@@ -1,7 +1,7 @@
 // What a crowd reads in one walk must be what each would have read for itself: messages that are gone, a walk that is cut
 // off and a log that became another one must leave no reader with a hole, which it would take for the end of the history.
 
-import { expect, test } from 'bun:test';
+import { expect, jest, test } from 'bun:test';
 import type { Entry } from '../../../src/sync/nats/message.ts';
 import { Sweep, type Swept } from '../../../src/sync/nats/sweep.ts';
 import { systemClock } from '../../../src/time/clock.ts';
@@ -131,4 +131,49 @@ test('a few readers each read for themselves, and so do those who skip few messa
     expect(await sweep.piece('log.3', { seq: 1, newest, count: 100, bytesMax: 1_000 })).toBeUndefined();
   }
   sweep.close();
+});
+
+/** A sweep that has read these, as sixteen who lack much have asked for them. */
+async function sweptAll(all: readonly Swept[]): Promise<Sweep> {
+  const sweep = new Sweep({
+    clock: systemClock,
+    epoch: () => 'one',
+    walk: (from, take) => Promise.resolve(bring(all, from, take)),
+  });
+  const { entry: newest } = all.at(-1)!;
+  await Promise.all(
+    Array.from({ length: 16 }, () => sweep.piece('nobody', { seq: 1, newest, count: 1, bytesMax: 1_000 })),
+  );
+  return sweep;
+}
+
+const entry = (seq: number, offset: number): Entry => ({ seq, offset, at: seq, sender: {}, data: '1' });
+
+test('what was read for all ends where a message is gone, and with the newest that the reader knows', async () => {
+  const own = [entry(10, 1), entry(20, 2), entry(40, 4), entry(90, 5)];
+  const all = [...own, entry(100, 1)].map((each) => ({ subject: each.seq === 100 ? 'b' : 'a', entry: each }));
+  const sweep = await sweptAll(all);
+  const found = async (seq: number, newest: Entry): Promise<number[] | undefined> => {
+    const entries = await sweep.piece('a', { seq, newest, count: 10, bytesMax: 1_000 });
+    return entries?.map(({ offset }) => offset);
+  };
+  const [first, second, , last] = own;
+  expect(await found(1, last!)).toEqual([1, 2]);
+  expect(await found(30, last!)).toEqual([4, 5]);
+  expect(await found(1, first!)).toEqual([1]);
+  expect(await found(20, second!)).toEqual([2]);
+  sweep.close();
+});
+
+test('what was read for all is forgotten after some seconds', async () => {
+  jest.useFakeTimers();
+  try {
+    const sweep = await sweptAll([{ subject: 'a', entry: entry(100, 1) }]);
+    jest.advanceTimersByTime(4_000);
+    expect(sweep.isCurrent).toBe(true);
+    jest.advanceTimersByTime(1_001);
+    expect(sweep.isCurrent).toBe(false);
+  } finally {
+    jest.useRealTimers();
+  }
 });
