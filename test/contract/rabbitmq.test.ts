@@ -65,6 +65,14 @@ test('nodes of one log hear each other, in order; nodes of another, and the one 
   await Promise.all([one, two, other].map((bus) => bus.close()));
 }, 60_000);
 
+test('there is room again for what RabbitMQ has confirmed, however much it was', async () => {
+  const bus = openBus(rabbit.url, []);
+  await bus.start({ ...log, topic: 'room' });
+  // A third more than may wait.
+  for (let sent = 0; sent < 43; sent++) await bus.send('x'.repeat(1 << 20));
+  await bus.close();
+}, 60_000);
+
 // A node that RabbitMQ did not let in ended with a stack of the driver's, and nothing said what to mend.
 test('a wrong password, virtual host or authority, a missing right and a port without TLS are told in plain words', async () => {
   const causeOf = async (url: string, tlsCa?: string): Promise<string | undefined> => {

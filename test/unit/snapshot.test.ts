@@ -76,6 +76,15 @@ describe('shared rows', () => {
     expect(reads).toBe(3);
   });
 
+  test('are shared however much was read before', async () => {
+    const shared = new SharedSnapshots(systemClock);
+    const large = (): Promise<Snapshot> => Promise.resolve({ ...snapshot(1), frames: ['x'.repeat(1 << 20)] });
+    for (let key = 0; key < 100; key++) {
+      const ask = () => shared.get(String(key), () => true, large);
+      expect([(await ask()).isNew, (await ask()).isNew]).toEqual([true, false]);
+    }
+  });
+
   test('that could not be read are read anew', async () => {
     const shared = new SharedSnapshots(systemClock);
     const failing = Array.from({ length: 3 }, () =>
