@@ -88,7 +88,7 @@ test('a stream that ends hears nothing of presence any more', () => {
 
 test('a stream that ended before it was read is closed as it is', () => {
   const fanout = new EventFanout(4 << 20);
-  const stream = new EventStream({ channels: ['a'], fanout, retryMs: 1, wantsPings: false, compresses: false });
+  const stream = new EventStream(['a'], { fanout, retryMs: () => 1, wantsPings: false, compresses: false });
   stream.attach(createHub().sessions.connect(anonymous, stream));
   stream.disconnect(1001, 'shutting_down');
   let isClosed = false;
@@ -98,7 +98,7 @@ test('a stream that ended before it was read is closed as it is', () => {
 
 test('what comes before the welcome is bounded', () => {
   const fanout = new EventFanout(10_000);
-  const stream = new EventStream({ channels: ['a'], fanout, retryMs: 1, wantsPings: false, compresses: false });
+  const stream = new EventStream(['a'], { fanout, retryMs: () => 1, wantsPings: false, compresses: false });
   stream.attach(createHub().sessions.connect(anonymous, stream));
   for (let sent = 0; sent < 100 && !stream.ended; sent++) stream.send('join', JSON.stringify('x'.repeat(1_000)));
   expect(stream.ended).toBe(true);
@@ -106,7 +106,7 @@ test('what comes before the welcome is bounded', () => {
 
 test('a compressed stream that the server ends is whole', () => {
   const fanout = new EventFanout(4 << 20);
-  const stream = new EventStream({ channels: ['a'], fanout, retryMs: 1, wantsPings: false, compresses: true });
+  const stream = new EventStream(['a'], { fanout, retryMs: () => 1, wantsPings: false, compresses: true });
   stream.attach(createHub().sessions.connect(anonymous, stream));
   const chunks: Uint8Array[] = [];
   stream.start({
