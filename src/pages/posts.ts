@@ -82,6 +82,10 @@ async function run(query: PendingQuery<Row[]>): Promise<readonly Post[]> {
 // The database may have another table of that name, or deny it to this server's role. Then a retry does not help.
 function describeFailure(cause: unknown, timedOut: boolean): RealtimeError {
   const state = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+  if (state === '42P01') {
+    const message = 'This database has no table public.posts: start the server with DEMO_TABLES=true, which makes it.';
+    return new RealtimeError('bad_request', message, { cause });
+  }
   if (/^(22|23|42)...$/.test(state)) {
     const message = 'The table public.posts of this database is not the demo table, or this server may not write it.';
     return new RealtimeError('bad_request', message, { cause });

@@ -251,6 +251,18 @@ describe('the demo API', () => {
     expect(await sql`select id from public.posts`).toHaveLength(0);
   });
 
+  // On a database of one's own there are no demo tables, and the page said that its table was another one.
+  test('says what makes the table, where there is none', async () => {
+    await sql`alter table public.posts rename to set_aside`;
+    try {
+      const refused = await call('GET', '/demo/posts');
+      expect(refused.status).toBe(400);
+      expect(JSON.stringify(refused.answer)).toContain('DEMO_TABLES=true');
+    } finally {
+      await sql`alter table public.set_aside rename to posts`;
+    }
+  });
+
   test('takes JSON alone, since a form of another site needs no preflight', async () => {
     for (const type of ['application/x-www-form-urlencoded', 'text/plain', 'multipart/form-data; boundary=x']) {
       expect((await call('POST', '/demo/posts', '{"title":"x"}', type)).status).toBe(400);
