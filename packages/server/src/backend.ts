@@ -2,6 +2,7 @@
 // HTTP API; nothing is kept between calls.
 
 import { Caller, type CallOptions, type Fetch } from './calls.ts';
+import type { TokenClaims } from './token.ts';
 
 export interface BackendOptions {
   /** The server's `API_KEY`. */
@@ -33,7 +34,7 @@ export interface TicketRequest {
   /** The user for whom the backend vouches; becomes `sub`. */
   readonly user: string;
   /** As the claim `channels` of a token: `{ 'chat:*': ['subscribe', 'publish'] }`. */
-  readonly channels?: Readonly<Record<string, readonly string[]>>;
+  readonly channels?: NonNullable<TokenClaims['channels']>;
   /** Further claims, for rules that read them. */
   readonly claims?: Readonly<Record<string, unknown>>;
   /** Unix seconds at which the connection ends. */
