@@ -27,8 +27,8 @@ export type LimitKind = (typeof limitKinds)[number];
 export interface Refusal {
   readonly kind: LimitKind;
   readonly code: 'rate_limited' | 'limit_exceeded';
-  /** Seconds after which one more would be let through; of connections, after which to try again. */
-  readonly retryAfter: number;
+  /** Seconds after which one more would be let through; of connections, after which to try again. Undefined: never. */
+  readonly retryAfter: number | undefined;
   /** The user goes on in spite of many refusals: the connection is closed. */
   readonly isAbuse: boolean;
 }
@@ -80,6 +80,7 @@ export interface Limits {
   connectionsOf(key: string): number;
 }
 
+const tooMuchAtOnce = 'This call publishes to more channels than a user may in a minute.';
 const messages: { readonly [Kind in LimitKind]?: string } = {
   connections: 'There are too many connections.',
   connects: 'This address connects too often.',
@@ -87,6 +88,7 @@ const messages: { readonly [Kind in LimitKind]?: string } = {
 };
 
 export function refusalError({ kind, code, retryAfter }: Refusal): RealtimeError {
+  if (retryAfter === undefined) return new RealtimeError(code, tooMuchAtOnce);
   return new RealtimeError(code, messages[kind], { retryAfter });
 }
 

@@ -67,21 +67,19 @@ export class Allowance {
     return this.#accounts.size;
   }
 
-  /** Undefined when it was spent. */
+  /** Undefined when it was spent. `count` is at most the limit. */
   spend(key: string, count = 1): MaybePromise<Exhausted | undefined> {
-    // More than the limit could never be spent.
-    const points = Math.min(count, this.#options.limit);
     const account = this.#accounts.get(key) ?? this.#open(key);
     const now = this.#options.clock.monotonic();
-    if (now < account.creditsUntil && account.credits >= points) {
-      account.credits -= points;
+    if (now < account.creditsUntil && account.credits >= count) {
+      account.credits -= count;
       return undefined;
     }
     if (now < account.emptyUntil) {
       account.refused++;
       return refusalOf(account, now);
     }
-    const fetched = this.#replenish(key, account, points, now);
+    const fetched = this.#replenish(key, account, count, now);
     // Others who waited for the same slice may have spent it. Each turn lets at least one of them pass.
     return fetched === undefined ? this.spend(key, count) : fetched.then(() => this.spend(key, count));
   }

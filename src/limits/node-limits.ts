@@ -37,6 +37,7 @@ const freeShare = 0.01;
 const abuseFactor = 10;
 /** Seconds after which a refused connection may try again: nobody knows when another one ends. */
 const connectionRetryAfter = 10;
+const tooMuchAtOnce: Refusal = { kind: 'commands', code: 'limit_exceeded', retryAfter: undefined, isAbuse: false };
 /** Longer ones are counted by a digest: a key has to fit into an index and a message. */
 const keyLengthMax = 200;
 
@@ -92,6 +93,8 @@ export class NodeLimits implements Limits {
     const isConnections = kind === 'others' || user === null;
     const allowance = kind === 'others' ? this.#others : isConnections ? this.#connectionCommands : this.#userCommands;
     const limit = kind === 'others' ? othersPerMinute : this.#options.commandsPerMinute;
+    // No time would come at which they could be spent.
+    if (allowance !== undefined && count > limit) return tooMuchAtOnce;
     const spent = allowance?.spend(isConnections ? id : keyOf(user), count);
     return whenKnown(spent, (exhausted) => refusal('commands', exhausted, isAbuse(exhausted, limit)));
   }

@@ -90,6 +90,11 @@ describeWire('Limits', (wire) => {
       const token = bearer(await tokenOf({ sub: 'http', channels: everything }));
       const channels = ['a', 'b', 'c', 'd'];
       const publish = (): Promise<Answer> => post(server, '/realtime/publish', { channels, data: 1 }, token);
+      // More than the whole limit once passed.
+      const eleven = Array.from({ length: 11 }, (_, index) => `eleven:${index}`);
+      const large = await post(server, '/realtime/publish', { channels: eleven, data: 1 }, token);
+      expect(large.status).toBe(429);
+      expect(errorOf(large.text)).toMatchObject({ code: 'limit_exceeded', retryable: false });
       expect([(await publish()).status, (await publish()).status]).toEqual([200, 200]);
       const history = (): Promise<Answer> => call(server, '/realtime/channels/a/history', { headers: token });
       expect((await history()).status).toBe(200);

@@ -41,6 +41,15 @@ test('a user’s connections share one allowance, anonymous ones have one each',
   expect(limits.command(caller('9', '5'))).toBeUndefined();
 });
 
+// It passed, for the price of the whole limit: a user with 5 a minute could publish to 100 channels.
+test('what is more than the limit at once is refused, costs nothing, and promises no time', () => {
+  const { limits } = createLimits({ commandsPerMinute: 5 });
+  const ann = caller('1', 'ann');
+  const refusal = { kind: 'commands', code: 'limit_exceeded', retryAfter: undefined, isAbuse: false } as const;
+  expect(limits.command(ann, 6)).toEqual(refusal);
+  expect(limits.command(ann, 5)).toBeUndefined();
+});
+
 // Heartbeats and subscribing used up what a user may say: 30 channels and five reconnects a minute made a page mute.
 test('messages, channels and the rest are counted apart', () => {
   const { limits } = createLimits({ commandsPerMinute: 2, subscribesPerMinute: 5 });
