@@ -169,8 +169,9 @@ export class Connection extends Emitter<ConnectionEvents> {
       const wasReady = this.#isReady;
       this.#isReady = false;
       this.#link = this.#cut = undefined;
-      for (const channel of this.channels.values()) channel.lost();
+      // First: a channel that is lost does not know any more whether it keeps keys.
       this.#requests.lost();
+      for (const channel of this.channels.values()) channel.lost();
       if (end.reason === 'silent') this.#openings = 0;
       if (!this.#isClosed) await this.#judge(end, wasReady);
     }
