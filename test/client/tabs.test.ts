@@ -24,6 +24,7 @@ const script = (url: string): string => `
   const client = new Sobranie('${url}', { ...(location.hash === '#alone' ? { persist: true } : { share: true }), backoffMs: [200] });
   window.heard = {};
   window.standing = () => client.status;
+  window.reconnect = () => client.reconnect();
   window.follow = (name) => {
     const heard = (window.heard[name] = []);
     const note = (event) => heard.push(event.type === 'gap' ? 'gap' : event.data);
@@ -140,6 +141,24 @@ test('three tabs, one connection, and each hears its own', async () => {
   await publish('both', 'crash');
   await hears(three, 'both', ['by two', 'meanwhile', 'after', 'late', 'crash']);
   await hears(four, 'both', ['late', 'crash']);
+  await context.close();
+  await until(() => proxy.open === 0, 'no connection is left');
+});
+
+// The tab that led kept its connection, and with it the user who had logged out in another tab.
+test('a login in one tab is one for all: they leave the connection that they share', async () => {
+  const context = await browser.newContext();
+  const [one, two] = [await openTab(context, 'both'), await openTab(context, 'both')];
+  const before = await one.evaluate('standing().connection');
+  await two.evaluate('reconnect()');
+  for (const tab of [one, two]) {
+    const isOther = `standing().state === 'connected' && standing().connection !== ${JSON.stringify(before)} && live('both')`;
+    await tab.waitForFunction(isOther);
+  }
+  await publish('both', 'after the login');
+  for (const tab of [one, two])
+    await until(async () => (await heard(tab, 'both')).includes('after the login'), 'it is heard');
+  expect(proxy.open).toBe(1);
   await context.close();
   await until(() => proxy.open === 0, 'no connection is left');
 });

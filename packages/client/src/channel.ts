@@ -105,7 +105,7 @@ export class Channel<Data = unknown> implements ChannelPort {
     return stop;
   }
 
-  /** Listens to one kind of event. It does not subscribe: `subscribe` does, and iteration. */
+  /** Listens to one kind of event, without subscribing. A channel that nobody subscribes to or holds forgets its listeners. */
   on<Name extends keyof ChannelEvents<Data>>(name: Name, listener: Listener<ChannelEvents<Data>[Name]>): Stop {
     return this.#events.on(name, listener);
   }

@@ -17,7 +17,7 @@ import { SharedChannel } from './shared-channel.ts';
 /** What goes over the BroadcastChannel. `to` and `from` are tabs. */
 type Note =
   | { readonly type: 'leader' }
-  | { readonly type: 'hello' | 'bye'; readonly from: string }
+  | { readonly type: 'hello' | 'bye' | 'renew'; readonly from: string }
   | { readonly type: 'command'; readonly from: string; readonly command: Command }
   | { readonly type: 'seen' | 'paused'; readonly to: string }
   | { readonly type: 'end'; readonly to: string; readonly reason: string }
@@ -79,6 +79,11 @@ export class Share {
       this.#say({ type: 'bye', from: this.#tab });
     };
     return link;
+  }
+
+  /** The connection of all gets a fresh token: who is logged in is so in every tab. */
+  renew(): void {
+    this.#say({ type: 'renew', from: this.#tab });
   }
 
   close(): void {
@@ -173,6 +178,7 @@ class Leadership {
     const { from } = note;
     if (note.type === 'command') return this.#obey(from, note.command);
     if (note.type === 'bye') return this.#forget(from);
+    if (note.type === 'renew') return this.#connection.reconnect();
     this.#tabs.add(from);
     this.#say({ type: 'seen', to: from });
     if (!this.#known.has(from)) this.#untilGone(from, () => this.#forget(from));

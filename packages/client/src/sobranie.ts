@@ -152,8 +152,9 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
     this.#connection.connect();
   }
 
-  /** Leaves the connection for a new one with a fresh token: call it after a login or a logout. */
+  /** Leaves the connection, that of all tabs too, for a new one with a fresh token: call it after a login or a logout. */
   reconnect(): void {
+    this.#share?.renew();
     this.#connection.reconnect();
   }
 
