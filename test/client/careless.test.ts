@@ -237,7 +237,7 @@ describe('times', () => {
 describe('addresses', () => {
   // `localhost:` was taken for the scheme, and the client tried for ever.
   test.each(['localhost:3000', 'live.example.com:443', 'file:///index.html', 'ftp://host'])('%s is refused', (url) => {
-    expect(() => new Sobranie(url)).toThrow(`no http:// or https://: ${url}`);
+    expect(() => new Sobranie(url)).toThrow(`no http address: ${url}`);
   });
 
   test.each([

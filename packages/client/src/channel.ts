@@ -295,16 +295,17 @@ export class Channel<Data = unknown> implements ChannelPort {
       return;
     }
     const { connection } = this.#host;
+    // One that has ended for good says so itself, once for all channels.
+    const isOpen = connection.status.state !== 'closed';
     // These may concern what the others would see of this client: without it the channel may be heard.
-    if (/forbidden|too_large|limit/.test(error.code) && this.presence.refuse()) {
-      if (error.code !== 'forbidden') connection.emit('error', error);
+    if (isOpen && /forbidden|large|limit/.test(error.code) && this.presence.refuse()) {
+      connection.emit('error', error);
       return this.#join();
     }
     this.#error = error;
     this.#setState('failed');
     this.#events.emit('failed', error);
-    // One that has ended for good says so itself, once for all channels.
-    if (connection.status.state !== 'closed') connection.emit('error', error);
+    if (isOpen) connection.emit('error', error);
   }
 
   lost(): void {

@@ -196,7 +196,7 @@ export class Connection extends Emitter<ConnectionEvents> {
       link?.close();
       resolve(end);
     };
-    let stop = clock.after(tokenMs, () => over({ code: 0, reason: 'no token in time' }));
+    let stop = clock.after(tokenMs, () => over({ code: 0, reason: 'no token' }));
     this.#cut = over;
     this.#refusal = this.#welcomedAt = undefined;
     this.#isDraining = false;

@@ -186,6 +186,6 @@ export class Sobranie<Channels extends object = Record<string, unknown>> {
 function addressOf(url: string): string {
   const { origin, pathname } = new URL(url, page.location?.href);
   // Of `localhost:3000` the part before the colon would be the scheme.
-  if (!/^(http|ws)/.test(origin)) throw new TypeError(`no http:// or https://: ${url}`);
+  if (!/^(http|ws)/.test(origin)) throw new TypeError(`no http address: ${url}`);
   return origin.replace(/^ws/, 'http') + pathname.replace(/\/(realtime\/(ws|events)\/?)?$/, '');
 }
