@@ -35,6 +35,8 @@ export class Account {
   readonly #places = new Map<string, string>();
   readonly #placeOf = new Map<string, string>();
   readonly #looks = new Map<Ledger, Look>();
+  /** Those of a channel's log, in the order in which they were first told: a log has one after the other. */
+  readonly #epochs = new Map<string, Set<string>>();
 
   ledger(name: string): Ledger {
     const ledger = new Ledger(name, this);
@@ -69,7 +71,21 @@ export class Account {
     );
   }
 
+  epoch(channel: string, epoch: string): void {
+    const known = this.#epochs.get(channel);
+    if (known === undefined) this.#epochs.set(channel, new Set([epoch]));
+    else known.add(epoch);
+  }
+
+  /** The log of the channel had the one epoch before the other. */
+  cameBefore(channel: string, epoch: string, other: string): boolean {
+    const all = [...(this.#epochs.get(channel) ?? [])];
+    const [at, otherAt] = [all.indexOf(epoch), all.indexOf(other)];
+    return at !== -1 && at < otherAt;
+  }
+
   place(channel: string, position: Position, id: string): void {
+    this.epoch(channel, position.epoch);
     const key = `${channel} ${text(position)}`;
     const known = this.#places.get(key);
     if (known === undefined) {
@@ -169,23 +185,30 @@ export class Ledger {
     return count;
   }
 
+  /** A change of the epoch stands for all epochs in between too: the log may have had one that this reader never saw. */
   excuses(channel: string, at: Position | undefined): boolean {
     const gaps = this.gaps.filter((gap) => gap.channel === channel);
     if (at === undefined) return gaps.length > 0;
     return gaps.some(({ from, to }) => {
       const after = at.epoch === from.epoch && at.offset > from.offset;
       const before = at.epoch === to.epoch && at.offset <= to.offset;
-      return from.epoch === to.epoch ? after && before : after || before;
+      if (from.epoch === to.epoch) return after && before;
+      const within =
+        this.#account.cameBefore(channel, from.epoch, at.epoch) &&
+        this.#account.cameBefore(channel, at.epoch, to.epoch);
+      return after || before || within;
     });
   }
 
   /** The first position fixes where the reader starts; later ones are only told. */
   begin(channel: string, { epoch = '', offset = 0 }: Frame): void {
+    this.#account.epoch(channel, epoch);
     if (!this.positions.has(channel)) this.positions.set(channel, { epoch, offset });
   }
 
   gap({ channel = '', epoch = '', offset = 0, reason = '' }: Frame): void {
     const to = { epoch, offset };
+    this.#account.epoch(channel, epoch);
     this.gaps.push({ channel, from: this.positions.get(channel) ?? to, to, reason });
     this.positions.set(channel, to);
   }

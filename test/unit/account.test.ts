@@ -61,6 +61,26 @@ test('what a gap stands for is not missing, from whenever it is told', () => {
   expect(account.wrong()).toEqual([]);
 });
 
+// A stream of NATS that came back empty was made twice: some readers were told of the one in between, others never.
+test('a change of the epoch stands for an epoch in between, and for none that came later', () => {
+  const account = new Account();
+  const [slow, quick] = [reader(account, 'slow'), reader(account, 'quick')];
+  const changes = (ledger: Ledger, epoch: string): void =>
+    ledger.gap({ type: 'gap', channel: 'rows', reason: 'epoch_changed', epoch, offset: 0 });
+  changes(quick, 'between');
+  account.accept('1', 'rows');
+  receive(quick, '1', 1);
+  expect(account.missing()).toEqual(['slow lacks 1: rows 1 at rows between:1']);
+  changes(slow, 'new');
+  changes(quick, 'new');
+  expect(account.missing()).toEqual([]);
+  changes(quick, 'newer');
+  account.accept('2', 'rows');
+  receive(quick, '2', 1);
+  expect(account.missing()).toEqual(['slow lacks 1: rows 2 at rows newer:1']);
+  expect(account.wrong()).toEqual([]);
+});
+
 test('who reads a channel later lacks what it did not get', () => {
   const account = new Account();
   const ledger = account.ledger('late');
