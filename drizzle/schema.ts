@@ -122,6 +122,17 @@ export const unordered = realtime.table(
   (table) => [index('unordered_transaction').on(table.xid, table.ended)],
 );
 
+/** Where the outbox has the changes of a row that row triggers captured, by a hash of its key. */
+export const rowChanges = realtime.table(
+  'row_changes',
+  {
+    xid: xid8('xid').notNull(),
+    key: bigint('key', { mode: 'bigint' }).notNull(),
+    lsn: pgLsn('lsn').notNull(),
+  },
+  (table) => [index('row_changes_key').on(table.xid, table.key, table.lsn)],
+);
+
 /** Channels that were forgotten in this epoch of the log, by the hash of their names. */
 export const forgotten = realtime.table('forgotten', {
   hash: integer('hash').primaryKey(),

@@ -63,6 +63,17 @@ CREATE TABLE realtime.unordered (
 --> statement-breakpoint
 CREATE INDEX unordered_transaction ON realtime.unordered USING btree (xid, ended);
 --> statement-breakpoint
+-- Where the outbox has the changes of one row that row triggers captured, where statements nest: a trigger that is called
+-- for each row finds those of its row here, see realtime.reorder_row. No key, as above. Useless once the relay was there.
+CREATE TABLE realtime.row_changes (
+  xid xid8 NOT NULL,
+  -- A hash of the table and the row's key; that of another row may be the same.
+  key bigint NOT NULL,
+  lsn pg_lsn NOT NULL
+);
+--> statement-breakpoint
+CREATE INDEX row_changes_key ON realtime.row_changes USING btree (xid, key, lsn);
+--> statement-breakpoint
 -- What is watched. realtime.watch writes it as its caller, so the policy decides whose tables a role may watch; a trigger
 -- writes the function that captures.
 CREATE TABLE realtime.watched (

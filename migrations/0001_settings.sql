@@ -26,7 +26,15 @@ ALTER TABLE realtime.outbox REPLICA IDENTITY FULL;
 --> statement-breakpoint
 ALTER TABLE realtime.unordered REPLICA IDENTITY FULL;
 --> statement-breakpoint
+ALTER TABLE realtime.row_changes REPLICA IDENTITY FULL;
+--> statement-breakpoint
 ALTER TABLE realtime.unordered SET (
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 2000,
+  autovacuum_vacuum_cost_delay = 0
+);
+--> statement-breakpoint
+ALTER TABLE realtime.row_changes SET (
   autovacuum_vacuum_scale_factor = 0,
   autovacuum_vacuum_threshold = 2000,
   autovacuum_vacuum_cost_delay = 0

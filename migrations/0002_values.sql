@@ -50,6 +50,10 @@ AS $$
 DECLARE
   element oid;
 BEGIN
+  -- The common case, at a tenth of the price: a type that PostgreSQL brings holds no other's.
+  IF type < 16384 THEN
+    RETURN NOT (numbers = 'text' AND type IN (20, 1700, 1016, 1231));
+  END IF;
   LOOP
     type := realtime.base_type(type);
     element := realtime.element_type(type);
@@ -70,8 +74,8 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  base oid := realtime.base_type(type);
-  element oid := realtime.base_type(realtime.element_type(base));
+  base oid;
+  element oid;
   index text := 'i' || length(value);
   attribute record;
   part record;
@@ -83,7 +87,11 @@ BEGIN
     expression := value;
     leaves := ARRAY[sample];
     types := ARRAY[type];
-  ELSIF realtime.composite_relation(element) <> 0 THEN
+    RETURN;
+  END IF;
+  base := realtime.base_type(type);
+  element := realtime.base_type(realtime.element_type(base));
+  IF realtime.composite_relation(element) <> 0 THEN
     part := realtime.printed(element, format('(%s)[%s]', value, index), format('(%s)[1]', sample), numbers);
     leaves := part.leaves;
     types := part.types;

@@ -164,8 +164,10 @@ $$;
 CREATE FUNCTION realtime.reorder(watch integer, xid xid8, mark pg_lsn, began pg_lsn, ended pg_lsn DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
--- As many rows as the statements changed, of which the planner knows nothing.
+-- As many rows as the statements changed, of which the planner knows nothing; nor do the statistics of a queue.
 SET enable_nestloop = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 SET jit = off
 AS $$
 #variable_conflict use_column
@@ -195,16 +197,19 @@ BEGIN
     END IF;
     mark := '0/0';
   END IF;
-  -- A subject without keys is the whole table's. Without a subject, nobody knows what it is about.
+  -- A subject without keys is the whole table's. Without a subject, nobody knows what it is about. Each key counts once,
+  -- as any two changes of a table have `*` in common.
   IF NOT EXISTS (
-    SELECT FROM realtime.outbox n CROSS JOIN LATERAL unnest(n.subject[2:3] || '*'::text) nk (key)
-    JOIN (
-      SELECT o.subject[1] AS watch, ok.key, o.subject[2:3] = '{NULL,NULL}' AS is_whole
+    SELECT FROM (
+      SELECT DISTINCT n.subject[1] AS watch, nk.key, n.subject[2:3] = '{NULL,NULL}' AS is_whole
+      FROM realtime.outbox n CROSS JOIN LATERAL unnest(n.subject[2:3] || '*'::text) nk (key)
+      WHERE n.xid = reorder.xid AND n.lsn >= mark AND n.lsn < began
+    ) n JOIN (
+      SELECT DISTINCT o.subject[1] AS watch, ok.key, o.subject[2:3] = '{NULL,NULL}' AS is_whole
       FROM realtime.outbox o CROSS JOIN LATERAL unnest(o.subject[2:3] || '*'::text) ok (key)
       WHERE o.xid = reorder.xid AND o.lsn >= began AND o.lsn < ended
-    ) o ON o.watch = n.subject[1] AND o.key = nk.key
-    WHERE n.xid = reorder.xid AND n.lsn >= mark AND n.lsn < began
-      AND (nk.key <> '*' OR o.is_whole OR n.subject[2:3] = '{NULL,NULL}')
+    ) o ON o.watch = n.watch AND o.key = n.key
+    WHERE n.key <> '*' OR o.is_whole OR n.is_whole
   ) AND NOT (is_lost AND EXISTS (
     SELECT FROM realtime.outbox n
     WHERE n.xid = reorder.xid AND n.lsn < began AND n.watch = reorder.watch AND n.subject IS NULL AND n.fault IS NULL
@@ -235,13 +240,14 @@ BEGIN
           FROM realtime.outbox n WHERE n.xid = reorder.xid AND n.lsn >= mark AND n.lsn < began
         ) n
       ) m GROUP BY m.change, m.subject
-    )
-    SELECT c.lsn, c.subject, c.channel, c.subjects = 1 AS is_alone, array_agg(c.place ORDER BY c.place) AS places,
-      array_agg(c.nested[2] ORDER BY c.place) AS old_keys, array_agg(c.nested[3] ORDER BY c.place) AS new_keys,
-      array_agg(c.nested[4] ORDER BY c.place) AS old_images, array_agg(c.nested[5] ORDER BY c.place) AS new_images,
-      array_agg(c.nested[6] ORDER BY c.place) AS depths
-    FROM (
-      SELECT DISTINCT o.lsn, o.subject, o.channel, o.subjects, n.place, n.subject AS nested
+    ),
+    -- Materialized, both: the planner, which knows of no rows, would go through one side again for each row of the other.
+    nested_keys AS MATERIALIZED (
+      SELECT n.subject, n.place, n.subject[1] AS watch, nk.key
+      FROM nested n CROSS JOIN LATERAL unnest(n.subject[2:3]) nk (key)
+    ),
+    own_keys AS MATERIALIZED (
+      SELECT o.lsn, o.subject, o.channel, o.subjects, o.subject[1] AS watch, ok.key
       FROM (
         SELECT o.*, count(*) FILTER (WHERE o.is_new) OVER () AS subjects
         FROM (
@@ -250,10 +256,16 @@ BEGIN
         ) o
       ) o
       CROSS JOIN LATERAL unnest(o.subject[2:3]) ok (key)
-      JOIN (nested n CROSS JOIN LATERAL unnest(n.subject[2:3]) nk (key))
-        ON n.subject[1] = o.subject[1] AND nk.key = ok.key
       -- Rows without a key may be there several times: one more was never in the way.
       WHERE NOT coalesce(o.subject[2] = o.subject[4] OR o.subject[3] = o.subject[5], false)
+    )
+    SELECT c.lsn, c.subject, c.channel, c.subjects = 1 AS is_alone, array_agg(c.place ORDER BY c.place) AS places,
+      array_agg(c.nested[2] ORDER BY c.place) AS old_keys, array_agg(c.nested[3] ORDER BY c.place) AS new_keys,
+      array_agg(c.nested[4] ORDER BY c.place) AS old_images, array_agg(c.nested[5] ORDER BY c.place) AS new_images,
+      array_agg(c.nested[6] ORDER BY c.place) AS depths
+    FROM (
+      SELECT DISTINCT o.lsn, o.subject, o.channel, o.subjects, n.place, n.subject AS nested
+      FROM own_keys o JOIN nested_keys n ON n.watch = o.watch AND n.key = o.key
     ) c
     GROUP BY c.lsn, c.subject, c.channel, c.subjects
     HAVING c.subject[2] IS NULL OR c.subject[2] <> c.subject[3]
@@ -290,7 +302,8 @@ BEGIN
   )
   UPDATE realtime.outbox o SET lsn = t.lsn
   FROM numbered m JOIN numbered t ON t.old_number = m.new_number
-  WHERE o.xid = reorder.xid AND o.lsn = m.lsn AND t.lsn <> m.lsn;
+  -- The bounds spare what earlier statements of a long transaction wrote, all of which the join would read.
+  WHERE o.xid = reorder.xid AND o.lsn >= mark AND o.lsn < ended AND o.lsn = m.lsn AND t.lsn <> m.lsn;
 
   -- A guess that is wrong would stay wrong: subscribers look anew.
   INSERT INTO realtime.outbox (xid, lsn, channel, watch, fault)

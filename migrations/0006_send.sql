@@ -66,58 +66,161 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
+-- The keys of a change as realtime.row_changes has them.
+CREATE FUNCTION realtime.row_hashes(subject text[]) RETURNS bigint[]
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF subject[2] = subject[3] THEN
+    RETURN ARRAY[hashtextextended((subject[1] || ' ' || subject[2]) COLLATE "C", 0)];
+  END IF;
+  -- A side that is not there is NULL, which equals no key.
+  RETURN ARRAY[hashtextextended((subject[1] || ' ' || subject[2]) COLLATE "C", 0),
+    hashtextextended((subject[1] || ' ' || subject[3]) COLLATE "C", 0)];
+END;
+$$;
+--> statement-breakpoint
 -- Puts the row that a trigger has just captured, at `began`, before what nested statements did to the same row afterwards. A
 -- row trigger knows no beginning of its statement, so the versions of the row have to tell: their places, which come
 -- once in a transaction. Whoever replaced the version that this change made came later. So did whoever took the key that
 -- it gave up, unless the version that it replaced was made by a change in between.
 --
--- Under SERIALIZABLE the relay does it, as in realtime.reorder.
-CREATE FUNCTION realtime.reorder_row(xid xid8, began pg_lsn, is_relay boolean DEFAULT false) RETURNS void
+-- It is called for each row, so it steps through the changes of that row alone, which an index has in order: a statement
+-- of many rows costs each of them the same.
+--
+-- Under SERIALIZABLE the relay does it, as in realtime.reorder: then `own`, the subject, is not known.
+CREATE FUNCTION realtime.reorder_row(xid xid8, began pg_lsn, own text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+-- By the index always, of whose order the first is asked: the statistics of a queue say nothing.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-  own text[];
+  hashes bigint[];
   keys text[];
+  place pg_lsn := began;
+  subject text[];
+  -- The last of those that made the version which this change replaced was met.
+  is_replaced boolean := false;
   first_lsn pg_lsn;
-  later_rows pg_lsn[] := '{}';
-  later record;
+  later_rows pg_lsn[];
 BEGIN
-  IF NOT is_relay AND current_setting('transaction_isolation') = 'serializable' THEN
-    INSERT INTO realtime.unordered (xid, ended, began) VALUES (reorder_row.xid, pg_current_wal_insert_lsn(), reorder_row.began);
-    RETURN;
+  IF own IS NOT NULL THEN
+    hashes := realtime.row_hashes(own);
+    INSERT INTO realtime.row_changes (xid, key, lsn)
+    SELECT reorder_row.xid, h, reorder_row.began FROM unnest(hashes) h WHERE h IS NOT NULL;
+    IF current_setting('transaction_isolation') = 'serializable' THEN
+      INSERT INTO realtime.unordered (xid, ended, began)
+      VALUES (reorder_row.xid, pg_current_wal_insert_lsn(), reorder_row.began);
+      RETURN;
+    END IF;
+  ELSE
+    own := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = began);
+    hashes := realtime.row_hashes(own);
   END IF;
-  own := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = began);
   keys := own[2:3];
-  WITH related AS (
-    SELECT n.lsn, n.subject, bool_or(n.subject[6]::integer <= own[6]::integer) OVER (ORDER BY n.lsn DESC) AS is_outside
-    FROM realtime.outbox n
-    WHERE n.xid = reorder_row.xid AND n.lsn < began AND n.subject[1] = own[1] AND n.subject[2:3] && keys
-  ), nested AS (
-    SELECT r.lsn, r.subject, max(r.lsn) FILTER (WHERE r.subject[5] = own[4]) OVER () AS replaced
-    FROM related r WHERE NOT r.is_outside
-  )
-  SELECT min(n.lsn) INTO first_lsn FROM nested n
-  WHERE n.subject[4] = own[5]
-    OR (own[2] <> own[3] IS NOT false AND own[2] = ANY (n.subject[2:3]) AND (n.lsn <= n.replaced) IS NOT true);
+
+  -- Backwards, as far as nested statements changed this row.
+  LOOP
+    place := (
+      SELECT max(m.lsn) FROM unnest(hashes) h CROSS JOIN LATERAL (
+        SELECT c.lsn FROM realtime.row_changes c
+        WHERE c.xid = reorder_row.xid AND c.key = h AND c.lsn < place ORDER BY c.lsn DESC LIMIT 1
+      ) m
+    );
+    EXIT WHEN place IS NULL;
+    subject := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = place);
+    CONTINUE WHEN (subject[1] = own[1] AND subject[2:3] && keys) IS NOT true;
+    EXIT WHEN subject[6]::integer <= own[6]::integer;
+    is_replaced := is_replaced OR coalesce(subject[5] = own[4], false);
+    IF subject[4] = own[5] OR (own[2] <> own[3] IS NOT false AND own[2] = ANY (subject[2:3]) AND NOT is_replaced) THEN
+      first_lsn := place;
+    END IF;
+  END LOOP;
   IF first_lsn IS NULL THEN
     RETURN;
   END IF;
-  FOR later IN
-    SELECT n.lsn, n.subject FROM realtime.outbox n
-    WHERE n.xid = reorder_row.xid AND n.lsn >= first_lsn AND n.lsn < began AND n.subject[1] = own[1] ORDER BY n.lsn
+
+  -- Forwards, with whatever shares a key with one of these.
+  place := first_lsn;
   LOOP
-    IF later.subject[2:3] && keys THEN
-      keys := keys || later.subject[2:3];
-      later_rows := later_rows || later.lsn;
+    subject := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = place);
+    IF subject[1] = own[1] AND subject[2:3] && keys THEN
+      later_rows := later_rows || place;
+      IF NOT subject[2:3] <@ keys THEN
+        keys := keys || subject[2:3];
+        hashes := hashes || realtime.row_hashes(subject);
+      END IF;
     END IF;
+    place := (
+      SELECT min(m.lsn) FROM (SELECT DISTINCT u FROM unnest(hashes) u) h (hash) CROSS JOIN LATERAL (
+        SELECT c.lsn FROM realtime.row_changes c
+        WHERE c.xid = reorder_row.xid AND c.key = h.hash AND c.lsn > place AND c.lsn < began ORDER BY c.lsn LIMIT 1
+      ) m
+    );
+    EXIT WHEN place IS NULL;
   END LOOP;
+
   -- It takes the place of the first of them, and each of them that of the next.
-  later_rows := later_rows || began;
-  UPDATE realtime.outbox n SET lsn = CASE WHEN n.lsn = began THEN later_rows[1]
-    ELSE later_rows[array_position(later_rows, n.lsn) + 1] END
-  WHERE n.xid = reorder_row.xid AND n.lsn = ANY (later_rows);
+  WITH moved AS (
+    SELECT u.old_lsn, u.new_lsn FROM unnest(later_rows || began, later_rows[2:] || began || later_rows[1]) u (old_lsn, new_lsn)
+  ), noted AS (
+    UPDATE realtime.row_changes c SET lsn = m.new_lsn
+    FROM moved m WHERE c.xid = reorder_row.xid AND c.key = ANY (hashes) AND c.lsn = m.old_lsn
+  )
+  UPDATE realtime.outbox o SET lsn = m.new_lsn FROM moved m WHERE o.xid = reorder_row.xid AND o.lsn = m.old_lsn;
+END;
+$$;
+--> statement-breakpoint
+-- What an UPDATE shows of the old row, both rows as JSON: as realtime.capture_changes. For rows without values that are JSON
+-- themselves: what is in these must not be looked into.
+CREATE FUNCTION realtime.row_changed(old_row text, new_row text, keys text[]) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  changed record;
+BEGIN
+  IF keys IS NULL THEN
+    RETURN old_row;
+  END IF;
+  SELECT count(*) FILTER (WHERE e.name = ANY (keys)) AS keys,
+    string_agg(to_json(e.name)::text || ':' || e.old_value::text, ',' ORDER BY e.n) AS members
+  INTO changed
+  FROM ROWS FROM (json_each(old_row::json), json_each(new_row::json)) WITH ORDINALITY e (name, old_value, new_name, new_value, n)
+  WHERE e.name = ANY (keys) OR e.old_value::text <> e.new_value::text;
+  IF changed.keys < cardinality(keys) THEN
+    RAISE EXCEPTION 'the table was altered while a transaction that began before was open';
+  END IF;
+  RETURN '{' || changed.members || '}';
+END;
+$$;
+--> statement-breakpoint
+-- The key of such a row, as in realtime.capture_subject; NULL of NULL.
+CREATE FUNCTION realtime.row_key(printed text, keys text[]) RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  key record;
+BEGIN
+  IF keys IS NULL THEN
+    RETURN md5(printed);
+  END IF;
+  SELECT count(*) AS keys, string_agg(e.value::text, ', ' ORDER BY e.n) AS members INTO key
+  FROM json_each(printed::json) WITH ORDINALITY e (name, value, n) WHERE e.name = ANY (keys);
+  IF printed IS NOT NULL AND key.keys < cardinality(keys) THEN
+    RAISE EXCEPTION 'the table was altered while a transaction that began before was open';
+  END IF;
+  RETURN '[' || key.members || ']';
 END;
 $$;
 --> statement-breakpoint
@@ -143,6 +246,9 @@ DECLARE
   printed record;
   xid xid8 := pg_current_xact_id();
   began pg_lsn := pg_current_wal_insert_lsn();
+  -- Whether other statements may have changed the row since it was written.
+  is_nested boolean := pg_trigger_depth() > 1 OR coalesce(current_setting('sobranie.nested', true) = 'yes', false);
+  keys text[];
   subject text[];
   place text;
   data text;
@@ -155,11 +261,18 @@ BEGIN
     -- The schema was dropped, and this function is all that is left.
     RETURN NULL;
   END IF;
-  -- A partition's rows are changes of the table that it is part of.
+  -- A partition's rows are changes of the table that it is part of. A snapshot may be older than the columns that it has:
+  -- then its file is another one, or there is a column more than the snapshot knows of.
   SELECT c.relname::text AS name, n.nspname::text AS schema, c.relpersistence, EXISTS (
       SELECT FROM pg_attribute a
-      WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND (a.atttypid >= 16384 OR a.attgenerated = 'v')
-    ) AS is_special
+      WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND (a.atttypid >= 16384 OR a.attgenerated = 'v'
+        OR (a.atttypid IN (114, 199) AND (is_nested OR TG_OP = 'UPDATE')))
+    ) AS is_special,
+    current_setting('transaction_isolation') = 'read committed' OR EXISTS (
+      SELECT FROM pg_class o
+      WHERE o.oid = TG_RELID AND o.relfilenode = pg_relation_filenode(TG_RELID)
+        AND has_column_privilege(TG_RELID, (o.relnatts + 1)::smallint, 'SELECT') IS NULL
+    ) AS is_known
   INTO relation
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.oid = coalesce(pg_partition_root(TG_RELID)::oid, TG_RELID);
@@ -172,13 +285,25 @@ BEGIN
   BEGIN
     IF TG_OP = 'TRUNCATE' THEN
       SELECT NULL::text AS new_row, NULL::text AS old_row INTO printed;
-    ELSIF TG_OP <> 'UPDATE' AND NOT relation.is_special AND pg_trigger_depth() = 1
-      AND current_setting('sobranie.nested', true) IS DISTINCT FROM 'yes'
-      AND current_setting('transaction_isolation') = 'read committed' THEN
+    ELSIF relation.is_known AND NOT relation.is_special THEN
+      -- No value here has a type that others made. Where one is JSON as it was written, nothing has to look into the row. So
+      -- the row is printed as it is, at a fifth of the price of a statement that is written for it.
       IF TG_OP = 'INSERT' THEN
         SELECT row_to_json(NEW)::text AS new_row, NULL::text AS old_row INTO printed;
+      ELSIF TG_OP = 'UPDATE' THEN
+        SELECT row_to_json(NEW)::text AS new_row, row_to_json(OLD)::text AS old_row INTO printed;
       ELSE
         SELECT NULL::text AS new_row, row_to_json(OLD)::text AS old_row INTO printed;
+      END IF;
+      IF is_nested OR TG_OP = 'UPDATE' THEN
+        keys := realtime.key_columns(TG_RELID);
+      END IF;
+      IF is_nested THEN
+        subject := ARRAY[TG_RELID::text, realtime.row_key(printed.old_row, keys), realtime.row_key(printed.new_row, keys),
+          NULL, NULL, pg_trigger_depth()::text];
+      END IF;
+      IF TG_OP = 'UPDATE' THEN
+        printed.old_row := realtime.row_changed(printed.old_row, printed.new_row, keys);
       END IF;
     ELSE
       IF TG_OP = 'INSERT' THEN
@@ -191,12 +316,14 @@ BEGIN
       IF NOT printed.is_right THEN
         RAISE EXCEPTION 'the table was altered while a transaction that began before was open';
       END IF;
-      IF pg_trigger_depth() > 1 OR current_setting('sobranie.nested', true) = 'yes' THEN
+      IF is_nested THEN
         subject := printed.subject;
-        -- The versions themselves: what looks the same may be another one.
-        subject[4] := CASE WHEN TG_OP <> 'INSERT' THEN OLD.ctid::text END;
-        subject[5] := CASE WHEN TG_OP <> 'DELETE' THEN NEW.ctid::text END;
       END IF;
+    END IF;
+    IF subject IS NOT NULL THEN
+      -- The versions themselves: what looks the same may be another one.
+      subject[4] := CASE WHEN TG_OP <> 'INSERT' THEN OLD.ctid::text END;
+      subject[5] := CASE WHEN TG_OP <> 'DELETE' THEN NEW.ctid::text END;
     END IF;
     data := '{"action":"' || TG_OP || '"' || place || coalesce(printed.new_row, 'null')
       || ',"old":' || coalesce(printed.old_row, 'null') || '}';
@@ -214,7 +341,7 @@ BEGIN
     place := set_config('sobranie.marks', ' ', true);
   END IF;
   IF subject IS NOT NULL THEN
-    PERFORM realtime.reorder_row(xid, began);
+    PERFORM realtime.reorder_row(xid, began, subject);
   END IF;
   PERFORM realtime.ring();
   RETURN NULL;

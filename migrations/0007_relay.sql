@@ -18,24 +18,64 @@ AS $$
   SELECT x, x FROM pg_snapshot_xip(seen) x WHERE pg_visible_in_snapshot(x, now)
 $$;
 --> statement-breakpoint
+-- Puts in order one change of a transaction that left that to the relay.
+CREATE FUNCTION realtime.order_change(change realtime.unordered) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF change.watch IS NULL THEN
+    PERFORM realtime.reorder_row(change.xid, change.began);
+  ELSE
+    PERFORM realtime.reorder(change.watch, change.xid, change.mark, change.began, change.ended);
+  END IF;
+END;
+$$;
+--> statement-breakpoint
+-- Tells the channels of a change of a gap, in place of its order.
+CREATE FUNCTION realtime.give_up_order(change realtime.unordered, error text) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO realtime.outbox (xid, lsn, channel, watch, fault)
+  SELECT change.xid, pg_current_wal_insert_lsn(), o.channel, change.watch,
+    left('the changes of nested statements could not be put in order: ' || give_up_order.error, 500)
+  FROM (
+    SELECT DISTINCT o.channel FROM realtime.outbox o
+    WHERE o.xid = change.xid AND o.lsn >= change.began AND o.lsn < change.ended
+  ) o
+$$;
+--> statement-breakpoint
 -- Puts in order what transactions that ended since this one left to the relay. A relay that is not alone waits for the
--- other, and finds nothing.
+-- other, and finds nothing. What cannot be put in order stops nobody: its channels are told of a gap.
 CREATE FUNCTION realtime.order_changes(since xid8) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  item record;
+  changes realtime.unordered[];
+  change realtime.unordered;
 BEGIN
-  FOR item IN
-    SELECT u.ctid AS place, u.* FROM realtime.unordered u WHERE u.xid >= since ORDER BY u.xid, u.ended FOR UPDATE
-  LOOP
-    IF item.watch IS NULL THEN
-      PERFORM realtime.reorder_row(item.xid, item.began, true);
-    ELSE
-      PERFORM realtime.reorder(item.watch, item.xid, item.mark, item.began, item.ended);
-    END IF;
-    DELETE FROM realtime.unordered u WHERE u.ctid = item.place;
+  PERFORM 1 FROM realtime.unordered u WHERE u.xid >= since ORDER BY u.xid, u.ended FOR UPDATE;
+  WITH gone AS (
+    DELETE FROM realtime.unordered u WHERE u.xid >= since RETURNING u.*
+  )
+  SELECT array_agg(g::realtime.unordered ORDER BY g.xid, g.ended) INTO changes FROM gone g;
+  -- All within one subtransaction: with many of them, everybody's snapshots would have to look further.
+  BEGIN
+    FOREACH change IN ARRAY coalesce(changes, '{}') LOOP
+      PERFORM realtime.order_change(change);
+    END LOOP;
+    RETURN;
+  EXCEPTION WHEN OTHERS THEN
+    -- Again, one by one.
+  END;
+  FOREACH change IN ARRAY changes LOOP
+    BEGIN
+      PERFORM realtime.order_change(change);
+    EXCEPTION WHEN OTHERS THEN
+      PERFORM realtime.give_up_order(change, SQLERRM);
+    END;
   END LOOP;
 END;
 $$;
@@ -330,6 +370,16 @@ SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT realtime.row_id(o.xid, o.lsn, o.at) FROM realtime.outbox o
   WHERE o.ctid = (SELECT v.places[1] FROM realtime.visible(1, NULL) v)
+$$;
+--> statement-breakpoint
+-- Forgets where row triggers' changes are, of transactions that have ended and whose changes are in order.
+CREATE FUNCTION realtime.forget_row_changes() RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM realtime.row_changes r
+  WHERE (r.xid < pg_snapshot_xmin(pg_current_snapshot()) OR r.xid >= pg_snapshot_xmax(pg_current_snapshot()))
+    AND NOT EXISTS (SELECT FROM realtime.unordered u WHERE u.xid = r.xid)
 $$;
 --> statement-breakpoint
 -- Forgets what was parked a month ago, and what is more than 10,000 rows.

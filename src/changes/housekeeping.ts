@@ -57,6 +57,7 @@ export class Housekeeping {
     (session: DirectSession) => this.#look(session),
     (session: DirectSession) => this.#renew(session),
     (session: DirectSession) => this.#tellFaults(session),
+    (session: DirectSession) => this.#forgetRowChanges(session),
     (session: DirectSession) => this.#trim(session),
   ];
   /** Of the oldest row that waits. */
@@ -127,6 +128,11 @@ export class Housekeeping {
       select "table"::text as "table", fault_count as count, last_reason as "lastReason"
       from realtime.watches where fault_count > 0`);
     this.#options.observer.faults(faults as unknown as readonly CaptureFault[]);
+  }
+
+  /** Where row triggers' changes are, which nobody asks for once their transaction has ended. */
+  async #forgetRowChanges(session: DirectSession): Promise<void> {
+    await session.query('select realtime.forget_row_changes()');
   }
 
   async #trim(session: DirectSession): Promise<void> {

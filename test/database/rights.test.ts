@@ -288,7 +288,11 @@ describe('no code of anybody else runs as the owner of the schema', () => {
   // What is plain when a table is watched need not stay so.
   const turns: readonly (readonly [name: string, before: string, turn: string])[] = [
     ['a column is added', 'id int primary key, v int', `alter table lair.item add w lair.mood default 'x'`],
-    ['a column gets the type', 'id int primary key, v int', `alter table lair.item alter v type lair.mood using 'x'`],
+    [
+      'a column gets the type',
+      'id int primary key, v int',
+      `alter table lair.item alter v type lair.mood using 'x', alter v set default 'x'`,
+    ],
     [
       'a column is replaced by one of the same name',
       'id int primary key, v int',
@@ -311,13 +315,22 @@ describe('no code of anybody else runs as the owner of the schema', () => {
     ],
   ];
 
-  test.each(turns)(
+  const captures = {
+    'realtime.watch': `select realtime.watch('lair.item')`,
+    'the row trigger': `create trigger t after insert or update or delete on lair.item for each row
+      execute function public.notify_realtime_event()`,
+  };
+
+  test.each(
+    turns.flatMap((turn) => Object.entries(captures).map(([name, capture]) => [...turn, name, capture] as const)),
+  )(
     '%s, while sessions have their plans and transactions their snapshots',
-    async (_name, before, turn) => {
+    async (_name, before, turn, _capture, capture) => {
       const client = clients['tenant']!;
+      await sql.unsafe(`grant execute on function public.notify_realtime_event() to ${tenant}`);
       await client.unsafe(`create type lair.mood as enum ('x'); ${evilCasts('mood')} create type lair.plain as (a int);
       create table lair.item (${before}); grant all on lair.item to ${writer}`);
-      await client`select realtime.watch('lair.item')`;
+      await client.unsafe(capture);
       const actor = clients['writer']!;
       const late = await as(writer).reserve();
       try {
@@ -342,6 +355,7 @@ describe('no code of anybody else runs as the owner of the schema', () => {
         expect(seen.slice(-4).map(({ data }) => data['action'])).toEqual(['INSERT', 'UPDATE', 'DELETE', 'INSERT']);
       } finally {
         late.release();
+        await sql.unsafe(`revoke execute on function public.notify_realtime_event() from ${tenant}`);
       }
     },
   );

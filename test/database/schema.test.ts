@@ -2,9 +2,12 @@
 // generated from them next would otherwise undo what the migrations did.
 
 import { expect, test } from 'bun:test';
+import { cp } from 'node:fs/promises';
+import { join, relative } from 'node:path';
 import { is } from 'drizzle-orm';
 import { getTableConfig, PgTable } from 'drizzle-orm/pg-core';
 import * as schema from '../../drizzle/schema.ts';
+import { temporaryFolder } from '../support/janitor.ts';
 import { database } from './support.ts';
 
 const { sql } = await database();
@@ -53,3 +56,16 @@ function namesOf(columns: readonly { readonly name: string }[]): string[] {
 function quoted(name: string): string {
   return ['offset', 'user'].includes(name) ? `"${name}"` : name;
 }
+
+// What it knew of was older: it would have made tables that were there.
+test('drizzle-kit generate finds nothing to add', async () => {
+  const root = join(import.meta.dir, '../..');
+  const migrations = join(temporaryFolder('generate'), 'migrations');
+  await cp(join(root, 'migrations'), migrations, { recursive: true });
+  const options = ['--dialect', 'postgresql', '--schema', 'drizzle/schema.ts', '--out', relative(root, migrations)];
+  const { stdout, stderr } = Bun.spawnSync(
+    [process.execPath, join(root, 'node_modules/.bin/drizzle-kit'), 'generate', ...options],
+    { cwd: root },
+  );
+  expect(`${stdout.toString()}${stderr.toString()}`).toContain('No schema changes');
+});
