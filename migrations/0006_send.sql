@@ -112,6 +112,8 @@ DECLARE
   is_replaced boolean := false;
   first_lsn pg_lsn;
   later_rows pg_lsn[];
+  new_rows pg_lsn[];
+  places tid[];
 BEGIN
   IF own IS NOT NULL THEN
     hashes := realtime.row_hashes(own);
@@ -169,14 +171,24 @@ BEGIN
     EXIT WHEN place IS NULL;
   END LOOP;
 
-  -- It takes the place of the first of them, and each of them that of the next.
-  WITH moved AS (
-    SELECT u.old_lsn, u.new_lsn FROM unnest(later_rows || began, later_rows[2:] || began || later_rows[1]) u (old_lsn, new_lsn)
-  ), noted AS (
-    UPDATE realtime.row_changes c SET lsn = m.new_lsn
-    FROM moved m WHERE c.xid = reorder_row.xid AND c.key = ANY (hashes) AND c.lsn = m.old_lsn
-  )
-  UPDATE realtime.outbox o SET lsn = m.new_lsn FROM moved m WHERE o.xid = reorder_row.xid AND o.lsn = m.old_lsn;
+  -- It takes the place of the first of them, and each of them that of the next. The rows are looked up one by one: for a
+  -- join, the planner may read all that the transaction wrote.
+  later_rows := later_rows || began;
+  places := ARRAY(
+    SELECT (SELECT o.ctid FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = u.lsn)
+    FROM unnest(later_rows) WITH ORDINALITY u (lsn, n) ORDER BY u.n
+  );
+  UPDATE realtime.outbox o SET lsn = m.lsn
+  FROM unnest(places, later_rows[2:] || first_lsn) m (place, lsn) WHERE o.ctid = ANY (places) AND o.ctid = m.place;
+  SELECT array_agg(c.place), array_agg(u.new_lsn) INTO places, new_rows
+  FROM unnest(later_rows, later_rows[2:] || first_lsn) u (old_lsn, new_lsn)
+  CROSS JOIN (SELECT DISTINCT u FROM unnest(hashes) u) h (hash)
+  CROSS JOIN LATERAL (
+    SELECT c.ctid AS place FROM realtime.row_changes c
+    WHERE c.xid = reorder_row.xid AND c.key = h.hash AND c.lsn = u.old_lsn OFFSET 0
+  ) c;
+  UPDATE realtime.row_changes c SET lsn = m.lsn
+  FROM unnest(places, new_rows) m (place, lsn) WHERE c.ctid = ANY (places) AND c.ctid = m.place;
 END;
 $$;
 --> statement-breakpoint
@@ -271,7 +283,8 @@ BEGIN
     current_setting('transaction_isolation') = 'read committed' OR EXISTS (
       SELECT FROM pg_class o
       WHERE o.oid = TG_RELID AND o.relfilenode = pg_relation_filenode(TG_RELID)
-        AND has_column_privilege(TG_RELID, (o.relnatts + 1)::smallint, 'SELECT') IS NULL
+        -- NULL where there is no such column. Before PostgreSQL 14, only for a role without that right on the table.
+        AND has_column_privilege('pg_signal_backend', TG_RELID, (o.relnatts + 1)::smallint, 'REFERENCES') IS NULL
     ) AS is_known
   INTO relation
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

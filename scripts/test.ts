@@ -40,9 +40,11 @@ const measuring: readonly string[] = [
 const onOldest: readonly string[] = [
   'test/database/log.test.ts',
   'test/database/numbering.test.ts',
+  'test/database/order-cost.test.ts',
   'test/database/order.test.ts',
   'test/database/parked.test.ts',
   'test/database/relay.test.ts',
+  'test/database/rights.test.ts',
   'test/database/send.test.ts',
   'test/database/watch.test.ts',
 ];
