@@ -3,7 +3,9 @@
 // several ways, each told above its test, which is why it is patched. `SEED=…` repeats a run.
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { connect as connectTcp, createServer, type AddressInfo } from 'node:net';
+import postgres from 'postgres';
 import { connect, type Database } from '../../src/database/connect.ts';
 import { createDatabase, freePort, type TestDatabase } from '../support/postgres.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
@@ -71,6 +73,40 @@ describe(`Connections to PostgreSQL (SEED=${seed})`, () => {
     );
     return wait(told, 10_000, 'an answer or an error');
   }
+
+  // A program that lets the driver ask for the types of arrays ended with it, as nobody heard of that question's end.
+  test('lost while it asks for types: whoever waits for the connection hears so, and the next is made', async () => {
+    const port = Number(new URL(database.url).port);
+    let losses = 0;
+    const server = createServer((client) => {
+      const upstream = connectTcp(port, '127.0.0.1');
+      client.on('data', (bytes) => {
+        if (losses > 0 || !bytes.includes('pg_catalog.pg_type')) upstream.write(bytes);
+        else {
+          losses++;
+          client.destroy();
+          upstream.destroy();
+        }
+      });
+      upstream.pipe(client);
+      for (const socket of [client, upstream]) socket.on('error', () => undefined);
+      client.on('close', () => upstream.destroy());
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const url = new URL(database.url);
+    url.port = String((server.address() as AddressInfo).port);
+    const sql = postgres(url.href, { max: 1, backoff: () => 0.05 });
+    try {
+      expect(await failure(sql`SELECT 1`)).toMatch(lost);
+      const [row] = await sql`SELECT ARRAY[1, 2] AS numbers`;
+      expect(row?.['numbers']).toEqual([1, 2]);
+      expect(losses).toBe(1);
+    } finally {
+      await sql.end({ timeout: 0 });
+      server.close();
+    }
+  });
 
   // A write that was deferred when its connection closed was taken for one still to come: the place in the pool never
   // wrote again. A query that came between an error and the close was never answered, or by another query's rows.
