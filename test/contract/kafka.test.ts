@@ -58,6 +58,29 @@ function openBus(url: string, told: string[], tlsCa?: string): LogBus {
 
 const log = { topic: 'secret', epoch: 'one' };
 
+// It stayed on the log that it was opening for, until its own number had not come back for seconds.
+test('a log that is named while the connection to another one opens is followed soon', async () => {
+  const told: string[] = [];
+  const [one, two] = [openBus(kafka.url, told), openBus(kafka.url, [])];
+  await Promise.all([one.start(log), two.start(log)]);
+  const startedAt = performance.now();
+  // Into the opening, which takes some milliseconds.
+  const pauses = [2, 4, 6, 8, 12, 16];
+  for (const pause of pauses) {
+    const next = { topic: 'secret', epoch: `after ${pause}` };
+    two.follow(next);
+    one.follow({ topic: 'secret', epoch: `before ${pause}` });
+    await Bun.sleep(pause);
+    one.follow(next);
+    await until(() => {
+      void two.send(`after ${pause}`).catch(() => undefined);
+      return told.includes(`after ${pause}`);
+    }, 'the log is heard');
+  }
+  expect(performance.now() - startedAt).toBeLessThan(pauses.length * 1_000);
+  await Promise.all([one.close(), two.close()]);
+});
+
 test('nodes of one log hear each other, in order; nodes of another, and the one that sends, hear nothing', async () => {
   const told: string[][] = [[], [], [], []];
   const [one, two, other, far] = told.map((each) => openBus(kafka.url, each));

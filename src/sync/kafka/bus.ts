@@ -114,8 +114,11 @@ export class KafkaBus implements LogBus {
     const take = (value: Buffer): void => {
       if (key === this.#key && !this.#closed) this.#take(value);
     };
-    this.#line = await KafkaLine.open({ target, clientId: `sobranie-${nodeId}`, topic, key, clock, take });
-    return this.#line;
+    const line = await KafkaLine.open({ target, clientId: `sobranie-${nodeId}`, topic, key, clock, take });
+    this.#line = line;
+    // While it opened, `follow` had nothing to drop.
+    if (key !== this.#key) line.drop('another log is followed');
+    return line;
   }
 
   /** Another line for each that ended, until it is closed. Never rejects. */
