@@ -533,12 +533,11 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- What captures one row that a statement moves to another partition, if that statement is a MERGE: an UPDATE captures
--- such rows itself. Nothing but its text tells which it is. `context` is that of the row's trigger. `fault` is set where
--- it cannot be known. No literal has a backslash, which a writer's session may take for an escape.
-CREATE FUNCTION realtime.capture_move(
-  target oid, operation text, context text, OUT command text, OUT place text, OUT fault text
-)
+-- Whether a statement that moves a row to another partition is a MERGE: an UPDATE captures such rows itself. Nothing but
+-- its text tells which it is. `context` is that of the row's trigger. Answers `none`; `moves` for a MERGE, and `inserts` for
+-- one that inserts rows too; `doubt` where it cannot be known. No literal has a backslash, which a writer's session may
+-- take for an escape.
+CREATE FUNCTION realtime.move_kind(context text) RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -549,7 +548,6 @@ DECLARE
     ELSE substring(callers FROM '^SQL statement "(.*?)"(?:[[:cntrl:]](?:PL/|SQL )|$)') END;
   -- Without the comments before it.
   code text;
-  watch realtime.watched;
 BEGIN
   IF statement ~* '[[:<:]]execute[[:>:]]' THEN
     statement := NULL;
@@ -560,24 +558,28 @@ BEGIN
     statement := NULL;
   END IF;
   IF statement !~* '[[:<:]]merge[[:>:]]' THEN
-    RETURN;
+    RETURN 'none';
   END IF;
   code := regexp_replace(statement, '^([[:space:]]|/[*]([^*]|[*]+[^*/])*[*]+/|--[^' || chr(10) || ']*' || chr(10) || ')+', '');
-  SELECT * INTO watch FROM realtime.watched w WHERE w.target = capture_move.target::regclass AND cardinality(w.channels) > 0;
-  IF NOT FOUND THEN
-    RETURN;
-  ELSIF operation = 'UPDATE' THEN
-    fault := 'a MERGE, or what may have been one, inserted and updated rows of a partitioned table';
-  ELSIF statement IS NULL OR code !~* '^(merge|with)[[:>:]]'
-    OR regexp_replace(code, '[[:<:]]then[[:space:]]+update[[:>:]]', '', 'gi') ~* '[[:<:]]update[[:>:]]' THEN
-    fault := 'rows were moved to another partition by a statement that may have been a MERGE';
-  ELSIF operation = 'DELETE' OR code !~* '[[:<:]]then[[:space:]]+insert[[:>:]]' THEN
-    command := replace(realtime.capture_statement(watch, operation, '$1', '$2', true),
-      CASE operation WHEN 'DELETE' THEN 'old_rows r' ELSE 'new_rows r' END, '(SELECT ($3).*) r');
-    SELECT ',"schema":' || to_json(n.nspname::text)::text || ',"table":' || to_json(c.relname::text)::text || ',"data":'
-    INTO place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target;
-  END IF;
+  RETURN CASE
+    WHEN statement IS NULL OR code !~* '^(merge|with)[[:>:]]'
+      OR regexp_replace(code, '[[:<:]]then[[:space:]]+update[[:>:]]', '', 'gi') ~* '[[:<:]]update[[:>:]]' THEN 'doubt'
+    WHEN code ~* '[[:<:]]then[[:space:]]+insert[[:>:]]' THEN 'inserts'
+    ELSE 'moves'
+  END;
 END;
+$$;
+--> statement-breakpoint
+-- What captures one row that a MERGE moves to another partition; NULL where the table is not watched.
+CREATE FUNCTION realtime.capture_move(target oid, operation text, OUT command text, OUT place text)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT replace(realtime.capture_statement(w, operation, '$1', '$2', true),
+      CASE operation WHEN 'DELETE' THEN 'old_rows r' ELSE 'new_rows r' END, '(SELECT ($3).*) r'),
+    ',"schema":' || to_json(n.nspname::text)::text || ',"table":' || to_json(c.relname::text)::text || ',"data":'
+  FROM realtime.watched w JOIN pg_class c ON c.oid = w.target JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE w.target = capture_move.target::regclass AND cardinality(w.channels) > 0
 $$;
 --> statement-breakpoint
 -- A truncated table: nobody can tell its rows any more, so each of its channels is told. A template stands for all those
@@ -642,7 +644,8 @@ SET search_path = pg_catalog, pg_temp
 AS $body$
   SELECT CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p' THEN format($move$  <<moves>>
   DECLARE
-    told record;
+    move record;
+    kind text;
     reason text;
     context text;
   BEGIN
@@ -651,35 +654,48 @@ AS $body$
     IF TG_LEVEL = 'STATEMENT' AND TG_OP = 'UPDATE' AND current_setting('server_version_num')::integer >= 150000
       AND marks ~ '(^|[ !])((%2$s)?@[0-9A-F/]+[.])?INSERT( !)? %2$s@[0-9A-F/]+[.]UPDATE( !)?$' THEN
       GET DIAGNOSTICS context = PG_CONTEXT;
-      SELECT * INTO told FROM realtime.capture_move(%1$s, TG_OP, context);
-      IF told.fault IS NOT NULL AND EXISTS (SELECT FROM new_rows) THEN
+      IF realtime.move_kind(context) <> 'none' AND EXISTS (SELECT FROM new_rows) THEN
         PERFORM realtime.unmark('%2$s');
-        captured := realtime.capture_fault(%1$s, told.fault);
+        captured := realtime.capture_fault(%1$s, 'a MERGE, or what may have been one, inserted and updated rows of a partitioned table');
         PERFORM realtime.ring();
         RETURN NULL;
       END IF;
     END IF;
     IF TG_LEVEL = 'ROW' THEN
-      GET DIAGNOSTICS context = PG_CONTEXT;
+      -- A statement is of one kind for all its rows. Its text, which may name each of them, is read for the first alone.
+      kind := current_setting('sobranie.moved', true);
+      IF marks ~ '[A-Z]' AND starts_with(kind, marks || '=') THEN
+        kind := substr(kind, length(marks) + 2);
+      ELSE
+        GET DIAGNOSTICS context = PG_CONTEXT;
+        kind := realtime.move_kind(context);
+        context := set_config('sobranie.moved', marks || '=' || kind, true);
+      END IF;
+      IF kind = 'none' OR TG_OP = 'INSERT' AND kind <> 'moves' THEN
+        RETURN NULL;
+      END IF;
       captured := 0;
-      BEGIN
-        SELECT * INTO told FROM realtime.capture_move(%1$s, TG_OP, context);
-        IF told.command IS NOT NULL THEN
-          IF TG_OP = 'DELETE' THEN
-            EXECUTE told.command USING pg_current_xact_id(), told.place, OLD;
+      IF kind = 'doubt' THEN
+        reason := 'rows were moved to another partition by a statement that may have been a MERGE';
+      ELSE
+        BEGIN
+          SELECT * INTO move FROM realtime.capture_move(%1$s, TG_OP);
+          IF move.command IS NULL THEN
+            RETURN NULL;
+          ELSIF TG_OP = 'DELETE' THEN
+            EXECUTE move.command USING pg_current_xact_id(), move.place, OLD;
           ELSE
-            EXECUTE told.command USING pg_current_xact_id(), told.place, NEW;
+            EXECUTE move.command USING pg_current_xact_id(), move.place, NEW;
           END IF;
           GET DIAGNOSTICS captured = ROW_COUNT;
-        END IF;
-        reason := told.fault;
-      EXCEPTION WHEN OTHERS THEN
-        reason := SQLERRM;
-      END;
+        EXCEPTION WHEN OTHERS THEN
+          reason := SQLERRM;
+        END;
+      END IF;
       -- Once for all rows of the statement.
-      IF reason IS NOT NULL AND TG_OP = 'DELETE' AND current_setting('sobranie.moved', true) IS DISTINCT FROM marks THEN
+      IF reason IS NOT NULL AND TG_OP = 'DELETE' AND current_setting('sobranie.moved_fault', true) IS DISTINCT FROM marks THEN
         captured := realtime.capture_fault(%1$s, reason);
-        marks := set_config('sobranie.moved', marks, true);
+        marks := set_config('sobranie.moved_fault', marks, true);
       END IF;
       IF captured > 0 THEN
         PERFORM realtime.ring();
