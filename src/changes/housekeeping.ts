@@ -103,6 +103,7 @@ export class Housekeeping {
       this.#session = await DirectSession.open({
         url: this.#options.url,
         applicationName: 'sobranie housekeeping',
+        worksLong: true,
         signal: this.#closed.signal,
       });
       // Without a search_path of its own: tables are named as the operator names them.

@@ -151,6 +151,7 @@ export class Relay {
         url: this.#options.url,
         applicationName: this.#options.applicationName ?? 'sobranie relay',
         answerSeconds: this.#options.answerSeconds,
+        worksLong: true,
         onNotification: () => this.#bell.ring(),
         onClosed: () => this.#bell.ring(),
         signal: this.#abort.signal,

@@ -6,8 +6,9 @@
 // a query when the server is ready for the next one, which it says after the commit.
 
 import { RealtimeError } from '../protocol/realtime-error.ts';
-import { connectSession, unavailable, type Database } from './connect.ts';
-import { isDirect, refusePooler } from './pooler.ts';
+import { isDoneWithin } from '../time/within.ts';
+import { connect, connectSession, unavailable, type Database } from './connect.ts';
+import { refusePooler, sessionOf } from './pooler.ts';
 
 export type Row = Readonly<Record<string, unknown>>;
 
@@ -16,6 +17,8 @@ export interface DirectSessionOptions {
   readonly applicationName: string;
   /** A query unanswered for this long ends the session: the connection may be half-open. Default: `answerSecondsDefault`. */
   readonly answerSeconds?: number | undefined;
+  /** A query may take the database longer than that: the session goes on for as long as its process is at work. */
+  readonly worksLong?: boolean;
   /** Ends the session when aborted, also while it is being opened. */
   readonly signal?: AbortSignal;
   onNotification?(channel: string, payload: string): void;
@@ -41,11 +44,15 @@ export const abandonment = `
   where exists (select from pg_settings s where s.name = v.name)`;
 
 export const answerSecondsDefault = 10;
+/** For the look whether the process of a session is at work. */
+const lookMs = 3_000;
 
 export class DirectSession {
   readonly #options: DirectSessionOptions;
   readonly #sql: Database;
   #closed = false;
+  /** The process of the database. */
+  #process = 0;
   readonly #abort = (): void => void this.close();
 
   private constructor(options: DirectSessionOptions) {
@@ -68,7 +75,9 @@ export class DirectSession {
     if (options.signal?.aborted === true) session.#end();
     options.signal?.addEventListener('abort', session.#abort);
     try {
-      if (!(await session.#bounded(isDirect(session.#sql)))) await refusePooler(options.url);
+      const { answering, named } = await session.#bounded(sessionOf(session.#sql));
+      session.#process = answering;
+      if (answering !== named) await refusePooler(options.url);
       return session;
     } catch (error) {
       await session.close();
@@ -92,12 +101,42 @@ export class DirectSession {
   }
 
   async #bounded<Answer>(pending: PromiseLike<Answer>): Promise<Answer> {
-    const seconds = this.#options.answerSeconds ?? answerSecondsDefault;
-    const timer = setTimeout(() => void this.close(), seconds * 1000);
+    const answerMs = (this.#options.answerSeconds ?? answerSecondsDefault) * 1_000;
+    let isPending = true;
+    const late = async (): Promise<void> => {
+      const goesOn = this.#options.worksLong === true && (await this.#isAtWork());
+      if (!isPending || this.#closed) return;
+      if (goesOn) timer = setTimeout(() => void late(), answerMs);
+      else await this.close();
+    };
+    let timer = setTimeout(() => void late(), answerMs);
     try {
       return await pending;
     } finally {
+      isPending = false;
       clearTimeout(timer);
+    }
+  }
+
+  /**
+   * Whether the database works on a query of this session. Not if it waits for a lock, which may never end, nor for this
+   * client: then the connection is lost. One heavy transaction of an application once stopped the relay for good, as its
+   * batch was given up after ten seconds, again and again.
+   */
+  async #isAtWork(): Promise<boolean> {
+    const sql = connect(this.#options.url, { applicationName: `${this.#options.applicationName} look`, max: 1 });
+    const looking = sql`
+      select from pg_catalog.pg_stat_activity a where a.pid = ${this.#process}
+        and a.application_name = ${this.#options.applicationName} and a.state = 'active'
+        and a.wait_event_type is distinct from 'Lock' and a.wait_event_type is distinct from 'Client'`;
+    try {
+      return (await isDoneWithin(looking, lookMs)) && (await looking).length > 0;
+    } catch (error) {
+      // A database that cannot be asked is as good as gone.
+      void error;
+      return false;
+    } finally {
+      await sql.end({ timeout: 0 });
     }
   }
 

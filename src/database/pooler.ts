@@ -53,14 +53,14 @@ export async function refusePooler(url: string): Promise<void> {
   if (pooling === 'transaction' || pooling === 'statement') throw new PoolerInTheWay(pooling, 'session');
 }
 
-/** No pooler stands between. Rejects with the driver's errors. */
-export async function isDirect(sql: Database): Promise<boolean> {
+/** No pooler stands between. */
+async function isDirect(sql: Database): Promise<boolean> {
   const { answering, named } = await sessionOf(sql);
   return answering === named;
 }
 
-/** The process that answers, and the one that this connection was told of. */
-async function sessionOf(sql: Database): Promise<{ answering: number; named: number | null }> {
+/** The process that answers, and the one that this connection was told of. Rejects with the driver's errors. */
+export async function sessionOf(sql: Database): Promise<{ answering: number; named: number | null }> {
   const result = await sql.unsafe('select pg_catalog.pg_backend_pid() as pid').simple();
   return { answering: Number(result[0]?.['pid']), named: result.state.pid };
 }
