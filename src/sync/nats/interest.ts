@@ -22,8 +22,8 @@ export interface NatsInterestOptions {
   readonly clock: Clock;
 }
 
-/** An answer takes about a millisecond. */
-const peerTimeoutMs = 300;
+/** An answer takes about a millisecond. A node that is busy for longer is no peer until it answers: what it sends may be lost. */
+const peerTimeoutMs = 1_000;
 /** A node that has just come waits for the answers of nodes that it does not know yet. */
 const firstWaitMs = 50;
 
