@@ -157,6 +157,28 @@ test.each([
   expect(await told()).toEqual(changes);
 });
 
+// What an earlier statement's triggers did to the row was before this one, which replaced their version of it.
+test.each([
+  ['deletes the row', `delete from item where a = 1`, ['DELETE 1 again']],
+  ['gives it another key', `update item set a = 5 where a = 1`, ['UPDATE 5 again']],
+  [
+    'swaps it',
+    `delete from item where a = 1; insert into item values (1, 'z')`,
+    ['DELETE 1 again', 'INSERT 1 z', 'UPDATE 1 again'],
+  ],
+])('the row trigger: a later statement of the transaction %s', async (_name, statement, changes) => {
+  await sql.unsafe(`create table item (a int primary key, b text);
+    ${trigger('a_again', 'after insert', again)}
+    create trigger own after insert or update or delete on item for each row
+      execute function public.notify_realtime_event()`);
+  for (const isolation of ['read committed', 'serializable']) {
+    await sql.unsafe(`begin isolation level ${isolation}; insert into item values (1, 'x'); ${statement}; commit`);
+    expect(await told()).toEqual(['INSERT 1 x', 'UPDATE 1 again', ...changes]);
+    await sql`delete from item`;
+    await told();
+  }
+});
+
 // It runs after each row of a statement, at the end; it does not know where the statement began.
 test('the row trigger: what a function changes that the statement calls comes first', async () => {
   await sql.unsafe(`create table item (a int primary key, b text); create trigger own after insert or update or delete
