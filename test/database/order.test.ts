@@ -29,7 +29,7 @@ async function told(channel = 'item'): Promise<string[]> {
   return seen.map(({ data }) =>
     data['gap'] === true
       ? 'gap'
-      : `${String(data['action'])} ${Object.values((data['data'] ?? data['old']) as object).join(' ')}`.trim(),
+      : `${String(data['action'])} ${Object.values((data['data'] ?? data['old'] ?? {}) as object).join(' ')}`.trim(),
   );
 }
 
@@ -177,6 +177,79 @@ test.each([
     await sql`delete from item`;
     await told();
   }
+});
+
+const captures: readonly (readonly [string, string])[] = [
+  ['realtime.watch', `select realtime.watch('item')`],
+  [
+    'the row trigger',
+    `create trigger told after insert or update or delete on item for each row
+      execute function public.notify_realtime_event()`,
+  ],
+];
+
+test.each(captures)('%s: triggers three deep, of which one gives the row another key', async (_name, capture) => {
+  await sql.unsafe(`create table item (a int primary key, b text);
+    ${trigger(
+      'a_on',
+      'after insert or update',
+      `if pg_trigger_depth() = 1 then update item set a = a + 1 where a = new.a;
+      elsif pg_trigger_depth() = 2 then update item set b = 'done' where a = new.a; end if; return null;`,
+    )} ${capture}`);
+  for (const [n, isolation] of ['read committed', 'repeatable read', 'serializable'].entries()) {
+    const a = n * 10;
+    await sql.unsafe(`begin isolation level ${isolation}; insert into item values (${a}, 'x'); commit`);
+    expect(await told()).toEqual([`INSERT ${a} x`, `UPDATE ${a + 1} x`, `UPDATE ${a + 1} done`]);
+  }
+});
+
+test.each(captures)(
+  '%s: rows of another table with the same keys are no versions of the row',
+  async (_name, capture) => {
+    await sql.unsafe(`create table item (a int primary key, b text); create table side (a int primary key, b text);
+    ${trigger('a_side', 'after insert', `insert into side values (new.a, new.b), (-new.a, new.b); return null;`)}
+    ${trigger('b_again', 'after insert', again)} ${capture}; ${capture.replaceAll('item', 'side')}`);
+    await sql`insert into item values (1, 'x'), (2, 'x')`;
+    // The row trigger runs for one row after the other.
+    const seen = (await told()).toSorted((a, b) => Number(a.split(' ')[1]) - Number(b.split(' ')[1]));
+    expect(seen).toEqual(['INSERT 1 x', 'UPDATE 1 again', 'INSERT 2 x', 'UPDATE 2 again']);
+  },
+);
+
+test('a table that is filled again by a trigger of its TRUNCATE', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text);
+    ${trigger('a_fill', 'after truncate', `insert into item values (1, 'first'); return null;`, 'statement')}
+    select realtime.watch('item')`);
+  await sql`truncate item`;
+  expect(await told()).toEqual(['TRUNCATE', 'INSERT 1 first']);
+});
+
+test('the row trigger: a json value that no parser takes is told as it was written', async () => {
+  await sql.unsafe(`create table item (a int primary key, b json, c int);
+    ${trigger('a_on', 'after insert', `if pg_trigger_depth() = 1 then update item set c = 2 where a = new.a; end if; return null;`)}
+    ${captures[1]![1]}`);
+  await sql.unsafe(`insert into item values (1, '{"nul": "\\u0000"}', 1)`);
+  const seen = await takenOver(sql);
+  expect(seen.map(({ data }) => JSON.stringify([data['action'], data['data'], data['old']]))).toEqual([
+    '["INSERT",{"a":1,"b":{"nul":"\\u0000"},"c":1},null]',
+    '["UPDATE",{"a":1,"b":{"nul":"\\u0000"},"c":2},{"a":1,"c":1}]',
+  ]);
+});
+
+test('the row trigger: a key that was renamed after the snapshot was taken is a gap', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text); insert into item values (1, 'x'), (2, 'x');
+    ${captures[1]![1]}; create table other (a int);
+    create function pass() returns trigger language plpgsql as
+      $$ begin update item set b = 'z' where b = 'y'; return null; end $$;
+    create trigger pass after insert on other for each row execute function pass()`);
+  const late = postgres(created.url, { max: 1, onnotice: () => undefined });
+  await late.unsafe(`set search_path = shop; begin isolation level repeatable read; select 1`).simple();
+  await sql`alter table item rename a to id`;
+  await late`update item set b = 'y' where id = 1`;
+  await late`insert into other values (1)`;
+  await late`commit`;
+  await late.end();
+  expect(await told()).toEqual(['gap', 'gap']);
 });
 
 // It runs after each row of a statement, at the end; it does not know where the statement began.
