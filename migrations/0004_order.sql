@@ -164,9 +164,14 @@ $$;
 CREATE FUNCTION realtime.reorder(watch integer, xid xid8, mark pg_lsn, began pg_lsn, ended pg_lsn DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
--- As many rows as the statements changed, of which the planner knows nothing; nor do the statistics of a queue.
+-- As many rows as the statements changed, of which the planner knows nothing; nor do the statistics of a queue. The caller
+-- may have forbidden the rest: an application its session, and the relay, which reads the outbox by its order.
+SET enable_bitmapscan = on
+SET enable_hashjoin = on
+SET enable_indexscan = on
 SET enable_nestloop = off
 SET enable_seqscan = off
+SET enable_sort = on
 SET plan_cache_mode = force_generic_plan
 SET jit = off
 AS $$

@@ -94,11 +94,13 @@ CREATE FUNCTION realtime.reorder_row(xid xid8, began pg_lsn, own text[] DEFAULT 
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 -- By the index always, of whose order the first is asked: the statistics of a queue say nothing.
-SET enable_seqscan = off
 SET enable_bitmapscan = off
-SET enable_sort = off
 SET enable_hashjoin = off
+SET enable_indexscan = on
 SET enable_mergejoin = off
+SET enable_nestloop = on
+SET enable_seqscan = off
+SET enable_sort = off
 SET jit = off
 SET plan_cache_mode = force_generic_plan
 AS $$
