@@ -29,7 +29,7 @@ async function told(channel = 'item'): Promise<string[]> {
   return seen.map(({ data }) =>
     data['gap'] === true
       ? 'gap'
-      : `${String(data['action'])} ${Object.values((data['data'] ?? data['old'] ?? {}) as object).join(' ')}`.trim(),
+      : `${String(data['action'])} ${Object.values(data['data'] ?? data['old'] ?? {}).join(' ')}`.trim(),
   );
 }
 
