@@ -241,7 +241,8 @@ AS $$
 $$;
 --> statement-breakpoint
 -- Rows of the outbox as publications, in order: templates resolved to channels, text on one line, and what only counts a
--- fault counted. Empty data is a gap.
+-- fault counted. Empty data is a gap. Of several gaps for all channels of a template the last is told: each may be a hundred
+-- thousand publications.
 CREATE FUNCTION realtime.resolve(taken realtime.outbox[]) RETURNS realtime.outbox[]
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -251,6 +252,8 @@ AS $$
 DECLARE
   has_more boolean;
   has_faults boolean;
+  -- The places of gaps for all channels of a template, behind which there is another one.
+  told_later bigint[] := '{}';
 BEGIN
   -- A json column keeps the line breaks that its writer put between values; inside strings JSON has none.
   SELECT bool_or(t.data IS NULL OR strpos(t.channel, '{') > 0 OR strpos(t.data, E'\n') > 0 OR strpos(t.data, E'\r') > 0),
@@ -261,6 +264,13 @@ BEGIN
       -- One fault told to several channels counts once.
       SELECT DISTINCT t.xid, t.watch, t.fault FROM unnest(taken) t WHERE t.fault IS NOT NULL
     ) f;
+    told_later := ARRAY(
+      SELECT g.n FROM (
+        SELECT t.n, lead(t.n) OVER (PARTITION BY t.watch, t.channel ORDER BY t.n) IS NOT NULL AS is_told_later
+        FROM unnest(taken) WITH ORDINALITY t (xid, lsn, channel, data, key, watch, subject, fault, at, n)
+        WHERE t.data IS NULL AND strpos(t.channel, '{') > 0
+      ) g WHERE g.is_told_later
+    );
   END IF;
   IF NOT has_more THEN
     RETURN taken;
@@ -274,7 +284,7 @@ BEGIN
       UNION ALL SELECT k FROM realtime.channels_of(t.watch, t.channel, ARRAY(
         SELECT e.channel FROM unnest(taken) WITH ORDINALITY e (xid, lsn, channel, data, key, watch, subject, fault, at, n)
         WHERE e.watch = t.watch AND e.n < t.n AND strpos(e.channel, '{') = 0
-      )) k WHERE strpos(t.channel, '{') > 0
+      )) k WHERE strpos(t.channel, '{') > 0 AND t.n <> ALL (told_later)
     ) c (channel)
     ORDER BY t.n, c.channel
   );

@@ -5,7 +5,7 @@
 import { beforeAll, expect, test } from 'bun:test';
 import type postgres from 'postgres';
 import { patient } from '../support/patience.ts';
-import { database, leave, rules } from './support.ts';
+import { database, leave, rules, takenOver } from './support.ts';
 
 patient();
 
@@ -87,3 +87,24 @@ test('so does what clients publish, and a row that is parked', async () => {
   });
   expect(read).toBeLessThan(60);
 }, 60_000);
+
+// A virtual column whose expression fails makes each statement of its table a fault, which all channels of the table's
+// templates are told of. A hundred statements and 100,000 channels were ten million gaps, and the relay carried nothing else.
+test('faults of one batch are one gap for each channel of a template', async () => {
+  await sql`create table faulty (id int)`;
+  await sql`select realtime.watch('faulty', array['faulty:{id}', 'all'])`;
+  await sql`insert into faulty select generate_series(1, 50)`;
+  await takenOver(sql);
+  await sql.begin(async (tx) => {
+    for (let count = 0; count < 100; count++) {
+      await tx`select realtime.capture_fault('faulty'::regclass, 'it failed')`;
+      if (count === 50) await tx`insert into faulty values (7)`;
+    }
+  });
+  const seen = await takenOver(sql);
+  const of7 = seen.filter(({ channel }) => channel === 'faulty:7').map(({ data }) => data['gap'] ?? data['action']);
+  expect(of7).toEqual(['INSERT', true]);
+  expect(seen.filter(({ channel, data }) => channel.startsWith('faulty:') && data['gap'] === true).length).toBe(50);
+  const [watch] = await sql`select fault_count::int as count from realtime.watches where "table" = 'faulty'::regclass`;
+  expect(watch?.['count']).toBeGreaterThan(0);
+});
