@@ -60,7 +60,7 @@ SET quote_all_identifiers = off
 AS $$
   SELECT md5(concat_ws('|', string_agg(
     concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated,
-      CASE WHEN a.attgenerated = 'v' THEN d.adbin END),
+      CASE WHEN a.attgenerated <> '' THEN d.adbin END),
     ',' ORDER BY a.attrelid, a.attnum
   ), array_to_string(realtime.key_columns(target), ','), (
     -- Before PostgreSQL 14 it fails for a table that is gone.
@@ -176,7 +176,8 @@ END;
 $$;
 --> statement-breakpoint
 -- The columns that a watch uses. `value` is what the column is among the changed rows, where a virtual column has no
--- value of its own. `shown` is its place in the JSON, NULL where it is not in it.
+-- value of its own. Nor has a stored one where a row was inserted into a partition whose columns lie otherwise: the server
+-- shows the row as it was before. `shown` is its place in the JSON, NULL where it is not in it.
 CREATE FUNCTION realtime.captured_columns(watch realtime.watched)
 RETURNS TABLE (place integer, name text, type oid, value text, is_key boolean, shown integer, is_long boolean)
 LANGUAGE sql STABLE
@@ -191,13 +192,19 @@ SET quote_all_identifiers = off
 SET timezone = 'UTC'
 AS $$
   SELECT a.attnum::integer, a.attname::text, a.atttypid,
-    CASE WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid)) ELSE format('r.%I', a.attname) END,
+    CASE WHEN a.attgenerated = 'v' THEN format('(%s)', pg_get_expr(d.adbin, d.adrelid))
+      WHEN a.attgenerated = 's' AND k.is_partitioned AND realtime.is_computable(a.attrelid, a.attnum)
+        THEN format('(coalesce(r.%I, %s))', a.attname, pg_get_expr(d.adbin, d.adrelid))
+      ELSE format('r.%I', a.attname) END,
     coalesce(a.attname = ANY (k.names), false),
     CASE WHEN watch.columns IS NULL THEN a.attnum::integer ELSE array_position(watch.columns, a.attname::text) END,
     -- Some lengths are known from the type.
     a.attlen = -1 AND NOT (a.atttypid IN (1042, 1043, 1560, 1562, 1700) AND a.atttypmod BETWEEN 0 AND 2000)
   -- OFFSET keeps the planner from asking for each column.
-  FROM (SELECT realtime.key_columns(watch.target) AS names OFFSET 0) k
+  FROM (
+    SELECT realtime.key_columns(watch.target) AS names,
+      (SELECT c.relkind FROM pg_class c WHERE c.oid = watch.target) = 'p' AS is_partitioned OFFSET 0
+  ) k
   CROSS JOIN pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   WHERE a.attrelid = watch.target AND a.attnum > 0 AND NOT a.attisdropped
     AND (a.attgenerated <> 'v' OR realtime.is_computable(a.attrelid, a.attnum))
