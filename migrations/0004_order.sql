@@ -289,7 +289,7 @@ BEGIN
   END LOOP;
 
   WITH nested AS (
-    SELECT n.lsn, row_number() OVER (ORDER BY n.lsn) AS place, 0 AS side, 0::bigint AS turn
+    SELECT n.lsn, row_number() OVER (ORDER BY n.lsn) AS place, 0 AS side, 0::bigint AS turn, n.watch
     FROM realtime.outbox n WHERE n.xid = reorder.xid AND n.lsn >= mark AND n.lsn < began
   ), own AS (
     -- Among themselves they stay as they are where one may take the key of another.
@@ -299,7 +299,10 @@ BEGIN
     FROM realtime.outbox o LEFT JOIN unnest(later_rows, later_places) l (lsn, place) ON l.lsn = o.lsn
     WHERE o.xid = reorder.xid AND o.lsn >= began AND o.lsn < ended
   ), moved AS (
-    SELECT * FROM own UNION ALL SELECT n.* FROM nested n WHERE n.place > (SELECT min(o.place) FROM own o)
+    SELECT * FROM own
+    -- What a row trigger or realtime.send has written stays: realtime.row_changes knows where.
+    UNION ALL SELECT n.lsn, n.place, n.side, n.turn FROM nested n
+    WHERE n.place > (SELECT min(o.place) FROM own o) AND n.watch IS NOT NULL
   ), numbered AS (
     SELECT m.lsn, row_number() OVER (ORDER BY m.lsn) AS old_number,
       row_number() OVER (ORDER BY m.place, m.side, m.turn) AS new_number

@@ -66,25 +66,23 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- The keys of a change as realtime.row_changes has them.
+-- What a change is found by in realtime.row_changes: its keys, and the version of the row that it replaced.
 CREATE FUNCTION realtime.row_hashes(subject text[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF subject[2] = subject[3] THEN
-    RETURN ARRAY[hashtextextended((subject[1] || ' ' || subject[2]) COLLATE "C", 0)];
-  END IF;
-  -- A side that is not there is NULL, which equals no key.
-  RETURN ARRAY[hashtextextended((subject[1] || ' ' || subject[2]) COLLATE "C", 0),
-    hashtextextended((subject[1] || ' ' || subject[3]) COLLATE "C", 0)];
+  RETURN ARRAY(
+    SELECT DISTINCT hashtextextended((subject[1] || ' ' || u.name) COLLATE "C", 0)
+    FROM unnest(subject[2:4]) u (name) WHERE u.name IS NOT NULL
+  );
 END;
 $$;
 --> statement-breakpoint
 -- Puts the row that a trigger has just captured, at `began`, before what nested statements did to the same row afterwards. A
--- row trigger knows no beginning of its statement, so the versions of the row have to tell: their places, which come
--- once in a transaction. Whoever replaced the version that this change made came later. So did whoever took the key that
--- it gave up, unless the version that it replaced was made by a change in between.
+-- row trigger knows no beginning of its statement, so the versions of the row have to tell: each was made once. Whoever
+-- replaced the version that this change made came later. So did whoever took the key that it gave up, after the version that
+-- this change replaced was made. What came after these came later, too.
 --
 -- It is called for each row, so it steps through the changes of that row alone, which an index has in order: a statement
 -- of many rows costs each of them the same.
@@ -106,21 +104,32 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-  hashes bigint[];
-  keys text[];
-  place pg_lsn := began;
+  -- Without a key, only versions tell one row from another.
+  has_key boolean;
+  place pg_lsn;
   subject text[];
-  -- The last of those that made the version which this change replaced was met.
-  is_replaced boolean := false;
   first_lsn pg_lsn;
-  later_rows pg_lsn[];
+  is_replaced boolean;
+  is_guess boolean := false;
+  -- Those that share a key with this row or with one of these, from the first that came later on.
+  keys text[];
+  hashes bigint[];
+  next_hashes bigint[];
+  met_rows pg_lsn[];
+  met text[];
+  makers integer[] := '{}';
+  -- Of those that came later: what they made, and the keys that they gave up.
+  versions text[];
+  freed text[];
+  sooner_rows pg_lsn[] := '{}';
+  later_rows pg_lsn[] := '{}';
+  old_rows pg_lsn[];
   new_rows pg_lsn[];
-  places tid[];
+  row_places tid[];
+  change_places tid[];
+  change_rows pg_lsn[];
 BEGIN
   IF own IS NOT NULL THEN
-    hashes := realtime.row_hashes(own);
-    INSERT INTO realtime.row_changes (xid, key, lsn)
-    SELECT reorder_row.xid, h, reorder_row.began FROM unnest(hashes) h WHERE h IS NOT NULL;
     IF current_setting('transaction_isolation') = 'serializable' THEN
       INSERT INTO realtime.unordered (xid, ended, began)
       VALUES (reorder_row.xid, pg_current_wal_insert_lsn(), reorder_row.began);
@@ -128,69 +137,132 @@ BEGIN
     END IF;
   ELSE
     own := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = began);
-    hashes := realtime.row_hashes(own);
   END IF;
-  keys := own[2:3];
+  has_key := num_nonnulls(VARIADIC own[2:3]) > 0;
 
-  -- Backwards, as far as nested statements changed this row.
-  LOOP
-    place := (
-      SELECT max(m.lsn) FROM unnest(hashes) h CROSS JOIN LATERAL (
-        SELECT c.lsn FROM realtime.row_changes c
-        WHERE c.xid = reorder_row.xid AND c.key = h AND c.lsn < place ORDER BY c.lsn DESC LIMIT 1
-      ) m
+  -- Who replaced the version that this change made. A place comes again after a TRUNCATE, with another command.
+  IF own[5] IS NOT NULL THEN
+    first_lsn := (
+      SELECT min(c.lsn) FROM realtime.row_changes c
+      WHERE c.xid = reorder_row.xid AND c.key = hashtextextended((own[1] || ' ' || own[5]) COLLATE "C", 0) AND c.lsn < began
+        AND (SELECT o.subject[1] = own[1] AND o.subject[4] = own[5] AND o.subject[6] = own[7]
+          FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = c.lsn)
     );
-    EXIT WHEN place IS NULL;
-    subject := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = place);
-    CONTINUE WHEN (subject[1] = own[1] AND subject[2:3] && keys) IS NOT true;
-    EXIT WHEN subject[6]::integer <= own[6]::integer;
-    is_replaced := is_replaced OR coalesce(subject[5] = own[4], false);
-    IF subject[4] = own[5] OR (own[2] <> own[3] IS NOT false AND own[2] = ANY (subject[2:3]) AND NOT is_replaced) THEN
-      first_lsn := place;
+  END IF;
+  -- Who took the key that it gave up: backwards, until the version that it replaced was made. An outer statement may have
+  -- made that, and is not captured yet. Then what was captured before this statement began came before it. A version that
+  -- nobody has replaced tells the command of this statement; without one there is a doubt.
+  is_replaced := first_lsn IS NOT NULL;
+  IF own[2] <> own[3] OR (own[2] IS NOT NULL AND own[3] IS NULL) THEN
+    place := began;
+    LOOP
+      place := (
+        SELECT c.lsn FROM realtime.row_changes c
+        WHERE c.xid = reorder_row.xid AND c.key = hashtextextended((own[1] || ' ' || own[2]) COLLATE "C", 0) AND c.lsn < place
+        ORDER BY c.lsn DESC LIMIT 1
+      );
+      EXIT WHEN place IS NULL;
+      subject := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = place);
+      CONTINUE WHEN (subject[1] = own[1] AND own[2] = ANY (subject[2:3])) IS NOT true;
+      IF subject[5] = own[4] THEN
+        is_guess := false;
+        EXIT;
+      END IF;
+      CONTINUE WHEN (subject[3] = own[2] AND subject[2] IS DISTINCT FROM own[2]) IS NOT true;
+      IF own[9] = 'new' THEN
+        EXIT WHEN NOT is_replaced AND subject[8]::bigint < own[7]::bigint;
+        is_guess := is_replaced OR own[7] IS NULL;
+      END IF;
+      first_lsn := least(first_lsn, place);
+    END LOOP;
+    IF is_guess THEN
+      INSERT INTO realtime.outbox (xid, lsn, channel, fault)
+      SELECT reorder_row.xid, pg_current_wal_insert_lsn(), o.channel,
+        'nested statements gave a key to several rows, and nothing shows in which order'
+      FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = began;
     END IF;
-  END LOOP;
+  END IF;
   IF first_lsn IS NULL THEN
     RETURN;
   END IF;
 
-  -- Forwards, with whatever shares a key with one of these.
-  place := first_lsn;
+  -- Forwards, with whatever shares a key with one of these. One that comes with another key may have followed one that was
+  -- passed: then again.
+  keys := own[2:3];
+  hashes := realtime.row_hashes(CASE WHEN has_key THEN own[1:3] ELSE ARRAY[own[1], own[5]] END);
   LOOP
-    subject := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = place);
-    IF subject[1] = own[1] AND subject[2:3] && keys THEN
-      later_rows := later_rows || place;
-      IF NOT subject[2:3] <@ keys THEN
-        keys := keys || subject[2:3];
-        hashes := hashes || realtime.row_hashes(subject);
+    next_hashes := hashes;
+    met_rows := '{}';
+    met := '{}';
+    place := first_lsn;
+    LOOP
+      subject := (SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = place);
+      IF subject[1] = own[1] AND (NOT has_key OR subject[2:3] && keys) THEN
+        met_rows := met_rows || place;
+        met := met || ARRAY[subject[1:5]];
+        IF NOT has_key THEN
+          hashes := realtime.row_hashes(ARRAY[own[1], subject[5]]);
+        ELSIF NOT array_remove(subject[2:3], NULL) <@ keys THEN
+          keys := keys || subject[2:3];
+          hashes := hashes || realtime.row_hashes(subject[1:3]);
+        END IF;
       END IF;
-    END IF;
-    place := (
-      SELECT min(m.lsn) FROM (SELECT DISTINCT u FROM unnest(hashes) u) h (hash) CROSS JOIN LATERAL (
-        SELECT c.lsn FROM realtime.row_changes c
-        WHERE c.xid = reorder_row.xid AND c.key = h.hash AND c.lsn > place AND c.lsn < began ORDER BY c.lsn LIMIT 1
-      ) m
-    );
-    EXIT WHEN place IS NULL;
+      place := (
+        SELECT min(m.lsn) FROM (SELECT DISTINCT u FROM unnest(hashes) u) h (hash) CROSS JOIN LATERAL (
+          SELECT c.lsn FROM realtime.row_changes c
+          WHERE c.xid = reorder_row.xid AND c.key = h.hash AND c.lsn > place AND c.lsn < began ORDER BY c.lsn LIMIT 1
+        ) m
+      );
+      EXIT WHEN place IS NULL;
+    END LOOP;
+    EXIT WHEN NOT has_key OR hashes <@ next_hashes;
   END LOOP;
 
-  -- It takes the place of the first of them, and each of them that of the next. The rows are looked up one by one: for a
-  -- join, the planner may read all that the transaction wrote.
-  later_rows := later_rows || began;
-  places := ARRAY(
+  -- What made the version that this change replaced came before it. A nested change may have passed it: what it replaced was
+  -- not captured then.
+  versions := own[4:4];
+  FOR i IN REVERSE cardinality(met_rows)..1 LOOP
+    IF met[i][5] = ANY (versions) THEN
+      makers := makers || i;
+      versions := versions || met[i][4];
+    END IF;
+  END LOOP;
+  versions := own[5:5];
+  freed := CASE WHEN own[2] IS DISTINCT FROM own[3] THEN own[2:2] END;
+  FOR i IN 1..cardinality(met_rows) LOOP
+    IF i <> ALL (makers) AND (met[i][4] = ANY (versions)
+      OR (met[i][3] = ANY (freed) AND met[i][2] IS DISTINCT FROM met[i][3])) THEN
+      later_rows := later_rows || met_rows[i];
+      versions := versions || met[i][5];
+      freed := freed || CASE WHEN met[i][2] IS DISTINCT FROM met[i][3] THEN ARRAY[met[i][2]] END;
+    ELSE
+      sooner_rows := sooner_rows || met_rows[i];
+    END IF;
+  END LOOP;
+
+  -- They change places with one another. The rows are looked up one by one: for a join, the planner may read all that the
+  -- transaction wrote.
+  old_rows := sooner_rows || began || later_rows;
+  new_rows := ARRAY(SELECT u FROM unnest(old_rows) u ORDER BY u);
+  row_places := ARRAY(
     SELECT (SELECT o.ctid FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = u.lsn)
-    FROM unnest(later_rows) WITH ORDINALITY u (lsn, n) ORDER BY u.n
+    FROM unnest(old_rows) WITH ORDINALITY u (lsn, n) ORDER BY u.n
   );
-  UPDATE realtime.outbox o SET lsn = m.lsn
-  FROM unnest(places, later_rows[2:] || first_lsn) m (place, lsn) WHERE o.ctid = ANY (places) AND o.ctid = m.place;
-  SELECT array_agg(c.place), array_agg(u.new_lsn) INTO places, new_rows
-  FROM unnest(later_rows, later_rows[2:] || first_lsn) u (old_lsn, new_lsn)
-  CROSS JOIN (SELECT DISTINCT u FROM unnest(hashes) u) h (hash)
+  SELECT array_agg(c.place), array_agg(u.new_lsn) INTO change_places, change_rows
+  FROM unnest(old_rows, new_rows) u (old_lsn, new_lsn)
+  CROSS JOIN LATERAL (
+    SELECT o.subject FROM realtime.outbox o WHERE o.xid = reorder_row.xid AND o.lsn = u.old_lsn OFFSET 0
+  ) o
+  CROSS JOIN LATERAL unnest(realtime.row_hashes(o.subject)) h (hash)
   CROSS JOIN LATERAL (
     SELECT c.ctid AS place FROM realtime.row_changes c
     WHERE c.xid = reorder_row.xid AND c.key = h.hash AND c.lsn = u.old_lsn OFFSET 0
-  ) c;
+  ) c
+  WHERE u.new_lsn <> u.old_lsn;
+  UPDATE realtime.outbox o SET lsn = m.lsn
+  FROM unnest(row_places, new_rows) m (place, lsn) WHERE o.ctid = ANY (row_places) AND o.ctid = m.place AND o.lsn <> m.lsn;
   UPDATE realtime.row_changes c SET lsn = m.lsn
-  FROM unnest(places, new_rows) m (place, lsn) WHERE c.ctid = ANY (places) AND c.ctid = m.place;
+  FROM unnest(change_places, change_rows) m (place, lsn) WHERE c.ctid = ANY (change_places) AND c.ctid = m.place;
 END;
 $$;
 --> statement-breakpoint
@@ -218,7 +290,7 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- The key of such a row, as in realtime.capture_subject; NULL of NULL.
+-- The key of such a row, as in realtime.capture_subject; NULL of NULL, and without a key.
 CREATE FUNCTION realtime.row_key(printed text, keys text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -226,9 +298,6 @@ AS $$
 DECLARE
   key record;
 BEGIN
-  IF keys IS NULL THEN
-    RETURN md5(printed);
-  END IF;
   SELECT count(*) AS keys, string_agg(e.value::text, ', ' ORDER BY e.n) AS members INTO key
   FROM json_each(printed::json) WITH ORDINALITY e (name, value, n) WHERE e.name = ANY (keys);
   IF printed IS NOT NULL AND key.keys < cardinality(keys) THEN
@@ -298,6 +367,9 @@ BEGIN
 
   -- Nothing is written within, so this subtransaction takes no transaction id.
   BEGIN
+    IF is_nested OR TG_OP = 'UPDATE' THEN
+      keys := realtime.key_columns(TG_RELID);
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
       SELECT NULL::text AS new_row, NULL::text AS old_row INTO printed;
     ELSIF relation.is_known AND NOT relation.is_special THEN
@@ -310,12 +382,8 @@ BEGIN
       ELSE
         SELECT NULL::text AS new_row, row_to_json(OLD)::text AS old_row INTO printed;
       END IF;
-      IF is_nested OR TG_OP = 'UPDATE' THEN
-        keys := realtime.key_columns(TG_RELID);
-      END IF;
       IF is_nested THEN
-        subject := ARRAY[TG_RELID::text, realtime.row_key(printed.old_row, keys), realtime.row_key(printed.new_row, keys),
-          NULL, NULL, pg_trigger_depth()::text];
+        subject := ARRAY[TG_RELID::text, realtime.row_key(printed.old_row, keys), realtime.row_key(printed.new_row, keys)];
       END IF;
       IF TG_OP = 'UPDATE' THEN
         printed.old_row := realtime.row_changed(printed.old_row, printed.new_row, keys);
@@ -333,18 +401,40 @@ BEGIN
       END IF;
       IF is_nested THEN
         subject := printed.subject;
+        -- There it has a name even in a table without a key.
+        IF keys IS NULL THEN
+          subject := ARRAY[subject[1], NULL, NULL];
+        END IF;
       END IF;
     END IF;
     IF subject IS NOT NULL THEN
-      -- The versions themselves: what looks the same may be another one.
-      subject[4] := CASE WHEN TG_OP <> 'INSERT' THEN OLD.ctid::text END;
-      subject[5] := CASE WHEN TG_OP <> 'DELETE' THEN NEW.ctid::text END;
+      -- The versions themselves: what looks the same may be another one. Their places, which a foreign table has not, and the
+      -- commands that made or replaced what is there now.
+      subject := subject[1:3] || ARRAY[
+        CASE WHEN TG_OP <> 'INSERT' THEN nullif(OLD.ctid::text, '(4294967295,0)') END,
+        CASE WHEN TG_OP <> 'DELETE' THEN nullif(NEW.ctid::text, '(4294967295,0)') END,
+        CASE WHEN TG_OP <> 'INSERT' THEN OLD.cmin::text END,
+        CASE WHEN TG_OP <> 'DELETE' THEN NEW.cmin::text END
+      ];
+      IF TG_OP <> 'INSERT' THEN
+        -- Whether this transaction has made the version that it replaced; xids go in a circle.
+        subject[9] := CASE WHEN (OLD.xmin::text::bigint - xid::text::bigint) & 4294967295 < 2147483648 THEN 'new' END;
+      END IF;
     END IF;
     data := '{"action":"' || TG_OP || '"' || place || coalesce(printed.new_row, 'null')
       || ',"old":' || coalesce(printed.old_row, 'null') || '}';
   EXCEPTION WHEN OTHERS THEN
     fault := left(SQLERRM, 500);
   END;
+  IF subject IS NOT NULL THEN
+    -- Beside it, the command by which it is captured.
+    WITH added AS (
+      INSERT INTO realtime.row_changes AS r (xid, key, lsn)
+      SELECT xid, h, began FROM unnest(realtime.row_hashes(subject)) h RETURNING r.cmin::text AS command
+    )
+    SELECT max(a.command) INTO place FROM added a;
+    subject[8] := place;
+  END IF;
   INSERT INTO realtime.outbox (xid, lsn, subject, channel, data, fault)
   VALUES (xid, began, subject, coalesce(realtime.part(relation.name), ''), data, fault);
 

@@ -106,11 +106,10 @@ export async function takeOverOutdated(sql: Database): Promise<string[]> {
            execute format('insert into %s (%s) overriding system value select %2$s from %3$s',
              item.target, item.columns, item.source);
          end loop;
-         -- An earlier version looked for these through the whole transaction.
-         insert into realtime.row_changes (xid, key, lsn)
-           select o.xid, h.hash, o.lsn from realtime.outbox o cross join unnest(realtime.row_hashes(o.subject)) h (hash)
-           where o.watch is null and h.hash is not null and not exists (select from realtime.row_changes)
-             and exists (select from realtime.unordered u where u.xid = o.xid);
+         -- An earlier version noted less of what row triggers captured.
+         perform realtime.give_up_order(u, 'an earlier version captured them') from realtime.unordered u where u.watch is null;
+         delete from realtime.unordered where watch is null;
+         delete from realtime.row_changes;
          for item in
            select c.oid::regclass as target, d.refobjid::regclass as relation, a.attname as name,
              to_regclass('${aside}.' || quote_ident(c.relname)) as source

@@ -252,6 +252,69 @@ test('the row trigger: a key that was renamed after the snapshot was taken is a 
   expect(await told()).toEqual(['gap', 'gap']);
 });
 
+// The search for what came later ended at the first change that was no deeper. That one may be a row of the same statement.
+test.each([
+  [
+    'rows hand their keys on, and a trigger takes the one that is left',
+    'a int primary key, b text',
+    `insert into item values (2, 'y'), (1, 'x')`,
+    trigger('a_new', 'after update', `if new.a = 3 then insert into item values (1, 'z'); end if; return null;`),
+    `update item set a = a + 1`,
+    ['UPDATE 3 y', 'UPDATE 2 x', 'INSERT 1 z'],
+  ],
+  [
+    'rows without a key come to look the same, and a trigger changes the second',
+    'a int, b text',
+    `insert into item values (1, 'x'), (2, 'y')`,
+    trigger(
+      'a_last',
+      'after update',
+      `if pg_trigger_depth() = 1 and old.a = 1 then update item set b = 'w' where ctid = (select max(ctid) from item); end if; return null;`,
+    ),
+    `update item set a = 9, b = 'z'`,
+    ['UPDATE 9 z', 'UPDATE 9 z', 'UPDATE 9 w'],
+  ],
+  // The places of rows come again after it, and an insert was put before the update of an earlier row at its place.
+  [
+    'the table is truncated in between',
+    'a int primary key, b text',
+    '',
+    trigger('a_fill', 'after insert', `update item set b = 'f' where b is null; return null;`),
+    `begin; insert into item values (1); truncate item; insert into item values (1); truncate item;
+      insert into item values (1, 'x'); commit`,
+    ['INSERT 1', 'UPDATE 1 f', 'TRUNCATE', 'INSERT 1', 'UPDATE 1 f', 'TRUNCATE', 'INSERT 1 x'],
+  ],
+])('the row trigger: %s', async (_name, columns, filled, more, statement, changes) => {
+  await sql.unsafe(`create table item (${columns}); create trigger own after insert or update or delete on item
+    for each row execute function public.notify_realtime_event(); create trigger own_all after truncate on item
+    execute function public.notify_realtime_event(); ${filled}`);
+  await told();
+  await sql.unsafe(more);
+  await sql.unsafe(statement);
+  expect(await told()).toEqual(changes);
+});
+
+// A watch moved what the row trigger had captured, which the row trigger then did not find.
+test.each(['read committed', 'serializable'])(
+  '%s: a table with the row trigger whose triggers change it again through a watched one',
+  async (isolation) => {
+    await sql.unsafe(`create table item (a int primary key, b text); create table side (a int primary key, b text);
+      create trigger own after insert or update on item for each row execute function public.notify_realtime_event();
+      select realtime.watch('side'); insert into side values (1, 'one');
+      create function back() returns trigger language plpgsql as $$ begin if new.b = 'two' then
+        update side set b = 'three' where a = 1; update item set b = 'again' where a = 1; end if; return null; end $$;
+      create trigger a_back after update on side for each row execute function back();
+      ${trigger('a_side', 'after insert', `update side set b = 'two' where a = 1; return null;`)}`);
+    await told();
+    await sql.unsafe(`begin isolation level ${isolation}; insert into item values (1, 'x'); commit`);
+    const seen = await takenOver(sql);
+    const of = (channel: string): unknown[] =>
+      seen.filter((each) => each.channel === channel).map(({ data }) => (data['data'] as { b: string }).b);
+    expect(of('item')).toEqual(['x', 'again']);
+    expect(of('side')).toEqual(['two', 'three']);
+  },
+);
+
 // It runs after each row of a statement, at the end; it does not know where the statement began.
 test('the row trigger: what a function changes that the statement calls comes first', async () => {
   await sql.unsafe(`create table item (a int primary key, b text); create trigger own after insert or update or delete
