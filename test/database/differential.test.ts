@@ -8,6 +8,7 @@ import { expect, test } from 'bun:test';
 import postgres from 'postgres';
 import { createDatabase } from '../support/postgres.ts';
 import { randomFrom, seed } from '../support/random.ts';
+import { rowText, TableReplica, type Row } from '../support/table-replica.ts';
 import { workload, type Table } from '../support/workload.ts';
 import { takenOver, type Seen } from './support.ts';
 
@@ -27,58 +28,6 @@ async function outcome(sql: postgres.Sql, text: string): Promise<string> {
   }
 }
 
-type Row = Record<string, unknown>;
-
-/** A column that comes and goes is no part of what is compared. */
-function textOf(row: Row): string {
-  return JSON.stringify(
-    Object.entries(row)
-      .filter(([name]) => name !== 'more')
-      .toSorted(([one], [other]) => one.localeCompare(other)),
-  );
-}
-
-/** What a subscriber of a channel knows, from its messages alone. Throws where one does not continue the others. */
-class Replica {
-  readonly #rows = new Map<string, Row[]>();
-  readonly #key: readonly string[];
-
-  constructor(key: readonly string[]) {
-    this.#key = key;
-  }
-
-  get all(): string[] {
-    return [...this.#rows.values()].flat().map(textOf);
-  }
-
-  apply({ action, data, old }: Row): void {
-    if (action === 'TRUNCATE') this.#rows.clear();
-    if (action === 'DELETE' || action === 'UPDATE') this.#take(old as Row);
-    if (action === 'INSERT' || action === 'UPDATE') this.#put(data as Row);
-  }
-
-  #placeOf(row: Row): string {
-    return textOf(this.#key.length === 0 ? row : Object.fromEntries(this.#key.map((name) => [name, row[name]])));
-  }
-
-  #take(old: Row): void {
-    const place = this.#placeOf(old);
-    const [row, ...others] = this.#rows.get(place) ?? [];
-    if (row === undefined) throw new Error('a row goes that was not there');
-    const known = Object.fromEntries(Object.keys(old).map((name) => [name, row[name]]));
-    if (textOf(known) !== textOf(old)) throw new Error('a row goes that was another one');
-    if (others.length === 0) this.#rows.delete(place);
-    else this.#rows.set(place, others);
-  }
-
-  #put(row: Row): void {
-    const place = this.#placeOf(row);
-    const rows = this.#rows.get(place) ?? [];
-    if (this.#key.length > 0 && rows.length > 0) throw new Error('a row comes that is there');
-    this.#rows.set(place, [...rows, row]);
-  }
-}
-
 /** What the subscribers of a table's channels end with: of its own, and of those of its rooms together. */
 function replay(messages: readonly Seen[], table: Table): Map<string, string[]> {
   const channels = Map.groupBy(
@@ -87,7 +36,7 @@ function replay(messages: readonly Seen[], table: Table): Map<string, string[]> 
   );
   const ends = new Map<string, string[]>();
   for (const [channel, seen] of channels) {
-    const replica = new Replica(table.key);
+    const replica = new TableReplica(table.key);
     for (const [place, { data }] of seen.entries()) {
       try {
         replica.apply(data);
@@ -147,7 +96,7 @@ async function runBoth(start: number, version: number, [watched, bare, relay]: S
     const truth = new Map<string, string[]>();
     for (const { room, row } of rows) {
       for (const channel of [table.name, ...(room === null ? [] : [`${table.name}:${String(room)}`])]) {
-        truth.set(channel, [...(truth.get(channel) ?? []), textOf(JSON.parse(row as string) as Row)]);
+        truth.set(channel, [...(truth.get(channel) ?? []), rowText(JSON.parse(row as string) as Row)]);
       }
     }
     for (const channel of new Set([...ends.keys(), ...truth.keys()])) {
