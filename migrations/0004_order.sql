@@ -159,6 +159,10 @@ $$;
 -- both are about the same row. Rows that move change places with one another, so that none comes behind what other
 -- transactions wrote after this one.
 --
+-- None comes before what they wrote earlier, either: a row of the statement goes no further than to the first nested change of
+-- itself, or of a row that the statement changed after it. It was changed before that one, so its lock was held. Where it
+-- has nothing to precede it stays, since the statement may have waited for its lock in between.
+--
 -- Under SERIALIZABLE the relay does it, before it takes any row of the transaction. Whoever reads the outbox there is in
 -- conflict with all who write to it, and most transactions would fail. `ended` is where the statement ended, for the relay.
 CREATE FUNCTION realtime.reorder(watch integer, xid xid8, mark pg_lsn, began pg_lsn, ended pg_lsn DEFAULT NULL) RETURNS void
@@ -179,7 +183,11 @@ AS $$
 DECLARE
   own record;
   guess record;
-  later_rows pg_lsn[] := '{}';
+  place bigint;
+  first_later bigint;
+  -- Rows of the statement that nested changes have to do with: behind which of these each comes, and before which.
+  own_rows pg_lsn[] := '{}';
+  own_places bigint[] := '{}';
   later_places bigint[] := '{}';
   guessed text[] := '{}';
   is_lost boolean := mark > began;
@@ -231,11 +239,10 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Changes of keys that nested statements changed too, and that do not just come before. All others come before all
-  -- nested changes.
+  -- Changes of keys that nested statements changed too.
   FOR own IN
     WITH nested AS (
-      SELECT m.subject, max(m.place) AS place
+      SELECT m.subject, min(m.place) AS first, max(m.place) AS place
       FROM (
         -- A change that went to several channels counts once.
         SELECT n.*, count(*) FILTER (WHERE n.is_new) OVER (ORDER BY n.place) AS change
@@ -248,7 +255,7 @@ BEGIN
     ),
     -- Materialized, both: the planner, which knows of no rows, would go through one side again for each row of the other.
     nested_keys AS MATERIALIZED (
-      SELECT n.subject, n.place, n.subject[1] AS watch, nk.key
+      SELECT n.subject, n.first, n.place, n.subject[1] AS watch, nk.key
       FROM nested n CROSS JOIN LATERAL unnest(n.subject[2:3]) nk (key)
     ),
     own_keys AS MATERIALIZED (
@@ -261,48 +268,69 @@ BEGIN
         ) o
       ) o
       CROSS JOIN LATERAL unnest(o.subject[2:3]) ok (key)
-      -- Rows without a key may be there several times: one more was never in the way.
-      WHERE NOT coalesce(o.subject[2] = o.subject[4] OR o.subject[3] = o.subject[5], false)
     )
-    SELECT c.lsn, c.subject, c.channel, c.subjects = 1 AS is_alone, array_agg(c.place ORDER BY c.place) AS places,
+    SELECT c.lsn, c.subject, c.channel, c.subjects = 1 AS is_alone, array_agg(c.first ORDER BY c.place) AS firsts,
+      array_agg(c.place ORDER BY c.place) AS places,
       array_agg(c.nested[2] ORDER BY c.place) AS old_keys, array_agg(c.nested[3] ORDER BY c.place) AS new_keys,
       array_agg(c.nested[4] ORDER BY c.place) AS old_images, array_agg(c.nested[5] ORDER BY c.place) AS new_images,
       array_agg(c.nested[6] ORDER BY c.place) AS depths
     FROM (
-      SELECT DISTINCT o.lsn, o.subject, o.channel, o.subjects, n.place, n.subject AS nested
+      SELECT DISTINCT o.lsn, o.subject, o.channel, o.subjects, n.first, n.place, n.subject AS nested
       FROM own_keys o JOIN nested_keys n ON n.watch = o.watch AND n.key = o.key
     ) c
     GROUP BY c.lsn, c.subject, c.channel, c.subjects
-    HAVING c.subject[2] IS NULL OR c.subject[2] <> c.subject[3]
-      OR (array_agg(c.nested[2] ORDER BY c.place))[1] IS DISTINCT FROM c.subject[3]
-      OR (array_agg(c.nested[4] ORDER BY c.place))[1] IS DISTINCT FROM c.subject[5]
   LOOP
-    guess := realtime.changes_before(
-      own.subject, own.is_alone, own.places, own.old_keys, own.new_keys, own.old_images, own.new_images,
-      own.depths
-    );
-    later_rows := later_rows || own.lsn;
-    later_places := later_places || guess.place;
-    IF guess.is_guess THEN
-      guessed := guessed || own.channel;
+    place := 0;
+    -- One that the first of them continues comes just before it. Rows without a key may be there several times: one more
+    -- was never in the way.
+    IF (own.subject[2] = own.subject[4] OR own.subject[3] = own.subject[5]) IS NOT true
+      AND (own.subject[2] = own.subject[3] AND own.old_keys[1] = own.subject[3] AND own.old_images[1] = own.subject[5]) IS NOT true
+    THEN
+      guess := realtime.changes_before(
+        own.subject, own.is_alone, own.places, own.old_keys, own.new_keys, own.old_images, own.new_images,
+        own.depths
+      );
+      place := guess.place;
+      IF guess.is_guess THEN
+        guessed := guessed || own.channel;
+      END IF;
     END IF;
+    own_rows := own_rows || own.lsn;
+    own_places := own_places || place;
+    first_later := own.firsts[coalesce(array_position(own.places, place), 0) + 1];
+    later_places := later_places || first_later;
   END LOOP;
 
+  -- Each place is that of the nested change behind which a row comes.
   WITH nested AS (
-    SELECT n.lsn, row_number() OVER (ORDER BY n.lsn) AS place, 0 AS side, 0::bigint AS turn, n.watch
+    SELECT n.lsn, row_number() OVER (ORDER BY n.lsn) AS place, 0 AS side, 0::bigint AS turn, n.watch,
+      n.subject[2:3] = '{NULL,NULL}' AS is_whole
     FROM realtime.outbox n WHERE n.xid = reorder.xid AND n.lsn >= mark AND n.lsn < began
+  ), bounds AS (
+    -- A whole table and each of its rows have to do with one another.
+    SELECT count(*) AS places, min(n.place) FILTER (WHERE n.watch = reorder.watch) AS any_row,
+      min(n.place) FILTER (WHERE n.watch = reorder.watch AND n.is_whole) AS whole
+    FROM nested n
   ), own AS (
-    -- Among themselves they stay as they are where one may take the key of another.
-    SELECT o.lsn, CASE WHEN bool_or(o.subject[2] <> o.subject[3]) OVER () THEN max(coalesce(l.place, 0)) OVER (ORDER BY o.lsn)
-      ELSE coalesce(l.place, 0) END AS place, 1 AS side,
-      row_number() OVER (ORDER BY o.lsn) AS turn
-    FROM realtime.outbox o LEFT JOIN unnest(later_rows, later_places) l (lsn, place) ON l.lsn = o.lsn
+    SELECT o.lsn, o.subject, coalesce(l.place, 0) AS earliest, least(l.later,
+        CASE WHEN o.subject[2:3] = '{NULL,NULL}' THEN (SELECT b.any_row FROM bounds b) ELSE (SELECT b.whole FROM bounds b) END,
+        (SELECT b.places + 1 FROM bounds b)
+      ) - 1 AS latest
+    FROM realtime.outbox o LEFT JOIN unnest(own_rows, own_places, later_places) l (lsn, place, later) ON l.lsn = o.lsn
     WHERE o.xid = reorder.xid AND o.lsn >= began AND o.lsn < ended
+  ), placed AS (
+    -- They stay in their order, and all come before what one of them has to precede.
+    SELECT o.lsn, greatest(
+        min(o.latest) OVER (ORDER BY o.lsn DESC),
+        -- Where one may take the key of another, it comes behind that one.
+        CASE WHEN bool_or(o.subject[2] <> o.subject[3]) OVER () THEN max(o.earliest) OVER (ORDER BY o.lsn) ELSE o.earliest END
+      ) AS place, 1 AS side, row_number() OVER (ORDER BY o.lsn) AS turn
+    FROM own o
   ), moved AS (
-    SELECT * FROM own
+    SELECT * FROM placed
     -- What a row trigger or realtime.send has written stays: realtime.row_changes knows where.
     UNION ALL SELECT n.lsn, n.place, n.side, n.turn FROM nested n
-    WHERE n.place > (SELECT min(o.place) FROM own o) AND n.watch IS NOT NULL
+    WHERE n.place > (SELECT min(p.place) FROM placed p) AND n.watch IS NOT NULL
   ), numbered AS (
     SELECT m.lsn, row_number() OVER (ORDER BY m.lsn) AS old_number,
       row_number() OVER (ORDER BY m.place, m.side, m.turn) AS new_number

@@ -5,7 +5,7 @@ import { afterAll, beforeEach, describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
 import { createDatabase, startCluster } from '../support/postgres.ts';
 import { migrate } from '../../src/database/migrate.ts';
-import { takenOver } from './support.ts';
+import { takenOver, until } from './support.ts';
 
 const created = await createDatabase({ migrated: true });
 const sql = postgres(created.url, { max: 1, onnotice: () => undefined });
@@ -47,7 +47,7 @@ test.each([
   await sql.unsafe(`create table item (${columns}); ${trigger('a_again', 'after insert or update', again)}`);
   await sql`select realtime.watch('item')`;
   await sql`insert into item values (1, 'x'), (2, 'y')`;
-  expect(await told()).toEqual(['INSERT 1 x', 'INSERT 2 y', 'UPDATE 1 again', 'UPDATE 2 again']);
+  expect(await told()).toEqual(['INSERT 1 x', 'UPDATE 1 again', 'INSERT 2 y', 'UPDATE 2 again']);
 });
 
 test('a trigger that deletes what was inserted, beside one that runs before and is no part of it', async () => {
@@ -329,7 +329,7 @@ test('the row trigger: what a function changes that the statement calls comes fi
   await sql`update item set b = 'x'`;
   await told();
   await sql`update item set b = other(a)`;
-  expect(await told()).toEqual(['UPDATE 1 y', 'UPDATE 2 y', 'UPDATE 1 again']);
+  expect(await told()).toEqual(['UPDATE 1 y', 'UPDATE 1 again', 'UPDATE 2 y']);
 });
 
 // The first statement of a transaction notes no place at which it began: whatever came before must say so.
@@ -508,6 +508,36 @@ test('where the changes of a row are is forgotten once nobody can ask for it', a
   await sql`select realtime.forget_row_changes()`;
   expect(await left()).toBe(0);
   await open.end();
+});
+
+// Rows of the statement went before all nested changes, also those that no trigger changed: to a place from before the wait.
+test('a row for which a statement waited, after its triggers had changed others: behind what was waited for', async () => {
+  await sql.unsafe(`create table item (a int primary key, b text); insert into item select i, 'x' from generate_series(0, 9) i;
+    ${trigger('a_before', 'before update', `if new.a = 0 and pg_trigger_depth() = 1 then update item set b = 'before' where a > 7; end if; return new;`)}
+    ${trigger('b_again', 'after update', `if pg_trigger_depth() = 1 and new.a = 0 then update item set b = 'again' where a = 0; end if; return null;`)}
+    select realtime.watch('item')`);
+  await told();
+  for (const isolation of ['read committed', 'serializable']) {
+    const [holder, waiter] = [0, 1].map(() => postgres(created.url, { max: 1, onnotice: () => undefined })) as [
+      postgres.Sql,
+      postgres.Sql,
+    ];
+    for (const session of [holder, waiter]) await session`set search_path = shop`;
+    await holder.unsafe(`begin; select from item where a = 1 for update`).simple();
+    const [{ pid } = { pid: 0 }] = await waiter<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    await waiter.unsafe(`begin isolation level ${isolation}`);
+    const waiting = waiter`update item set b = 'mine' where a < 3`.execute().catch(() => undefined);
+    await until(async () => (await sql`select from pg_locks where pid = ${pid} and not granted`).length > 0);
+    await holder.unsafe(`update item set b = 'first' where a = 1; commit`).simple();
+    await waiting;
+    await waiter`commit`.catch(() => undefined);
+    await Promise.all([holder.end(), waiter.end()]);
+    const seen = await told();
+    const of = (a: number): string[] => seen.filter((each) => each.split(' ')[1] === String(a));
+    const mine = isolation === 'read committed';
+    expect(of(1)).toEqual(['UPDATE 1 first', ...(mine ? ['UPDATE 1 mine'] : [])]);
+    expect(of(0)).toEqual(mine ? ['UPDATE 0 mine', 'UPDATE 0 again'] : []);
+  }
 });
 
 // Literals of the functions were read with backslashes as escapes.
