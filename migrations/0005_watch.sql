@@ -23,6 +23,23 @@ AS $$
   WHERE p.n % 2 = 0 AND NOT EXISTS (SELECT FROM realtime.captured_columns(watch) d WHERE d.name = p.part)
 $$;
 --> statement-breakpoint
+-- Whether a partition has a column in another place than its table.
+CREATE FUNCTION realtime.has_other_places(target oid) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH RECURSIVE within AS (
+    SELECT c.oid, c.relkind FROM pg_class c WHERE c.oid = target AND c.relkind = 'p'
+    UNION ALL
+    SELECT c.oid, c.relkind
+    FROM within w JOIN pg_inherits i ON i.inhparent = w.oid JOIN pg_class c ON c.oid = i.inhrelid WHERE w.relkind = 'p'
+  )
+  SELECT EXISTS (
+    SELECT FROM within w JOIN pg_attribute p ON p.attrelid = w.oid AND p.attnum > 0 AND NOT p.attisdropped
+    JOIN pg_attribute a ON a.attrelid = target AND a.attname = p.attname AND a.attnum > 0 AND a.attnum <> p.attnum
+  )
+$$;
+--> statement-breakpoint
 -- What of a watch cannot be captured as its table is now; NULL: nothing.
 CREATE FUNCTION realtime.watch_fault(watch realtime.watched) RETURNS text
 LANGUAGE sql STABLE
@@ -41,6 +58,13 @@ AS $$
       FROM pg_attribute a
       WHERE a.attrelid = watch.target AND a.attgenerated = 'v' AND NOT a.attisdropped
         AND NOT realtime.is_computable(a.attrelid, a.attnum)
+    ), (
+      -- The server shows a row that was inserted there as it was before they were computed.
+      SELECT string_agg(DISTINCT format('column "%s" is computed by functions that are not PostgreSQL''s, and a partition has its columns'
+        ' in other places', a.attname), '; ')
+      FROM pg_attribute a
+      WHERE a.attrelid = watch.target AND a.attgenerated = 's' AND NOT a.attisdropped
+        AND NOT realtime.is_computable(a.attrelid, a.attnum) AND realtime.has_other_places(watch.target)
     ), (
       SELECT string_agg(format('%s is a foreign table', f.relation), '; ')
       FROM realtime.foreign_partitions(watch.target) f (relation)

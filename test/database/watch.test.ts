@@ -152,6 +152,22 @@ describe('what is published', () => {
     ]);
   });
 
+  test('one that a function of somebody computes is refused there, and right where columns lie alike', async () => {
+    await sql`create or replace function twice(n int) returns int language sql immutable as 'select n * 2'`;
+    await sql`create table item (id int, room text, twice int generated always as (twice(id)) stored) partition by list (room)`;
+    await sql`create table item_y partition of item default`;
+    await sql`select realtime.watch('item', array['item:{twice}'])`;
+    await sql`insert into item (id, room) values (2, 'y')`;
+    expect((await takenOver(sql)).map(({ channel }) => channel)).toEqual(['item:4']);
+    await sql`select realtime.unwatch('item')`;
+    await sql`create table item_x (gone int, room text, id int, twice int generated always as (twice(id)) stored)`;
+    await sql`alter table item_x drop column gone`;
+    await sql`alter table item attach partition item_x for values in ('x')`;
+    const refusal = await sql`select realtime.watch('item')`.catch((error: unknown) => String(error));
+    expect(refusal).toContain('column "twice" is computed by functions that are not PostgreSQL');
+    expect(refusal).toContain('a partition has its columns in other places');
+  });
+
   // Rows that exchange such keys share one on the way. Whoever applied the changes by key took the wrong row away.
   test('a deferrable key counts as none, and columns that a key only includes are no part of it', async () => {
     await sql`create table item (id int primary key deferrable, a text)`;
