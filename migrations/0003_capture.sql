@@ -96,13 +96,16 @@ BEGIN
 END;
 $$;
 --> statement-breakpoint
--- Whether the value of a virtual column can be computed here: only from what PostgreSQL brings.
+-- Whether the value of a computed column can be computed here: only from what PostgreSQL brings. Before PostgreSQL 15 the
+-- column depends on what computes it, not its expression.
 CREATE FUNCTION realtime.is_computable(target oid, place integer) RETURNS boolean
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT NOT EXISTS (
-    SELECT FROM pg_attrdef d JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
+    SELECT FROM pg_attrdef d JOIN pg_depend p ON (p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid)
+      OR (current_setting('server_version_num')::integer < 150000
+        AND p.classid = 'pg_class'::regclass AND p.objid = d.adrelid AND p.objsubid = d.adnum)
     WHERE d.adrelid = target AND d.adnum = place AND p.refobjid >= 16384 AND p.refclassid <> 'pg_class'::regclass
   )
 $$;

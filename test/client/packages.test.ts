@@ -2,7 +2,16 @@
 // Sizes are those of what a page loads first, minified by Bun and gzipped; parts that few pages need are loaded later.
 
 import { beforeAll, describe, expect, test } from 'bun:test';
-import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { launchBrowser } from '../support/browser.ts';
 import { temporaryFolder } from '../support/janitor.ts';
@@ -289,10 +298,28 @@ describe('create-sobranie', () => {
       expect(unexpected).toEqual([]);
     } finally {
       await browser.close();
-      await dev.stop();
+      // npm hands the signal to a shell, which ends alone; a terminal reaches them all.
+      for (const pid of running('dev.ts', app)) process.kill(pid, 'SIGTERM');
+      await dev.waitForExit();
     }
+    expect(running('node_modules/.bin/vite', app)).toEqual([]);
     // With the checks of its types.
     await run([process.execPath, 'run', 'build'], app);
     expect(existsSync(join(app, 'dist/index.html'))).toBe(true);
   }, 300_000);
 });
+
+/** Processes that run this script in this folder. */
+function running(script: string, folder: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
+        return readlinkSync(`/proc/${pid}/cwd`) === folder && words.includes(script);
+      } catch {
+        // It is no process, or has ended.
+        return false;
+      }
+    });
+}

@@ -360,6 +360,19 @@ describe('no code of anybody else runs as the owner of the schema', () => {
     },
   );
 
+  test('a stored column of a partition that somebody computes is not computed by us', async () => {
+    const client = clients['tenant']!;
+    await client.unsafe(`create function lair.seen(n int) returns int language plpgsql immutable as
+        $$ begin perform notes.note('computed'); return n; end $$;
+      create table lair.item (id int, v int generated always as (lair.seen(id)) stored) partition by list (id);
+      create table lair.item_1 partition of lair.item default`);
+    await client`select realtime.watch('lair.item', array['item', 'v:{v}'])`;
+    await client`insert into lair.item (id) values (1)`;
+    await client`update lair.item set id = 2`;
+    expect((await superuser`select distinct who from notes.ran where who <> ${tenant}`).slice()).toEqual([]);
+    await takenOver(sql);
+  });
+
   test('a type that a superuser gave away runs no cast of its new owner', async () => {
     const client = clients['tenant']!;
     await superuser.unsafe(`create type lair.mood as enum ('x')`);
