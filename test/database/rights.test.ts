@@ -363,7 +363,7 @@ describe('no code of anybody else runs as the owner of the schema', () => {
   test('a stored column of a partition that somebody computes is not computed by us', async () => {
     const client = clients['tenant']!;
     await client.unsafe(`create function lair.seen(n int) returns int language plpgsql immutable as
-        $$ begin perform notes.note('computed'); return n; end $$;
+        $$ begin perform notes.note('computed'); return null; end $$;
       create table lair.item (id int, v int generated always as (lair.seen(id)) stored) partition by list (id);
       create table lair.item_1 partition of lair.item default`);
     await client`select realtime.watch('lair.item', array['item', 'v:{v}'])`;
