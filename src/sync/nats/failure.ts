@@ -1,6 +1,7 @@
 // What the driver rejects with, in the words of the sync layer. The driver's errors carry no code, by which a failure of
 // the network could be told apart from a publication that can never be taken.
 
+import { JetStreamApiError } from '@nats-io/jetstream';
 import { errors } from '@nats-io/transport-node';
 import { NatsFailure } from '../../nats/failure.ts';
 import { RealtimeError } from '../../protocol/realtime-error.ts';
@@ -45,9 +46,15 @@ export function unavailable(error: unknown): RealtimeError {
   });
 }
 
-/** NATS is not there yet, or a cluster has chosen no leader yet. A wrong password does not pass. */
+/** NATS is not there yet, or a cluster has chosen no leader yet, or is not whole. A wrong password does not pass. */
 export function isPassing(error: unknown): boolean {
-  return error instanceof ConnectionError || error instanceof TimeoutError || isNobodyThere(error);
+  return (
+    error instanceof ConnectionError ||
+    error instanceof TimeoutError ||
+    isNobodyThere(error) ||
+    // One code says this, and that there are too few servers, which passes never.
+    (error instanceof JetStreamApiError && error.message.includes('peer offline'))
+  );
 }
 
 /** Nobody answers to the subject; the driver wraps that where it was a request. */
